@@ -1,0 +1,1 @@
+"""Instruction data: sources, recipes, templates, and the tokenised rows that training reads."""

@@ -1,0 +1,1 @@
+"""One recipe a file: see `kdray.spec.components` for how they are found."""

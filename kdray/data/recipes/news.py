@@ -1,0 +1,31 @@
+"""News articles with a short summary beside them: summarise the article in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdray.data.example import Example
+
+VERSION = 1
+COLUMN_PARAMETERS = ("article", "summary")
+DAMAGE = ("\ufffd", '"?')  # what a wrong decoding left behind
+
+
+def news(
+    row: Mapping[str, str],
+    *,
+    article: str = "text",
+    summary: str = "subtitle",
+    min_words: int = 100,
+    max_words: int = 400,
+    min_summary_words: int = 8,
+    ask: str = "Summarise the article in one sentence.",
+) -> Example | None:
+    """None for a short or damaged article, and for a summary too short to be one. Articles are cut at `max_words`."""
+    text, short = (row[article] or "").strip(), (row[summary] or "").strip()
+    words = text.split()
+    if len(words) < min_words or len(short.split()) < min_summary_words:
+        return None
+    if any(mark in text or mark in short for mark in DAMAGE):
+        return None
+    return Example(ask, " ".join(words[:max_words]), short)

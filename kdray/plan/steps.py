@@ -1,0 +1,262 @@
+"""The steps a grid needs, deduplicated, each with the id of the artifact it makes. No torch, no ray, no network.
+
+    model    fetched, converted from GGUF, or cut          student   an exported checkpoint of a point
+    prepare  instruction data as tokens                    generate  a model's answers on a task
+    teach    the teacher, fine-tuned                       measure   scores of a model on a task
+    soften   the teacher's soft labels
+    train    one point
+
+A step whose outer references are not resolved yet has no id, and neither have the steps that need it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from kdray.spec.components import component
+from kdray.spec.grid import Grid, Model, Train, Tune, Use
+from kdray.spec.points import Point, expand
+from kdray.spec.refs import Reference, parse_reference
+from kdray.store import Key, Outer, Store, fingerprint
+
+State = Literal["done", "running", "missing", "unresolved"]
+Subject = Point | Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A piece of work that makes one artifact. `payload` is what the id is made of; None while unresolved."""
+
+    kind: str
+    slug: str
+    payload: dict[str, Any] | None
+    inputs: Mapping[str, Step] = field(default_factory=dict)
+    source: Reference | None = None
+
+    @property
+    def id(self) -> str | None:
+        return None if self.payload is None else fingerprint(self.payload)
+
+    @property
+    def key(self) -> Key:
+        assert self.id is not None, f"{self.kind} {self.slug} is unresolved"
+        return Key(self.kind, self.slug, self.id)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        assert self.payload is not None
+        return self.payload["params"]
+
+    def state(self, store: Store) -> State:
+        if self.payload is None:
+            return "unresolved"
+        if store.get(self.key):
+            return "done"
+        return "running" if store.is_running(self.key) else "missing"
+
+
+@dataclass(frozen=True)
+class ScoreStep:
+    """One task on one model: the point (or reference model) it belongs to, the checkpoint, and its steps."""
+
+    subject: Subject
+    position: float | None  # the checkpoint, in the unit of the training length; None for a reference model
+    task: Use
+    measure: Step
+    generate: Step | None
+
+
+@dataclass(frozen=True)
+class PointPlan:
+    """A point, its training step and its exported checkpoints by position."""
+
+    point: Point
+    train: Step
+    exports: Mapping[float, Step]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything a grid needs."""
+
+    grid: Grid
+    models: Mapping[Literal["student", "teacher"], Step]
+    prepare: Step
+    teach: Step | None
+    soften: Step | None
+    points: list[PointPlan]
+    scores: list[ScoreStep]
+
+    def steps(self) -> Iterator[Step]:
+        """Every step once, inputs before the steps that need them."""
+        seen: set[int | str] = set()
+
+        def walk(step: Step) -> Iterator[Step]:
+            mark = step.id or id(step)
+            if mark in seen:
+                return
+            seen.add(mark)
+            for needed in step.inputs.values():
+                yield from walk(needed)
+            yield step
+
+        roots = [*self.models.values(), self.prepare, self.teach, self.soften]
+        for root in [root for root in roots if root]:
+            yield from walk(root)
+        for point in self.points:
+            yield from walk(point.train)
+            for export in point.exports.values():
+                yield from walk(export)
+        for score in self.scores:
+            yield from walk(score.measure)
+
+
+def make_plan(grid: Grid, outer: Outer) -> Plan:
+    """The plan of `grid`, its outer references identified as far as that is possible offline.
+
+    Raises:
+        InputError: a local file that the grid names does not exist.
+    """
+    student = _model(grid.student, "student.model", outer)
+    models: dict[Literal["student", "teacher"], Step] = {"student": student}
+    tokenizer = student.inputs.get("model", student)
+    prepare = _prepare(grid, tokenizer, outer)
+    teach = soften = None
+    if grid.teacher:
+        teacher = _model(grid.teacher, "teacher.model", outer)
+        if grid.teacher.tune:
+            teacher = teach = _teach(grid.teacher.tune, teacher, prepare)
+        models["teacher"] = teacher
+        soften = _soften(grid, teacher, prepare)
+    points = [_point(point, grid, student, prepare, soften) for point in expand(grid)]
+    plan = Plan(grid, models, prepare, teach, soften, points, [])
+    plan.scores.extend(_scores(plan, outer))
+    return plan
+
+
+def position_slug(train: Train, position: float) -> str:
+    """A checkpoint's short name: `e1` for one epoch, `s200` for 200 steps."""
+    return f"{train.unit[0]}{position:g}"
+
+
+def _step(
+    kind: str, slug: str, params: dict[str, Any] | None, inputs: Mapping[str, Step], source: Reference | None = None, stage: str = ""
+) -> Step:
+    """A step, unresolved if its params or any of its inputs are."""
+    ids = {name: step.id for name, step in inputs.items()}
+    payload = None
+    if params is not None and None not in ids.values():
+        version = component("stage", stage or kind, "stage").version
+        payload = {"step": kind, "version": version, "params": params, "inputs": ids}
+    return Step(kind, slug, payload, inputs, source)
+
+
+def _use(use: Use, kind: str) -> dict[str, Any]:
+    return {"name": use.name, "version": component(kind, use.name, kind).version, "params": use.params}
+
+
+def _model(model: Model, field: str, outer: Outer) -> Step:
+    ref = parse_reference(model.model, field)
+    identity = outer.identify(ref, field)
+    slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
+    base = _step("model", slug, identity and {"source": identity, "gguf": ref.is_gguf}, {}, ref)
+    if not model.drop_layers:
+        return base
+    first, end = model.drop_layers
+    return _step("model", f"{slug}-without{first}to{end - 1}", {"drop_layers": [first, end]}, {"model": base})
+
+
+def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
+    ref = grid.reference("data")
+    identity = outer.identify(ref, "data.source")
+    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "limit")}
+    components = {"recipe": _use(grid.data.recipe, "recipe"), "template": _use(grid.data.template, "template")}
+    slug = _slug(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
+    return _step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
+
+
+def _optimiser(section: Train | Tune) -> dict[str, Any]:
+    """What of a training section changes the weights."""
+    fields = section.model_dump(exclude={"keep", "schedule", "epochs", "steps"})
+    length = {"unit": section.unit, "length": section.total}
+    return fields | length | {"schedule": _use(section.schedule, "schedule")}
+
+
+def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
+    params = _optimiser(tune)
+    if tune.method != "lora":
+        del params["rank"]
+    return _step("teach", f"{teacher.slug}-{tune.method}", params, {"student": teacher, "data": prepare})
+
+
+def _soften(grid: Grid, teacher: Step, prepare: Step) -> Step:
+    labels = grid.soft_labels
+    params = {"form": _use(labels.form, "soft labels"), "dtype": labels.dtype, "batch": labels.batch}
+    return _step("soften", labels.form.name, params, {"teacher": teacher, "data": prepare})
+
+
+def _point(point: Point, grid: Grid, student: Step, prepare: Step, soften: Step | None) -> PointPlan:
+    axes = {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
+    inputs = {"student": student, "data": prepare}
+    if point.alpha > 0:
+        assert soften is not None
+        inputs["soft_labels"] = soften
+    train = _step("train", point.slug, _optimiser(grid.train) | axes, inputs)
+    exports = {
+        position: _step(
+            "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train"
+        )
+        for position in grid.train.kept
+    }
+    return PointPlan(point, train, exports)
+
+
+def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
+    grid = plan.grid
+    subjects: list[tuple[Subject, float | None, Step]] = [
+        (role, None, plan.models[role]) for role in grid.score.references if role in plan.models
+    ]
+    for point in plan.points:
+        exports = list(point.exports.items())
+        subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
+    for index, task in enumerate(grid.score.tasks):
+        source = task.params.get("source")
+        ref = parse_reference(source, f"score.tasks.{index}.source") if source else None
+        identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
+        for subject, position, model in subjects:
+            yield from _score(plan, task, ref, identity, subject, position, model)
+
+
+def _score(
+    plan: Plan, task: Use, ref: Reference | None, identity: Mapping[str, Any] | None, subject: Subject, position: float | None, model: Step
+) -> Iterator[ScoreStep]:
+    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
+    declared = component("task", task.name, "score.tasks").constants
+    scoring = plan.grid.score
+    params = None
+    if identity is not None:
+        settings = {key: value for key, value in task.params.items() if key != "source"}
+        named = _use(task, "task") | {"params": settings, "source": dict(identity)}
+        params = {"task": named, "dtype": scoring.dtype, "batch": scoring.batch}
+    inputs = {"model": model}
+    if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
+        inputs["data"] = plan.prepare
+    if declared["KIND"] == "heldout" and plan.soften:
+        inputs["soft_labels"] = plan.soften
+    slug = f"{model.slug}-{task.name}"
+    if declared["KIND"] != "generate":
+        yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
+        return
+    metrics = [_use(Use(name=name), "metric") for name in declared["METRICS"]]
+    for decoding in scoring.decoding:
+        generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
+        measure = _step("measure", f"{slug}-{decoding}", {"metrics": metrics}, {"outputs": generate})
+        yield ScoreStep(subject, position, task, measure, generate)
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-") or "unnamed"

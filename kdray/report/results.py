@@ -1,0 +1,109 @@
+"""A grid's results as far as the store has them: final scores and training curves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kdray.plan import Plan
+from kdray.plan.steps import Subject
+from kdray.spec.components import component
+from kdray.spec.points import Point
+from kdray.store import Store, io
+
+CURVE, SCORES = "metrics.jsonl", "scores.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one model on one task; `stderr` is over the `n` examples."""
+
+    value: float
+    stderr: float
+    n: int
+
+
+@dataclass
+class Checkpoint:
+    """What was measured on one exported checkpoint or reference model, by short metric name."""
+
+    subject: Subject
+    position: float | None
+    examples: int | None  # sequences seen in training
+    scores: dict[str, Score] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything known of a grid."""
+
+    plan: Plan
+    checkpoints: list[Checkpoint]
+    curves: dict[Point, list[dict[str, float]]]
+
+    def of(self, subject: Subject) -> list[Checkpoint]:
+        """A subject's checkpoints in the order of training."""
+        found = [c for c in self.checkpoints if c.subject == subject]
+        return sorted(found, key=lambda c: c.position or 0)
+
+    def final(self, subject: Subject) -> Checkpoint | None:
+        """The checkpoint that tables use: the last, or the one with the least held-out cross-entropy."""
+        found = [c for c in self.of(subject) if c.scores]
+        if not found:
+            return None
+        if self.plan.grid.report.checkpoint == "best_heldout" and isinstance(subject, Point):
+            losses = {entry["examples"]: entry["heldout_ce"] for entry in self.curves.get(subject, []) if "heldout_ce" in entry}
+            return min(found, key=lambda c: losses.get(c.examples, float("inf")))
+        complete = [c for c in found if c.position is None or c.position == self.plan.grid.train.total]
+        return complete[-1] if complete else None
+
+
+def collect(plan: Plan, store: Store) -> Results:
+    """Read what the store has of `plan`."""
+    checkpoints: dict[tuple[Subject, float | None], Checkpoint] = {}
+    examples = {}
+    for point in plan.points:
+        for position, export in point.exports.items():
+            artifact = export.id and store.get(export.key)
+            examples[(point.point, position)] = artifact.facts["examples"] if artifact else None
+    for score in plan.scores:
+        where = (score.subject, score.position)
+        checkpoint = checkpoints.setdefault(where, Checkpoint(*where, examples.get(where)))
+        artifact = score.measure.id and store.get(score.measure.key)
+        if not artifact:
+            continue
+        for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
+            checkpoint.scores[short_name(score.task.name, metric)] = Score(**value)
+    curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
+    return Results(plan, list(checkpoints.values()), curves)
+
+
+def short_name(task: str, metric: str) -> str:
+    """The name of a metric in tables and in MLflow."""
+    names = component("task", task, "score.tasks").constants["SHORT"]
+    return names.get(metric) or f"{next(iter(names.values())).partition('_')[0]}_{metric}"
+
+
+def lower_is_better(short: str, plan: Plan) -> bool:
+    """Whether a metric should fall."""
+    for use in plan.grid.score.tasks:
+        constants = component("task", use.name, "score.tasks").constants
+        metrics = {name: metric for metric, name in constants["SHORT"].items()}
+        if short in metrics:
+            return metrics[short] in constants.get("LOWER_IS_BETTER", ())
+    return short.endswith("_empty")
+
+
+def _curve(folder: Path | str | None) -> list[dict[str, float]]:
+    """A point's metrics by step: of the sealed attempt, or of the one that got furthest."""
+    if not folder:
+        return []
+    curves = [_read_lines(path) for path in Path(folder).glob(f"attempt-*/{CURVE}")]
+    return max(curves, key=len, default=[])
+
+
+def _read_lines(path: Path) -> list[dict[str, float]]:
+    """The whole lines of a file that may still be written to."""
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

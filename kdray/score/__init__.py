@@ -1,0 +1,1 @@
+"""Scores: tasks that a model is asked, and metrics over what it answers."""

@@ -1,0 +1,13 @@
+"""ARC, the questions that simple methods fail (lm-eval's own task)."""
+
+from __future__ import annotations
+
+VERSION = 1
+COLUMNS = ("question", "choices", "answerKey")
+KIND = "choices"
+CONFIG = "arc/arc_challenge.yaml"
+SHORT = {"acc": "arc_c", "acc_norm": "arc_c_norm"}
+
+
+def arc_challenge(*, source: str = "hf:allenai/ai2_arc#config=ARC-Challenge&split=test", limit: int | None = None, shots: int = 0) -> None:
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""

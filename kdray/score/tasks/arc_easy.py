@@ -1,0 +1,13 @@
+"""ARC, the easy questions (lm-eval's own task)."""
+
+from __future__ import annotations
+
+VERSION = 1
+COLUMNS = ("question", "choices", "answerKey")
+KIND = "choices"
+CONFIG = "arc/arc_easy.yaml"
+SHORT = {"acc": "arc_e", "acc_norm": "arc_e_norm"}
+
+
+def arc_easy(*, source: str = "hf:allenai/ai2_arc#config=ARC-Easy&split=test", limit: int | None = None, shots: int = 0) -> None:
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""

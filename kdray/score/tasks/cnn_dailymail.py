@@ -1,0 +1,26 @@
+"""CNN/DailyMail 3.0.0: news articles with their highlights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kdray.data.example import Example
+
+VERSION = 1
+COLUMNS = ("article", "highlights")
+KIND = "generate"
+METRICS = ("rouge",)
+SHORT = {"rougeL": "cnn_rougeL"}
+
+
+def cnn_dailymail(
+    row: Mapping[str, str],
+    *,
+    source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
+    limit: int | None = None,
+    max_words: int = 700,
+    max_new_tokens: int = 256,
+) -> Example:
+    """`source`: the test set; `max_words`: where an article is cut, so that instruction and lead always fit."""
+    article = " ".join(row["article"].split()[:max_words])
+    return Example("Summarize the article.", article, row["highlights"])

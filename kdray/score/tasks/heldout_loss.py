@@ -1,0 +1,12 @@
+"""Cross-entropy on the held-out rows of the grid's own data, and KL divergence from the teacher, in nats a token."""
+
+from __future__ import annotations
+
+VERSION = 1
+KIND = "heldout"
+SHORT = {"ce": "held_ce", "kl": "held_kl"}
+LOWER_IS_BETTER = ("ce", "kl")
+
+
+def heldout_loss(*, limit: int | None = None) -> None:
+    """`limit`: only so many held-out rows."""

@@ -1,0 +1,13 @@
+"""HellaSwag (lm-eval's own task)."""
+
+from __future__ import annotations
+
+VERSION = 1
+COLUMNS = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
+KIND = "choices"
+CONFIG = "hellaswag/hellaswag.yaml"
+SHORT = {"acc": "hswag", "acc_norm": "hswag_norm"}
+
+
+def hellaswag(*, source: str = "hf:Rowan/hellaswag#split=validation", limit: int | None = None, shots: int = 0) -> None:
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""

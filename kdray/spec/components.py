@@ -1,0 +1,147 @@
+"""What components there are, learned from their source without importing it.
+
+A component is one file in one of the folders of `FOLDERS`. It defines `VERSION`, and a function or class of
+the file's own name whose keyword-only arguments are its parameters in the grid file. Module constants with
+literal values (`METRICS = ("rouge",)`) are read too, so that a plan needs neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kdray.spec.errors import InputError, did_you_mean
+
+FOLDERS = {
+    "recipe": "data/recipes",
+    "template": "data/templates",
+    "soft labels": "distill/signals",
+    "schedule": "train/schedules",
+    "task": "score/tasks",
+    "metric": "score/metrics",
+    "stage": "stages",
+}
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One keyword argument: its annotation as written, and its default (`REQUIRED` for none)."""
+
+    annotation: str
+    default: Any
+
+
+@dataclass(frozen=True)
+class Component:
+    """A component as its source declares it."""
+
+    kind: str
+    name: str
+    version: int
+    summary: str
+    parameters: Mapping[str, Parameter]
+    constants: Mapping[str, Any] = field(default_factory=dict)
+
+
+@functools.cache
+def components(kind: str) -> dict[str, Component]:
+    """All components of `kind` by name."""
+    folder = Path(__file__).parents[1] / FOLDERS[kind]
+    found = {}
+    for path in sorted(folder.glob("*.py")):
+        component = _read(kind, path)
+        if component is not None:
+            found[component.name] = component
+    return found
+
+
+def component(kind: str, name: str, where: str) -> Component:
+    """The component `name`.
+
+    Raises:
+        InputError: there is none; `where` is the field that named it.
+    """
+    known = components(kind)
+    if name not in known:
+        raise InputError(where, f"no {kind} '{name}'", did_you_mean(name, known))
+    return known[name]
+
+
+def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """All parameters of a component, defaults filled in, `given` checked by name and type.
+
+    Raises:
+        InputError: an unknown, missing or wrongly typed parameter.
+    """
+    declared = component(kind, name, where).parameters
+    for key in given:
+        if key not in declared:
+            raise InputError(f"{where}.{key}", f"{kind} '{name}' has no such field", did_you_mean(key, declared))
+    bound = {}
+    for key, parameter in declared.items():
+        value = given.get(key, parameter.default)
+        if value is REQUIRED:
+            raise InputError(f"{where}.{key}", "missing", f"{kind} '{name}' needs {key}: {parameter.annotation}")
+        if key in given and not _fits(ast.parse(parameter.annotation, mode="eval").body, value):
+            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {parameter.annotation}")
+        bound[key] = float(value) if parameter.annotation == "float" else value
+    return bound
+
+
+def _read(kind: str, path: Path) -> Component | None:
+    tree = ast.parse(path.read_text())
+    constants = {}
+    for node in tree.body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
+        if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:  # type: ignore[union-attr]
+            try:
+                constants[target.id] = ast.literal_eval(node.value)  # type: ignore[union-attr]
+            except ValueError:
+                continue
+    if "VERSION" not in constants:
+        return None
+    callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == path.stem]
+    parameters = _parameters(callables[0]) if callables else {}
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    return Component(kind, path.stem, constants.pop("VERSION"), summary, parameters, constants)
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
+    if isinstance(node, ast.ClassDef):
+        inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
+        if not inits:
+            return {}
+        node = inits[0]
+    arguments = node.args
+    return {
+        argument.arg: Parameter(
+            ast.unparse(argument.annotation) if argument.annotation else "Any",
+            REQUIRED if default is None else ast.literal_eval(default),
+        )
+        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+    }
+
+
+def _fits(annotation: ast.expr, value: Any) -> bool:
+    """Whether a YAML value fits an annotation made of str, int, float, bool, None, list[...], Literal and |."""
+    match annotation:
+        case ast.BinOp(left=left, right=right):
+            return _fits(left, value) or _fits(right, value)
+        case ast.Constant(value=None):
+            return value is None
+        case ast.Name(id="float"):
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case ast.Name(id="int"):
+            return isinstance(value, int) and not isinstance(value, bool)
+        case ast.Name(id="str" | "bool" as name):
+            return type(value).__name__ == name
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return isinstance(value, list) and all(_fits(inner, item) for item in value)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=choices)):
+            return value in [ast.literal_eval(choice) for choice in choices]
+    raise TypeError(f"a component's parameter is annotated '{ast.unparse(annotation)}', which the schema cannot check")

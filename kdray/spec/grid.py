@@ -1,0 +1,227 @@
+"""The schema of a grid file. Every field says what it means; what changes results is kept apart from `runtime`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+
+from kdray.spec.refs import Reference, parse_reference
+
+Dtype = Literal["float32", "bfloat16"]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+def _well_formed(text: str) -> str:
+    parse_reference(text)
+    return text
+
+
+Ref = Annotated[str, AfterValidator(_well_formed)]
+
+
+class Section(BaseModel):
+    """A mapping of the grid file: unknown fields are refused, values are read strictly and never change."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Use(Section):
+    """A component by name, `rouge`, or with parameters, `{name: rouge, stem: true}`."""
+
+    name: str
+    params: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"name": value}
+        if isinstance(value, dict) and isinstance(value.get("name"), str):
+            return {"name": value["name"], "params": {k: v for k, v in value.items() if k != "name"}}
+        raise ValueError("write a name, or a mapping with a name and its parameters")
+
+
+class Length(Section):
+    """How long to train: in epochs (a fraction is allowed) or in optimiser steps."""
+
+    epochs: PositiveFloat | None = None
+    steps: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        return "epochs" if self.epochs is not None else "steps"
+
+    @property
+    def total(self) -> float:
+        return float(self.epochs if self.epochs is not None else self.steps or 0)
+
+
+class Optimiser(Length):
+    """AdamW and its schedule; weight decay is not applied to norms and biases."""
+
+    schedule: Use = Use(name="cosine")
+    warmup: Fraction = Field(0.0, description="share of the steps over which lr rises linearly from 0")
+    weight_decay: NonNegative = 0.01
+    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for no clipping")
+    dtype: Dtype = Field("float32", description="of the forward and backward pass; master weights stay float32")
+
+
+class Train(Optimiser):
+    """How every point trains."""
+
+    keep: list[PositiveFloat] = Field([], description="checkpoints to export, in the unit of the length")
+
+    @model_validator(mode="after")
+    def _keep_in_range(self) -> Self:
+        if late := [k for k in self.keep if k > self.total]:
+            raise ValueError(f"keep {late[0]:g} lies after the end at {self.total:g} {self.unit}")
+        if len(set(self.keep)) != len(self.keep):
+            raise ValueError("keep names a checkpoint twice")
+        if self.unit == "steps" and any(k != int(k) for k in self.keep):
+            raise ValueError("keep counts whole steps")
+        return self
+
+    @property
+    def kept(self) -> list[float]:
+        """The exported checkpoints in order; the last one always is the end of training."""
+        return sorted({*self.keep, self.total})
+
+
+class Tune(Optimiser):
+    """How the teacher is fine-tuned on the data before it labels them."""
+
+    method: Literal["full", "lora"] = "full"
+    lr: PositiveFloat
+    batch: PositiveInt = 8
+    seed: int = 0
+    rank: PositiveInt = Field(16, description="of the LoRA adapters; scaled by 2")
+
+
+class Model(Section):
+    """A causal language model; `drop_layers: [12, 20]` cuts layers 12 to 19 out of it."""
+
+    model: Ref
+    drop_layers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.drop_layers and not 0 <= self.drop_layers[0] < self.drop_layers[1]:
+            raise ValueError("drop_layers is [first, end) with 0 <= first < end")
+        return self
+
+
+class Teacher(Model):
+    """The model that gives the soft labels; without `tune` it is used as it is."""
+
+    tune: Tune | None = None
+
+
+class Data(Section):
+    """Instruction data and how they become tokens."""
+
+    source: Ref
+    recipe: Use = Use(name="dolly")
+    template: Use = Use(name="chat")
+    max_prompt: PositiveInt = Field(256, description="rows with a longer prompt (tokens) are dropped")
+    max_length: PositiveInt = Field(512, description="prompt and response (tokens); the response is cut at it")
+    heldout: PositiveInt = Field(1000, description="rows never trained on")
+    limit: PositiveInt | None = Field(None, description="use only so many rows")
+
+    @model_validator(mode="after")
+    def _room_for_a_response(self) -> Self:
+        if self.max_prompt >= self.max_length:
+            raise ValueError(f"max_prompt {self.max_prompt} leaves no room in max_length {self.max_length}")
+        return self
+
+
+class SoftLabels(Section):
+    """How the teacher's outputs are kept."""
+
+    form: Use = Use(name="hidden")
+    dtype: Dtype = "bfloat16"
+    batch: PositiveInt = 8
+
+
+class Axes(Section):
+    """The grid: every combination is a point."""
+
+    lr: Annotated[list[PositiveFloat], Field(min_length=1)]
+    batch: Annotated[list[PositiveInt], Field(min_length=1, description="sequences per optimiser step")]
+    alpha: Annotated[list[NonNegative], Field(min_length=1, description="weight of the soft labels; 0 is SFT")]
+    seed: Annotated[list[int], Field(min_length=1)] = [0]
+
+
+class PointSpec(Section):
+    """One point by hand, for `include` and `exclude`."""
+
+    lr: PositiveFloat
+    batch: PositiveInt
+    alpha: NonNegative
+    seed: int = 0
+
+
+class Scoring(Section):
+    """What is measured on which checkpoints."""
+
+    tasks: Annotated[list[Use], Field(min_length=1)]
+    decoding: Annotated[list[Literal["greedy"]], Field(min_length=1)] = ["greedy"]
+    checkpoints: Literal["all", "last"] = "all"
+    references: list[Literal["student", "teacher"]] = ["student", "teacher"]
+    batch: PositiveInt = 8
+    dtype: Dtype = "float32"
+
+
+class Report(Section):
+    """How the tables compare points."""
+
+    baseline: Literal["sft"] = "sft"
+    primary: str | None = Field(None, description="task/metric that the verdict is about")
+    checkpoint: Literal["last", "best_heldout"] = "last"
+    margin: dict[str, NonNegative] = Field({}, description="by task: how much worse still counts as no harm")
+
+
+class Runtime(Section):
+    """Where and how it runs. Nothing here changes an id or, within float error, a number."""
+
+    store: str
+    workers: PositiveInt | Literal["auto"] = "auto"
+    engine: Literal["ddp"] = "ddp"
+    micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")
+    checkpoint_every: PositiveInt = Field(50, description="steps between checkpoints that a point resumes from")
+    mlflow: str | None = Field(None, description="tracking URI; null keeps a sqlite file in the store")
+
+
+class Grid(Section):
+    """A whole experiment: one family of models, one data set, one grid."""
+
+    name: Slug
+    question: str = ""
+    family: Slug
+    teacher: Teacher | None = None
+    student: Model
+    data: Data
+    soft_labels: SoftLabels = SoftLabels()
+    train: Train
+    axes: Axes
+    include: list[PointSpec] = []
+    exclude: list[PointSpec] = []
+    score: Scoring
+    report: Report = Report()
+    runtime: Runtime
+
+    def reference(self, role: Literal["teacher", "student", "data"]) -> Reference:
+        """The outer reference behind one of the grid's three inputs."""
+        if role == "data":
+            return parse_reference(self.data.source, "data.source")
+        model = self.teacher if role == "teacher" else self.student
+        assert model is not None
+        return parse_reference(model.model, f"{role}.model")

@@ -1,0 +1,156 @@
+"""Read a grid file: strict YAML, then the schema, then the components that it names."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from kdray.spec.components import bind, component
+from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.grid import Grid, Use
+from kdray.spec.points import expand
+
+
+def load_grid(path: str | Path) -> Grid:
+    """The grid in the file at `path`, valid in itself (nothing outside the file is looked at).
+
+    Raises:
+        InputError: names the first field that is wrong, what was found there and what is allowed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError("grid", f"no file {path}", "give the path of a YAML file, for example grids/quickstart.yaml") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("grid", f"{path} cannot be read ({error})", "give a UTF-8 YAML file") from None
+    return parse_grid(text, str(path))
+
+
+def parse_grid(text: str, where: str = "grid") -> Grid:
+    """As `load_grid`, from the text itself; `where` names the file in errors about its YAML."""
+    tree = _read_yaml(text, where)
+    try:
+        grid = Grid.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise _as_input_error(error.errors()[0]) from None
+    except TypeError as error:
+        raise InputError(where, str(error), "use only numbers, strings, lists and mappings") from None
+    grid = _bind_components(grid)
+    points = expand(grid)
+    if grid.teacher is None and any(point.alpha > 0 for point in points):
+        raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
+    return grid
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses duplicate keys and reads 1e-5 as a number, as YAML 1.2 does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a string", key_node.start_mark)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key '{key}'", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _read_yaml(text: str, where: str) -> dict[str, Any]:
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            tag = getattr(event, "tag", None)
+            if tag is not None and not (tag == "!" and getattr(event, "style", None)):
+                raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML tag {tag}", "grid files use no tags")
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise InputError(f"{where}:{line}", str(error.problem), "write plain YAML with each key once") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise InputError(where, f"not YAML ({str(error).splitlines()[0]})", "write plain YAML") from None
+    if not isinstance(tree, dict):
+        raise InputError(where, f"holds {type(tree).__name__}, not a mapping", f"top-level fields: {', '.join(Grid.model_fields)}")
+    return tree
+
+
+def _as_input_error(error: ErrorDetails) -> InputError:
+    """pydantic's first complaint in our one line."""
+    loc = error["loc"]
+    field = ".".join(str(part) for part in loc if not _is_branch(part))
+    found = error["input"]
+    shown = "empty" if found in ([], {}, "") else json.dumps(found, default=str)
+    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    match error["type"]:
+        case "extra_forbidden":
+            return InputError(field, "unknown field", did_you_mean(str(loc[-1]), _siblings(loc)))
+        case "missing":
+            return InputError(field, "missing", "this field is required")
+        case "value_error":
+            cause = error.get("ctx", {}).get("error")
+            if isinstance(cause, InputError):
+                return InputError(field, cause.found, cause.allowed)
+            return InputError(field or "grid", shown, str(cause))
+        case _:
+            message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            return InputError(field, shown, f"must be {message}" if message[:1].islower() else message)
+
+
+def _is_branch(part: int | str) -> bool:
+    """Whether a part of pydantic's location names a branch of a union rather than a field."""
+    return isinstance(part, str) and (part.startswith(("literal[", "constrained-", "function-")) or part in {"int", "float", "str"})
+
+
+def _siblings(loc: tuple[int | str, ...]) -> list[str]:
+    """The fields that are allowed where `loc` points."""
+    model: type[BaseModel] = Grid
+    for part in loc[:-1]:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue
+        annotation = model.model_fields[part].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(model.model_fields)
+
+
+def _bind_components(grid: Grid) -> Grid:
+    """The grid with every component's parameters checked and its defaults filled in."""
+
+    def bound(use: Use, kind: str, where: str) -> Use:
+        component(kind, use.name, where)
+        return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
+
+    data = grid.data.model_copy(
+        update={
+            "recipe": bound(grid.data.recipe, "recipe", "data.recipe"),
+            "template": bound(grid.data.template, "template", "data.template"),
+        }
+    )
+    soft_labels = grid.soft_labels.model_copy(
+        update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels.form")}
+    )
+    train = grid.train.model_copy(update={"schedule": bound(grid.train.schedule, "schedule", "train.schedule")})
+    teacher = grid.teacher
+    if teacher and teacher.tune:
+        schedule = bound(teacher.tune.schedule, "schedule", "teacher.tune.schedule")
+        teacher = teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+    tasks = [bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(grid.score.tasks)]
+    for i, task in enumerate(tasks):
+        if task.name in [other.name for other in tasks[:i]]:
+            raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
+    score = grid.score.model_copy(update={"tasks": tasks})
+    return grid.model_copy(
+        update={"data": data, "soft_labels": soft_labels, "train": train, "teacher": teacher, "score": score}
+    )

