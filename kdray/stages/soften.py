@@ -18,7 +18,7 @@ from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_p
 from kdray.stages.work import Work
 
 VERSION = 1
-ROWS_PER_PART = 32
+ROWS_PER_PART = 16
 
 
 def soften(steps: list[Step], work: Work) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kdray.plan import Step
 from kdray.stages.train import settings_of, watch
 from kdray.stages.work import Work
-from kdray.stages.worker import CURVE, Job, make_trainer
+from kdray.stages.job import CURVE, Job, make_trainer
 
 VERSION = 1
 

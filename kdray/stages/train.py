@@ -15,9 +15,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from kdray.data.rows import Rows
 from kdray.plan import PointPlan, Step
 from kdray.stages.work import Work
-from kdray.stages.worker import CURVE, Export, Job, make_trainer
+from kdray.stages.job import CURVE, Export, Job, make_trainer
 from kdray.store import Attempt
-from kdray.train.loop import Settings
+from kdray.train.settings import Settings
 from kdray.train.order import Order
 
 VERSION = 1
@@ -53,9 +53,7 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     tuner = tune.Tuner(
         trial,
         param_space={"point": tune.grid_search(list(jobs))},
-        tune_config=tune.TuneConfig(
-            metric="heldout_ce", mode="min", max_concurrent_trials=work.resources.concurrent_points, reuse_actors=True
-        ),
+        tune_config=tune.TuneConfig(max_concurrent_trials=work.resources.concurrent_points, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),

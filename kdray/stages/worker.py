@@ -4,85 +4,27 @@ from __future__ import annotations
 
 import importlib
 import json
-import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
+from ray.train import Checkpoint, CheckpointUploadMode
 
 from kdray.data.rows import Rows
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, save
-from kdray.store import Attempt, Key, Store
+from kdray.stages.job import CURVE, Export, Job
+from kdray.store import Store
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from kdray.train.loop import Loop, Ranks, Settings
+from kdray.train.loop import Loop, Ranks
 
-CURVE = "metrics.jsonl"
 HELDOUT_BATCH = 8
-CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
-WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
 
-@dataclass(frozen=True)
-class Export:
-    """A checkpoint to keep as a model of its own."""
-
-    position: float
-    key: Key
-    payload: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One training run, with all that a worker on another machine needs to do it."""
-
-    settings: Settings
-    model: Path
-    data: Path
-    soft_labels: Path | None
-    form: str
-    store: Path
-    attempt: Attempt
-    exports: tuple[Export, ...]
-    final: bool  # whether the attempt's own folder gets the trained model (the teacher)
-    lora_rank: int | None
-    micro_batch: int | None
-    checkpoint_every: int
-    workers: int
-    threads: int  # of each worker
-    use_gpu: bool
-
-
-def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
-    """The TorchTrainer of a job. Its run directory is the attempt's own folder."""
-    cpus = {} if job.use_gpu else {"CPU": job.threads}
-    return TorchTrainer(
-        train_worker,
-        train_loop_config={"job": job},
-        scaling_config=ScalingConfig(
-            num_workers=job.workers,
-            use_gpu=job.use_gpu,
-            resources_per_worker=cpus or None,
-            placement_strategy="STRICT_PACK" if 1 < job.workers <= 8 else "PACK",
-        ),
-        run_config=RunConfig(
-            name=job.attempt.name,
-            storage_path=str(job.attempt.folder),
-            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
-            callbacks=callbacks,
-        ),
-    )
-
-
-def train_worker(config: dict[str, Job]) -> None:
-    """Train one job to its end, from the newest valid checkpoint of any attempt at it."""
-    job = config["job"]
+def train_job(job: Job) -> None:
+    """Train to the end, from the newest valid checkpoint of any attempt at the job."""
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
@@ -119,18 +61,25 @@ def train_worker(config: dict[str, Job]) -> None:
                 _export(job, export, loop, tokenizer)
             if last and job.final:
                 save(_merged(loop.model.model), tokenizer, job.attempt.path)
-        if loop.step in due or last or loop.step % job.checkpoint_every == 0:
-            _report(metrics, loop, ranks)
+        checkpoint_due = not last and loop.step % job.checkpoint_every == 0
+        if checkpoint_due or loop.step in due or last:
+            _report(metrics, loop, job, ranks, checkpoint_due)
 
 
-def _report(metrics: dict[str, float], loop: Loop, ranks: Ranks) -> None:
-    """Hand metrics and, from rank 0, a checkpoint to Ray Train."""
-    if ranks.rank:
+def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
+    """Hand metrics, and rank 0's checkpoint where one is due, to Ray Train, which keeps the newest two.
+
+    It is written where it stays: a copy from a temporary folder would double the time that writing takes.
+    """
+    if ranks.rank or not checkpoint_due:
         ray.train.report(metrics)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        save_checkpoint(loop, Path(folder))
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+    name = f"checkpoint-{loop.step:08d}"
+    save_checkpoint(loop, job.attempt.path / name)
+    checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
+    ray.train.report(
+        metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
+    )
 
 
 def _export(job: Job, export: Export, loop: Loop, tokenizer: Any) -> None:

@@ -23,23 +23,7 @@ from kdray.distill.objective import Objective
 from kdray.models.head import ResponseModel
 from kdray.score.heldout import Signal, heldout_sums
 from kdray.train.order import Order, share
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a training run's result depends on, apart from the model and the data."""
-
-    lr: float
-    batch: int
-    alpha: float
-    seed: int
-    unit: str  # of the length: epochs or steps
-    length: float
-    schedule: dict[str, Any]
-    warmup: float
-    weight_decay: float
-    clip: float | None
-    dtype: str
+from kdray.train.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,5 +32,6 @@ class Order:
 def share(batch: list[int], rank: int, world: int, micro_batch: int) -> list[list[int]]:
     """The micro-batches of one rank. Every rank gets equally many; a spare one gets empty ones (all masked)."""
     mine = batch[rank::world]
-    count = -(-(-(-len(batch) // world)) // micro_batch)
+    longest_share = math.ceil(len(batch) / world)
+    count = math.ceil(longest_share / micro_batch)
     return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]

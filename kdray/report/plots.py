@@ -1,0 +1,74 @@
+"""The report's plots: scores against alpha, and held-out loss against examples seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from kdray.report.results import Results
+from kdray.report.statistics import final_scores, spread
+from kdray.report.table import REFERENCES, metrics_of
+
+INK, GREY = "#1f4e79", "#888888"
+
+
+def plot_scores(results: Results, path: Path) -> bool:
+    """One panel a metric: every run as a dot, mean and spread per alpha, references as lines. False if there is none."""
+    metrics = [metric for metric in metrics_of(results) if final_scores(results, metric)]
+    if not metrics:
+        return False
+    alphas = sorted({point.point.alpha for point in results.plan.points})
+    columns = min(3, len(metrics))
+    lines = -(-len(metrics) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.2 * lines), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(metrics) :]:
+        axis.set_visible(False)
+    for axis, metric in zip(axes.flat, metrics, strict=False):
+        scores = final_scores(results, metric)
+        for x, alpha in enumerate(alphas):
+            values = [score.value for point, score in scores.items() if point.alpha == alpha]
+            if values:
+                summary = spread(values)
+                axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
+                axis.errorbar(x, summary.mean, yerr=summary.sd or 0, fmt="o", color=INK, capsize=4, zorder=3)
+        for role, style in zip(results.plan.grid.score.references, (":", "--"), strict=False):
+            final = results.final(role)
+            if final and metric in final.scores:
+                axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=REFERENCES[role])
+        axis.set_title(metric, fontsize=10)
+        axis.set_xticks(range(len(alphas)), ["SFT" if alpha == 0 else f"{alpha:g}" for alpha in alphas])
+        axis.set_xlabel("alpha")
+        axis.margins(x=0.15)
+    axes.flat[0].legend(fontsize=7)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True
+
+
+def plot_curves(results: Results, path: Path) -> bool:
+    """Training and held-out cross-entropy of every point over the examples seen. False if there is none."""
+    curves = {point: curve for point, curve in results.curves.items() if curve}
+    if not curves:
+        return False
+    alphas = sorted({point.alpha for point in curves})
+    colours = {alpha: plt.get_cmap("viridis")(0.85 * i / max(len(alphas) - 1, 1)) for i, alpha in enumerate(alphas)}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
+    labelled = set()
+    for point, curve in curves.items():
+        label = None if point.alpha in labelled else ("SFT" if point.alpha == 0 else f"alpha {point.alpha:g}")
+        labelled.add(point.alpha)
+        left.plot([e["examples"] for e in curve], [e["ce"] for e in curve], color=colours[point.alpha], lw=1, label=label)
+        held = [e for e in curve if "heldout_ce" in e]
+        right.plot([e["examples"] for e in held], [e["heldout_ce"] for e in held], "o-", color=colours[point.alpha], lw=1, ms=4)
+    left.set_title("cross-entropy in training (nats a token)", fontsize=10)
+    right.set_title("cross-entropy on held-out rows", fontsize=10)
+    for axis in (left, right):
+        axis.set_xlabel("examples seen")
+    left.legend(fontsize=8)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+    return True

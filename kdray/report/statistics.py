@@ -1,0 +1,68 @@
+"""The statistics of the report: spread over runs, and differences between runs that share everything but alpha."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from scipy import stats
+
+from kdray.report.results import Results, Score
+from kdray.spec.points import Point
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over `n` runs (sd is None for a single run)."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f}" + (f" ± {self.sd:.2f}" if self.sd is not None else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """KD minus SFT over pairs of runs of equal lr, batch and seed: mean and 95% interval (None for one pair)."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    pairs: int
+
+    @property
+    def significant(self) -> bool:
+        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{self.mean:+.2f}"
+        return f"{self.mean:+.2f} [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
+
+
+def spread(values: list[float]) -> Spread:
+    return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def final_scores(results: Results, metric: str) -> dict[Point, Score]:
+    """The final value of a metric for every point that has one."""
+    finals = {point.point: results.final(point.point) for point in results.plan.points}
+    return {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
+
+
+def difference(results: Results, metric: str, alpha: float) -> Difference | None:
+    """Runs at `alpha` against SFT, paired by lr, batch and seed (Student's t); None without a pair."""
+    scores = final_scores(results, metric)
+    deltas = []
+    for point, score in scores.items():
+        baseline = scores.get(Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed))
+        if point.alpha == alpha and alpha > 0 and baseline:
+            deltas.append(score.value - baseline.value)
+    if not deltas:
+        return None
+    mean, interval = statistics.fmean(deltas), None
+    if len(deltas) > 1:
+        half = float(stats.t.ppf(0.975, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5
+        interval = (mean - half, mean + half)
+    return Difference(mean, interval, len(deltas))

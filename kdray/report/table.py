@@ -1,0 +1,52 @@
+"""The table of a grid: one row an alpha (SFT first), then the reference models; mean and spread over lr, batch, seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdray.report.results import Results
+from kdray.report.statistics import final_scores, spread
+
+REFERENCES = {"student": "untrained student", "teacher": "teacher"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row's label, how many of its runs are scored, and its cells by metric."""
+
+    label: str
+    runs: str
+    cells: dict[str, str]
+    reference: bool = False
+
+
+def metrics_of(results: Results) -> list[str]:
+    """All metrics that anything has a score for, in the order of the grid's tasks."""
+    names: dict[str, None] = {}
+    for checkpoint in results.checkpoints:
+        names |= dict.fromkeys(checkpoint.scores)
+    return [name for name in names if not (name.endswith("_empty") and _all_zero(results, name))]
+
+
+def rows_of(results: Results) -> list[Row]:
+    """The table's rows: alphas rising from SFT, then the references."""
+    metrics, rows = metrics_of(results), []
+    for alpha in sorted({point.point.alpha for point in results.plan.points}):
+        points = [point.point for point in results.plan.points if point.point.alpha == alpha]
+        cells = {}
+        for metric in metrics:
+            scores = final_scores(results, metric)
+            values = [scores[point].value for point in points if point in scores]
+            cells[metric] = str(spread(values)) if values else "-"
+        scored = sum(1 for point in points if (final := results.final(point)) and final.scores)
+        rows.append(Row("SFT" if alpha == 0 else f"KD {alpha:g}", f"{scored}/{len(points)}", cells))
+    for role in results.plan.grid.score.references:
+        final = results.final(role)
+        if final:
+            cells = {m: f"{final.scores[m].value:.2f}" if m in final.scores else "-" for m in metrics}
+            rows.append(Row(REFERENCES[role], "", cells, reference=True))
+    return rows
+
+
+def _all_zero(results: Results, metric: str) -> bool:
+    return all(c.scores[metric].value == 0 for c in results.checkpoints if metric in c.scores)

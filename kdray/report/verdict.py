@@ -1,0 +1,70 @@
+"""The verdict on a grid's primary metric, and when there can be none."""
+
+from __future__ import annotations
+
+from kdray.report.results import Results, lower_is_better, short_name
+from kdray.report.statistics import difference, final_scores
+
+FEWEST_PAIRS = 5  # runs of equal lr, batch and seed with and without soft labels
+FEWEST_EXAMPLES = 100  # behind each score
+
+
+def primary_metric(results: Results) -> str | None:
+    """The short name of the metric that the grid is about: `report.primary`, or the first task's first metric."""
+    report, first = results.plan.grid.report, results.plan.scores[0].task.name if results.plan.scores else None
+    if report.primary:
+        task, _, metric = report.primary.partition("/")
+        return short_name(task, metric)
+    names = [name for checkpoint in results.checkpoints for name in checkpoint.scores]
+    return names[0] if first and names else None
+
+
+def too_small(results: Results, metric: str) -> str | None:
+    """Why nothing can be concluded from this grid, or None."""
+    scores = final_scores(results, metric)
+    alphas = {point.alpha for point in scores}
+    if 0.0 not in alphas or len(alphas) < 2:
+        return "there is nothing to compare yet: it needs scored points with alpha = 0 and with alpha > 0"
+    pairs = min((d.pairs for alpha in alphas - {0.0} if (d := difference(results, metric, alpha))), default=0)
+    examples = min(score.n for score in scores.values())
+    reasons = []
+    if pairs < FEWEST_PAIRS:
+        reasons.append(f"{pairs} run{'s' * (pairs != 1)} per alpha (at least {FEWEST_PAIRS})")
+    if examples < FEWEST_EXAMPLES:
+        reasons.append(f"{examples} examples behind each score (at least {FEWEST_EXAMPLES})")
+    return f"this grid is too small to conclude anything from: {', '.join(reasons)}" if reasons else None
+
+
+def verdict(results: Results) -> list[str]:
+    """The verdict in sentences."""
+    metric = primary_metric(results)
+    if metric is None:
+        return ["No verdict: nothing is scored yet."]
+    reason = too_small(results, metric)
+    sentences = [f"No verdict: {reason}."] if reason else []
+    sign = -1 if lower_is_better(metric, results.plan) else 1
+    alphas = sorted({point.point.alpha for point in results.plan.points} - {0.0})
+    found = {alpha: d for alpha in alphas if (d := difference(results, metric, alpha))}
+    if not found:
+        return sentences
+    best = max(found, key=lambda alpha: sign * found[alpha].mean)
+    change = found[best]
+    direction = "better" if sign * change.mean > 0 else "worse"
+    sure = "" if change.significant and not reason else ", not distinguishable from no difference"
+    if reason:
+        sure = ""
+    sentences.append(
+        f"On {metric}, the best alpha is {best:g}: {change} against SFT over {change.pairs} paired runs ({direction}{sure})."
+    )
+    return sentences + _harm(results, best)
+
+
+def _harm(results: Results, alpha: float) -> list[str]:
+    """One sentence for each task of `report.margin` on which the best alpha loses more than allowed."""
+    sentences = []
+    for task, margin in results.plan.grid.report.margin.items():
+        for metric in (short_name(task, "acc_norm"), short_name(task, "acc")):
+            change = difference(results, metric, alpha)
+            if change and change.mean < -100 * margin:
+                sentences.append(f"At that alpha {metric} falls by {-change.mean:.2f}, more than the margin of {100 * margin:g}.")
+    return sentences

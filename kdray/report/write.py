@@ -1,0 +1,74 @@
+"""Put a grid's results on the terminal and into a folder: report.md, scores.csv and two plots."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from kdray.report.plots import plot_curves, plot_scores
+from kdray.report.results import Results
+from kdray.report.table import REFERENCES, metrics_of, rows_of
+from kdray.report.verdict import verdict
+from kdray.spec.points import Point
+
+
+def print_table(results: Results, console: Console) -> None:
+    """The table and the verdict."""
+    metrics = metrics_of(results)
+    table = Table(title=f"{results.plan.grid.name}: mean ± sd over lr x batch x seed", box=None, title_justify="left")
+    table.add_column("")
+    table.add_column("runs", justify="right")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for row in rows_of(results):
+        style = "dim" if row.reference else None
+        table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
+    console.print(table)
+    for sentence in verdict(results):
+        console.print(sentence, highlight=False)
+
+
+def write_report(results: Results, folder: Path) -> Path:
+    """Write the report into `folder` (made if need be) and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    grid, metrics = results.plan.grid, metrics_of(results)
+    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
+    lines += ["Mean ± standard deviation over lr x batch x seed; final checkpoints" f" (`{grid.report.checkpoint}`).", ""]
+    lines += _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results)])
+    if plot_scores(results, folder / "scores.png"):
+        lines += ["", "![scores against alpha](scores.png)"]
+    if plot_curves(results, folder / "curves.png"):
+        lines += ["", "![losses over examples seen](curves.png)"]
+    lines += ["", "## Every checkpoint", "", "Value ± standard error over the examples of the task.", ""]
+    header = ["model", "examples seen", *metrics]
+    body = []
+    for checkpoint in results.checkpoints:
+        cells = [f"{s.value:.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
+        body.append([_name(checkpoint.subject), str(checkpoint.examples or ""), *cells])
+    lines += _markdown(header, body)
+    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    _write_csv(results, folder / "scores.csv")
+    return folder
+
+
+def _write_csv(results: Results, path: Path) -> None:
+    """One line a score: everything that the tables are made of."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "alpha", "lr", "batch", "seed", "examples", "metric", "value", "stderr", "n"])
+        for checkpoint in results.checkpoints:
+            subject = checkpoint.subject
+            axes = [subject.alpha, subject.lr, subject.batch, subject.seed] if isinstance(subject, Point) else [""] * 4
+            for metric, score in checkpoint.scores.items():
+                writer.writerow([_name(subject), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+
+
+def _name(subject: Point | str) -> str:
+    return subject.slug if isinstance(subject, Point) else REFERENCES[subject]

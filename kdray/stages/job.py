@@ -1,0 +1,79 @@
+"""A training job: everything that a worker on another machine needs, and the TorchTrainer that runs it.
+
+Kept apart from what the workers do, so that trials and controllers, which only pass jobs on, start without
+loading transformers (4 of the 7 seconds that a worker's imports take).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from kdray.store import Attempt, Key
+from kdray.train.settings import Settings
+
+CURVE = "metrics.jsonl"
+CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
+WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
+
+
+@dataclass(frozen=True)
+class Export:
+    """A checkpoint to keep as a model of its own."""
+
+    position: float
+    key: Key
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, with all that a worker on another machine needs to do it."""
+
+    settings: Settings
+    model: Path
+    data: Path
+    soft_labels: Path | None
+    form: str
+    store: Path
+    attempt: Attempt
+    exports: tuple[Export, ...]
+    final: bool  # whether the attempt's own folder gets the trained model (the teacher)
+    lora_rank: int | None
+    micro_batch: int | None
+    checkpoint_every: int
+    workers: int
+    threads: int  # of each worker
+    use_gpu: bool
+
+
+def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
+    """The TorchTrainer of a job. Its run directory is the attempt's own folder."""
+    cpus = {} if job.use_gpu else {"CPU": job.threads}
+    return TorchTrainer(
+        _work,
+        train_loop_config={"job": job},
+        scaling_config=ScalingConfig(
+            num_workers=job.workers,
+            use_gpu=job.use_gpu,
+            resources_per_worker=cpus or None,
+            placement_strategy="STRICT_PACK" if 1 < job.workers <= 8 else "PACK",
+        ),
+        run_config=RunConfig(
+            name=job.attempt.name,
+            storage_path=str(job.attempt.folder),
+            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=CHECKPOINTS_KEPT),
+            callbacks=callbacks,
+        ),
+    )
+
+
+def _work(config: dict[str, Job]) -> None:
+    from kdray.stages.worker import train_job
+
+    train_job(config["job"])

@@ -1,0 +1,23 @@
+"""What a training run's result depends on. Imports nothing heavy: the driver and Ray's controllers read it too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a training run's result depends on, apart from the model and the data."""
+
+    lr: float
+    batch: int
+    alpha: float
+    seed: int
+    unit: str  # of the length: epochs or steps
+    length: float
+    schedule: dict[str, Any]
+    warmup: float
+    weight_decay: float
+    clip: float | None
+    dtype: str

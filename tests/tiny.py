@@ -1,0 +1,110 @@
+"""A tiny Llama with a tokenizer of its own and a handful of instruction rows: real formats, milliseconds to load."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from kdray.data.example import Example
+from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
+from kdray.data.templates.chat import chat
+from kdray.data.tokenise import tokenise
+
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+NAMES = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
+PLACES = ["Paris", "Rome", "Oslo", "Lima", "Cairo", "Delhi"]
+
+
+def write_instructions(path: Path, count: int = 40, seed: int = 0) -> Path:
+    """Dolly-shaped rows whose answer is in their context."""
+    dice = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        name, place = dice.choice(NAMES), dice.choice(PLACES)
+        extra = " ".join(dice.choice(PLACES) for _ in range(dice.randint(0, 6)))
+        answer = f"{name} lives in {place}" + (" ." if dice.random() < 0.5 else " now .")
+        rows.append({"instruction": f"Where does {name} live?", "context": f"{name} is in {place} . {extra}", "response": answer})
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def write_tokenizer(folder: Path, extra: str = "") -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer whose pad token is its eos token, as SmolLM2's is."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330, special_tokens=["<|im_start|>", "<|im_end|>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([" ".join(NAMES + PLACES), "Where does live? lives in now . is in user assistant", extra], trainer)
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return fast
+
+
+def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, pad_vocabulary: int = 6, extra: str = "") -> Path:
+    """A random Llama with a vocabulary padded beyond its tokenizer's."""
+    torch.manual_seed(seed)
+    tokenizer = write_tokenizer(folder, extra)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer) + pad_vocabulary,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4) -> Path:
+    """Prepared rows as the `prepare` step leaves them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    records = []
+    for i, line in enumerate(write_instructions(folder / "source.jsonl", count).read_text().splitlines()):
+        example = Example(**json.loads(line))
+        tokens = tokenise(example, chat, tokenizer, max_prompt=200, max_length=256)
+        assert tokens is not None
+        records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
+    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+        writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
+    (folder / SPLIT).write_text(json.dumps(split_rows(count, heldout)))
+    return folder
+
+
+def write_grid(folder: Path, **overrides: str) -> Path:
+    """A small real grid on tiny models, for runs of a minute; `overrides` replace top-level sections by YAML text."""
+    write_model(folder / "teacher", layers=3, seed=1)
+    write_model(folder / "student", layers=2, seed=2)
+    write_instructions(folder / "rows.jsonl", 40)
+    sections = {
+        "name": "tiny",
+        "family": "tiny",
+        "teacher": f"{{model: 'file:{folder}/teacher', tune: {{lr: 3.0e-3, batch: 4, steps: 6}}}}",
+        "student": f"{{model: 'file:{folder}/student'}}",
+        "data": f"{{source: 'file:{folder}/rows.jsonl', max_prompt: 200, max_length: 256, heldout: 8}}",
+        "train": "{steps: 8, keep: [4, 8]}",
+        "axes": "{lr: [3.0e-3], batch: [4], alpha: [0, 1]}",
+        "score": "{tasks: [heldout_loss, {name: heldout_answers, limit: 6, max_new_tokens: 8}], batch: 3}",
+        "runtime": f"{{store: '{folder}/store', checkpoint_every: 2}}",
+    }
+    path = folder / "grid.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in (sections | overrides).items()))
+    return path

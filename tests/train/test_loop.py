@@ -1,0 +1,265 @@
+"""The loop: what a step does is a function of its settings alone, and resuming changes nothing, bit for bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kdray.data.rows import Rows
+from kdray.distill.signals.hidden import hidden, write_head, write_part
+from kdray.models.head import ResponseModel
+from kdray.models.load import load_folder
+from kdray.train.checkpoints import MANIFEST, WEIGHTS, load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.loop import DivergedError, Loop, Ranks
+from kdray.train.order import Order, share
+from kdray.train.settings import Settings
+from tests.distill.reference import reference
+from tests.tiny import write_model, write_rows
+
+SETTINGS = Settings(
+    lr=1e-3,
+    batch=4,
+    alpha=1.0,
+    seed=3,
+    unit="steps",
+    length=6.0,
+    schedule={"name": "cosine", "version": 1, "params": {"floor": 0.0}},
+    warmup=0.0,
+    weight_decay=0.01,
+    clip=1.0,
+    dtype="float32",
+)
+
+
+class Online:
+    """The teacher beside the student: its logits at the response tokens of the given rows, row by row."""
+
+    def __init__(self, model, rows):
+        self.model, self.rows = model, rows
+
+    @torch.no_grad()
+    def logits(self, chosen):
+        parts = [torch.zeros(0, self.model.config.vocab_size)]
+        for row in chosen:
+            ids = torch.tensor([self.rows.input_ids(row)])
+            parts.append(self.model(ids).logits[0, int(self.rows.prompt_lengths[row]) - 1 : -1])
+        return torch.cat(parts)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("world")
+    write_model(folder / "student", layers=2, seed=2)
+    write_model(folder / "teacher", layers=3, seed=1, pad_vocabulary=11)
+    _, tokenizer = load_folder(folder / "student")
+    write_rows(folder / "rows", tokenizer)
+    return folder
+
+
+def make_loop(world, settings=SETTINGS, micro_batch=None, signal="online"):
+    torch.manual_seed(0)
+    model, tokenizer = load_folder(world / "student")
+    rows = Rows(world / "rows")
+    if signal == "online":
+        signal = Online(load_folder(world / "teacher")[0], rows)
+    return Loop(
+        ResponseModel(model), rows, settings, signal=signal, vocab_size=len(tokenizer), ranks=Ranks(), micro_batch=micro_batch
+    )
+
+
+def weights(loop):
+    return {name: value.clone() for name, value in loop.model.model.state_dict().items()}
+
+
+def assert_same(a, b, tolerance=0.0):
+    for name, value in a.items():
+        assert (value - b[name]).abs().max() <= tolerance, name
+
+
+def test_the_first_loss_and_gradient_are_those_of_the_float64_reference_on_real_rows(world):
+    loop = make_loop(world, replace(SETTINGS, clip=None, alpha=0.5))
+    chosen = loop.order.batch_at(0)
+    longest = max(int(loop.rows.lengths[row]) for row in chosen)
+    labels = torch.full((len(chosen), longest), -100)
+    width = loop.model.model.config.vocab_size
+    student, teacher = torch.zeros(*labels.shape, width), torch.zeros(*labels.shape, width + 5)
+    for i, row in enumerate(chosen):
+        ids = torch.tensor(loop.rows.input_ids(row))
+        labels[i, int(loop.rows.prompt_lengths[row]) : len(ids)] = ids[int(loop.rows.prompt_lengths[row]) :]
+        with torch.no_grad():
+            student[i, : len(ids)] = loop.model.model(ids[None]).logits[0]
+            teacher[i, : len(ids)] = loop.signal.model(ids[None]).logits[0]
+    expected, gradient = reference(student, teacher, labels.numpy(), 0.5, loop.vocab_size)
+
+    twin, _ = load_folder(world / "student")
+    logits = torch.stack([
+        torch.nn.functional.pad(twin(torch.tensor([loop.rows.input_ids(r)])).logits[0], (0, 0, 0, longest - int(loop.rows.lengths[r])))
+        for r in chosen
+    ])
+    logits.backward(torch.tensor(gradient, dtype=torch.float32))
+    metrics = next(loop.steps())
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    ours = dict(loop.model.model.named_parameters())
+    for name, parameter in twin.named_parameters():
+        error = (ours[name].grad - parameter.grad).norm() / parameter.grad.norm()
+        assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_micro_batches_change_nothing_but_rounding(world, micro_batch):
+    whole, cut = make_loop(world), make_loop(world, micro_batch=micro_batch)
+    for a, b in zip(whole.steps(), cut.steps(), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+    assert_same(weights(whole), weights(cut), 2e-5)
+
+
+def test_a_resumed_run_is_the_straight_one_bit_for_bit(world, tmp_path):
+    straight = make_loop(world)
+    curve = list(straight.steps())
+    broken = make_loop(world)
+    for metrics in broken.steps():
+        if metrics["step"] == 3:
+            break
+    save_checkpoint(broken, tmp_path / "attempt-001")
+    resumed = make_loop(world)
+    load_checkpoint(resumed, newest_checkpoint(tmp_path))
+    assert resumed.step == 3
+    list(resumed.steps())
+    assert resumed.history == curve
+    assert_same(weights(straight), weights(resumed))
+
+
+def test_the_order_of_examples_depends_on_seed_and_batch_alone(world):
+    base = make_loop(world)
+    other = make_loop(world, replace(SETTINGS, lr=1.0, alpha=0.0))
+    assert [base.order.batch_at(i) for i in range(9)] == [other.order.batch_at(i) for i in range(9)]
+    reseeded = make_loop(world, replace(SETTINGS, seed=4))
+    assert base.order.batch_at(0) != reseeded.order.batch_at(0)
+
+
+def test_every_epoch_sees_every_row_once_and_no_heldout_row(world):
+    rows = Rows(world / "rows")
+    order = Order(rows.train, 3, seed=0)
+    seen = [row for step in range(len(rows.train)) for row in order.batch_at(step)]
+    for epoch in range(3):
+        assert sorted(seen[epoch * len(rows.train) : (epoch + 1) * len(rows.train)]) == sorted(rows.train.tolist())
+    assert not set(seen) & set(rows.heldout.tolist())
+
+
+@pytest.mark.parametrize(("batch", "world_size", "micro"), [(1, 2, 4), (3, 2, 1), (8, 3, 2), (4, 4, 1), (5, 2, 2)])
+def test_shares_cover_the_batch_and_every_rank_steps_equally_often(batch, world_size, micro):
+    shares = [share(list(range(batch)), rank, world_size, micro) for rank in range(world_size)]
+    assert len({len(parts) for parts in shares}) == 1
+    assert sorted(row for parts in shares for part in parts for row in part) == list(range(batch))
+    assert all(len(part) <= micro for parts in shares for part in parts)
+
+
+def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tmp_path):
+    rows = Rows(world / "rows")
+    teacher, _ = load_folder(world / "teacher")
+    model = ResponseModel(teacher)
+    online = Online(teacher, rows)
+    write_head(model.head, tmp_path)
+    for part, chosen in enumerate((range(10), range(10, len(rows)))):
+        states = []
+        for row in chosen:
+            ids = torch.tensor([rows.input_ids(row)])
+            begin = int(rows.prompt_lengths[row])
+            positions = torch.tensor([[0, t - 1] for t in range(begin, ids.shape[1])])
+            states.append(model.hidden(ids, torch.ones_like(ids), positions).detach())
+        write_part(tmp_path / f"part-{part:05d}-x.safetensors", list(chosen), states, torch.float32)
+    cached = hidden(tmp_path)
+    for chosen in ([0], [11, 3, 9, 10], [len(rows) - 1]):
+        assert torch.allclose(cached.logits(chosen), online.logits(chosen), atol=1e-5)
+    assert cached.logits([]).shape == (0, teacher.config.vocab_size)
+    ours, theirs = make_loop(world, signal=cached), make_loop(world)
+    for a, b in zip(ours.steps(), theirs.steps(), strict=True):
+        assert a["soft_ce"] == pytest.approx(b["soft_ce"], rel=1e-5)
+
+
+def test_the_eos_is_learned_although_pad_is_the_same_token(world):
+    loop = make_loop(world, replace(SETTINGS, alpha=0.0, lr=1e-2, length=40.0), signal=None)
+    eos = load_folder(world / "student")[1].eos_token_id
+    row = int(loop.rows.train[0])
+    ids = torch.tensor([loop.rows.input_ids(row)])
+    assert ids[0, -1] == eos
+
+    def probability():
+        with torch.no_grad():
+            return loop.model.model(ids).logits[0, -2].softmax(-1)[eos].item()
+
+    before = probability()
+    list(loop.steps())
+    assert probability() > max(0.5, 5 * before)
+
+
+def test_lr_follows_warm_up_and_cosine_and_decay_spares_norms(world):
+    loop = make_loop(world, replace(SETTINGS, warmup=0.5, length=8.0))
+    rates = [metrics["lr"] / SETTINGS.lr for metrics in loop.steps()]
+    expected = [0.25, 0.5, 0.75, 1.0] + [0.5 * (1 + np.cos(np.pi * p)) for p in (0, 0.25, 0.5, 0.75)]
+    assert rates == pytest.approx(expected)
+    decayed, spared = loop.optimiser.param_groups
+    assert decayed["weight_decay"] == 0.01
+    assert spared["weight_decay"] == 0.0
+    assert {p.ndim for p in spared["params"]} == {1}
+    assert len(spared["params"]) == 2 * 2 + 1  # two norms a layer and the final one
+
+
+def test_clipping_bounds_the_gradient_and_reports_the_norm_before(world):
+    loop = make_loop(world, replace(SETTINGS, clip=1e-3))
+    metrics = next(loop.steps())
+    norm = torch.stack([p.grad.norm() for p in set(loop.model.parameters())]).norm()
+    assert metrics["grad_norm"] > 1e-2
+    assert norm.item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move(world):
+    loop = make_loop(world, replace(SETTINGS, alpha=0.0), signal=None)
+    with torch.no_grad():
+        loop.model.model.model.norm.weight.fill_(float("nan"))
+    before = weights(loop)
+    with pytest.raises(DivergedError, match="step 1"):
+        next(loop.steps())
+    assert torch.equal(before["model.layers.0.mlp.up_proj.weight"], weights(loop)["model.layers.0.mlp.up_proj.weight"])
+
+
+def test_bfloat16_keeps_float32_master_weights(world):
+    loop = make_loop(world, replace(SETTINGS, dtype="bfloat16"))
+    losses = [metrics["loss"] for metrics in loop.steps()]
+    exact = [metrics["loss"] for metrics in make_loop(world).steps()]
+    assert losses == pytest.approx(exact, rel=2e-2)
+    assert {p.dtype for p in loop.model.parameters()} == {torch.float32}
+
+
+def test_damaged_checkpoints_are_passed_over(world, tmp_path):
+    loop = make_loop(world)
+    for metrics in loop.steps():
+        save_checkpoint(loop, tmp_path.joinpath(f"attempt-00{metrics['step']}").resolve())
+        if metrics["step"] == 3:
+            break
+    assert newest_checkpoint(tmp_path).name == "attempt-003"
+    (tmp_path / "attempt-003" / MANIFEST).write_text('{"step": 3')
+    assert newest_checkpoint(tmp_path).name == "attempt-002"
+    damaged = tmp_path / "attempt-002" / WEIGHTS
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert newest_checkpoint(tmp_path).name == "attempt-001"
+    (tmp_path / "attempt-001" / MANIFEST).unlink()
+    assert newest_checkpoint(tmp_path) is None
+
+
+def test_heldout_loss_is_the_mean_over_tokens_and_kl_is_zero_against_oneself(world):
+    loop = make_loop(world, signal=None)
+    total, tokens = 0.0, 0
+    for row in loop.rows.heldout.tolist():
+        ids = torch.tensor([loop.rows.input_ids(row)])
+        begin = int(loop.rows.prompt_lengths[row])
+        with torch.no_grad():
+            logits = loop.model.model(ids).logits[0, begin - 1 : -1, : loop.vocab_size].double()
+        total += torch.nn.functional.cross_entropy(logits, ids[0, begin:], reduction="sum").item()
+        tokens += ids.shape[1] - begin
+    assert loop.heldout(3)["heldout_ce"] == pytest.approx(total / tokens, rel=1e-5)
+    loop.signal = Online(loop.model.model, loop.rows)
+    assert loop.heldout(3)["heldout_kl"] == pytest.approx(0, abs=1e-5)
