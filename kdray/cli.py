@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kdray.store import Outer, Store
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
+WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or that of typer's own copy of click
 EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted."
 app = typer.Typer(
     no_args_is_help=True,
@@ -193,13 +194,9 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         err.print("interrupted: nothing finished is lost, the same command goes on")
         sys.exit(INTERRUPTED)
-    except Exception as error:
-        import click
-
-        if isinstance(error, click.ClickException):
-            error.show()
-            sys.exit(WRONG_INPUT)
-        raise
+    except WRONG_USAGE as error:
+        error.show()
+        sys.exit(WRONG_INPUT)
 
 
 class _Mirror:

@@ -10,8 +10,7 @@ import csv
 import itertools
 import json
 import os
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
@@ -19,49 +18,53 @@ from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
+from kdray.store.outer import ask_hub
 
 MODEL_FIELDS = ("student", "teacher")
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
+ROWS = 100  # a column may be absent from the first rows
 
 
 def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
-    """What could not be checked, as notes; writes nothing.
+    """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
 
     Raises:
         InputError: the first thing that would make a run fail.
     """
-    _check_store(outer.root)
-    notes = []
+    _check_writable(outer.root)
     folders = {}
     for role in MODEL_FIELDS:
-        if role == "teacher" and grid.teacher is None:
-            continue
-        ref = grid.reference(role)
-        if ref.scheme == "file":
-            folders[role] = _check_model(Path(ref.name), f"{role}.model")
+        if role == "student" or grid.teacher is not None:
+            folders[role] = _check_model(grid.reference(role), f"{role}.model")
     if folders.get("student") and folders.get("teacher"):
         _check_same_tokenizer(folders["student"], folders["teacher"])
-    _check_data(grid)
+    _check_table(grid.reference("data"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
-    plan = make_plan(grid, outer)
-    for step in plan.steps():
-        if step.source is not None and step.payload is None:
-            notes.append(f"{step.source} is not pinned: it is resolved at the first run and then kept")
+    sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
+    unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
+    if unpinned:
+        _check_writable(outer.lockfile.parent)
     if not offline:
         _check_hub(grid)
-    return list(dict.fromkeys(notes))
+    return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
 
 
-def _check_store(root: Path) -> None:
-    parent = next(path for path in [root, *root.parents] if path.exists())
+def _check_writable(folder: Path) -> None:
+    parent = next(path for path in [folder, *folder.parents] if path.exists())
     if not parent.is_dir():
         raise InputError("runtime.store", f"{parent} is a file", "give a folder")
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(path: Path, field: str) -> Path | None:
-    """The folder of a local model; None for a GGUF file."""
+def _check_model(ref: Reference, field: str) -> Path | None:
+    """The folder of a local model; None where there is none to look into."""
+    if ref.scheme == "wheel" and not ref.is_gguf:
+        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if ref.scheme != "file":
+        return None
+    path = Path(ref.name)
     if not path.exists():
         raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
     if path.is_file():
@@ -72,37 +75,31 @@ def _check_model(path: Path, field: str) -> Path | None:
         raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
     if not any(path.glob("*.safetensors")):
         raise InputError(field, f"no weights in {path}", "it needs *.safetensors (pickled weights are not read)")
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
     return path
 
 
 def _check_same_tokenizer(student: Path, teacher: Path) -> None:
-    vocabularies = [_vocabulary(folder) for folder in (student, teacher)]
-    if None in vocabularies:
-        return
-    ours, theirs = vocabularies
-    if ours != theirs:
-        different = "different token ids" if len(ours or {}) == len(theirs or {}) else f"{len(theirs or {})} tokens against {len(ours or {})}"
+    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, "teacher.model")
+    if ours is not None and theirs is not None and ours != theirs:
+        different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
         raise InputError("teacher.model", f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
 
 
-def _vocabulary(folder: Path) -> dict[str, int] | None:
-    """All tokens by text, of a tokenizer in the `tokenizers` format."""
-    try:
-        tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
+def _vocabulary(folder: Path, field: str) -> dict[str, int] | None:
+    """All tokens by text, of a tokenizer in the `tokenizers` format; None for one in another format."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
         return None
+    try:
+        tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(field, f"{path} is damaged ({error})", "give the tokenizer.json of the model") from None
     vocabulary = tokenizer.get("model", {}).get("vocab", {})
     if isinstance(vocabulary, list):  # unigram: [token, score] in the order of ids
         vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
     return vocabulary | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
-
-
-def _check_data(grid: Grid) -> None:
-    ref = grid.reference("data")
-    if ref.scheme == "file":
-        columns = _columns(ref, "data.source")
-        if columns is not None:
-            _require(_recipe_columns(grid), columns, "data.source", ref)
 
 
 def _recipe_columns(grid: Grid) -> list[str]:
@@ -115,80 +112,65 @@ def _recipe_columns(grid: Grid) -> list[str]:
 
 def _check_tasks(grid: Grid) -> None:
     for i, use in enumerate(grid.score.tasks):
-        source = use.params.get("source")
-        if source is None:
-            continue
-        field = f"score.tasks.{i}.source"
-        ref = parse_reference(source, field)
-        if ref.scheme == "file":
-            columns = _columns(ref, field)
-            wanted = component("task", use.name, "score.tasks").constants.get("COLUMNS", ())
-            if columns is not None:
-                _require(list(wanted), columns, field, ref)
+        if (source := use.params.get("source")) is not None:
+            field = f"score.tasks.{i}.source"
+            columns = component("task", use.name, "score.tasks").constants.get("COLUMNS", ())
+            _check_table(parse_reference(source, field), field, list(columns))
 
 
-def _require(wanted: list[str], columns: list[str], field: str, ref: Reference) -> None:
+def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
+    """Whether a data set has a format that can be read and, if it is a local file, rows with the columns `wanted`."""
+    if ref.scheme == "hf":
+        return
+    suffix = PurePosixPath(ref.path or ref.name).suffix
+    if suffix not in (*TABLES, ".zip"):
+        raise InputError(field, f"'{ref}' has no known format", f"known: {', '.join(TABLES)}, or one of them in a .zip")
+    if ref.scheme == "wheel":
+        return
+    path = Path(ref.name)
+    if not path.is_file():
+        raise InputError(field, f"no file {path}", f"paths are read from {Path.cwd()}")
+    if path.stat().st_size == 0:
+        raise InputError(field, f"{path} has no rows", "give a data set with rows")
+    if not wanted or suffix in (".parquet", ".zip"):
+        return
+    try:
+        columns = _csv_columns(path) if suffix == ".csv" else _json_columns(path)
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise InputError(field, f"{path} is damaged ({error})", f"give a {suffix} file with one object or line a row") from None
+    if not columns:
+        raise InputError(field, f"{path} has no rows", "give a data set with rows")
     for name in wanted:
         if name not in columns:
             raise InputError(field, f"no column '{name}' in {ref}", f"it has {', '.join(columns)}")
 
 
-def _columns(ref: Reference, field: str) -> list[str] | None:
-    """The columns of a local json, jsonl or csv file, from its first row; None where that is not cheap.
-
-    Raises:
-        InputError: no such file, no rows, or not what its name says.
-    """
-    path = Path(ref.name)
-    if not path.exists():
-        raise InputError(field, f"no file {path}", f"paths are read from {Path.cwd()}")
-    if path.suffix not in (*TABLES, ".zip"):
-        raise InputError(field, f"'{path.name}' has no known format", f"known: {', '.join(TABLES)}, or one of them in a .zip")
-    try:
-        row = _first_row(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise InputError(field, f"{path} is damaged ({error})", f"give a {path.suffix} file") from None
-    if row is not None and not row:
-        raise InputError(field, f"{path} has no rows", "give a data set with rows")
-    return list(row) if row else None
+def _csv_columns(path: Path) -> list[str]:
+    """The names in a table's first line; none if no row follows."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        header = next(csv.reader(file), [])
+        return header if any(line.strip() for line in file) else []
 
 
-def _first_row(path: Path) -> dict[str, Any] | None:
-    """The first row; {} where there is none; None for formats that this does not read."""
-    if path.stat().st_size == 0:
-        return {}
-    if path.suffix == ".csv":
-        with path.open(newline="", encoding="utf-8") as file:
-            return next(csv.DictReader(file), {})
-    if path.suffix not in (".json", ".jsonl"):
-        return None
+def _json_columns(path: Path) -> list[str]:
+    """The names in the first rows of a list of objects, or of one object a line; none if there is no row."""
     with path.open(encoding="utf-8") as file:
-        first = next((line for line in file if line.strip()), "")
-        if not first:
-            return {}
+        lines = (line for line in file if line.strip())
+        first = next(lines, "")
         if first.lstrip().startswith("["):
-            rows = json.loads(first + "".join(itertools.islice(file, None)))
-            return rows[0] if rows else {}
-        row = json.loads(first)
-        if not isinstance(row, dict):
-            raise json.JSONDecodeError("the first row is no object", first, 0)
-        return row
+            rows = json.loads(first + "".join(file))
+        else:
+            rows = [json.loads(line) for line in itertools.islice(itertools.chain([first] if first else [], lines), ROWS)]
+    if strays := [row for row in rows[:ROWS] if not isinstance(row, dict)]:
+        raise json.JSONDecodeError("a row is no object", str(strays[0]), 0)
+    return list(dict.fromkeys(name for row in rows[:ROWS] for name in row))
 
 
 def _check_hub(grid: Grid) -> None:
-    """Whether the hub knows the grid's ids; only looks where it is asked to."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
+    """Whether the hub knows the grid's ids."""
     for field, ref in [("student.model", grid.reference("student")), *_teacher(grid), ("data.source", grid.reference("data"))]:
-        if ref.scheme != "hf":
-            continue
-        try:
-            kind = "dataset" if field == "data.source" else "model"
-            HfApi().repo_info(ref.name, revision=ref.version, repo_type=kind)
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(field, f"the hub does not give {ref} ({reason})", "check the id and HF_TOKEN, or use --offline") from None
+        if ref.scheme == "hf":
+            ask_hub(ref, field, dataset=field == "data.source")
 
 
 def _teacher(grid: Grid) -> list[tuple[str, Reference]]:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from kdray.spec.components import component
+from kdray.spec.components import bind, component
 from kdray.spec.grid import Grid, Model, Train, Tune, Use
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
@@ -37,7 +38,7 @@ class Step:
     inputs: Mapping[str, Step] = field(default_factory=dict)
     source: Reference | None = None
 
-    @property
+    @cached_property
     def id(self) -> str | None:
         return None if self.payload is None else fingerprint(self.payload)
 
@@ -225,7 +226,7 @@ def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
     for index, task in enumerate(grid.score.tasks):
         source = task.params.get("source")
-        ref = parse_reference(source, f"score.tasks.{index}.source") if source else None
+        ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
         identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
         for subject, position, model in subjects:
             yield from _score(plan, task, ref, identity, subject, position, model)
@@ -251,7 +252,9 @@ def _score(
     if declared["KIND"] != "generate":
         yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
         return
-    metrics = [_use(Use(name=name), "metric") for name in declared["METRICS"]]
+    if params is not None and not declared.get("HELDOUT"):  # its prompts are made here, not in the prepared data
+        params |= {"template": _use(plan.grid.data.template, "template")}
+    metrics = [_use(Use(name=name, params=bind("metric", name, {}, "metric")), "metric") for name in declared["METRICS"]]
     for decoding in scoring.decoding:
         generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
         measure = _step("measure", f"{slug}-{decoding}", {"metrics": metrics}, {"outputs": generate})

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from kdray.store import Store
+from kdray.store.ids import canonical
 
 
 def differences(store: Store, a: str, b: str, where: str = "") -> Iterator[tuple[str, Any, Any]]:
     """(field, value in a, value in b) for every field that differs; inputs are followed to what differs in them.
+
+    An input that is no longer in the store cannot be followed: then the two ids are given.
 
     Raises:
         KeyError: the store knows no such id.
@@ -21,12 +24,19 @@ def differences(store: Store, a: str, b: str, where: str = "") -> Iterator[tuple
     flat_left, flat_right = _flatten(left), _flatten(right)
     for name in sorted({*flat_left, *flat_right}):
         x, y = flat_left.get(name), flat_right.get(name)
-        if x == y:
+        if canonical(x) == canonical(y):
             continue
-        if name.startswith("inputs.") and x is not None and y is not None:
+        if name.startswith("inputs.") and _known(store, x) and _known(store, y):
             yield from differences(store, x, y, f"{where}{name.removeprefix('inputs.')} > ")
         else:
             yield where + name.removeprefix("params."), x, y
+
+
+def _known(store: Store, id: str | None) -> bool:
+    try:
+        return id is not None and bool(store.record(id))
+    except KeyError:
+        return False
 
 
 def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:

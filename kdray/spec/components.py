@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ FOLDERS = {
     "stage": "stages",
 }
 REQUIRED = object()
+NUMBERS = ("int", "float", "PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat")  # the latter are pydantic's
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str
         value = given.get(key, parameter.default)
         if value is REQUIRED:
             raise InputError(f"{where}.{key}", "missing", f"{kind} '{name}' needs {key}: {parameter.annotation}")
-        if key in given and not _fits(ast.parse(parameter.annotation, mode="eval").body, value):
+        annotation = ast.parse(parameter.annotation, mode="eval").body
+        if key in given and not _fits(annotation, value):
             raise InputError(f"{where}.{key}", f"{value!r}", f"must be {parameter.annotation}")
-        bound[key] = float(value) if parameter.annotation == "float" else value
+        bound[key] = _as_annotated(annotation, value)
     return bound
 
 
@@ -128,20 +131,37 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
 
 
 def _fits(annotation: ast.expr, value: Any) -> bool:
-    """Whether a YAML value fits an annotation made of str, int, float, bool, None, list[...], Literal and |."""
+    """Whether a YAML value fits an annotation made of `NUMBERS`, str, bool, None, list[...], Literal and |."""
     match annotation:
         case ast.BinOp(left=left, right=right):
             return _fits(left, value) or _fits(right, value)
+        case ast.Name(id=name) if name in NUMBERS:
+            return _is_number(name, value)
         case ast.Constant(value=None):
             return value is None
-        case ast.Name(id="float"):
-            return isinstance(value, int | float) and not isinstance(value, bool)
-        case ast.Name(id="int"):
-            return isinstance(value, int) and not isinstance(value, bool)
         case ast.Name(id="str" | "bool" as name):
             return type(value).__name__ == name
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return isinstance(value, list) and all(_fits(inner, item) for item in value)
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=ast.Tuple(elts=choices)):
-            return value in [ast.literal_eval(choice) for choice in choices]
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
+            allowed = [ast.literal_eval(choice) for choice in (inner.elts if isinstance(inner, ast.Tuple) else [inner])]
+            return any(type(value) is type(one) and value == one for one in allowed)
     raise TypeError(f"a component's parameter is annotated '{ast.unparse(annotation)}', which the schema cannot check")
+
+
+def _is_number(name: str, value: Any) -> bool:
+    if type(value) is not int and not ("loat" in name and type(value) is float and math.isfinite(value)):
+        return False
+    return value > 0 if name.startswith("Positive") else value >= 0 if name.startswith("NonNegative") else True
+
+
+def _as_annotated(annotation: ast.expr, value: Any) -> Any:
+    """`value`, as a float where one is wanted: 1, 1.0 (and 0, -0.0) are the same setting and must give the same id."""
+    match annotation:
+        case ast.BinOp(left=left, right=right):
+            return next((_as_annotated(side, value) for side in (left, right) if _fits(side, value)), value)
+        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
+            return [_as_annotated(inner, item) for item in value]
+        case ast.Name(id="float" | "PositiveFloat" | "NonNegativeFloat"):
+            return float(value) + 0.0
+    return value

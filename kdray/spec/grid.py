@@ -10,8 +10,21 @@ from kdray.spec.refs import Reference, parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+def _no_negative_zero(value: float) -> float:
+    return value + 0.0  # -0.0 is equal to 0.0, but would be written, and so hashed, differently
+
+
+Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_no_negative_zero)]
+NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
+
+
+def _all_different(values: list[Any]) -> list[Any]:
+    if twice := [value for i, value in enumerate(values) if value in values[:i]]:
+        raise ValueError(f"{twice[0]} is given twice")
+    return values
 
 
 def _well_formed(text: str) -> str:
@@ -102,7 +115,7 @@ class Tune(Optimiser):
     method: Literal["full", "lora"] = "full"
     lr: PositiveFloat
     batch: PositiveInt = 8
-    seed: int = 0
+    seed: Seed = 0
     rank: PositiveInt = Field(16, description="of the LoRA adapters; scaled by 2")
 
 
@@ -140,6 +153,8 @@ class Data(Section):
     def _room_for_a_response(self) -> Self:
         if self.max_prompt >= self.max_length:
             raise ValueError(f"max_prompt {self.max_prompt} leaves no room in max_length {self.max_length}")
+        if self.limit is not None and self.limit <= self.heldout:
+            raise ValueError(f"limit {self.limit} leaves nothing to train on beside heldout {self.heldout}")
         return self
 
 
@@ -157,7 +172,7 @@ class Axes(Section):
     lr: Annotated[list[PositiveFloat], Field(min_length=1)]
     batch: Annotated[list[PositiveInt], Field(min_length=1, description="sequences per optimiser step")]
     alpha: Annotated[list[NonNegative], Field(min_length=1, description="weight of the soft labels; 0 is SFT")]
-    seed: Annotated[list[int], Field(min_length=1)] = [0]
+    seed: Annotated[list[Seed], Field(min_length=1)] = [0]
 
 
 class PointSpec(Section):
@@ -166,16 +181,16 @@ class PointSpec(Section):
     lr: PositiveFloat
     batch: PositiveInt
     alpha: NonNegative
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Scoring(Section):
     """What is measured on which checkpoints."""
 
     tasks: Annotated[list[Use], Field(min_length=1)]
-    decoding: Annotated[list[Literal["greedy"]], Field(min_length=1)] = ["greedy"]
+    decoding: Annotated[list[Literal["greedy"]], Field(min_length=1), AfterValidator(_all_different)] = ["greedy"]
     checkpoints: Literal["all", "last"] = "all"
-    references: list[Literal["student", "teacher"]] = ["student", "teacher"]
+    references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
     batch: PositiveInt = 8
     dtype: Dtype = "float32"
 
@@ -192,7 +207,7 @@ class Report(Section):
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: str
+    store: Annotated[str, Field(min_length=1)]
     workers: PositiveInt | Literal["auto"] = "auto"
     engine: Literal["ddp"] = "ddp"
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")

@@ -39,10 +39,9 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
     try:
         grid = Grid.model_validate_json(json.dumps(tree))
     except ValidationError as error:
-        raise _as_input_error(error.errors()[0]) from None
-    except TypeError as error:
-        raise InputError(where, str(error), "use only numbers, strings, lists and mappings") from None
+        raise _as_input_error(error.errors()) from None
     grid = _bind_components(grid)
+    _check_report(grid)
     points = expand(grid)
     if grid.teacher is None and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
@@ -50,7 +49,12 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads 1e-5 as a number, as YAML 1.2 does."""
+    """SafeLoader that refuses duplicate keys and reads plain words and numbers as YAML 1.2 does.
+
+    So 1e-5 is a number, and `no`, 1:30, 010 and 2020-01-01 are not a bool, 90, 8 and a date.
+    """
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to say it
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -64,16 +68,21 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+for _tag, _pattern, _first in (
+    ("null", r"(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
+    ("bool", r"(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)$", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", list("-+0123456789.")),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)
 
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            tag = getattr(event, "tag", None)
-            if tag is not None and not (tag == "!" and getattr(event, "style", None)):
+            if isinstance(event, yaml.AliasEvent):
+                raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML alias *{event.anchor}", "write the value out")
+            if (tag := getattr(event, "tag", None)) is not None:
                 raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML tag {tag}", "grid files use no tags")
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
@@ -86,10 +95,11 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     return tree
 
 
-def _as_input_error(error: ErrorDetails) -> InputError:
-    """pydantic's first complaint in our one line."""
+def _as_input_error(errors: list[ErrorDetails]) -> InputError:
+    """One of pydantic's complaints in our one line: a misspelt field before the one that is then missing."""
+    error = next((error for error in errors if error["type"] == "extra_forbidden"), errors[0])
     loc = error["loc"]
-    field = ".".join(str(part) for part in loc if not _is_branch(part))
+    field = _field(error) or "grid"
     found = error["input"]
     shown = "empty" if found in ([], {}, "") else json.dumps(found, default=str)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
@@ -102,10 +112,16 @@ def _as_input_error(error: ErrorDetails) -> InputError:
             cause = error.get("ctx", {}).get("error")
             if isinstance(cause, InputError):
                 return InputError(field, cause.found, cause.allowed)
-            return InputError(field or "grid", shown, str(cause))
+            return InputError(field, shown, str(cause))
         case _:
-            message = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            return InputError(field, shown, f"must be {message}" if message[:1].islower() else message)
+            alternatives = [other["msg"].removeprefix("Input should be ") for other in errors if _field(other) == _field(error)]
+            message = " or ".join(dict.fromkeys(alternatives)).replace("valid array", "list").replace("an object", "a mapping")
+            return InputError(field, shown, message if message.startswith("List") else f"must be {message}")
+
+
+def _field(error: ErrorDetails) -> str:
+    """The path of the field as it stands in the file."""
+    return ".".join(str(part) for part in error["loc"] if not _is_branch(part))
 
 
 def _is_branch(part: int | str) -> bool:
@@ -154,3 +170,18 @@ def _bind_components(grid: Grid) -> Grid:
     return grid.model_copy(
         update={"data": data, "soft_labels": soft_labels, "train": train, "teacher": teacher, "score": score}
     )
+
+
+def _check_report(grid: Grid) -> None:
+    """Whether the report speaks of tasks and metrics that the grid measures."""
+    metrics = {}
+    for task in grid.score.tasks:
+        constants = component("task", task.name, "score.tasks").constants
+        metrics[task.name] = [*constants["SHORT"], *(["empty"] if constants["KIND"] == "generate" else [])]
+    if grid.report.primary is not None:
+        known = [f"{task}/{metric}" for task, names in metrics.items() for metric in names]
+        if grid.report.primary not in known:
+            raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
+    for name in grid.report.margin:
+        if name.partition("/")[0] not in metrics:
+            raise InputError(f"report.margin.{name}", "not among the grid's tasks", did_you_mean(name, metrics))

@@ -48,7 +48,8 @@ def expand(grid: Grid) -> list[Point]:
 
 
 def _refuse_duplicates(points: list[Point], field: str) -> None:
-    slugs = [point.slug for point in points]
-    for i, slug in enumerate(slugs):
-        if slug in slugs[:i]:
-            raise InputError(field, f"the point {slug} occurs twice", "give every point once")
+    seen = set()
+    for point in points:
+        if point.slug in seen:
+            raise InputError(field, f"the point {point.slug} occurs twice", "give every point once (six digits tell numbers apart)")
+        seen.add(point.slug)

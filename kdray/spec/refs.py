@@ -5,21 +5,22 @@
     wheel:NAME==VERSION/path/inside[#sha256=HEX]      one file inside a Python wheel; the hash is the wheel's
 
 A reference is *pinned* when its text alone names the content. One that is not is resolved once into the
-lock file beside the store (`kdray.store.lockfile`).
+lock file beside the store (see `kdray.store.outer`).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
-from urllib.parse import parse_qsl
 
 from kdray.spec.errors import InputError
 
 Scheme = Literal["hf", "file", "wheel"]
 SCHEMES = "hf:org/name@commit, file:path or wheel:NAME==VERSION/path"
+NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # never an option of pip's, never a way out of a folder
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -70,6 +71,8 @@ class Reference:
 def parse_reference(text: str, field: str = "reference") -> Reference:
     """Parse `text`; `field` names the place in the grid file for the error.
 
+    A leading `~` of a local path is the home folder.
+
     Raises:
         InputError: unknown scheme, missing version, or a path that leaves the archive.
     """
@@ -77,20 +80,24 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     if scheme == "file":
         if not rest:
             raise InputError(field, f"'{text}' names no path", "write file:path")
-        return Reference("file", rest)
+        return Reference("file", os.path.expanduser(rest))
     body, _, fragment = rest.partition("#")
-    options = dict(parse_qsl(fragment, keep_blank_values=True))
-    allowed = {"hf": {"config", "split"}, "wheel": {"sha256"}}.get(scheme)
+    allowed = {"hf": ("config", "split"), "wheel": ("sha256",)}.get(scheme)
     if allowed is None:
         raise InputError(field, f"'{text}' has no known scheme", f"write {SCHEMES}")
-    if unknown := sorted(set(options) - allowed):
-        raise InputError(field, f"'#{unknown[0]}=' in '{text}'", f"allowed after #: {', '.join(sorted(allowed))}")
+    options: dict[str, str] = {}
+    for option in fragment.split("&") if fragment else []:
+        key, _, value = option.partition("=")
+        if key not in allowed or key in options or not value:
+            raise InputError(field, f"'#{option}' in '{text}'", f"allowed after #, once each: {', '.join(f'{k}=...' for k in allowed)}")
+        options[key] = value
     if scheme == "hf":
-        name, _, version = body.partition("@")
-        if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        match = re.fullmatch(rf"({NAME}(?:/{NAME})?)(?:@([^\s@]+))?", body)
+        if match is None:
             raise InputError(field, f"'{text}' is no hub id", "write hf:org/name@commit")
-        return Reference("hf", name, version or None, config=options.get("config"), split=options.get("split"))
-    match = re.fullmatch(r"([\w.-]+)==([\w.!+-]+)/(.+)", body)
+        name, version = match.groups()
+        return Reference("hf", name, version, config=options.get("config"), split=options.get("split"))
+    match = re.fullmatch(rf"({NAME})==([A-Za-z0-9][A-Za-z0-9_.!+-]*)/(.+)", body)
     if match is None:
         raise InputError(field, f"'{text}' is no wheel reference", "write wheel:NAME==VERSION/path/inside#sha256=HEX")
     name, version, path = match.groups()

@@ -24,27 +24,29 @@ def read_json(path: Path) -> Any | None:
         return None
 
 
-def put(path: Path, content: bytes) -> None:
-    """Write or replace `path`, durably."""
-    temporary = _write_aside(path, content)
+def put(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write or replace `path`; if `durable`, so that it outlives a loss of power."""
+    temporary = _write_aside(path, content, durable)
     os.replace(temporary, path)
-    _sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
 
 
-def put_json(path: Path, value: Any) -> None:
-    put(path, _to_bytes(value))
+def put_json(path: Path, value: Any, durable: bool = True) -> None:
+    put(path, _to_bytes(value), durable)
 
 
-def put_json_if_absent(path: Path, value: Any) -> bool:
+def put_json_if_absent(path: Path, value: Any, durable: bool = True) -> bool:
     """Write `path` unless it exists; of several writers exactly one gets True."""
-    temporary = _write_aside(path, _to_bytes(value))
+    temporary = _write_aside(path, _to_bytes(value), durable)
     try:
         os.link(temporary, path)
     except FileExistsError:
         return False
     finally:
         temporary.unlink()
-    _sync_folder(path.parent)
+    if durable:
+        sync(path.parent)
     return True
 
 
@@ -76,6 +78,15 @@ def delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Wait until a file's content, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as file:
@@ -83,27 +94,21 @@ def sha256(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes in all files below `path`."""
-    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    """Bytes in the file `path`, or in all files below the folder `path`."""
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _to_bytes(value: Any) -> bytes:
     return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def _write_aside(path: Path, content: bytes) -> Path:
+def _write_aside(path: Path, content: bytes, durable: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
     with temporary.open("wb") as file:
         file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     return temporary
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

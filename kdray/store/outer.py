@@ -6,14 +6,13 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import uuid
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,17 +31,18 @@ class Outer:
         self.root = root
         self.lockfile = root.with_name(root.name + ".lock.json")
         self._hashes = root / "cache" / "hashes.json"
+        self._known: dict[str, dict[str, Any]] = {}  # as in that file, for as long as there is no store
 
     def identify(self, ref: Reference, field: str = "reference") -> Identity | None:
         """The content that `ref` names, as a value that enters ids; None while it is unresolved.
 
         Raises:
-            InputError: a local file does not exist.
+            InputError: a local file does not exist, or the lock file is damaged.
         """
         if ref.scheme == "file":
             return {"sha256": self._hash_local(Path(ref.name), field)}
         if not ref.pinned:
-            locked = (io.read_json(self.lockfile) or {}).get(str(ref))
+            locked = self._read_lockfile().get(str(ref))
             if locked is None:
                 return None
             ref = ref.pin(locked)
@@ -57,9 +57,9 @@ class Outer:
         """
         identity = self.identify(ref, field)
         if identity is None:
-            answer = self._ask_hub(ref, field) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
-            locked = io.read_json(self.lockfile) or {}
-            io.put_json(self.lockfile, locked | {str(ref): answer})
+            dataset = field.startswith(("data", "score"))
+            answer = ask_hub(ref, field, dataset) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
+            io.put_json(self.lockfile, {str(ref): answer} | self._read_lockfile())  # who answered first stays
             identity = self.identify(ref, field)
             assert identity is not None
         return identity
@@ -68,7 +68,7 @@ class Outer:
         """`ref` with the commit or hash that the lock file holds for it."""
         if ref.scheme == "file" or ref.pinned:
             return ref
-        return ref.pin((io.read_json(self.lockfile) or {})[str(ref)])
+        return ref.pin(self._read_lockfile()[str(ref)])
 
     def local_file(self, ref: Reference, field: str = "reference") -> Path:
         """The single file behind a `file:` or `wheel:` reference, extracted from its wheel if need be.
@@ -85,54 +85,50 @@ class Outer:
                 if ref.path not in archive.namelist():
                     raise InputError(field, f"no '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
                 target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_name(io.TEMPORARY + target.name)
+                aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
                 with archive.open(ref.path) as source, aside.open("wb") as copy:
                     shutil.copyfileobj(source, copy)
                 os.replace(aside, target)
         return target
 
+    def _read_lockfile(self) -> dict[str, str]:
+        """What was resolved so far. A damaged file is no empty one: that would resolve everything anew."""
+        locked = io.read_json(self.lockfile)
+        if locked is None and not self.lockfile.exists():
+            return {}
+        if not isinstance(locked, dict) or not all(isinstance(value, str) for value in locked.values()):
+            raise InputError(str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew")
+        return locked
+
     def _fetch_wheel(self, ref: Reference, field: str) -> Path:
         """The wheel in the cache, fetched by pip without its dependencies (nothing in it is installed or run)."""
         folder = self.root / "cache" / "wheels" / f"{ref.name}-{ref.version}"
-        wheels = sorted(folder.glob("*.whl"))
-        if not wheels:
-            aside = folder.with_name(f"{io.TEMPORARY}{folder.name}-{os.getpid()}")
+        if not any(folder.glob("*.whl")):
+            aside = folder.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
             command += ["--disable-pip-version-check", "--dest", str(aside), f"{ref.name}=={ref.version}"]
-            answer = subprocess.run(command, capture_output=True, text=True, check=False)
-            if answer.returncode:
-                reason = next((line for line in answer.stderr.splitlines() if line.startswith("ERROR")), "pip failed")
-                raise InputError(field, f"{ref.name}=={ref.version}: {reason}", "name a wheel that pip can download")
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            if not folder.exists():
-                os.replace(aside, folder)
-            io.delete(aside)
-            wheels = sorted(folder.glob("*.whl"))
+            try:
+                answer = subprocess.run(command, capture_output=True, text=True, check=False)
+                if answer.returncode:
+                    lines = [line for line in answer.stderr.splitlines() if line.strip()] or ["pip failed"]
+                    reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+                    raise InputError(field, f"{ref.name}=={ref.version}: {reason}", "name a wheel that pip can download")
+                folder.mkdir(parents=True, exist_ok=True)
+                for wheel in aside.glob("*.whl"):
+                    os.replace(wheel, folder / wheel.name)
+            finally:
+                io.delete(aside)
+        wheels = sorted(folder.glob("*.whl"))
         if ref.sha256 is not None and (seen := io.sha256(wheels[0])) != ref.sha256:
             raise InputError(field, f"{wheels[0].name} has sha256 {seen}", f"expected {ref.sha256}")
         return wheels[0]
-
-    def _ask_hub(self, ref: Reference, field: str) -> str:
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
-
-        api = HfApi()
-        ask: Callable[..., Any] = api.dataset_info if field.startswith(("data", "score")) else api.model_info
-        try:
-            commit = ask(ref.name, revision=ref.version).sha
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(field, f"{ref} cannot be resolved ({reason})", "check the id, the network and HF_TOKEN") from None
-        if not commit or not COMMIT.fullmatch(commit):
-            raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
-        return commit
 
     def _hash_local(self, path: Path, field: str) -> str:
         if not path.exists():
             raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
         if path.is_file():
             return self._hash_file(path)
-        files = [f for f in io.list_files(path) if not any(fnmatch.fnmatch(part, skip) for part in f.parts for skip in NOT_CONTENT)]
+        files = [f for f in io.list_files(path) if not {*NOT_CONTENT}.intersection(f.relative_to(path).parts)]
         if not files:
             raise InputError(field, f"{path} is empty", "give a folder with files in it")
         listing = "\n".join(f"{self._hash_file(f)}  {f.relative_to(path)}" for f in files)
@@ -140,16 +136,36 @@ class Outer:
 
     def _hash_file(self, path: Path) -> str:
         """sha256 of a file, remembered by size, modification time and inode once there is a store."""
-        status = path.stat()
+        name, status = str(path.resolve()), path.stat()
         stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
         cache = io.read_json(self._hashes) or {}
-        entry = cache.get(str(path.resolve()))
-        if entry is not None and entry["stamp"] == stamp:
-            return entry["sha256"]
-        digest = io.sha256(path)
+        for entry in (self._known.get(name), cache.get(name)):
+            if entry is not None and entry["stamp"] == stamp:
+                return entry["sha256"]
+        self._known[name] = {"stamp": stamp, "sha256": io.sha256(path)}
         if self.root.is_dir() and os.access(self.root, os.W_OK):
-            io.put_json(self._hashes, cache | {str(path.resolve()): {"stamp": stamp, "sha256": digest}})
-        return digest
+            io.put_json(self._hashes, cache | {name: self._known[name]})
+        return self._known[name]["sha256"]
+
+
+def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
+    """The commit that an `hf:` reference names today.
+
+    Raises:
+        InputError: the hub cannot be reached, or does not know (or show us) the reference.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    errors = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
+    try:
+        commit = HfApi().repo_info(ref.name, revision=ref.version, repo_type="dataset" if dataset else "model").sha
+    except errors as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(field, f"the hub does not give {ref} ({reason})", "check the id, the network and HF_TOKEN") from None
+    if not commit or not COMMIT.fullmatch(commit):
+        raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
+    return commit
 
 
 def _closest(path: str, names: list[str]) -> str:

@@ -11,7 +11,9 @@ Without DONE there is no artifact. A half-written folder is never read and never
 
 from __future__ import annotations
 
+import os
 import platform
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +25,9 @@ from kdray import __version__
 from kdray.store import io
 from kdray.store.ids import LENGTH
 from kdray.store.locks import held
+
+FOLDER = re.compile(rf".+-[0-9a-f]{{{LENGTH}}}")
+LISTED = 1.0  # seconds for which a listing is used: a grid asks for thousands of artifacts, one by one
 
 
 @dataclass(frozen=True)
@@ -80,47 +85,57 @@ class Attempt:
         """Write DONE over `files` (all of the attempt's by default) and remove everything else.
 
         If another attempt was sealed meanwhile, that one stays and is returned: equal ids mean equal content.
+
+        Raises:
+            FileNotFoundError: the attempt's files are gone, and not because another attempt was sealed.
         """
-        files = io.list_files(self.path) if files is None else files
-        done = {
-            "attempt": self.name,
-            "files": {str(f.relative_to(self.path)): {"sha256": io.sha256(f), "bytes": f.stat().st_size} for f in files},
-            "facts": {
-                "seconds": round(time.monotonic() - self._started, 1),
-                "host": platform.node(),
-                "kdray": __version__,
-                **facts,
-            },
-        }
-        if io.put_json_if_absent(self.folder / "DONE", done):
-            keep = set(files)
-            for file in io.list_files(self.path):
-                if file not in keep:
-                    io.delete(file)
-            for path in self.earlier:
+        artifact = Artifact(self.key, self.folder)
+        try:
+            listed = self._list(io.list_files(self.path) if files is None else files)
+        except FileNotFoundError:
+            if (self.folder / "DONE").is_file():
+                return artifact
+            raise
+        made = {"seconds": round(time.monotonic() - self._started, 1), "host": platform.node(), "kdray": __version__}
+        if io.put_json_if_absent(self.folder / "DONE", {"attempt": self.name, "files": listed, "facts": made | facts}):
+            for path in leftovers(artifact):
                 io.delete(path)
-        return Artifact(self.key, self.folder)
+        return artifact
+
+    def _list(self, files: list[Path]) -> dict[str, dict[str, Any]]:
+        """What DONE says of the files, which are on the disk before it is."""
+        for path in [*files, *{file.parent for file in files}, self.path]:
+            io.sync(path)
+        return {str(f.relative_to(self.path)): {"sha256": io.sha256(f), "bytes": f.stat().st_size} for f in files}
 
 
 class Store:
     """All artifacts below `root`. Reading creates nothing."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).resolve()
+        self.root = Path(root).expanduser().resolve()
+        self._listings: dict[str, tuple[int, float, dict[str, list[str]]]] = {}
 
     def folder(self, key: Key) -> Path:
-        return self.root / key.kind / f"{key.slug}-{key.id}"
+        """Where the artifact is or will be: the folder of its id, under whatever slug it was begun."""
+        named = self.root / key.kind / f"{key.slug}-{key.id}"
+        if (named / "DONE").is_file():
+            return named
+        present = self._named(key.kind, key.id)
+        finished = [folder for folder in present if (folder / "DONE").is_file()]
+        return next(iter([*finished, *present]), named)
 
     def get(self, key: Key) -> Artifact | None:
         """The finished artifact with this key."""
         folder = self.folder(key)
-        return Artifact(key, folder) if (folder / "DONE").is_file() else self.find(key.id, key.kind)
+        return Artifact(key, folder) if (folder / "DONE").is_file() else None
 
-    def find(self, id: str, kind: str = "*") -> Artifact | None:
+    def find(self, id: str) -> Artifact | None:
         """The finished artifact with this id."""
-        for folder in self.root.glob(f"{kind}/*-{id}"):
-            if (folder / "DONE").is_file():
-                return Artifact(_key(folder), folder)
+        for kind in io.list_folders(self.root):
+            for folder in self._named(kind.name, id):
+                if (folder / "DONE").is_file():
+                    return Artifact(_key(folder), folder)
         return None
 
     def record(self, id: str) -> dict[str, Any]:
@@ -129,7 +144,7 @@ class Store:
         Raises:
             KeyError: the store knows no such id.
         """
-        for folder in self.root.glob(f"*/*-{id}"):
+        for folder in [folder for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
             record = io.read_json(folder / "record.json")
             if record is not None:
                 return record
@@ -158,7 +173,7 @@ class Store:
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
         io.put_json_if_absent(folder / "record.json", payload)
-        number = len(_attempts(folder)) + 1
+        number = max(map(_number, _attempts(folder)), default=0) + 1
         while not io.claim_folder(folder / f"attempt-{number:03d}"):
             number += 1
         return Attempt(key, folder, f"attempt-{number:03d}")
@@ -171,8 +186,31 @@ class Store:
         """Every artifact's folder, finished or not."""
         for kind in io.list_folders(self.root):
             for folder in io.list_folders(kind):
-                if (folder / "record.json").is_file():
+                if FOLDER.fullmatch(folder.name) and (folder / "record.json").is_file():
                     yield _key(folder), folder
+
+    def _named(self, kind: str, id: str) -> list[Path]:
+        """The folders of an id, sorted: more than one only where two drivers named one artifact differently at once."""
+        try:
+            changed = (self.root / kind).stat().st_mtime_ns
+        except FileNotFoundError:
+            return []
+        known = self._listings.get(kind)
+        if known is None or known[0] != changed or time.monotonic() - known[1] > LISTED:
+            known = (changed, time.monotonic(), {})
+            for name in sorted(os.listdir(self.root / kind)):
+                known[2].setdefault(name[-LENGTH:], []).append(name)
+            self._listings[kind] = known
+        return [self.root / kind / name for name in known[2].get(id, []) if FOLDER.fullmatch(name)]
+
+
+def leftovers(artifact: Artifact) -> list[Path]:
+    """What lies in a finished artifact's folder and is not part of it: other attempts, files that DONE does not list."""
+    sealed = artifact.path
+    listed = {sealed / name for name in artifact.done["files"]}
+    needed = listed | {parent for path in listed for parent in path.parents}
+    inside = [path for path in sealed.rglob("*") if path not in needed and path.parent in {*needed, sealed}]
+    return sorted([path for path in _attempts(artifact.folder) if path != sealed] + inside)
 
 
 def _key(folder: Path) -> Key:
@@ -180,4 +218,9 @@ def _key(folder: Path) -> Key:
 
 
 def _attempts(folder: Path) -> list[Path]:
-    return [path for path in io.list_folders(folder) if path.name.startswith("attempt-")]
+    """The attempts' folders in the order in which they were begun."""
+    return sorted((path for path in io.list_folders(folder) if path.name.startswith("attempt-")), key=_number)
+
+
+def _number(attempt: Path) -> int:
+    return int(attempt.name.removeprefix("attempt-"))
