@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference, parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
@@ -23,12 +24,12 @@ NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
 
 def _all_different(values: list[Any]) -> list[Any]:
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise ValueError(f"{twice[0]} is given twice")
+        raise InputError("", f"{twice[0]:g} twice" if isinstance(twice[0], float) else f"{twice[0]} twice", "give each once")
     return values
 
 
 def _well_formed(text: str) -> str:
-    parse_reference(text)
+    parse_reference(text, "")
     return text
 
 
@@ -66,7 +67,7 @@ class Length(Section):
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps")
+            raise InputError("", "neither epochs nor steps" if self.epochs is None else "both epochs and steps", "give one of them")
         return self
 
     @property
@@ -91,16 +92,17 @@ class Optimiser(Length):
 class Train(Optimiser):
     """How every point trains."""
 
-    keep: list[PositiveFloat] = Field([], description="checkpoints to export, in the unit of the length")
+    keep: Annotated[list[PositiveFloat], AfterValidator(_all_different)] = Field(
+        [], description="checkpoints to export, in the unit of the length"
+    )
 
     @model_validator(mode="after")
     def _keep_in_range(self) -> Self:
-        if late := [k for k in self.keep if k > self.total]:
-            raise ValueError(f"keep {late[0]:g} lies after the end at {self.total:g} {self.unit}")
-        if len(set(self.keep)) != len(self.keep):
-            raise ValueError("keep names a checkpoint twice")
-        if self.unit == "steps" and any(k != int(k) for k in self.keep):
-            raise ValueError("keep counts whole steps")
+        for k in self.keep:
+            if k > self.total:
+                raise InputError("keep", f"{k:g}", f"must lie before or at the end, {self.total:g} {self.unit}")
+            if self.unit == "steps" and k != int(k):
+                raise InputError("keep", f"{k:g}", "must be a whole number of steps")
         return self
 
     @property
@@ -128,7 +130,7 @@ class Model(Section):
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if self.drop_layers and not 0 <= self.drop_layers[0] < self.drop_layers[1]:
-            raise ValueError("drop_layers is [first, end) with 0 <= first < end")
+            raise InputError("drop_layers", f"{self.drop_layers}", "must be [first, end) with 0 <= first < end")
         return self
 
 
@@ -152,9 +154,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Self:
         if self.max_prompt >= self.max_length:
-            raise ValueError(f"max_prompt {self.max_prompt} leaves no room in max_length {self.max_length}")
+            raise InputError("max_prompt", f"{self.max_prompt}", f"must be less than max_length {self.max_length}")
         if self.limit is not None and self.limit <= self.heldout:
-            raise ValueError(f"limit {self.limit} leaves nothing to train on beside heldout {self.heldout}")
+            raise InputError("limit", f"{self.limit}", f"must be more than heldout {self.heldout}, to leave rows to train on")
         return self
 
 

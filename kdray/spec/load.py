@@ -85,6 +85,8 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
             if (tag := getattr(event, "tag", None)) is not None:
                 raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML tag {tag}", "grid files use no tags")
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except InputError:
+        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         raise InputError(f"{where}:{line}", str(error.problem), "write plain YAML with each key once") from None
@@ -111,12 +113,19 @@ def _as_input_error(errors: list[ErrorDetails]) -> InputError:
         case "value_error":
             cause = error.get("ctx", {}).get("error")
             if isinstance(cause, InputError):
-                return InputError(field, cause.found, cause.allowed)
+                return InputError(".".join(filter(None, (_field(error), cause.field))), cause.found, cause.allowed)
             return InputError(field, shown, str(cause))
+        case "json_invalid":
+            return InputError(field, "is nested too deep", "write plain YAML")
         case _:
-            alternatives = [other["msg"].removeprefix("Input should be ") for other in errors if _field(other) == _field(error)]
-            message = " or ".join(dict.fromkeys(alternatives)).replace("valid array", "list").replace("an object", "a mapping")
-            return InputError(field, shown, message if message.startswith("List") else f"must be {message}")
+            return InputError(field, shown, _allowed([other["msg"] for other in errors if _field(other) == _field(error)]))
+
+
+def _allowed(messages: list[str]) -> str:
+    """pydantic's words in ours: of a union, one message a branch."""
+    must = [re.sub(r"^\w+ should ", "must ", message).partition(" after validation")[0] for message in dict.fromkeys(messages)]
+    text = " or ".join([must[0], *(other.removeprefix("must be ") for other in must[1:])])
+    return text.replace("valid array", "list").replace("an object", "a mapping")
 
 
 def _field(error: ErrorDetails) -> str:

@@ -1,0 +1,97 @@
+"""What all tests share: where real data are, and a small grid whose inputs are files in a temporary folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TEST_DATA = Path(os.environ.get("KDRAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+ABSENT = object()  # as a change to the tiny grid: leave the field out
+
+GRID = {
+    "name": "tiny",
+    "question": "Does it work?",
+    "family": "toy",
+    "teacher": {"model": "file:HERE/teacher", "tune": {"method": "lora", "lr": 1e-3, "steps": 2}},
+    "student": {"model": "file:HERE/student"},
+    "data": {"source": "file:HERE/rows.jsonl", "recipe": "dolly", "template": "alpaca", "heldout": 2},
+    "train": {"steps": 4, "keep": [2]},
+    "axes": {"lr": [1e-3, 1e-4], "batch": [2], "alpha": [0, 0.1]},
+    "score": {"tasks": ["heldout_loss", "heldout_answers", {"name": "xsum", "source": "file:HERE/xsum.jsonl"}]},
+    "runtime": {"store": "HERE/store"},
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("realdata") and not TEST_DATA.is_dir():
+        pytest.skip(f"no real data at {TEST_DATA}: set KDRAY_TEST_DATA to the folder that has them")
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of real data; for tests marked `realdata`, which are skipped where there is none."""
+    assert TEST_DATA.is_dir(), "mark the test with pytest.mark.realdata"
+    return TEST_DATA
+
+
+class TinyGrid:
+    """A complete small grid: two models of one tokenizer, rows as Dolly has them, a test set, in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model("student")
+        self.model("teacher")
+        self.rows("rows.jsonl", [{"instruction": f"Say {i}.", "context": "", "response": f"{i}."} for i in range(6)])
+        self.rows("xsum.jsonl", [{"document": "It rained all day.", "summary": "Rain."}])
+
+    def __call__(self, changes: dict[str, Any] | None = None, name: str = "grid.yaml") -> Path:
+        """Write the grid with `changes`, {"axes.lr": [1e-5]}, and return its path."""
+        path = self.folder / name
+        path.write_text(self.text(changes))
+        return path
+
+    def text(self, changes: dict[str, Any] | None = None) -> str:
+        tree: dict[str, Any] = copy.deepcopy(GRID)
+        for where, value in (changes or {}).items():
+            section, names = tree, where.split(".")
+            for name in names[:-1]:
+                section = section.setdefault(name, {})
+            if value is ABSENT:
+                del section[names[-1]]
+            else:
+                section[names[-1]] = value
+        return yaml.safe_dump(tree, sort_keys=False).replace("HERE", str(self.folder))
+
+    def model(self, name: str, weights: bytes | None = None, tokens: tuple[str, ...] = ("a", "b")) -> Path:
+        """A folder that looks like a Hugging Face model from outside."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+        (folder / "model.safetensors").write_bytes(weights or name.encode())
+        vocabulary = {token: i for i, token in enumerate(tokens)}
+        tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": [{"content": "<end>", "id": len(tokens)}]}
+        (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+        return folder
+
+    def rows(self, name: str, rows: list[dict[str, str]]) -> Path:
+        """A file with one object a line."""
+        path = self.folder / name
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+
+@pytest.fixture
+def tiny_grid(tmp_path: Path) -> TinyGrid:
+    return TinyGrid(tmp_path)
+
+
+def tree_of(folder: Path) -> dict[str, bytes | None]:
+    """Everything below a folder, to see whether something was written."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}

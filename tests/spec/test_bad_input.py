@@ -1,0 +1,236 @@
+"""Every wrong grid file gets one line that names the field, what was found and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdray.spec import InputError, load_grid
+from kdray.spec.load import parse_grid
+from tests.conftest import ABSENT, TinyGrid
+
+NAN, INF = math.nan, math.inf
+POINT = {"lr": 1e-3, "batch": 2, "alpha": 0}
+TUNE = {"lr": 1e-3, "steps": 2}
+
+# what is changed in a valid grid, and what the line must say
+SCHEMA = {
+    "a misspelt section": ({"axis": {}}, ["axis: unknown field", "did you mean 'axes'?"]),
+    "a misspelt section that is then missing": ({"axes": ABSENT, "axess": {}}, ["axess: unknown field", "did you mean 'axes'?"]),
+    "a misspelt field": ({"train.shedule": "cosine"}, ["train.shedule: unknown field", "did you mean 'schedule'?"]),
+    "a misspelt field deep down": ({"teacher.tune.methd": "lora"}, ["teacher.tune.methd: unknown field", "did you mean 'method'?"]),
+    "a misspelt field in a list": ({"include": [{**POINT, "sead": 1}]}, ["include.0.sead: unknown field", "did you mean 'seed'?"]),
+    "a field unlike any other": ({"train.zzz": 1}, ["train.zzz: unknown field", "known: ", "weight_decay"]),
+    "no student": ({"student": ABSENT}, ["student: missing", "required"]),
+    "no lr": ({"axes.lr": ABSENT}, ["axes.lr: missing"]),
+    "no store": ({"runtime.store": ABSENT}, ["runtime.store: missing"]),
+    "an empty store": ({"runtime.store": ""}, ["runtime.store: empty", "must have at least 1 character"]),
+    "a word for a number": ({"axes.batch": ["two"]}, ['axes.batch.0: "two"', "must be a valid integer"]),
+    "a number in quotes": ({"axes.lr": ["0.1"]}, ['axes.lr.0: "0.1"', "must be a valid number"]),
+    "a number for a word": ({"family": 7}, ["family: 7", "must be a valid string"]),
+    "a number for a section": ({"train": 3}, ["train: 3", "must be a mapping"]),
+    "a number for a list": ({"axes.lr": 1e-3}, ["axes.lr: 0.001", "must be a list"]),
+    "null for a section": ({"axes": None}, ["axes: null", "must be a mapping"]),
+    "a fraction of a batch": ({"axes.batch": [2.5]}, ["axes.batch.0: 2.5", "must be a valid integer"]),
+    "a bool for a number": ({"axes.alpha": [True]}, ["axes.alpha.0: true", "must be a valid number"]),
+    "a bool for an integer": ({"axes.batch": [True]}, ["axes.batch.0: true", "must be a valid integer"]),
+    "a bool for a seed": ({"axes.seed": [False]}, ["axes.seed.0: false", "must be a valid integer"]),
+    "an empty axis": ({"axes.alpha": []}, ["axes.alpha: empty", "must have at least 1 item"]),
+    "a negative lr": ({"axes.lr": [-1e-3]}, ["axes.lr.0: -0.001", "greater than 0"]),
+    "lr 0": ({"axes.lr": [0]}, ["axes.lr.0: 0", "greater than 0"]),
+    "a negative alpha": ({"axes.alpha": [-1]}, ["axes.alpha.0: -1", "greater than or equal to 0"]),
+    "a negative seed": ({"axes.seed": [-1]}, ["axes.seed.0: -1", "greater than or equal to 0"]),
+    "a seed that no generator takes": ({"axes.seed": [2**32]}, ["axes.seed.0: 4294967296", "less than 4294967296"]),
+    "lr nan": ({"axes.lr": [NAN]}, ["axes.lr.0: NaN", "finite"]),
+    "alpha inf": ({"axes.alpha": [INF]}, ["axes.alpha.0: Infinity", "finite"]),
+    "weight decay nan": ({"train.weight_decay": NAN}, ["train.weight_decay: NaN", "finite"]),
+    "a negative warm-up": ({"train.warmup": -0.1}, ["train.warmup: -0.1", "greater than or equal to 0"]),
+    "a long warm-up": ({"train.warmup": 1.5}, ["train.warmup: 1.5", "less than or equal to 1"]),
+    "clip 0": ({"train.clip": 0}, ["train.clip: 0", "greater than 0"]),
+    "an unknown dtype": ({"train.dtype": "fp8"}, ['train.dtype: "fp8"', "'float32' or 'bfloat16'"]),
+    "workers that are neither": ({"runtime.workers": "two"}, ['runtime.workers: "two"', "integer or 'auto'"]),
+    "no workers": ({"runtime.workers": 0}, ["runtime.workers: 0", "greater than 0 or 'auto'"]),
+    "an unknown engine": ({"runtime.engine": "horovod"}, ['runtime.engine: "horovod"', "'ddp'"]),
+    "a name with spaces": ({"name": "My grid"}, ['name: "My grid"', "must match pattern"]),
+    "a name that leaves the folder": ({"name": "../x"}, ['name: "../x"', "pattern"]),
+    "both epochs and steps": ({"train.epochs": 1}, ["train: both epochs and steps", "give one of them"]),
+    "neither epochs nor steps": ({"train": {"keep": []}}, ["train: neither epochs nor steps"]),
+    "no length for the teacher": ({"teacher.tune": {"lr": 1e-3}}, ["teacher.tune: neither epochs nor steps"]),
+    "keep after the end": ({"train.keep": [2, 5]}, ["train.keep: 5", "before or at the end, 4 steps"]),
+    "keep twice": ({"train.keep": [2, 2]}, ["train.keep: 2 twice", "give each once"]),
+    "keep half a step": ({"train.keep": [2.5]}, ["train.keep: 2.5", "must be a whole number of steps"]),
+    "keep step 0": ({"train.keep": [0]}, ["train.keep.0: 0", "greater than 0"]),
+    "a prompt as long as the whole": ({"data.max_prompt": 512}, ["data.max_prompt: 512", "must be less than max_length 512"]),
+    "a prompt longer than the whole": ({"data.max_prompt": 600}, ["data.max_prompt: 600", "must be less than max_length 512"]),
+    "nothing left to train on": ({"data.limit": 2}, ["data.limit: 2", "must be more than heldout 2"]),
+    "layers backwards": ({"student.drop_layers": [3, 3]}, ["student.drop_layers: [3, 3]", "0 <= first < end"]),
+    "one border of layers": ({"student.drop_layers": [3]}, ["student.drop_layers: [3]", "at least 2 items"]),
+    "no tasks": ({"score.tasks": []}, ["score.tasks: empty", "at least 1 item"]),
+    "a decoding twice": ({"score.decoding": ["greedy", "greedy"]}, ["score.decoding: greedy twice", "give each once"]),
+    "a reference twice": ({"score.references": ["student", "student"]}, ["score.references: student twice", "give each once"]),
+    "a task twice": ({"score.tasks": ["xsum", {"name": "xsum", "limit": 3}]}, ["score.tasks.1: 'xsum' a second time", "once"]),
+    "alpha without a teacher": ({"teacher": ABSENT}, ["axes.alpha: alpha > 0 without a teacher", "add a teacher"]),
+    "alpha without a teacher by hand": (
+        {"teacher": ABSENT, "axes.alpha": [0], "include": [{**POINT, "alpha": 1}]},
+        ["alpha > 0 without a teacher"],
+    ),
+    "a value twice on an axis": ({"axes.lr": [1e-3, 1e-4, 1e-3]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice", "once"]),
+    "alpha 0 and -0.0": ({"axes.alpha": [0, -0.0]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice"]),
+    "values that look the same": ({"axes.lr": [1e-3, 1.0000001e-3]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice", "six digits"]),
+    "including a point of the axes": ({"include": [POINT]}, ["include: the point lr0.001-b2-a0-s0 occurs twice"]),
+    "including a point twice": (
+        {"include": [{**POINT, "seed": 1}, {**POINT, "seed": 1}]},
+        ["include: the point lr0.001-b2-a0-s1 occurs twice"],
+    ),
+    "excluding what is not there": ({"exclude": [{**POINT, "lr": 5}]}, ["exclude.0: lr5-b2-a0-s0 is not in the grid"]),
+    "excluding a point twice": ({"exclude": [POINT, {**POINT}]}, ["exclude.1: lr0.001-b2-a0-s0 is not in the grid"]),
+    "excluding every point": ({"axes.lr": [1e-3], "axes.alpha": [0], "exclude": [POINT]}, ["exclude: leaves no point"]),
+    "a verdict about an unmeasured task": (
+        {"report.primary": "arc_easy/acc"},
+        ["report.primary: nothing measures 'arc_easy/acc'", "known: ", "xsum/rougeL"],
+    ),
+    "a verdict about an unknown metric": ({"report.primary": "xsum/rougel"}, ["report.primary: ", "did you mean 'xsum/rougeL'?"]),
+    "a margin for an unmeasured task": ({"report.margin": {"xsumm": 1}}, ["report.margin.xsumm: ", "did you mean 'xsum'?"]),
+    "a negative margin": ({"report.margin": {"xsum": -1}}, ["report.margin.xsum: -1", "greater than or equal to 0"]),
+}
+
+COMPONENTS = {
+    "task": ({"score.tasks": ["xsun"]}, ["score.tasks.0: no task 'xsun'", "did you mean 'xsum'?"]),
+    "recipe": ({"data.recipe": "doly"}, ["data.recipe: no recipe 'doly'", "did you mean 'dolly'?"]),
+    "template": ({"data.template": "chatt"}, ["data.template: no template 'chatt'", "did you mean 'chat'?"]),
+    "schedule": ({"train.schedule": "cosin"}, ["train.schedule: no schedule 'cosin'", "did you mean 'cosine'?"]),
+    "the teacher's schedule": ({"teacher.tune.schedule": "cosin"}, ["teacher.tune.schedule: no schedule 'cosin'"]),
+    "form": ({"soft_labels.form": "hiden"}, ["soft_labels.form: no soft labels 'hiden'", "did you mean 'hidden'?"]),
+    "a file that is no component": ({"data.recipe": "__init__"}, ["data.recipe: no recipe '__init__'"]),
+    "no name": ({"data.recipe": {"max_words": 3}}, ["data.recipe: ", "write a name, or a mapping with a name"]),
+    "a number": ({"data.recipe": 3}, ["data.recipe: 3", "write a name"]),
+    "unknown parameter": (
+        {"score.tasks": [{"name": "xsum", "limits": 3}]},
+        ["score.tasks.0.limits: task 'xsum' has no such field", "did you mean 'limit'?"],
+    ),
+    "parameter of a component without any": ({"data.recipe": {"name": "dolly", "x": 1}}, ["data.recipe.x: ", "known: none"]),
+    "missing parameter": ({"data.recipe": "columns"}, ["data.recipe.response: missing", "'columns' needs response: str"]),
+    "wrong type": ({"score.tasks": [{"name": "xsum", "limit": "all"}]}, ["score.tasks.0.limit: 'all'", "must be "]),
+    "bool for an integer": ({"score.tasks": [{"name": "xsum", "max_words": True}]}, ["score.tasks.0.max_words: True", "must be int"]),
+    "bool for a float": ({"train.schedule": {"name": "cosine", "floor": True}}, ["train.schedule.floor: True", "must be float"]),
+    "nan": ({"train.schedule": {"name": "cosine", "floor": NAN}}, ["train.schedule.floor: nan", "must be float"]),
+    "inf": ({"train.schedule": {"name": "cosine", "floor": INF}}, ["train.schedule.floor: inf", "must be float"]),
+    "list for a word": ({"data.recipe": {"name": "columns", "response": ["a"]}}, ["data.recipe.response: ['a']", "must be str"]),
+}
+
+YAML = {
+    "a Python tag": ("a: 1\nb: !!python/object/apply:os.system [echo]\n", ["grid:2: the YAML tag", "python/object", "no tags"]),
+    "a made-up tag": ("a: !foo 1\n", [":1: the YAML tag !foo", "no tags"]),
+    "a standard tag": ("a: !!str 1\n", [":1: the YAML tag", "no tags"]),
+    "the empty tag": ("a: ! 1\n", [":1: the YAML tag !", "no tags"]),
+    "a duplicate key": ("name: a\nfamily: b\nname: c\n", [":3: duplicate key 'name'", "each key once"]),
+    "a duplicate key deep down": ("axes: {lr: [1], lr: [2]}\n", [":1: duplicate key 'lr'"]),
+    "a key that is a number": ("1: a\n", [":1: key 1 is not a string"]),
+    "a key that is a list": ("? [a]\n: b\n", ["key ['a'] is not a string"]),
+    "a list": ("- a\n- b\n", ["holds list, not a mapping", "top-level fields: name"]),
+    "a word": ("hello\n", ["holds str, not a mapping"]),
+    "nothing": ("", ["holds NoneType, not a mapping"]),
+    "only comments": ("# nothing here\n", ["holds NoneType, not a mapping"]),
+    "no YAML": ("a: [1\n", ["write plain YAML"]),
+    "a tab": ("a:\n\tb: 1\n", [":2: ", "write plain YAML"]),
+    "a control character": ("a: \x00\n", ["not YAML", "write plain YAML"]),
+    "two documents": ("a: 1\n---\nb: 2\n", [":2: ", "another document"]),
+    "a list that holds itself": ("a: &a [*a]\n", ["grid:1: the YAML alias *a", "write the value out"]),
+    "a bomb": ("a: &a [x, x]\nb: &b [*a, *a]\n", [":2: the YAML alias *a"]),
+    "nesting without end": ("a: " + "[" * 1000 + "]" * 1000, ["grid: not YAML"]),
+    "nesting that pydantic refuses": ("a: " + "[" * 300 + "]" * 300, ["grid: is nested too deep"]),
+    "a number of ten thousand digits": ("a: " + "1" * 10_000, ["not YAML"]),
+}
+
+REFERENCES = {
+    "no scheme": ("my-model", ["'my-model' has no known scheme", "write hf:org/name@commit, file:path or wheel:"]),
+    "unknown scheme": ("s3:bucket/model", ["'s3:bucket/model' has no known scheme", "write hf:"]),
+    "a URL": ("https://huggingface.co/a/b", ["has no known scheme"]),
+    "nothing": ("", ["'' has no known scheme"]),
+    "no path": ("file:", ["'file:' names no path", "write file:path"]),
+    "no hub id": ("hf:", ["'hf:' is no hub id", "write hf:org/name@commit"]),
+    "a hub id of three parts": ("hf:a/b/c", ["is no hub id"]),
+    "a hub id that climbs": ("hf:../../etc", ["is no hub id"]),
+    "a hub id with a space": ("hf: a/b", ["is no hub id"]),
+    "an empty revision": ("hf:a/b@", ["is no hub id"]),
+    "an unknown option of the hub": ("hf:a/b#revision=1", ["'#revision=1'", "allowed after #, once each: config=..., split=..."]),
+    "an empty option": ("hf:a/b#split=", ["'#split='", "allowed after #"]),
+    "an option twice": ("hf:a/b#split=a&split=b", ["'#split=b'", "once each"]),
+    "an option without a value": ("hf:a/b#train", ["'#train'", "allowed after #"]),
+    "a wheel without a version": ("wheel:pkg/file.gguf", ["is no wheel reference", "write wheel:NAME==VERSION/path"]),
+    "a wheel without a path": ("wheel:pkg==1.0", ["is no wheel reference"]),
+    "a wheel of any version": ("wheel:pkg==1.*/x", ["is no wheel reference"]),
+    "a wheel that is an option of pip's": ("wheel:--pre==1/x", ["is no wheel reference"]),
+    "a path out of the wheel": ("wheel:pkg==1.0/../../x", ["the path '../../x' leaves the wheel", "without '..'"]),
+    "a path out of the wheel in the middle": ("wheel:pkg==1.0/a/../../x", ["leaves the wheel"]),
+    "an absolute path": ("wheel:pkg==1.0//etc/passwd", ["the path '/etc/passwd' leaves the wheel"]),
+    "a Windows path": ("wheel:pkg==1.0/a\\..\\b", ["leaves the wheel"]),
+    "a short sha256": ("wheel:pkg==1.0/x#sha256=abc", ["sha256 'abc'", "64 lower-case hexadecimal digits"]),
+    "a sha256 in capitals": (f"wheel:pkg==1.0/x#sha256={'A' * 64}", ["64 lower-case hexadecimal digits"]),
+    "an unknown option of a wheel": ("wheel:pkg==1.0/x#md5=abc", ["'#md5=abc'", "allowed after #, once each: sha256=..."]),
+    "an option of the hub on a wheel": ("wheel:pkg==1.0/x#split=test", ["'#split=test'"]),
+}
+
+
+def cases(table: dict[str, tuple[Any, list[str]]]) -> Any:
+    return pytest.mark.parametrize(("wrong", "said"), table.values(), ids=[name.replace(" ", "-") for name in table])
+
+
+def check(text: str, said: list[str]) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_grid(text)
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line == f"{caught.value.field}: {caught.value.found}; {caught.value.allowed}".strip()
+    for part in [*said, "; "]:
+        assert part in line
+
+
+@cases(SCHEMA)
+def test_a_wrong_value_is_named(wrong: dict[str, Any], said: list[str], tiny_grid: TinyGrid) -> None:
+    check(tiny_grid.text(wrong), said)
+
+
+@cases(COMPONENTS)
+def test_a_wrong_component_is_named(wrong: dict[str, Any], said: list[str], tiny_grid: TinyGrid) -> None:
+    check(tiny_grid.text(wrong), said)
+
+
+@cases(YAML)
+def test_what_is_not_plain_yaml_is_refused(wrong: str, said: list[str]) -> None:
+    check(wrong, said)
+
+
+@cases(REFERENCES)
+@pytest.mark.parametrize("field", ["student.model", "teacher.model", "data.source"])
+def test_a_wrong_reference_is_named(wrong: str, said: list[str], field: str, tiny_grid: TinyGrid) -> None:
+    check(tiny_grid.text({field: wrong}), [f"{field}: ", *said])
+
+
+def test_a_tag_is_never_executed(tmp_path: Path) -> None:
+    mark = tmp_path / "executed"
+    with pytest.raises(InputError):
+        parse_grid(f"a: !!python/object/apply:pathlib.Path.touch [!!python/object/apply:pathlib.Path ['{mark}']]\n")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe\x00", "folder"])
+def test_a_grid_that_cannot_be_read_is_named(content: bytes | str | None, tmp_path: Path) -> None:
+    path = tmp_path / "grid.yaml"
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=r"^grid: .*grid\.yaml.*; give ") as caught:
+        load_grid(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_error_survives_being_sent_to_another_process() -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(InputError("a", "b\nc", "d")))  # noqa: S301 - our own
+    assert (str(error), error.field, error.found, error.allowed) == ("a: b c; d", "a", "b\nc", "d")
