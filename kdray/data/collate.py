@@ -39,4 +39,4 @@ def collate(rows: Rows, chosen: Sequence[int]) -> Batch:
         for target in range(int(rows.prompt_lengths[row]), len(sequences[i])):
             positions.append((i, target - 1))
             labels.append(sequences[i][target])
-    return Batch(input_ids, mask, torch.tensor(positions).reshape(-1, 2), torch.tensor(labels, dtype=torch.long))
+    return Batch(input_ids, mask, torch.tensor(positions, dtype=torch.long).reshape(-1, 2), torch.tensor(labels, dtype=torch.long))

@@ -31,10 +31,16 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
             )
         else:
             file = _unzipped(outer.local_file(ref, field), field)
+            if not file.stat().st_size:
+                raise InputError(field, f"{ref} has no rows", "give a data set with rows")
             table = datasets.load_dataset(_format(file, field), data_files=str(file), split="train", cache_dir=cache)
+    except InputError:
+        raise
     except DatasetGenerationError as error:
         raise InputError(field, f"{ref} cannot be read ({_reason(error)})", f"give one table as {_formats()}") from None
     except (ValueError, OSError) as error:
+        if "corresponds to no data" in str(error):  # what datasets says of a table with a header alone
+            raise InputError(field, f"{ref} has no rows", "give a data set with rows") from None
         raise InputError(field, f"{ref} cannot be read ({_reason(error)})", "check the id, config, split and network") from None
     assert isinstance(table, datasets.Dataset)
     if not len(table):

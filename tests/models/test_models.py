@@ -1,0 +1,124 @@
+"""Loading, cutting, heads and greedy generation on tiny models of several families."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForCausalLM
+
+from kdray.models import load, load_folder
+from kdray.models.generation import generate_greedy
+from kdray.models.head import ResponseModel
+from kdray.models.load import drop_layers, lay_down, save
+from kdray.spec.errors import InputError
+from kdray.spec.refs import parse_reference
+from kdray.store import Outer
+from tests.tiny import write_model
+
+SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
+
+
+def test_load_takes_a_folder_by_reference(tmp_path):
+    model, tokenizer = load(f"file:{write_model(tmp_path / 'm')}")
+    assert model.config.num_hidden_layers == 3
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert not model.training
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_that_lacks_a_part_is_refused(tmp_path, name):
+    folder = write_model(tmp_path / "m")
+    (folder / name).rename(folder / "pytorch_model.bin")
+    with pytest.raises(InputError, match=str(folder)):
+        load(f"file:{folder}")
+
+
+def test_laying_down_copies_no_pickles(tmp_path):
+    folder = write_model(tmp_path / "m")
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    (folder / "modeling.py").write_text("raise SystemExit")
+    (tmp_path / "out").mkdir()
+    lay_down(parse_reference(f"file:{folder}"), Outer(tmp_path / "store"), tmp_path / "out", "student.model")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "model.safetensors" in names
+    assert not names & {"pytorch_model.bin", "modeling.py"}
+    load_folder(tmp_path / "out")
+
+
+def test_a_cut_model_is_the_composition_of_the_layers_that_are_left(tmp_path):
+    model, tokenizer = load_folder(write_model(tmp_path / "m", layers=5))
+    kept = [model.model.layers[i] for i in (0, 3, 4)]
+    drop_layers(model, 1, 3)
+    save(model, tokenizer, tmp_path / "cut")
+    again, _ = load_folder(tmp_path / "cut")
+    ids = torch.arange(3, 12)[None]
+    assert again.config.num_hidden_layers == 3
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert torch.equal(again.model.layers[1].mlp.up_proj.weight, kept[1].mlp.up_proj.weight)
+    # with a cache, a wrong layer index would mix the layers up
+    with torch.no_grad():
+        first = again(ids[:, :5], use_cache=True)
+        second = again(ids[:, 5:], past_key_values=first.past_key_values)
+    assert torch.allclose(second.logits, again(ids).logits[:, 5:], atol=1e-5)
+
+
+@pytest.mark.parametrize(("first", "end"), [(0, 3), (2, 4), (1, 9)])
+def test_layers_that_are_not_there_cannot_be_dropped(tmp_path, first, end):
+    model, _ = load_folder(write_model(tmp_path / "m", layers=3))
+    with pytest.raises(InputError, match="0 to 2"):
+        drop_layers(model, first, end)
+
+
+@pytest.mark.parametrize(
+    ("name", "extra"),
+    [
+        ("Llama", {"num_key_value_heads": 2}),
+        ("Qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+        ("Mistral", {"num_key_value_heads": 2, "sliding_window": 4}),
+        ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 3.0}),
+        ("Granite", {"num_key_value_heads": 2, "logits_scaling": 4.0}),
+        ("Cohere", {"num_key_value_heads": 2, "logit_scale": 0.25}),
+        ("GPTNeoX", {}),
+        ("Phi", {}),
+    ],
+)
+def test_response_logits_are_the_models_own(name, extra):
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**SIZES, initializer_range=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2, **extra)
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids, mask = torch.randint(3, 50, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    mask[1, 6:] = 0
+    positions = torch.tensor([[0, 3], [0, 8], [1, 5]])
+    with torch.no_grad():
+        ours = ResponseModel(model)(ids, mask, positions)
+        theirs = model(ids, attention_mask=mask).logits[positions[:, 0], positions[:, 1]]
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_head_that_does_something_else_is_refused(tmp_path):
+    model, _ = load_folder(write_model(tmp_path / "m"))
+    plain = model.forward
+
+    def doubled(*args, **kwargs):
+        output = plain(*args, **kwargs)
+        output.logits = output.logits * 2
+        return output
+
+    model.forward = doubled
+    with pytest.raises(InputError, match="output head"):
+        ResponseModel(model)
+
+
+def test_greedy_answers_do_not_depend_on_their_neighbours(tmp_path):
+    model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
+    prompts = [tokenizer(text)["input_ids"] for text in ("Where does Ada live?", "Ben", "Cleo is in Rome . now")]
+    together = generate_greedy(model, tokenizer, prompts, 12)
+    assert together == [generate_greedy(model, tokenizer, [prompt], 12)[0] for prompt in prompts]
+    for prompt, answer in zip(prompts, together, strict=True):
+        ids = list(prompt)
+        for token in answer:
+            with torch.no_grad():
+                assert token == model(torch.tensor([ids])).logits[0, -1].argmax().item()
+            ids.append(token)
+        assert len(answer) == 12 or model(torch.tensor([ids])).logits[0, -1].argmax().item() == tokenizer.eos_token_id
