@@ -1,0 +1,82 @@
+"""The store's verbs: whole files or none, and one winner."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdray.store import io
+from tests.conftest import tree_of
+from tests.store.processes import in_processes
+
+
+def test_put_if_absent_has_one_winner_among_many_processes(tmp_path: Path) -> None:
+    for round_ in range(5):
+        target = tmp_path / f"{round_}.json"
+        won = in_processes(8, lambda i, path: io.put_json_if_absent(path, {"winner": i}), target)
+        assert won.count(True) == 1
+        assert io.read_json(target) == {"winner": won.index(True)}
+    assert sorted(tree_of(tmp_path)) == [f"{round_}.json" for round_ in range(5)]  # nobody left a temporary file
+
+
+def test_claiming_a_folder_has_one_winner_among_many_processes(tmp_path: Path) -> None:
+    assert in_processes(8, lambda i, path: io.claim_folder(path), tmp_path / "folder").count(True) == 1
+
+
+def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    io.put_json(target, [0] * 50_000)
+
+    def write_or_read(i: int) -> bool:
+        if i < 2:
+            for _ in range(20):
+                io.put_json(target, [i] * 50_000, durable=False)
+            return True
+        return all(len(set(json.loads(target.read_bytes()))) == 1 for _ in range(50))
+
+    assert in_processes(4, write_or_read) == [True] * 4
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    io.put_json(target, {"a": 1})
+    for value in (float("nan"), {1, 2}):
+        with pytest.raises((ValueError, TypeError)):
+            io.put_json(target, value)
+    assert tree_of(tmp_path) == {"a.json": b'{\n "a": 1\n}\n'}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+def test_what_is_no_json_reads_as_none(content: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    assert io.read_json(path) is None
+    assert io.read_json(path / "below") is None
+
+
+def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
+    for name in ("b", "a/c", f"a/{io.TEMPORARY}x", f"{io.TEMPORARY}y"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("abc")
+    assert io.list_files(tmp_path) == [tmp_path / "a/c", tmp_path / "b"]
+    assert io.list_folders(tmp_path) == [tmp_path / "a"]
+    assert io.list_folders(tmp_path / "nowhere") == io.list_files(tmp_path / "nowhere") == []
+
+
+def test_size_counts_files_wherever_they_are(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "b").write_bytes(b"123")
+    (tmp_path / "c").write_bytes(b"4567")
+    assert (io.size(tmp_path), io.size(tmp_path / "c"), io.size(tmp_path / "nowhere")) == (7, 4, 0)
+
+
+def test_delete_does_not_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "kept")
+    for name in ("link", "nowhere"):
+        io.delete(tmp_path / name)
+    assert list(tree_of(tmp_path)) == ["kept", "kept/file"]
