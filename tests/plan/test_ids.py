@@ -1,0 +1,210 @@
+"""What changes an artifact's id: everything that changes its content, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from typing import Any
+
+import pytest
+
+from kdray.plan import Plan
+from kdray.spec import components as spec
+from tests.conftest import ABSENT, TinyGrid
+from tests.plan.conftest import MakePlan
+
+# By these names the tests speak of steps. The last three are scores of the untrained student.
+POINTS = {"sft", "kd"}
+LABELS = {"soften", "kd", "loss"}  # `loss` includes the divergence from the teacher
+TEACHING = {"teach", *LABELS}
+SCORES = {"loss", "answers", "xsum"}
+DATA = {"prepare", *TEACHING, *POINTS, "answers"}
+ALL = {"student", "teacher", *DATA, "xsum"}
+
+SAME: dict[str, Any] = {
+    "runtime.workers": 4,
+    "runtime.micro_batch": 1,
+    "runtime.checkpoint_every": 7,
+    "runtime.mlflow": "http://example.org",
+    "runtime.store": "elsewhere",
+    "name": "other",
+    "question": "What?",
+    "family": "other",
+    "train.keep": [1, 3],
+    "report.primary": "xsum/rougeL",
+    "report.checkpoint": "best_heldout",
+    "report.margin": {"xsum": 1},
+    "score.checkpoints": "last",
+    "score.references": ["student"],
+    "axes.lr": [1e-3, 1e-4, 1e-5],
+    "axes.batch": [2, 4],
+    "axes.alpha": [0, 0.1, 1],
+    "axes.seed": [0, 1],
+    "include": [{"lr": 1e-2, "batch": 1, "alpha": 3}],
+    "data.template": {"name": "alpaca"},
+    "train.schedule": {"name": "cosine", "floor": 0},
+}
+DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "steps": ({"train.steps": 5}, POINTS),
+    "epochs": ({"train": {"epochs": 4}}, POINTS),
+    "schedule": ({"train.schedule": "constant"}, POINTS),
+    "schedule's parameter": ({"train.schedule": {"name": "cosine", "floor": 0.1}}, POINTS),
+    "warm-up": ({"train.warmup": 0.1}, POINTS),
+    "weight decay": ({"train.weight_decay": 0.0}, POINTS),
+    "clip": ({"train.clip": None}, POINTS),
+    "dtype": ({"train.dtype": "bfloat16"}, POINTS),
+    "heldout": ({"data.heldout": 3}, DATA),
+    "limit": ({"data.limit": 5}, DATA),
+    "max_prompt": ({"data.max_prompt": 100}, DATA),
+    "max_length": ({"data.max_length": 300}, DATA),
+    "recipe": ({"data.recipe": {"name": "columns", "response": "response"}}, DATA),
+    "template": ({"data.template": "chat"}, DATA | {"xsum"}),
+    "teacher's layers": ({"teacher.drop_layers": [0, 1]}, {"teacher", *TEACHING}),
+    "teacher's method": ({"teacher.tune.method": "full"}, TEACHING),
+    "teacher's lr": ({"teacher.tune.lr": 2e-3}, TEACHING),
+    "teacher's length": ({"teacher.tune.steps": 3}, TEACHING),
+    "teacher's batch": ({"teacher.tune.batch": 2}, TEACHING),
+    "teacher's seed": ({"teacher.tune.seed": 1}, TEACHING),
+    "teacher's rank": ({"teacher.tune.rank": 4}, TEACHING),
+    "teacher's dtype": ({"teacher.tune.dtype": "bfloat16"}, TEACHING),
+    "teacher as it is": ({"teacher.tune": ABSENT}, TEACHING),
+    "labels' dtype": ({"soft_labels.dtype": "float32"}, LABELS),
+    "labels' batch": ({"soft_labels.batch": 4}, LABELS),
+    "student's layers": ({"student.drop_layers": [0, 1]}, {"student", *POINTS, *SCORES}),
+    "scoring dtype": ({"score.dtype": "bfloat16"}, SCORES),
+    "scoring batch": ({"score.batch": 4}, SCORES),
+}
+
+
+def ids(plan: Plan) -> dict[str, Any]:
+    """The ids of the steps that the tests speak of."""
+    scores = {score.task.name: score.generate or score.measure for score in plan.scores if score.subject == "student"}
+    teacher = plan.teach.inputs["student"] if plan.teach else plan.models["teacher"]
+    found = {"student": plan.models["student"], "teacher": teacher, "prepare": plan.prepare, "teach": plan.teach, "soften": plan.soften}
+    found |= {"loss": scores["heldout_loss"], "answers": scores["heldout_answers"]}
+    found |= {"xsum": scores["xsum"]} if "xsum" in scores else {}
+    points = {point.point.slug: point.train for point in plan.points}
+    found |= {"sft": points["lr0.001-b2-a0-s0"], "kd": points["lr0.001-b2-a0.1-s0"]}
+    return {name: step.id if step else None for name, step in found.items()}
+
+
+def changed(one: Plan, other: Plan) -> set[str]:
+    before, after = ids(one), ids(other)
+    return {name for name in before if before[name] != after[name]}
+
+
+@pytest.mark.parametrize("where", SAME)
+def test_an_id_does_not_depend_on_how_or_beside_what_it_is_made(where: str, plan: MakePlan) -> None:
+    assert changed(plan(), plan({where: SAME[where]})) == set()
+
+
+@pytest.mark.parametrize(("changes", "affected"), DIFFERENT.values(), ids=[name.replace(" ", "-") for name in DIFFERENT])
+def test_an_id_depends_on_what_changes_the_content_and_so_do_those_below(
+    changes: dict[str, Any], affected: set[str], plan: MakePlan
+) -> None:
+    assert changed(plan(), plan(changes)) == affected
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "affected"),
+    [
+        ("student", "model.safetensors", ALL - {"teacher"}),
+        ("student", "tokenizer.json", ALL - {"teacher"}),
+        ("teacher", "model.safetensors", {"teacher", *TEACHING}),
+        ("rows.jsonl", "", DATA),
+        ("xsum.jsonl", "", {"xsum"}),
+    ],
+)
+def test_an_id_depends_on_the_content_of_outer_files(name: str, file: str, affected: set[str], plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    before = plan()
+    path = tiny_grid.folder / name / file
+    path.write_text(path.read_text().replace("a", "@") + " ")
+    assert changed(before, plan()) == affected
+
+
+def test_an_id_does_not_depend_on_where_outer_files_lie(plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    before = plan()
+    here = tiny_grid.folder
+    for name in ("student", "teacher", "rows.jsonl", "xsum.jsonl"):
+        (here / "moved").mkdir(exist_ok=True)
+        shutil.move(here / name, here / "moved" / f"my-{name}")
+    moved = {
+        "student.model": f"file:{here}/moved/my-student",
+        "teacher.model": f"file:{here}/moved/../moved/my-teacher/",
+        "data.source": f"file:{here}/moved/my-rows.jsonl",
+        "score.tasks": ["heldout_loss", "heldout_answers", {"name": "xsum", "source": f"file:{here}/moved/my-xsum.jsonl"}],
+    }
+    assert changed(before, plan(moved)) == set()
+
+
+def test_without_a_rank_to_speak_of_it_is_not_in_the_id(plan: MakePlan) -> None:
+    full = {"teacher.tune.method": "full"}
+    assert changed(plan(full), plan({**full, "teacher.tune.rank": 3})) == set()
+
+
+@pytest.mark.parametrize("task", ["xsum", "heldout_answers"])
+def test_a_tasks_parameter_changes_that_task_alone(task: str, plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    xsum = {"name": "xsum", "source": f"file:{tiny_grid.folder}/xsum.jsonl"}
+    tasks = {"heldout_loss": {"name": "heldout_loss"}, "heldout_answers": {"name": "heldout_answers"}, "xsum": xsum}
+    tasks[task] = {**tasks[task], "limit": 3}
+    assert changed(plan(), plan({"score.tasks": list(tasks.values())})) == {"xsum" if task == "xsum" else "answers"}
+
+
+def test_every_point_has_an_id_of_its_own(plan: MakePlan) -> None:
+    made = plan({"axes.lr": [1e-3, 1e-4], "axes.batch": [1, 2], "axes.alpha": [0, 0.1, 1], "axes.seed": [0, 1]})
+    exports = [export.id for point in made.points for export in point.exports.values()]
+    assert len({point.train.id for point in made.points}) == len(made.points) == 24
+    assert len(set(exports)) == len(exports) == 48
+
+
+@pytest.mark.parametrize("number", [1, 1.0])
+def test_a_whole_number_is_the_same_point_however_it_is_written(number: float, plan: MakePlan) -> None:
+    assert plan({"axes.alpha": [number]}).points[0].train.id == plan({"axes.alpha": [1]}).points[0].train.id
+
+
+def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
+    made = plan({"axes.alpha": [0, 0.1]})
+    for point in made.points:
+        assert set(point.train.inputs) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
+    alone = plan({"teacher": ABSENT, "axes.alpha": [0], "score.references": ["student"]})
+    assert [p.train.id for p in alone.points] == [p.train.id for p in made.points if p.point.alpha == 0]
+    assert (alone.teach, alone.soften, list(alone.models)) == (None, None, ["student"])
+
+
+def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:
+    small = {step.id for step in plan().steps()}
+    grown = {"axes.lr": [1e-3, 1e-4, 1e-5], "axes.alpha": [0, 0.1, 1], "axes.seed": [0, 1], "train.keep": [1, 2, 3]}
+    assert small < {step.id for step in plan(grown).steps()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "affected"),
+    [
+        ("recipe", "dolly", DATA),
+        ("template", "alpaca", DATA | {"xsum"}),
+        ("schedule", "cosine", TEACHING | POINTS),
+        ("soft labels", "hidden", LABELS),
+        ("task", "xsum", {"xsum"}),
+        ("task", "heldout_loss", {"loss"}),
+        ("metric", "rouge", set()),  # answers are kept: only what is measured on them is new
+        ("stage", "model", ALL),
+        ("stage", "prepare", DATA),
+        ("stage", "teach", TEACHING),
+        ("stage", "soften", LABELS),
+        ("stage", "train", POINTS),
+        ("stage", "generate", {"answers", "xsum"}),
+        ("stage", "measure", {"loss"}),
+    ],
+)
+def test_a_components_new_version_makes_new_ids(
+    kind: str, name: str, affected: set[str], plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = plan()
+    known = spec.components
+    bumped = known(kind) | {name: dataclasses.replace(known(kind)[name], version=99)}
+    monkeypatch.setattr(spec, "components", lambda asked: bumped if asked == kind else known(asked))
+    after = plan()
+    assert changed(before, after) == affected
+    if kind == "metric":
+        measured = [{score.measure.id for score in one.scores if score.generate} for one in (before, after)]
+        assert not measured[0] & measured[1]

@@ -1,0 +1,138 @@
+"""The steps of a grid: each once, inputs first, with the state that the store shows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from kdray.plan import position_slug
+from kdray.spec import InputError
+from kdray.store import Locks, Store
+from tests.conftest import TinyGrid, tree_of
+from tests.plan.conftest import MakePlan, seal
+
+
+def test_every_step_comes_once_and_after_its_inputs(plan: MakePlan) -> None:
+    steps = list(plan().steps())
+    assert len({step.id for step in steps}) == len({step.key for step in steps}) == len(steps)
+    place = {step.id: i for i, step in enumerate(steps)}
+    for step in steps:
+        assert all(place[needed.id] < place[step.id] for needed in step.inputs.values())
+    assert Counter(step.kind for step in steps) == {
+        "model": 2,
+        "prepare": 1,
+        "teach": 1,
+        "soften": 1,
+        "train": 4,
+        "student": 8,
+        "generate": 20,  # two tasks on eight exports, the student and the teacher
+        "measure": 30,
+    }
+
+
+def test_a_model_that_is_student_and_teacher_is_one_step(plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    made = plan({"teacher.model": f"file:{tiny_grid.folder}/student", "teacher.tune": None})
+    assert made.models["teacher"].id == made.models["student"].id
+    assert [step.kind for step in made.steps()].count("model") == 1
+
+
+def test_a_cut_student_keeps_the_whole_models_tokenizer(plan: MakePlan) -> None:
+    made = plan({"student.drop_layers": [1, 3]})
+    whole = made.models["student"].inputs["model"]
+    assert made.models["student"].slug == "student-without1to2"
+    assert made.prepare.inputs["tokenizer"] is whole
+    assert made.points[0].train.inputs["student"] is made.models["student"]
+
+
+def test_only_the_last_checkpoint_is_scored_if_the_grid_says_so(plan: MakePlan) -> None:
+    scored = {score.position for score in plan({"score.checkpoints": "last"}).scores if score.position is not None}
+    assert scored == {4.0}
+    assert {score.position for score in plan().scores} == {None, 2.0, 4.0}
+
+
+@pytest.mark.parametrize(("train", "slugs"), [({"epochs": 1.5, "keep": [0.5, 1]}, ["e0.5", "e1", "e1.5"]), ({"steps": 200}, ["s200"])])
+def test_a_checkpoint_is_named_by_its_position(train: dict[str, object], slugs: list[str], plan: MakePlan) -> None:
+    made = plan({"train": train})
+    assert [position_slug(made.grid.train, position) for position in made.points[0].exports] == slugs
+    assert [export.slug for export in made.points[0].exports.values()] == [f"lr0.0001-b2-a0-s0-{slug}" for slug in slugs]
+
+
+def test_slugs_can_be_names_of_folders(plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    tiny_grid.model("My Model (v2)")
+    for step in plan({"student.model": f"file:{tiny_grid.folder}/My Model (v2)/"}).steps():
+        assert set(step.slug) <= set("abcdefghijklmnopqrstuvwxyz0123456789._-")
+        assert step.slug[0].isalnum()
+
+
+def test_states_follow_the_store(plan: MakePlan, store: Store) -> None:
+    made = plan()
+    assert {step.state(store) for step in made.steps()} == {"missing"}
+    seal(store, made.prepare)
+    folder = store.begin(made.points[0].train.key, made.points[0].train.payload or {}).folder
+    with Locks() as locks:
+        assert locks.try_acquire(folder)
+        states = {step.key: step.state(store) for step in made.steps()}
+        assert (states.pop(made.prepare.key), states.pop(made.points[0].train.key)) == ("done", "running")
+        assert set(states.values()) == {"missing"}
+    assert made.points[0].train.state(store) == "missing"
+
+
+def test_what_is_unresolved_is_so_for_all_that_needs_it_and_for_nothing_else(plan: MakePlan, store: Store) -> None:
+    made = plan({"teacher.model": "hf:org/teacher"})
+    unresolved = {step.kind for step in made.steps() if step.state(store) == "unresolved"}
+    assert unresolved == {"model", "teach", "soften", "train", "student", "generate", "measure"}
+    assert made.models["student"].id is not None
+    assert made.prepare.id is not None
+    for point in made.points:
+        assert (point.train.id is None) == (point.point.alpha > 0)
+        assert all((export.id is None) == (point.point.alpha > 0) for export in point.exports.values())
+    resolved = [step for step in plan({"student.model": "hf:org/student"}).steps() if step.id is not None]
+    assert [(step.kind, step.slug) for step in resolved] == [("model", "teacher")]
+
+
+def test_a_plan_is_the_same_once_the_lock_file_knows_the_answer(plan: MakePlan, tiny_grid: TinyGrid) -> None:
+    commit = "0123456789" * 4
+    pinned = plan({"teacher.model": f"hf:org/teacher@{commit}"})
+    (tiny_grid.folder / "store.lock.json").write_text(json.dumps({"hf:org/teacher": commit}))
+    assert [step.id for step in plan({"teacher.model": "hf:org/teacher"}).steps()] == [step.id for step in pinned.steps()]
+
+
+def test_a_file_that_is_not_there_is_named(plan: MakePlan) -> None:
+    with pytest.raises(InputError, match=r"^score\.tasks\.0\.source: no file or folder nowhere\.jsonl; paths are read from /"):
+        plan({"score.tasks": [{"name": "xsum", "source": "file:nowhere.jsonl"}]})
+
+
+@pytest.mark.parametrize("source", ["", "xsum.jsonl", "http://x"])
+def test_a_tasks_source_is_a_reference_too(source: str, plan: MakePlan) -> None:
+    with pytest.raises(InputError, match=r"^score\.tasks\.0\.source: .*has no known scheme"):
+        plan({"score.tasks": [{"name": "xsum", "source": source}]})
+
+
+def test_planning_writes_nothing_and_needs_nothing_heavy(tiny_grid: TinyGrid) -> None:
+    path = tiny_grid()
+    before = tree_of(tiny_grid.folder)
+    code = (
+        "import sys; from kdray.plan.checks import check_grid; from kdray.plan import make_plan; from kdray.spec import load_grid;"
+        "from kdray.store import Outer, Store; grid = load_grid(sys.argv[1]); outer = Outer(Store(grid.runtime.store).root);"
+        "check_grid(grid, outer, offline=True); [step.state(Store(outer.root)) for step in make_plan(grid, outer).steps()];"
+        "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'datasets', 'numpy', 'pyarrow', 'huggingface_hub'};"
+        "print(sorted(heavy.intersection(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"
+    assert tree_of(tiny_grid.folder) == before
+
+
+def test_the_shipped_quickstart_is_wholly_resolved(tmp_path: Path) -> None:
+    from kdray.plan import make_plan
+    from kdray.spec import load_grid
+    from kdray.store import Outer
+    from tests.conftest import ROOT
+
+    made = make_plan(load_grid(ROOT / "grids" / "quickstart.yaml"), Outer(tmp_path / "store"))
+    assert None not in [step.id for step in made.steps()]
