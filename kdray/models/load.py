@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import cast
 
 import torch
 from transformers import (
@@ -47,10 +48,12 @@ def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel,
     return model, AutoTokenizer.from_pretrained(reference.name, **options)
 
 
-def load_folder(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer in a Hugging Face folder, on the CPU, ready for evaluation."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    return model.eval(), load_tokenizer(folder)
+def load_folder(
+    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer in a Hugging Face folder, ready for evaluation."""
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return cast(PreTrainedModel, model.to(device).eval()), load_tokenizer(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

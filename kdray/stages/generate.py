@@ -29,11 +29,11 @@ def generate(steps: list[Step], work: Work) -> None:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
-            prompts = functools.cache(lambda key: _batches(by_task[key], work))
-            by_task = {_task_key(step): step for step, _ in claimed}
+            prompts: dict[str, list[list[Prompt]]] = {}
             groups, expected = defaultdict(list), {}
             for step, attempt in claimed:
-                batches, present = prompts(_task_key(step)), carry_over(attempt)
+                task, present = step.params["task"]["name"], carry_over(attempt)
+                batches = prompts.get(task) or prompts.setdefault(task, _batches(step, work))
                 expected[step.key.id] = len(batches)
                 model = str(work.folder(step.inputs["model"]))
                 for i, batch in enumerate(batches):
@@ -59,8 +59,7 @@ class Generator:
         self.load = functools.lru_cache(maxsize=1)(load_folder)
 
     def __call__(self, item: Item) -> None:
-        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))
-        model.to(self.device)
+        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
         prompts = [Prompt(**prompt) for prompt in item["prompts"]]
         answers = generate_greedy(model, tokenizer, [p.input_ids for p in prompts], item["max_new_tokens"])
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
@@ -90,10 +89,6 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template)
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     return [prompts[i : i + params["batch"]] for i in range(0, len(prompts), params["batch"])]
-
-
-def _task_key(step: Step) -> str:
-    return step.params["task"]["name"]
 
 
 def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:

@@ -13,10 +13,10 @@ from typing import Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from kdray.store import Attempt, Key
+from kdray.store import Attempt, Key, io
 from kdray.train.settings import Settings
 
-CURVE = "metrics.jsonl"
+CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
 WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
@@ -71,6 +71,11 @@ def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
             callbacks=callbacks,
         ),
     )
+
+
+def facts_of(attempt: Attempt) -> dict[str, Any]:
+    """How the attempt ran, as its workers noted it when they started."""
+    return io.read_json(attempt.path / START) or {}
 
 
 def _work(config: dict[str, Job]) -> None:

@@ -70,8 +70,7 @@ class Measurer:
         io.put_json(target / SCORES, scores)
 
     def _model(self, item: Item) -> tuple[Any, Any]:
-        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))
-        return model.to(self.device), tokenizer
+        return self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
 
     def _choices(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)

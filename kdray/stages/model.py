@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayTaskError
 
 from kdray.models.load import drop_layers, lay_down, load_folder, save
 from kdray.plan import Step
@@ -27,7 +28,7 @@ def model(steps: list[Step], work: Work) -> None:
                     arguments = (step.source, source, step.params.get("drop_layers"), work.outer, attempt.path)
                     try:
                         ray.get(task.remote(*arguments))
-                    except ray.exceptions.RayTaskError as error:
+                    except RayTaskError as error:
                         raise error.cause if isinstance(error.cause, InputError) else error from None
                     work.seal(step, attempt)
                     bar.advance()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
 from kdray.data.sources import open_source

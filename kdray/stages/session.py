@@ -25,7 +25,9 @@ QUIET = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, of use on spot nodes only
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run, not only the stage that it meets
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
@@ -79,7 +81,8 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         try:
             ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise InputError("RAY_ADDRESS", f"no cluster at {address} ({str(error).splitlines()[0]})", "start it, or unset RAY_ADDRESS") from None
+            reason = str(error).splitlines()[0]
+            raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", "start it, or unset RAY_ADDRESS") from None
     else:
         os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
         # The dashboard's State API is what frees the placement group of a stopped trial.
@@ -94,8 +97,8 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         if token.is_file():
             token.chmod(0o600)
     try:
-        for logger in ("ray.data", "ray.tune", "ray.train", "ray"):
-            logging.getLogger(logger).setLevel(logging.ERROR)
+        for logger in ("ray", "ray.data", "ray.tune", "ray.train"):  # failures are told once, by the stage
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         context = DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False

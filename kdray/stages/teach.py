@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ray
+
+from kdray.models.load import FILES
 from kdray.plan import Step
+from kdray.stages.job import CURVE, DIVERGED, START, Job, facts_of, make_trainer
 from kdray.stages.train import settings_of, watch
 from kdray.stages.work import Work
-from kdray.stages.job import CURVE, Job, make_trainer
+from kdray.store import io
 
 VERSION = 1
+NOT_OURS = {START, "checkpoint_manager_snapshot.json"}
 
 
 def teach(steps: list[Step], work: Work) -> None:
@@ -34,7 +39,16 @@ def teach(steps: list[Step], work: Work) -> None:
                     use_gpu=work.resources.gpus > 0,
                 )
                 with watch("teach", [job], work):
-                    make_trainer(job).fit()
-                files = [path for path in attempt.path.iterdir() if path.is_file()]
-                files = [path for path in files if path.name == CURVE or path.suffix in {".json", ".safetensors", ".jinja", ".model", ".txt"}]
-                work.seal(step, attempt, [f for f in files if "snapshot" not in f.name], workers=job.workers)
+                    # Not in this process: there Train would replace the handler of Ctrl-C for good.
+                    ray.get(ray.remote(num_cpus=0)(_fit).remote(job))
+                if reason := io.read_json(attempt.path / DIVERGED):
+                    work.fail(step, reason)
+                    continue
+                # Beside the model lie Ray Train's own files and the resume state: neither is part of the artifact.
+                files = [path for pattern in (*FILES, CURVE) for path in attempt.path.glob(pattern)]
+                files = [path for path in files if path.name not in NOT_OURS]
+                work.seal(step, attempt, sorted(set(files)), **facts_of(attempt))
+
+
+def _fit(job: Job) -> None:
+    make_trainer(job).fit()

@@ -14,11 +14,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from kdray.data.rows import Rows
 from kdray.plan import PointPlan, Step
+from kdray.stages.job import CURVE, DIVERGED, Export, Job, facts_of, make_trainer
 from kdray.stages.work import Work
-from kdray.stages.job import CURVE, Export, Job, make_trainer
-from kdray.store import Attempt
-from kdray.train.settings import Settings
+from kdray.store import Attempt, io
 from kdray.train.order import Order
+from kdray.train.settings import Settings
 
 VERSION = 1
 TICK = 2.0  # seconds between looks at the running points' curves
@@ -36,8 +36,9 @@ def train(points: list[PointPlan], work: Work) -> None:
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
-                if step.key.slug in errors:
-                    work.fail(step, errors[step.key.slug])
+                diverged = io.read_json(jobs[step.key.slug].attempt.path / DIVERGED)
+                if reason := diverged or errors.get(step.key.slug):
+                    work.fail(step, reason)
 
 
 def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
@@ -74,7 +75,9 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     """One point: a TorchTrainer whose reports reach Tune, and DONE once it has ended well."""
     job = jobs[config["point"]]
     make_trainer(job, [TuneReportCallback()]).fit()
-    job.attempt.seal([job.attempt.path / CURVE], workers=job.workers, threads=job.threads, gpu=job.use_gpu)
+    if (job.attempt.path / DIVERGED).is_file():
+        return
+    job.attempt.seal([job.attempt.path / CURVE], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
 
 
 def settings_of(params: dict[str, Any]) -> Settings:

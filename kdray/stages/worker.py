@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -15,10 +14,10 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from kdray.data.rows import Rows
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, save
-from kdray.stages.job import CURVE, Export, Job
-from kdray.store import Store
+from kdray.stages.job import CURVE, DIVERGED, START, Export, Job
+from kdray.store import Store, io
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from kdray.train.loop import Loop, Ranks
+from kdray.train.loop import DivergedError, Loop, Ranks
 
 HELDOUT_BATCH = 8
 
@@ -46,10 +45,18 @@ def train_job(job: Job) -> None:
     )
     if checkpoint := newest_checkpoint(job.attempt.folder):
         load_checkpoint(loop, checkpoint)
-    curve = job.attempt.path / CURVE
     if ranks.rank == 0:
-        curve.write_text("".join(json.dumps(entry) + "\n" for entry in loop.history))
+        _note_start(job, context.get_experiment_name(), loop.step, device)
+        (job.attempt.path / CURVE).write_text("".join(json.dumps(entry) + "\n" for entry in loop.history))
+    try:
+        _train(job, loop, tokenizer, ranks)
+    except DivergedError as error:  # would only happen again: not a failure to retry, but the point's end
+        io.put_json(job.attempt.path / DIVERGED, str(error))
+
+
+def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
     due = {loop.step_of(export.position): export for export in job.exports}
+    curve = job.attempt.path / CURVE
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
         if loop.step in due or last:
@@ -64,6 +71,13 @@ def train_job(job: Job) -> None:
         checkpoint_due = not last and loop.step % job.checkpoint_every == 0
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
+
+
+def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
+    """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    facts = {"train_run": run, "resumed_from_step": step, "workers": job.workers, "threads": job.threads, "device": device_name}
+    io.put_json(job.attempt.path / START, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch})
 
 
 def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
@@ -95,15 +109,11 @@ def _with_lora(model: Any, rank: int) -> Any:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config)
-    adapted.base_model.model.peft_adapted = adapted
-    return adapted.base_model.model
+    return get_peft_model(model, config)
 
 
 def _merged(model: Any) -> Any:
     """A plain model to save: adapters merged into a copy, so that training could go on."""
     import copy
 
-    if not hasattr(model, "peft_adapted"):
-        return model
-    return copy.deepcopy(model.peft_adapted).merge_and_unload()
+    return copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model

@@ -1,0 +1,48 @@
+# kdray: `make grid` runs the quickstart grid, `make test` the tests; both set up what they need in .venv.
+PYTHON ?= python3
+GRID ?= grids/quickstart.yaml
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install grid check plan report mlflow test test-unit lint clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+
+install: $(READY)  ## create .venv with the tested versions of everything
+
+$(READY): pyproject.toml cluster/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kdray needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
+	@echo "installing into $(VENV) (some minutes, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c cluster/constraints.txt setuptools -e '.[dev]'
+	@touch $@
+
+grid: $(READY)  ## run a grid, or go on with it (GRID=grids/quickstart.yaml)
+	@$(BIN)/kdray run $(GRID)
+
+check: $(READY)  ## check a grid file without running it (GRID=...)
+	@$(BIN)/kdray check $(GRID)
+
+plan: $(READY)  ## show a grid's steps and their states (GRID=...)
+	@$(BIN)/kdray plan $(GRID)
+
+report: $(READY)  ## print a grid's table and write its report (GRID=...)
+	@$(BIN)/kdray report $(GRID)
+
+mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
+	@$(BIN)/kdray track --serve $(GRID)
+
+test: $(READY)  ## all tests (some 10 minutes on 2 cores)
+	@$(BIN)/pytest
+
+test-unit: $(READY)  ## the tests that take under a minute together
+	@$(BIN)/pytest -m 'not ray and not slow'
+
+lint: $(READY)  ## ruff, pyright and the import contract
+	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+clean:  ## remove .venv and caches; runs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache *.egg-info

@@ -1,0 +1,221 @@
+"""A small real grid through Ray Tune, Ray Train and Ray Data; killed in the middle and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from rich.console import Console
+
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.store import Outer, Store
+from tests.tiny import write_grid
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+AXES = "{lr: [3.0e-3, 1.0e-3], batch: [4], alpha: [0, 1]}"
+TRAIN = "{steps: 40, keep: [20, 40]}"
+MAIN = "from kdray.cli import main; main()"
+
+
+def kdray(*arguments, **options):
+    command = [sys.executable, "-c", MAIN, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+
+
+def finish(process, seconds=400):
+    output, _ = process.communicate(timeout=seconds)
+    return process.returncode, output
+
+
+def planned(path):
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    return make_plan(grid, Outer(store.root)), store
+
+
+def scores(path):
+    plan, store = planned(path)
+    return {step.measure.id: json.loads((store.get(step.measure.key).path / "scores.json").read_text()) for step in plan.scores}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A grid that ran through in this process, and which Ray Data pipelines and Tune trials it used."""
+    import ray.data
+    from ray import tune
+
+    from kdray.stages.progress import Progress
+    from kdray.stages.run import resolve, run
+
+    path = write_grid(tmp_path_factory.mktemp("undisturbed"), axes=AXES, train=TRAIN)
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    outer = Outer(store.root)
+    seen = {"pipelines": [], "trials": 0}
+    with pytest.MonkeyPatch.context() as patch:
+        map_batches, fit = ray.data.Dataset.map_batches, tune.Tuner.fit
+
+        def spy_on_data(self, fn, **options):
+            maker = options.get("fn_constructor_args", [fn])[0]
+            seen["pipelines"].append(getattr(maker, "func", maker).__name__)
+            return map_batches(self, fn, **options)
+
+        def spy_on_tune(self):
+            results = fit(self)
+            seen["trials"] += len(results)
+            return results
+
+        patch.setattr(ray.data.Dataset, "map_batches", spy_on_data)
+        patch.setattr(tune.Tuner, "fit", spy_on_tune)
+        with Progress(Console(quiet=True)) as progress:
+            failed = run(resolve(grid, outer), store, outer, progress, lambda: None)
+    assert failed == {}
+    return path, seen
+
+
+def test_every_point_is_a_tune_trial_of_a_torch_trainer_and_all_else_is_ray_data(undisturbed):
+    path, seen = undisturbed
+    plan, store = planned(path)
+    assert seen["trials"] == len(plan.points) == 4
+    assert seen["pipelines"] == ["_tokenise", "Softener", "Generator", "Measurer"]
+    trials = set()
+    for point in plan.points:
+        facts = store.get(point.train.key).facts
+        trials.add(facts["tune_trial"])
+        assert facts["train_run"] == "attempt-001"  # as Ray Train's own context named it in the worker
+    assert len(trials) == 4
+
+
+def test_a_finished_grid_is_whole_and_verifies(undisturbed):
+    plan, store = planned(undisturbed[0])
+    for step in plan.steps():
+        assert step.state(store) == "done", step
+        assert store.verify(step.id) == []
+        assert store.record(step.id) == step.payload
+        left = [p.name for p in store.folder(step.key).iterdir() if p.name.startswith(("lock", "attempt"))]
+        assert left == ["attempt-001"], (step, left)
+    for point in plan.points:
+        names = {p.name for p in store.get(point.train.key).path.iterdir()}
+        assert not any(name.startswith("checkpoint-") for name in names), "resume state outlived its point"
+
+
+def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    plan, store = planned(undisturbed[0])
+    losses = {s.subject if isinstance(s.subject, str) else s.measure.slug: scores(undisturbed[0])[s.measure.id]
+              for s in plan.scores if s.task.name == "heldout_loss"}
+    untrained = losses.pop("student")["ce"]["value"]
+    teacher = losses.pop("teacher")
+    assert teacher["kl"]["value"] == pytest.approx(0, abs=1e-3)  # soft labels are kept in bfloat16
+    assert all(loss["ce"]["value"] < untrained - 0.3 for loss in losses.values())
+    folder = store.get(plan.points[-1].exports[40.0].key).path
+    AutoTokenizer.from_pretrained(folder)
+    assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
+
+
+def test_the_soft_labels_reach_training(undisturbed):
+    plan, store = planned(undisturbed[0])
+    for point in plan.points:
+        curve = [json.loads(line) for line in (store.get(point.train.key).path / "metrics.jsonl").read_text().splitlines()]
+        assert [entry["step"] for entry in curve] == list(range(1, 41))
+        assert [entry["step"] for entry in curve if "heldout_ce" in entry] == [20, 40]
+        assert ("soft_ce" in curve[0]) == (point.point.alpha > 0)
+        if point.point.alpha > 0:
+            assert curve[-1]["heldout_kl"] < curve[19]["heldout_kl"] + 0.05
+
+
+def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
+    path = write_grid(tmp_path, axes=AXES, train=TRAIN)
+    plan, store = planned(path)
+    process = kdray("run", path, cwd=tmp_path)
+    finished, halfway = wait_for_a_finished_and_a_running_point(process, plan, store)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+    before = {step.id: stamp(store.get(step.key)) for step in plan.steps() if store.get(step.key)}
+    assert finished.train.id in before
+    assert halfway.train.id not in before
+    tree = yaml.safe_load(path.read_text())
+    tree["include"] = [{"lr": 2.0e-3, "batch": 4, "alpha": 1}]
+    path.write_text(yaml.safe_dump(tree))
+    code, output = finish(kdray("run", path, cwd=tmp_path))
+    assert code == 0, output
+
+    grown, _ = planned(path)
+    assert len(grown.points) == 5
+    assert all(step.state(store) == "done" for step in grown.steps())
+    after = {id: stamp(store.find(id)) for id in before}
+    assert after == before, "a finished step was done again"
+    facts = store.get(halfway.train.key).facts
+    assert facts["train_run"] != "attempt-001"
+    assert facts["resumed_from_step"] > 0
+    theirs = scores(undisturbed[0])
+    ours = scores(path)
+    assert {id: ours[id] for id in theirs} == theirs
+    assert len(ours) == len(theirs) + 4
+
+    code, output = finish(kdray("run", path, cwd=tmp_path), 60)
+    assert code == 0
+    assert "are done" in output
+    assert "starting Ray" not in output
+
+
+def test_sigint_ends_with_130_and_keeps_what_is_finished(tmp_path):
+    path = write_grid(tmp_path, axes=AXES, train=TRAIN)
+    plan, store = planned(path)
+    process = kdray("run", path, cwd=tmp_path)
+    wait_until(lambda: store.get(plan.prepare.key), process)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    code, output = finish(process, 120)
+    assert code == 130, output
+    assert "Traceback" not in output
+    assert "the same command goes on" in output
+    assert store.get(plan.prepare.key)
+
+
+def test_a_point_that_fails_takes_no_other_with_it(tmp_path):
+    path = write_grid(tmp_path, axes="{lr: [1.0e-3], batch: [4], alpha: [0]}", include="[{lr: 1.0e+30, batch: 4, alpha: 0}]", teacher="null")
+    code, output = finish(kdray("run", path, cwd=tmp_path))
+    assert code == 1, output
+    plan, store = planned(path)
+    good, bad = plan.points
+    assert store.get(good.train.key)
+    assert not store.get(bad.train.key)
+    assert "failed train lr1e+30-b4-a0-s0" in output
+    assert "loss" in output
+    assert all(s.measure.state(store) == "done" for s in plan.scores if s.subject == good.point)
+
+
+def stamp(artifact):
+    return [(str(path), path.stat().st_mtime_ns) for path in sorted(artifact.folder.rglob("*")) if path.is_file()]
+
+
+def wait_until(condition, process, seconds=300):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def wait_for_a_finished_and_a_running_point(process, plan, store):
+    def look():
+        done = [point for point in plan.points if store.get(point.train.key)]
+        running = [
+            point
+            for point in plan.points
+            if point not in done and list(store.folder(point.train.key).glob("attempt-*/checkpoint-*/manifest.json"))
+        ]
+        return (done[0], running[0]) if done and running else None
+
+    return wait_until(look, process)
