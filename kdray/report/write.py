@@ -18,11 +18,12 @@ from kdray.spec.points import Point
 def print_table(results: Results, console: Console) -> None:
     """The table and the verdict."""
     metrics = metrics_of(results)
-    table = Table(title=f"{results.plan.grid.name}: mean ± sd over lr x batch x seed", box=None, title_justify="left")
+    console.print(f"\n[bold]{results.plan.grid.name}[/]: mean ± sd over lr x batch x seed", highlight=False)
+    table = Table(box=None)
     table.add_column("")
     table.add_column("runs", justify="right")
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        table.add_column(metric, justify="right", no_wrap=True)
     for row in rows_of(results):
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)

@@ -1,0 +1,124 @@
+"""The report's numbers against scipy, and its words against what the numbers allow."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+
+import pytest
+from rich.console import Console
+from scipy import stats
+
+from kdray.plan import make_plan
+from kdray.report.results import Checkpoint, Results, Score
+from kdray.report.statistics import difference
+from kdray.report.table import rows_of
+from kdray.report.verdict import verdict
+from kdray.report.write import print_table, write_report
+from kdray.spec import load_grid
+from kdray.spec.points import Point
+from kdray.store import Outer
+
+LRS = [1e-3, 3e-4, 1e-4, 3e-5, 1e-5]
+VALUES = {0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [23.0, 23.5, 22.0, 24.5, 21.5]}
+
+
+def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="held_rougeL"):
+    grid = load_grid(tiny_grid({"axes.lr": LRS, "axes.alpha": list(values), "report.primary": "heldout_answers/rougeL"} | (changes or {})))
+    plan = make_plan(grid, Outer(tiny_grid.folder / "store"))
+    checkpoints = [Checkpoint("student", None, None, {metric: Score(10.0, 1.0, n)}), Checkpoint("teacher", None, None, {metric: Score(30.0, 1.0, n)})]
+    curves = {}
+    for alpha, row in values.items():
+        for lr, value in zip(LRS, row, strict=True):
+            point = Point(alpha=alpha, lr=lr, batch=2, seed=0)
+            checkpoints.append(Checkpoint(point, 2.0, 4, {metric: Score(value - 5, 1.0, n)}))
+            checkpoints.append(Checkpoint(point, 4.0, 8, {metric: Score(value, 1.0, n)}))
+            held = [{"step": 2, "examples": 4, "ce": 2.0, "heldout_ce": 1.0}, {"step": 4, "examples": 8, "ce": 1.5, "heldout_ce": 1.2}]
+            curves[point] = held
+    return Results(plan, checkpoints, curves)
+
+
+def test_rows_are_sft_first_then_alphas_then_references_with_mean_and_sd(tiny_grid):
+    rows = rows_of(make_results(tiny_grid))
+    assert [row.label for row in rows] == ["SFT", "KD 1", "untrained student", "teacher"]
+    assert rows[0].cells["held_rougeL"] == f"{statistics.fmean(VALUES[0.0]):.2f} ± {statistics.stdev(VALUES[0.0]):.2f}"
+    assert rows[1].runs == "5/5"
+    assert rows[3].cells["held_rougeL"] == "30.00"
+
+
+def test_a_point_without_its_last_checkpoint_is_left_out_and_counted_as_missing(tiny_grid):
+    results = make_results(tiny_grid)
+    results.checkpoints[-1].scores.clear()
+    row = rows_of(results)[1]
+    assert row.runs == "4/5"
+    assert row.cells["held_rougeL"].startswith(f"{statistics.fmean(VALUES[1.0][:-1]):.2f}")
+
+
+def test_best_heldout_takes_the_checkpoint_with_the_least_heldout_loss(tiny_grid):
+    results = make_results(tiny_grid, {"report.checkpoint": "best_heldout"})
+    assert rows_of(results)[0].cells["held_rougeL"].startswith("15.00")
+
+
+def test_the_difference_is_scipys_paired_interval(tiny_grid):
+    found = difference(make_results(tiny_grid), "held_rougeL", 1.0)
+    test = stats.ttest_rel(VALUES[1.0], VALUES[0.0])
+    interval = test.confidence_interval(0.95)
+    assert found.pairs == 5
+    assert found.mean == pytest.approx(statistics.fmean(VALUES[1.0]) - statistics.fmean(VALUES[0.0]))
+    assert found.interval == pytest.approx((interval.low, interval.high))
+    assert found.significant
+
+
+def test_the_verdict_names_the_best_alpha_when_the_grid_is_large_enough(tiny_grid):
+    sentences = verdict(make_results(tiny_grid))
+    assert len(sentences) == 1
+    assert "the best alpha is 1: +2.90" in sentences[0]
+    assert "(better)" in sentences[0]
+
+
+def test_a_difference_within_the_noise_is_said_to_be_one(tiny_grid):
+    noisy = {0.0: VALUES[0.0], 1.0: [15.0, 27.0, 19.0, 21.0, 20.0]}
+    assert "not distinguishable" in verdict(make_results(tiny_grid, values=noisy))[0]
+
+
+def test_less_loss_is_better(tiny_grid):
+    loss = {0.0: [2.0, 2.1, 2.2, 2.3, 2.4], 1.0: [1.9, 2.0, 2.05, 2.2, 2.3]}
+    results = make_results(tiny_grid, {"report.primary": "heldout_loss/ce"}, values=loss, metric="held_ce")
+    assert "(better)" in verdict(results)[0]
+
+
+@pytest.mark.parametrize(("n", "lrs", "reason"), [(16, LRS, "16 examples"), (200, LRS[:2], "2 runs per alpha")])
+def test_a_small_grid_gets_no_verdict_and_says_why(tiny_grid, n, lrs, reason):
+    results = make_results(tiny_grid, n=n)
+    results.checkpoints[:] = [c for c in results.checkpoints if isinstance(c.subject, str) or c.subject.lr in lrs]
+    first = verdict(results)[0]
+    assert first.startswith("No verdict: this grid is too small to conclude anything from")
+    assert reason in first
+
+
+def test_a_grid_without_scores_still_prints(tiny_grid):
+    results = make_results(tiny_grid)
+    for checkpoint in results.checkpoints:
+        checkpoint.scores.clear()
+    results.curves.clear()
+    text = io.StringIO()
+    print_table(results, Console(file=text, width=120))
+    assert "0/5" in text.getvalue()
+    assert "nothing to compare yet" in text.getvalue()
+    folder = write_report(results, tiny_grid.folder / "report")
+    assert not (folder / "scores.png").exists()
+
+
+def test_the_report_folder_holds_text_plots_and_every_score(tiny_grid):
+    results = make_results(tiny_grid)
+    folder = write_report(results, tiny_grid.folder / "report")
+    text = (folder / "report.md").read_text()
+    assert "| KD 1 | 5/5 | 22.90" in text
+    assert "![scores against alpha](scores.png)" in text
+    assert (folder / "scores.png").stat().st_size > 5000
+    assert (folder / "curves.png").stat().st_size > 5000
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert len(rows) == 2 + 2 * 10
+    assert {row["alpha"] for row in rows} == {"", "0.0", "1.0"}
+    assert sum(float(row["value"]) for row in rows if row["alpha"] == "1.0" and row["examples"] == "8") == pytest.approx(sum(VALUES[1.0]))
