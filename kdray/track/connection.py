@@ -1,0 +1,79 @@
+"""The MLflow tracking store or server behind a URI. Everything that it raises becomes a `TrackingError`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kdray.store import io
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+# What the user's environment does not say. MLflow itself would wait two minutes for an answer and ask eight times,
+# which is too long for a view, and would announce every finished run.
+ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+QUIET = ("mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "alembic")
+
+
+class TrackingError(Exception):
+    """The tracking store or server cannot be read or written."""
+
+
+@contextmanager
+def tracking_errors() -> Iterator[None]:
+    """Turn whatever a broken or unreachable tracking store raises into `TrackingError`."""
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:  # requests raises OSErrors
+        raise TrackingError(str(error) or type(error).__name__) from error
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client of the tracking store at `uri`; an sqlite file is made if it is missing."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+    from sqlalchemy.engine import make_url
+
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    if uri.startswith("sqlite:") and (database := make_url(uri).database):
+        _prepare(Path(database).absolute())
+    return MlflowClient(tracking_uri=uri)
+
+
+def _prepare(database: Path) -> None:
+    """Make the sqlite file if it is missing, and let it be read while it is written (WAL).
+
+    It is made aside and moved into place: several drivers that make it at once, or one that is killed meanwhile,
+    would leave a file whose migrations can neither be finished nor be started again.
+    """
+    if not database.exists():
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        database.parent.mkdir(parents=True, exist_ok=True)
+        aside = database.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}.db")
+        try:
+            SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "mlartifacts").as_uri()).engine.dispose()
+            os.link(aside, database)
+        except FileExistsError:
+            pass  # another driver was faster
+        finally:
+            io.delete(aside)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")

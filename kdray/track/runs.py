@@ -1,0 +1,200 @@
+"""What MLflow should hold of a grid, read from the store: one run for every point and reference model.
+
+A run's metrics come as entries: what is written together at one place of the x axis. Curves have sequences
+seen in training on the x axis; final metrics are single numbers, at 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from kdray.plan import Plan
+from kdray.plan.steps import State, Step, Subject
+from kdray.report.results import Checkpoint, Results
+from kdray.spec.points import Point
+from kdray.store import Artifact, Store
+
+POINT_TAG, IN_GRID_TAG = "kdray.point", "kdray.in_grid"
+LOSS = "train/loss"
+CURVES = {
+    "loss": LOSS,  # first, so that it stands for the whole entry
+    "ce": "train/ce",
+    "soft_ce": "train/soft_ce",
+    "lr": "train/lr",
+    "grad_norm": "train/grad_norm",
+    "heldout_ce": "ckpt/heldout_ce",
+    "heldout_kl": "ckpt/heldout_kl",
+}
+NAME_LENGTH = 20  # what the page's list of runs shows
+
+Status = Literal["RUNNING", "FINISHED", "FAILED"]
+STATUS: dict[State, Status] = {"done": "FINISHED", "running": "RUNNING", "missing": "FAILED", "unresolved": "FAILED"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Metrics by name that are written together; `step` is in sequences seen."""
+
+    step: int
+    values: Mapping[str, float]
+
+    @property
+    def mark(self) -> tuple[str, int]:
+        """The metric whose presence says that the whole entry is there."""
+        return next(iter(self.values)), self.step
+
+
+@dataclass(frozen=True)
+class WantedRun:
+    """A run as it should be. `identity` finds it again; times are milliseconds since 1970."""
+
+    identity: str
+    name: str
+    status: Status
+    started: int
+    ended: int | None
+    params: Mapping[str, str]
+    tags: Mapping[str, str]
+    entries: list[Entry] = field(default_factory=list)
+    files: Mapping[str, Any] = field(default_factory=dict)  # JSON by file name
+
+
+def wanted_runs(results: Results, store: Store) -> Iterator[WantedRun]:
+    """The runs of all points that were begun, and of the reference models that were scored."""
+    plan = results.plan
+    for point in plan.points:
+        if point.train.id:
+            yield from _point(point.point, point.train, results, store)
+    for role, model in plan.models.items():
+        artifact = model.id and store.get(model.key)
+        if artifact and any(checkpoint.scores for checkpoint in results.of(role)):
+            yield _reference(role, model, artifact, results, store)
+
+
+def identities(plan: Plan) -> set[str] | None:
+    """Of all runs that belong to the grid; None as long as that is not known."""
+    trains = [point.train for point in plan.points]
+    if any(step.id is None for step in [*trains, *plan.models.values()]):
+        return None
+    return {str(step.id) for step in trains} | {_reference_identity(role, step) for role, step in plan.models.items()}
+
+
+def _point(point: Point, train: Step, results: Results, store: Store) -> Iterator[WantedRun]:
+    state, curve = train.state(store), results.curves[point]
+    artifact = store.get(train.key) if state == "done" else None
+    folder = store.folder(train.key)
+    if not (folder / "record.json").is_file():
+        return
+    if state == "running" and not curve:  # claimed, but not its turn yet
+        return
+    checkpoints = results.of(point)
+    finals = _finals(point, results, store)
+    yield WantedRun(
+        identity=str(train.id),
+        name=_name(point),
+        status=STATUS[state],
+        started=_milliseconds(folder / "record.json"),
+        ended=_milliseconds(folder / "DONE") if artifact else None,
+        params={
+            "alpha": f"{point.alpha:g}",
+            "batch": f"{point.batch:g}",
+            "family": results.plan.grid.family,
+            "lr": f"{point.lr:g}",
+            "seed": f"{point.seed:g}",
+        },
+        tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft", artifact, store),
+        entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
+        files=_files(train, checkpoints),
+    )
+
+
+def _reference(role: Literal["student", "teacher"], model: Step, artifact: Artifact, results: Results, store: Store) -> WantedRun:
+    """An untrained student or the teacher. It has none of the axes' params, so charts of those show points only."""
+    identity = _reference_identity(role, model)
+    return WantedRun(
+        identity=identity,
+        name="untrained student" if role == "student" else role,
+        status="FINISHED",
+        started=_milliseconds(artifact.folder / "record.json"),
+        ended=_milliseconds(artifact.folder / "DONE"),
+        params={"family": results.plan.grid.family},
+        tags=_tags(results.plan, identity, "reference", artifact, store),
+        entries=_finals(role, results, store),
+        files=_files(model, results.of(role)),
+    )
+
+
+def _curve_entries(curve: list[dict[str, float]]) -> Iterator[Entry]:
+    for row in curve:
+        values = {metric: row[name] for name, metric in CURVES.items() if name in row and math.isfinite(row[name])}
+        if values:
+            yield Entry(int(row["examples"]), values)
+
+
+def _checkpoint_entries(checkpoints: list[Checkpoint]) -> Iterator[Entry]:
+    for checkpoint in checkpoints:
+        if checkpoint.examples is not None:
+            yield from _score_entries(checkpoint, checkpoint.examples, "ckpt/")
+
+
+def _finals(subject: Subject, results: Results, store: Store) -> list[Entry]:
+    """The final metrics that are settled: the best held-out checkpoint is known once all of them are scored."""
+    if results.plan.grid.report.checkpoint == "best_heldout":
+        measures = [score.measure for score in results.plan.scores if score.subject == subject]
+        if any(step.state(store) != "done" for step in measures):
+            return []
+    final = results.final(subject)
+    return list(_score_entries(final, 0, "")) if final else []
+
+
+def _score_entries(checkpoint: Checkpoint, step: int, prefix: str) -> Iterator[Entry]:
+    """One entry a metric: scores come one by one."""
+    for name, score in checkpoint.scores.items():
+        if math.isfinite(score.value):
+            yield Entry(step, {prefix + name: score.value})
+
+
+def _tags(plan: Plan, identity: str, kind: str, artifact: Artifact | None, store: Store) -> dict[str, str]:
+    facts = {f"kdray.{'version' if name == 'kdray' else name}": str(value) for name, value in (artifact.facts if artifact else {}).items()}
+    return facts | {
+        POINT_TAG: identity,
+        IN_GRID_TAG: "true",
+        "kdray.grid": plan.grid.name,
+        "kdray.kind": kind,
+        "kdray.store": str(store.root),
+    }
+
+
+def _files(step: Step, checkpoints: list[Checkpoint]) -> dict[str, Any]:
+    """What the run's numbers rest on: the payload behind its id, and all scores with standard errors and counts."""
+    scores = [
+        {"position": c.position, "examples": c.examples, "scores": {name: vars(score) for name, score in c.scores.items()}}
+        for c in checkpoints
+        if c.scores
+    ]
+    return {"record.json": step.payload} | ({"scores.json": {"checkpoints": scores}} if scores else {})
+
+
+def _reference_identity(role: str, model: Step) -> str:
+    return f"reference:{role}:{model.id}"  # with the role: a model may be its own teacher
+
+
+def _name(point: Point) -> str:
+    """`a0.1 lr3e-4 b4 s0`; cut where the page would cut it."""
+    kind = f"a{point.alpha:g}" if point.alpha > 0 else "sft"
+    return f"{kind} lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
+
+
+def _brief(value: float) -> str:
+    """The shortest way to write six digits: 0.5, 3e-4."""
+    digits, _, exponent = f"{value:.5e}".partition("e")
+    scientific = f"{float(digits):g}e{int(exponent)}"
+    return min(f"{value:g}", scientific, key=len)
+
+
+def _milliseconds(path: Path) -> int:
+    return path.stat().st_mtime_ns // 1_000_000

@@ -1,0 +1,72 @@
+"""The charts that a grid's experiment page opens with, shipped as a shared view.
+
+MLflow's page reads a shared view from the experiment tag `mlflow.sharedViewState.<key>`, as JSON of the page's
+own state. That state is not a documented interface: a newer MLflow may show its own charts instead.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from kdray.plan import Plan
+from kdray.report.results import lower_is_better, short_name
+from kdray.spec.components import component
+
+VIEW_KEY = "kdray"
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
+SECTION = "kdray-grid"
+BARS = 12  # final metrics with a chart of their own; a tag holds at most 20,000 characters
+
+
+def final_metrics(plan: Plan) -> list[str]:
+    """The short names of the metrics that the grid's tasks declare, the primary one first."""
+    names = [name for use in plan.grid.score.tasks for name in component("task", use.name, "score.tasks").constants["SHORT"].values()]
+    primary = primary_metric(plan) or names[0]
+    return [primary, *(name for name in names if name != primary)]
+
+
+def primary_metric(plan: Plan) -> str | None:
+    """The short name of `report.primary`."""
+    if plan.grid.report.primary is None:
+        return None
+    task, _, metric = plan.grid.report.primary.partition("/")
+    return short_name(task, metric)
+
+
+def shared_view(plan: Plan) -> str:
+    """The JSON of the page's state: how the primary metric follows from the axes, then every final metric."""
+    metrics = final_metrics(plan)
+    primary = metrics[0]
+    charts: list[dict[str, Any]] = [
+        {
+            "type": "PARALLEL",
+            "selectedParams": ["lr", "batch", "alpha"],
+            "selectedMetrics": [primary],
+            "showAllRuns": True,
+        },
+        {
+            "type": "SCATTER",
+            "xaxis": {"key": "alpha", "type": "PARAM"},
+            "yaxis": {"key": primary, "type": "METRIC"},
+            "runsCountToCompare": 100,
+        },
+    ]
+    charts += [{"type": "BAR", "displayName": name, "metricKey": name, "runsCountToCompare": 100} for name in metrics[:BARS]]
+    for number, chart in enumerate(charts):
+        chart |= {"uuid": f"kdray-{number}", "metricSectionId": SECTION, "deleted": False, "isGenerated": False}
+    sections = [{"uuid": SECTION, "name": plan.grid.name, "columns": 2, "display": True, "isReordered": True}]
+    # The page adds a chart for every other metric, to the section that is called as the part before the slash.
+    sections += [{"uuid": f"kdray-{name}", "name": name, "display": True, "isReordered": False} for name in ("ckpt", "train")]
+    state = {
+        "searchFilter": "tags.`kdray.in_grid` = 'true'",
+        "orderByKey": f"metrics.`{primary}`",
+        "orderByAsc": lower_is_better(primary, plan),
+        "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed")] + [f"metrics.`{m}`" for m in metrics],
+        "runsHiddenMode": "SHOW_ALL",
+        "hideEmptyCharts": True,
+        "isAccordionReordered": True,  # else the page sorts its sections by name
+        "compareRunSections": sections,
+        "compareRunCharts": charts,
+    }
+    return json.dumps(state, separators=(",", ":"))

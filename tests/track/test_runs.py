@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kdray.report.results import collect
+from kdray.spec.points import Point
+from kdray.store import Locks
+from kdray.track.runs import Entry, WantedRun, wanted_runs
+from kdray.track.view import shared_view
+from tests.track.bench import END, Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def wanted(bench: Bench) -> dict[str, WantedRun]:
+    return {run.name: run for run in wanted_runs(collect(bench.plan, bench.store), bench.store)}
+
+
+def finals(run: WantedRun) -> dict[str, float]:
+    return {name: value for entry in run.entries if entry.step == 0 for name, value in entry.values.items()}
+
+
+def test_curves_are_over_examples_seen(bench: Bench) -> None:
+    bench.begin(0.1, steps=2)
+    run = wanted(bench)["a0.1 lr3e-4 b2 s0"]
+    assert run.entries == [
+        Entry(2, {"train/loss": 3.0, "train/ce": 2.5, "train/soft_ce": 3.0, "train/lr": 3e-4, "train/grad_norm": 1.0}),
+        Entry(
+            4,
+            {
+                "train/loss": 2.0,
+                "train/ce": 1.5,
+                "train/soft_ce": 3.0,
+                "train/lr": 1.5e-4,
+                "train/grad_norm": 1.0,
+                "ckpt/heldout_ce": 3.0,
+                "ckpt/heldout_kl": 0.5,
+            },
+        ),
+    ]
+
+
+def test_only_finite_numbers(bench: Bench) -> None:
+    attempt = bench.begin(0, steps=0)
+    rows = [{"loss": 1.0, "grad_norm": float("inf"), "examples": 2}, {"loss": float("nan"), "examples": 4}]
+    (attempt.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert wanted(bench)["sft lr3e-4 b2 s0"].entries == [Entry(2, {"train/loss": 1.0})]
+
+
+def test_final_metrics_wait_for_the_final_checkpoint(bench: Bench) -> None:
+    bench.train(0)
+    point = bench.point(0).point
+    bench.measure(point, 2.0, 9.0)
+    run = wanted(bench)["sft lr3e-4 b2 s0"]
+    assert finals(run) == {}
+    assert Entry(4, {"ckpt/held_rougeL": 9.0}) in run.entries
+    bench.measure(point, END, 10.0, task="heldout_answers")
+    assert finals(wanted(bench)["sft lr3e-4 b2 s0"]) == {"held_rougeL": 10.0, "held_empty": 11.0}
+
+
+def test_scores_of_an_export_that_is_gone_have_no_place_on_the_axis(bench: Bench) -> None:
+    bench.begin(0, steps=0)
+    bench.measure(bench.point(0).point, END, 10.0, task="heldout_loss")
+    assert wanted(bench)["sft lr3e-4 b2 s0"].entries == [Entry(0, {"held_ce": 10.0}), Entry(0, {"held_kl": 11.0})]
+
+
+def test_the_best_checkpoint_is_final_once_all_are_scored(bench: Bench) -> None:
+    """A final metric that moved with every new score could not be taken back."""
+    bench.changes["report"] = {"checkpoint": "best_heldout"}
+    bench.train(0)
+    point = bench.point(0).point
+    bench.measure(point, 2.0, 9.0)
+    assert finals(wanted(bench)["sft lr3e-4 b2 s0"]) == {}
+    bench.measure(point, END, 10.0)
+    assert finals(wanted(bench)["sft lr3e-4 b2 s0"])["held_rougeL"] == 10.0  # held-out loss falls to the end
+
+
+def test_status_follows_the_store(bench: Bench) -> None:
+    assert wanted(bench) == {}
+    bench.begin(0, steps=1)
+    bench.begin(0.1, steps=0)
+    with Locks() as locks:
+        assert locks.try_acquire(bench.store.folder(bench.point(0).train.key))
+        seen = {name: run.status for name, run in wanted(bench).items()}
+    assert seen == {"sft lr3e-4 b2 s0": "RUNNING", "a0.1 lr3e-4 b2 s0": "FAILED"}
+    bench.train(0)
+    assert wanted(bench)["sft lr3e-4 b2 s0"].status == "FINISHED"
+
+
+def test_a_claimed_point_without_a_step_has_no_run_yet(bench: Bench) -> None:
+    bench.begin(0, steps=0)
+    with Locks() as locks:
+        assert locks.try_acquire(bench.store.folder(bench.point(0).train.key))
+        assert wanted(bench) == {}
+    assert list(wanted(bench)) == ["sft lr3e-4 b2 s0"]  # given up
+
+
+def test_params_are_numbers_and_references_have_none_of_the_axes(bench: Bench) -> None:
+    bench.finish()
+    runs = wanted(bench)
+    assert runs["a0.1 lr3e-4 b2 s0"].params == {"alpha": "0.1", "batch": "2", "family": "toy", "lr": "0.0003", "seed": "0"}
+    assert runs["teacher"].params == runs["untrained student"].params == {"family": "toy"}
+    kinds = {name: run.tags["kdray.kind"] for name, run in runs.items()}
+    assert kinds == {"sft lr3e-4 b2 s0": "sft", "a0.1 lr3e-4 b2 s0": "kd", "untrained student": "reference", "teacher": "reference"}
+    assert finals(runs["teacher"])["held_rougeL"] == 5.0
+
+
+def test_a_model_that_teaches_itself_is_two_references(bench: Bench) -> None:
+    bench.changes |= {"teacher": {"model": f"file:{bench.folder}/student"}}
+    bench.finish()
+    references = [run.identity for run in wanted(bench).values() if run.identity.startswith("reference")]
+    assert len(set(references)) == 2
+
+
+@pytest.mark.parametrize(
+    ("point", "name"),
+    [
+        (Point(alpha=0, lr=1e-5, batch=8, seed=1), "sft lr1e-5 b8 s1"),
+        (Point(alpha=10, lr=0.5, batch=128, seed=12), "a10 lr0.5 b128 s12"),
+        (Point(alpha=0.01, lr=1.5e-5, batch=32, seed=0), "a0.01 lr1.5e-5 b32 s"),
+    ],
+)
+def test_names_fit_the_list_of_runs(bench: Bench, point: Point, name: str) -> None:
+    bench.changes |= {"axes": {"lr": [point.lr], "batch": [point.batch], "alpha": [point.alpha], "seed": [point.seed]}}
+    bench.begin(point.alpha)
+    assert list(wanted(bench)) == [name]
+    assert len(name) <= 20
+
+
+def test_the_view_is_about_the_primary_metric(bench: Bench) -> None:
+    state = json.loads(shared_view(bench.plan))
+    by_type = {chart["type"]: chart for chart in reversed(state["compareRunCharts"])}
+    assert by_type["PARALLEL"]["selectedParams"] == ["lr", "batch", "alpha"]
+    assert by_type["PARALLEL"]["selectedMetrics"] == ["held_rougeL"]
+    assert by_type["SCATTER"]["xaxis"]["key"] == "alpha"
+    bars = [chart["metricKey"] for chart in state["compareRunCharts"] if chart["type"] == "BAR"]
+    assert bars == ["held_rougeL", "held_ce", "held_kl"]
+    assert state["orderByAsc"] is False
+    bench.changes["report"] = {"primary": "heldout_loss/kl"}
+    lower = json.loads(shared_view(bench.plan))
+    assert (lower["orderByKey"], lower["orderByAsc"]) == ("metrics.`held_kl`", True)
