@@ -26,8 +26,8 @@ def differences(store: Store, a: str, b: str, where: str = "") -> Iterator[tuple
         x, y = flat_left.get(name), flat_right.get(name)
         if canonical(x) == canonical(y):
             continue
-        if name.startswith("inputs.") and _known(store, x) and _known(store, y):
-            yield from differences(store, x, y, f"{where}{name.removeprefix('inputs.')} > ")
+        if name.startswith("inputs.") and all(_known(store, id) for id in (x, y)):
+            yield from differences(store, str(x), str(y), f"{where}{name.removeprefix('inputs.')} > ")
         else:
             yield where + name.removeprefix("params."), x, y
 

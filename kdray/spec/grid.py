@@ -201,9 +201,9 @@ class Report(Section):
     """How the tables compare points."""
 
     baseline: Literal["sft"] = "sft"
-    primary: str | None = Field(None, description="task/metric that the verdict is about")
+    primary: str | None = Field(default=None, description="task/metric that the verdict is about")
     checkpoint: Literal["last", "best_heldout"] = "last"
-    margin: dict[str, NonNegative] = Field({}, description="by task: how much worse still counts as no harm")
+    margin: dict[str, NonNegative] = Field(default={}, description="by task: how much worse still counts as no harm")
 
 
 class Runtime(Section):

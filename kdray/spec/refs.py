@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -54,8 +54,7 @@ class Reference:
 
     def pin(self, identity: str) -> Reference:
         """This reference with the commit or sha256 that it was resolved to."""
-        fields = self.__dict__ | ({"version": identity} if self.scheme == "hf" else {"sha256": identity})
-        return Reference(**fields)
+        return replace(self, version=identity) if self.scheme == "hf" else replace(self, sha256=identity)
 
     def __str__(self) -> str:
         options = {"sha256": self.sha256, "config": self.config, "split": self.split}

@@ -161,7 +161,7 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    errors = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
+    errors: Any = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
     try:
         commit = HfApi().repo_info(ref.name, revision=ref.version, repo_type="dataset" if dataset else "model").sha
     except errors as error:

@@ -81,7 +81,7 @@ class Attempt:
         """The folders of this artifact's other attempts, newest first."""
         return [path for path in reversed(_attempts(self.folder)) if path != self.path]
 
-    def seal(self, files: list[Path] | None = None, **facts: Any) -> Artifact:
+    def seal(self, files: list[Path] | None = None, /, **facts: Any) -> Artifact:
         """Write DONE over `files` (all of the attempt's by default) and remove everything else.
 
         If another attempt was sealed meanwhile, that one stays and is returned: equal ids mean equal content.

@@ -1,0 +1,255 @@
+"""The command line: exit codes, one line for wrong input, and plans without anything heavy."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+
+from kdray import cli
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.store import Outer, Store
+from tests.conftest import ROOT, TinyGrid, tree_of
+from tests.plan.conftest import seal
+
+GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`run("plan", grid)`: the exit code, stdout and stderr of `kdray plan GRID` in this process, in `tmp_path`."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kdray", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def kdray(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The real command, as the shell runs it."""
+    command = [str(Path(sys.executable).with_name("kdray")), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **environment})
+
+
+# wrong input
+
+
+WRONG = {
+    "no file": "plan nowhere.yaml",
+    "a folder": "check .",
+    "an empty file": "check empty.yaml",
+    "a misspelt field": "plan misspelt.yaml",
+    "no data": "plan nodata.yaml",
+    "no data, status": "status nodata.yaml",
+    "no data, run": "run nodata.yaml",
+    "no data, gc": "gc nodata.yaml",
+    "no weights": "check noweights.yaml --offline",
+    "unresolved, gc": "gc --dry-run unresolved.yaml",
+    "unknown ids": "why 0123456789ab ba9876543210",
+    "ids that are patterns": "why * **",
+    "no such store": "why a b --store nowhere",
+}
+
+
+@pytest.mark.parametrize("command", WRONG.values(), ids=[name.replace(" ", "-") for name in WRONG])
+def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run: Run, tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "empty.yaml").write_text("")
+    tiny_grid({"train.stepps": 3}, "misspelt.yaml")
+    tiny_grid({"data.source": "file:nowhere.jsonl"}, "nodata.yaml")
+    tiny_grid({"student.model": f"file:{tiny_grid.folder}/bare"}, "noweights.yaml")
+    (tiny_grid.folder / "bare").mkdir()
+    tiny_grid({"student.model": "hf:org/student"}, "unresolved.yaml")
+    before = tree_of(tiny_grid.folder)
+    code, stdout, stderr = run(*command.split())
+    assert (code, stdout) == (2, "")
+    assert re.fullmatch(r"error [^\n]+: [^\n]+; [^\n]+\n", stderr)
+    assert tree_of(tiny_grid.folder) == before
+
+
+@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why 1", "gc", "plan a.yaml b.yaml"])
+def test_wrong_usage_is_code_2_without_a_traceback(command: str, run: Run) -> None:
+    code, stdout, stderr = run(*command.split())
+    assert (code, stdout) == (2, "")
+    assert "Usage: kdray" in stderr
+    assert "Traceback" not in stderr
+
+
+def test_what_a_user_wrote_is_never_read_as_markup(run: Run, tiny_grid: TinyGrid) -> None:
+    tiny_grid({"train.dtype": "[bold]x[/]"})
+    assert '"[bold]x[/]"' in run("plan", "grid.yaml")[2]
+
+
+def test_an_interruption_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_grid", interrupted)
+    code, stdout, stderr = run("plan", "grid.yaml")
+    assert (code, stdout, stderr.count("\n")) == (130, "", 1)
+    assert stderr.startswith("interrupted: nothing finished is lost")
+
+
+def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def incomplete(_: Path) -> None:
+        raise typer.Exit(cli.FAILED)
+
+    monkeypatch.setattr(cli, "load_grid", incomplete)
+    assert run("plan", "grid.yaml")[0] == 1
+
+
+def test_a_bug_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "load_grid", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run("plan", "grid.yaml")
+
+
+# the real command
+
+
+def test_the_real_command_says_what_is_wrong(tiny_grid: TinyGrid) -> None:
+    path = tiny_grid({"axes.alpha": [-1]})
+    before = tree_of(tiny_grid.folder)
+    answer = kdray("run", path)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == "error axes.alpha.0: -1; must be greater than or equal to 0\n"
+    assert tree_of(tiny_grid.folder) == before
+
+
+def test_the_real_command_knows_its_commands() -> None:
+    answer = kdray("plann")
+    assert answer.returncode == 2
+    assert "No such command 'plann'" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
+    path = tiny_grid({"teacher.model": "hf:org/teacher"})
+    answer = kdray("check", path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
+    assert answer.returncode == 2
+    assert re.fullmatch(r"error teacher\.model: the hub does not give hf:org/teacher \(.+\); check the id, the network.*\n", answer.stderr)
+    assert kdray("check", path, "--offline").returncode == 0
+
+
+def test_help_has_a_line_for_every_command() -> None:
+    answer = kdray("--help", COLUMNS="300", TERMINAL_WIDTH="300")
+    names = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    assert {"check", "plan", "run", "status", "report", "track", "gc", "why"} <= names
+    listed = dict(re.findall(r"^│ ([a-z]+) {2,}([^│]*\S)", answer.stdout, re.MULTILINE))
+    assert set(listed) == names
+    assert all(len(line) > 20 for line in listed.values())
+    assert "Exit codes: 0 done" in answer.stdout
+
+
+@pytest.mark.parametrize("command", ["plan", "plan --json", "status", "check --offline", "gc --dry-run"])
+def test_looking_at_a_grid_needs_nothing_heavy(command: str, tiny_grid: TinyGrid) -> None:
+    code = (
+        "import sys; from kdray.cli import main; main();"
+        "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'datasets', 'numpy', 'pyarrow', 'huggingface_hub'};"
+        "print(sorted(heavy.intersection(sys.modules)), file=sys.stderr)"
+    )
+    line = [sys.executable, "-c", code, *command.split(), str(tiny_grid())]
+    answer = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert answer.stderr == "[]\n"
+
+
+# what it shows
+
+
+def test_the_plan_as_json_has_every_step_and_point(run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid()
+    before = tree_of(tiny_grid.folder)
+    code, stdout, stderr = run("plan", "--json", path)
+    shown = json.loads(stdout)
+    made = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
+    assert (code, stderr) == (0, "")
+    assert (shown["grid"], shown["store"]) == ("tiny", str(tiny_grid.folder / "store"))
+    assert shown["steps"] == [
+        {
+            "kind": step.kind,
+            "slug": step.slug,
+            "id": step.id,
+            "state": "missing",
+            "inputs": {name: needed.id for name, needed in step.inputs.items()},
+        }
+        for step in made.steps()
+    ]
+    assert [(p["alpha"], p["lr"], p["batch"], p["seed"], p["id"]) for p in shown["points"]] == [
+        (p.point.alpha, p.point.lr, p.point.batch, p.point.seed, p.train.id) for p in made.points
+    ]
+    assert tree_of(tiny_grid.folder) == before
+
+
+def test_an_unresolved_plan_is_json_too(run: Run, tiny_grid: TinyGrid) -> None:
+    shown = json.loads(run("plan", "--json", tiny_grid({"student.model": "hf:org/student"}))[1])
+    assert {(step["id"], step["state"]) for step in shown["steps"] if step["kind"] == "train"} == {(None, "unresolved")}
+
+
+def test_the_table_of_the_plan_shows_ids_and_states(run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid()
+    made = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
+    seal(Store(tiny_grid.folder / "store"), made.prepare)
+    _, stdout, _ = run("plan", path)
+    assert re.search(rf"prepare +rows +{made.prepare.id} +done", stdout)
+    assert re.search(rf"teach +teacher-lora +{made.teach and made.teach.id} +missing", stdout)
+
+
+def test_status_counts_steps_by_state(run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid()
+    made = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
+    seal(Store(tiny_grid.folder / "store"), made.prepare, made.points[0].train)
+    shown = json.loads(run("status", "--json", path)[1])
+    assert shown["steps"]["prepare"] == {"done": 1}
+    assert shown["steps"]["train"] == {"done": 1, "missing": 3}
+    assert [point["state"] for point in shown["points"]] == ["done", "missing", "missing", "missing"]
+
+
+def test_why_names_the_field_that_differs(run: Run, tiny_grid: TinyGrid) -> None:
+    made = make_plan(load_grid(tiny_grid()), Outer(tiny_grid.folder / "runs" / "tiny"))
+    store = Store(tiny_grid.folder / "runs" / "tiny")
+    one, other = seal(store, *(point.train for point in made.points[:2]))
+    for options in ([], ["--store", store.root]):
+        assert run("why", one.key.id, other.key.id, *options) == (0, "lr: 0.0001 | 0.001\n", "")
+        assert run("why", one.key.id, one.key.id, *options) == (0, "the same\n", "")
+
+
+def test_gc_says_what_it_would_remove_and_then_removes_it(run: Run, tiny_grid: TinyGrid) -> None:
+    store = Store(tiny_grid.folder / "store")
+    old = make_plan(load_grid(tiny_grid()), Outer(store.root))
+    seal(store, *old.steps())
+    path = tiny_grid({"axes.lr": [1e-3], "teacher.tune.lr": 5e-3})
+    kept = {step.id for step in make_plan(load_grid(path), Outer(store.root)).steps()}
+    gone = [store.folder(step.key) for step in old.steps() if step.id not in kept]
+    before = tree_of(store.root)
+    code, stdout, _ = run("gc", "--dry-run", path)
+    assert code == 0
+    assert stdout.count("would remove ") == len(gone) > 0
+    assert all(f"would remove {folder} (0.0 MB)" in stdout for folder in gone)
+    after = tree_of(store.root)
+    assert {name: after[name] for name in before} == before
+    code, stdout, _ = run("gc", path)
+    assert (code, stdout.count("removed ")) == (0, len(gone))
+    assert not any(folder.exists() for folder in gone)
+    assert all(store.get(step.key) for step in old.steps() if step.id in kept)
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=[path.name for path in GRIDS])
+def test_every_shipped_grid_can_be_run(path: Path, run: Run) -> None:
+    code, stdout, stderr = run("check", "--offline", path)
+    assert (code, stderr) == (0, "")
+    assert re.search(r"fine, \d+ points", stdout)
