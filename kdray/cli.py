@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,7 +31,7 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
@@ -125,13 +126,22 @@ def report(grid: GridFile) -> None:
 
 
 @app.command()
-def track(grid: GridFile) -> None:
+def track(
+    grid: GridFile, serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False
+) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
     made, store = _plan(grid)
     mirror = _Mirror(made, store)
     mirror()
     mirror.finish()
     _print_mlflow(made, store)
+    if serve:
+        from kdray.track.address import serve_command
+
+        command = shlex.split(serve_command(made.grid, store))
+        if command[0] != "mlflow":
+            raise InputError("runtime.mlflow", f"{command[0]} is a server already", "open it in a browser")
+        os.execv(sys.executable, [sys.executable, "-m", *command])
 
 
 @app.command()
@@ -185,18 +195,19 @@ def why(
 def main() -> None:
     """Entry point: turns wrong input into one line and exit code 2, an interruption into 130."""
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer returns the code of a typer.Exit, and 130 for an interruption
     except InputError as error:
         err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(WRONG_INPUT)
-    except typer.Exit as exit_:
-        sys.exit(exit_.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        err.print("interrupted: nothing finished is lost, the same command goes on")
-        sys.exit(INTERRUPTED)
     except WRONG_USAGE as error:
         error.show()
         sys.exit(WRONG_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        err.print("interrupted: nothing finished is lost, the same command goes on")
+    if code:
+        sys.exit(code)
 
 
 class _Mirror:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 FILE, SPLIT = "rows.arrow", "split.json"
 SPLIT_SEED = 20250  # one fixed order for every grid: prepared rows never depend on a point's seed
@@ -32,7 +33,7 @@ class Rows:
         self.train = np.array(split["train"], dtype=np.int64)
         self.heldout = np.array(split["heldout"], dtype=np.int64)
         self.prompt_lengths = self.table["n_prompt"].to_numpy()
-        self.lengths = np.asarray(pa.compute.list_value_length(self.table["input_ids"]))
+        self.lengths = np.asarray(pc.call_function("list_value_length", [self.table["input_ids"]]))
 
     def __len__(self) -> int:
         return self.table.num_rows

@@ -83,7 +83,7 @@ def kd_loss(
     targets = labels[:, 1:]
     counted = targets != IGNORED
     chosen = targets[counted]
-    if chosen.numel() and not (0 <= int(chosen.min()) and int(chosen.max()) < size):
+    if chosen.numel() and not (int(chosen.min()) >= 0 and int(chosen.max()) < size):
         bad = chosen[(chosen < 0) | (chosen >= size)][0].item()
         raise ValueError(f"label {bad} is outside the vocabulary of {size} tokens")
     sums = Objective(alpha, size)(student_logits[:, :-1][counted], teacher_logits[:, :-1][counted], chosen)

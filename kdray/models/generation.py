@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -19,6 +21,7 @@ def generate_greedy(
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=eos, pad_token_id=pad)
-    output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    generate: Any = model.generate
+    output = generate(input_ids=ids, attention_mask=mask, generation_config=config)
     answers = output[:, longest:].tolist()
     return [answer[: answer.index(eos)] if eos in answer else answer for answer in answers]

@@ -6,6 +6,8 @@ The head knows everything between the last hidden state and the logits: weight, 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -18,7 +20,9 @@ TOLERANCE = 1e-3  # of the largest logit; a missed scale, bias or softcap is off
 class Head(nn.Module):
     """Hidden states after the final norm, [..., d], to logits, [..., V]."""
 
-    def __init__(self, linear: nn.Module, scale: float = 1.0, softcap: float | None = None) -> None:
+    linear: nn.Linear
+
+    def __init__(self, linear: nn.Linear, scale: float = 1.0, softcap: float | None = None) -> None:
         super().__init__()
         self.linear, self.scale, self.softcap = linear, scale, softcap
 
@@ -54,7 +58,7 @@ def split(model: PreTrainedModel) -> tuple[nn.Module, Head]:
     config = model.config
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     backbone = model.get_decoder()
-    head = Head(model.get_output_embeddings(), scale, getattr(config, "final_logit_softcapping", None))
+    head = Head(cast(nn.Linear, model.get_output_embeddings()), scale, getattr(config, "final_logit_softcapping", None))
     probe = torch.arange(1, 5, device=model.device)[None] % config.vocab_size
     was_training = model.training
     with torch.no_grad():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 import torch
 from transformers import (
@@ -52,8 +52,8 @@ def load_folder(
     folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer in a Hugging Face folder, ready for evaluation."""
-    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    return cast(PreTrainedModel, model.to(device).eval()), load_tokenizer(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    return model.to(device).eval(), load_tokenizer(folder)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -107,7 +107,7 @@ def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop
     count = model.config.num_hidden_layers
     if end > count or end - first >= count:
         raise InputError(field, f"[{first}, {end})", f"the model has the layers 0 to {count - 1}, and one must be left")
-    decoder = model.get_decoder()
+    decoder: Any = model.get_decoder()
     kept = [layer for i, layer in enumerate(decoder.layers) if not first <= i < end]
     for i, layer in enumerate(kept):
         for module in layer.modules():

@@ -53,7 +53,8 @@ class Results:
         if not found:
             return None
         if self.plan.grid.report.checkpoint == "best_heldout" and isinstance(subject, Point):
-            losses = {entry["examples"]: entry["heldout_ce"] for entry in self.curves.get(subject, []) if "heldout_ce" in entry}
+            held = [entry for entry in self.curves.get(subject, []) if "heldout_ce" in entry]
+            losses: dict[float | None, float] = {entry["examples"]: entry["heldout_ce"] for entry in held}
             return min(found, key=lambda c: losses.get(c.examples, float("inf")))
         complete = [c for c in found if c.position is None or c.position == self.plan.grid.train.total]
         return complete[-1] if complete else None

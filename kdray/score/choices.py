@@ -52,20 +52,22 @@ def score_choices(
     Returns:
         {metric: {value, stderr, n}} in percent, and one row per question with its choices' log-likelihoods (nats).
     """
+    # lm-eval wraps and lazily imports these, which hides their signatures from a type checker.
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    answer = simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch, backend="causal"),
+    evaluate: Any = simple_evaluate
+    lm: Any = HFLM
+    answer = evaluate(
+        model=lm(pretrained=model, tokenizer=tokenizer, batch_size=batch, backend="causal"),
         tasks=[f"kdray_{name}"],
         num_fewshot=params["shots"],
         limit=params["limit"],
         task_manager=TaskManager(include_path=str(folder), include_defaults=False),
         verbosity="ERROR",
     )
-    assert answer is not None
     results, samples = answer["results"][f"kdray_{name}"], answer["samples"][f"kdray_{name}"]
     scores = {
         metric: {"value": 100 * results[f"{metric},none"], "stderr": 100 * results[f"{metric}_stderr,none"], "n": len(samples)}
@@ -86,5 +88,6 @@ def score_choices(
 def official_tasks() -> Path:
     """lm-eval's folder of task files."""
     spec = importlib.util.find_spec("lm_eval")
-    assert spec is not None and spec.origin is not None
+    assert spec is not None
+    assert spec.origin is not None
     return Path(spec.origin).parent / "tasks"

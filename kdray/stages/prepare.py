@@ -10,11 +10,11 @@ import functools
 import importlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute
 
 from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
 from kdray.data.sources import open_source
@@ -34,7 +34,7 @@ def prepare(steps: list[Step], work: Work) -> None:
         with work.claim([step]) as claimed:
             for _, attempt in claimed:
                 facts = _prepare(step, work, attempt.path)
-                work.seal(step, attempt, **facts)
+                work.seal(step, attempt, None, **facts)
                 work.progress.say(
                     f"data: {facts['kept']} rows kept of {facts['read']} read ({facts['skipped']} left out by the recipe, "
                     f"{facts['dropped']} with a long prompt or no response, {facts['truncated']} truncated)"
@@ -48,15 +48,16 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
     params = step.params
     source = open_source(step.source, work.outer)
     files = [entry["filename"] for entry in source.cache_files]
-    turn = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
+    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
     counts: Counter[str] = Counter(read=0, kept=0, skipped=0, dropped=0, truncated=0)
     limit = params["limit"] or len(source)
     blocks = max(1, -(-len(source) // SLICE))
     with work.progress.bar("prepare", len(source), "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
         with pa.ipc.new_file(sink, SCHEMA) as writer:
             rows = ray.data.range(len(source), override_num_blocks=blocks).map_batches(turn, batch_size=SLICE)
-            for batch in rows.iter_batches(batch_size=None, batch_format="pyarrow"):
-                counts.update({key: int(pa.compute.sum(batch[key]).as_py() or 0) for key in counts if key != "kept"})
+            batches: Iterator[Any] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
+            for batch in batches:
+                counts.update({key: int(batch[key].to_numpy().sum()) for key in counts if key != "kept"})
                 kept = batch.filter(batch["kept"]).slice(0, limit - counts["kept"]).select(SCHEMA.names).cast(SCHEMA)
                 writer.write_table(kept)
                 counts["kept"] += kept.num_rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ QUIET = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Both are said of healthy runs; a failed step is told by its stage.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "PYTHON worker processes have been started|A worker died or was killed",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run, not only the stage that it meets
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -35,6 +38,7 @@ QUIET = {
 }
 # Another process's memory must not get our workers killed on a shared machine.
 LOCAL = {"RAY_memory_monitor_refresh_ms": "0"}
+CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
 
 
@@ -77,6 +81,7 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
+        _require_reachable(address)
         package = str(Path(kdray.__file__).parent)
         try:
             ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
@@ -86,13 +91,14 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
     else:
         os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
         # The dashboard's State API is what frees the placement group of a stopped trial.
-        ray.init(
-            address="local",
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
-            object_store_memory=OBJECT_STORE_BYTES,
-            **quiet,
-        )
+        with _silent():
+            ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
         token = Path("~/.ray/auth_token").expanduser()
         if token.is_file():
             token.chmod(0o600)
@@ -112,3 +118,28 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         yield resources
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on stderr, not even from Ray's C++ side, which announces there that it was told to log less."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # a word such as "auto": Ray resolves it
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError("RAY_ADDRESS", f"no cluster at {address} ({error})", "start it, or unset RAY_ADDRESS") from None

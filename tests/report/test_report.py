@@ -27,7 +27,8 @@ VALUES = {0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [23.0, 23.5, 22.0, 24.5, 21.
 def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="held_rougeL"):
     grid = load_grid(tiny_grid({"axes.lr": LRS, "axes.alpha": list(values), "report.primary": "heldout_answers/rougeL"} | (changes or {})))
     plan = make_plan(grid, Outer(tiny_grid.folder / "store"))
-    checkpoints = [Checkpoint("student", None, None, {metric: Score(10.0, 1.0, n)}), Checkpoint("teacher", None, None, {metric: Score(30.0, 1.0, n)})]
+    references = {"student": 10.0, "teacher": 30.0}
+    checkpoints = [Checkpoint(role, None, None, {metric: Score(value, 1.0, n)}) for role, value in references.items()]
     curves = {}
     for alpha, row in values.items():
         for lr, value in zip(LRS, row, strict=True):

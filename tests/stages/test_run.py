@@ -183,7 +183,8 @@ def test_sigint_ends_with_130_and_keeps_what_is_finished(tmp_path):
 
 
 def test_a_point_that_fails_takes_no_other_with_it(tmp_path):
-    path = write_grid(tmp_path, axes="{lr: [1.0e-3], batch: [4], alpha: [0]}", include="[{lr: 1.0e+30, batch: 4, alpha: 0}]", teacher="null")
+    one, wild = "{lr: [1.0e-3], batch: [4], alpha: [0]}", "[{lr: 1.0e+30, batch: 4, alpha: 0}]"
+    path = write_grid(tmp_path, axes=one, include=wild, teacher="null")
     code, output = finish(kdray("run", path, cwd=tmp_path))
     assert code == 1, output
     plan, store = planned(path)

@@ -26,7 +26,7 @@ def write_head(head: Head, folder: Path) -> None:
     """Keep the teacher's output head in its own precision."""
     linear = head.linear
     tensors = {"weight": linear.weight.detach().cpu().contiguous()}
-    if getattr(linear, "bias", None) is not None:
+    if linear.bias is not None:
         tensors["bias"] = linear.bias.detach().cpu().contiguous()
     save_file(tensors, folder / HEAD)
     (folder / HEAD_FACTS).write_text(json.dumps({"scale": head.scale, "softcap": head.softcap}))
@@ -39,7 +39,7 @@ def write_part(path: Path, rows: Sequence[int], states: Sequence[Tensor], dtype:
     save_file({"rows": torch.tensor(list(rows)), "ends": ends, "hidden": torch.cat(list(states)).to(dtype).contiguous()}, path)
 
 
-class hidden:  # noqa: N801 - a component has its file's name
+class hidden:
     """Soft labels in a folder of parts; `logits(rows)` reads only what it is asked for."""
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:

@@ -1,0 +1,56 @@
+"""Which Ray is used: the one that RAY_ADDRESS names, else one of our own, never one that happens to run here."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from kdray.stages.session import Resources
+from tests.tiny import write_grid
+
+CLUSTER = """
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 5, "include_dashboard": False, "object_store_memory": 100 << 20})
+print(cluster.address, flush=True)
+input()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "points", "actors"),
+    [(2, 0, 1, 2, 2), (2, 0, 2, 1, 2), (2, 0, 3, 0, 2), (64, 8, 4, 2, 8), (64, 8, 16, 0, 8)],
+)
+def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_allow(cpus, gpus, workers, points, actors):
+    resources = Resources(cpus, gpus, workers)
+    assert resources.concurrent_points == points
+    assert resources.actors == actors
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_address_is_used_and_a_cluster_that_happens_to_run_is_not(tmp_path):
+    path = write_grid(tmp_path, runtime=f"{{store: '{tmp_path}/store', workers: 100}}")
+    environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
+    cluster = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        address = cluster.stdout.readline().strip()
+        for extra, cpus in (({"RAY_ADDRESS": address}, 5), ({}, os.cpu_count())):
+            answer = run(path, environment | extra)
+            assert answer.returncode == 2, answer.stderr
+            assert f"runtime.workers: 100 workers need 100 CPUs; this Ray has {cpus}" in answer.stderr
+            assert "Traceback" not in answer.stderr
+    finally:
+        cluster.communicate("\n", timeout=60)
+    answer = run(path, environment | {"RAY_ADDRESS": address})
+    assert answer.returncode == 2
+    assert f"RAY_ADDRESS: no cluster at {address}" in answer.stderr
+
+
+def run(path, environment):
+    main = "from kdray.cli import main; main()"
+    command = [sys.executable, "-c", main, "run", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200, check=False)
