@@ -32,9 +32,9 @@ def differences(store: Store, a: str, b: str, where: str = "") -> Iterator[tuple
             yield where + name.removeprefix("params."), x, y
 
 
-def _known(store: Store, id: str | None) -> bool:
+def _known(store: Store, id: Any) -> bool:
     try:
-        return id is not None and bool(store.record(id))
+        return bool(store.record(id))
     except KeyError:
         return False
 

@@ -50,11 +50,10 @@ def verdict(results: Results) -> list[str]:
     best = max(found, key=lambda alpha: sign * found[alpha].mean)
     change = found[best]
     direction = "better" if sign * change.mean > 0 else "worse"
-    sure = "" if change.significant and not reason else ", not distinguishable from no difference"
-    if reason:
-        sure = ""
+    sure = "" if reason or change.significant else ", not distinguishable from no difference"
     sentences.append(
-        f"On {metric}, the best alpha is {best:g}: {change} against SFT over {change.pairs} paired runs ({direction}{sure})."
+        f"On {metric}, the best alpha is {best:g}: {change} against SFT over {change.pairs} "
+        f"paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
     )
     return sentences + _harm(results, best)
 

@@ -49,6 +49,7 @@ class Resources:
     cpus: int
     gpus: int
     workers: int  # of one point
+    largest_node: int  # cores
 
     @property
     def concurrent_points(self) -> int:
@@ -61,8 +62,8 @@ class Resources:
 
     @property
     def teacher_threads(self) -> int:
-        """Cores for each worker of the teacher, which trains alone."""
-        return max(1, min(16, self.cpus // self.workers))
+        """Cores for each worker of the teacher, which trains alone but must fit on one node."""
+        return max(1, min(16, self.cpus // self.workers, self.largest_node // min(self.workers, 8)))
 
 
 @contextlib.contextmanager
@@ -84,14 +85,15 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         _require_reachable(address)
         package = str(Path(kdray.__file__).parent)
         try:
-            ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
+            with _silent():
+                ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", "start it, or unset RAY_ADDRESS") from None
     else:
         os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
-        # The dashboard's State API is what frees the placement group of a stopped trial.
         with _silent():
+            # The dashboard's State API is what frees the placement group of a stopped trial.
             ray.init(
                 address="local",
                 include_dashboard=True,
@@ -111,7 +113,8 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         context.execution_options.preserve_order = True
         total = ray.cluster_resources()
         workers = 1 if runtime.workers == "auto" else runtime.workers
-        resources = Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), workers)
+        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
+        resources = Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), workers, largest)
         if resources.concurrent_points == 0:
             unit, have = ("GPUs", resources.gpus) if resources.gpus else ("CPUs", resources.cpus)
             raise InputError("runtime.workers", f"{workers} workers need {workers} {unit}", f"this Ray has {have}")

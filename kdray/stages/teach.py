@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ray
+from ray.exceptions import RayTaskError
 
 from kdray.models.load import FILES
 from kdray.plan import Step
 from kdray.stages.job import CURVE, DIVERGED, START, Job, facts_of, make_trainer
-from kdray.stages.train import settings_of, watch
+from kdray.stages.train import last_line, settings_of, watch
 from kdray.stages.work import Work
 from kdray.store import io
 
@@ -40,7 +41,11 @@ def teach(steps: list[Step], work: Work) -> None:
                 )
                 with watch("teach", [job], work):
                     # Not in this process: there Train would replace the handler of Ctrl-C for good.
-                    ray.get(ray.remote(num_cpus=0)(_fit).remote(job))
+                    try:
+                        ray.get(ray.remote(num_cpus=0)(_fit).remote(job))
+                    except RayTaskError as error:
+                        work.fail(step, last_line(error))
+                        continue
                 if reason := io.read_json(attempt.path / DIVERGED):
                     work.fail(step, reason)
                     continue

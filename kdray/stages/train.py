@@ -67,7 +67,7 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return {
-        result.config["point"]: _last_line(result.error) for result in results if result.error and result.config
+        result.config["point"]: last_line(result.error) for result in results if result.error and result.config
     }
 
 
@@ -138,6 +138,7 @@ def _lines(job: Job) -> int:
     return path.read_bytes().count(b"\n") if path.is_file() else 0
 
 
-def _last_line(error: Exception) -> str:
+def last_line(error: Exception) -> str:
+    """What an error comes down to, from the end of its traceback."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

@@ -201,7 +201,7 @@ class Store:
             for name in sorted(os.listdir(self.root / kind)):
                 known[2].setdefault(name[-LENGTH:], []).append(name)
             self._listings[kind] = known
-        return [self.root / kind / name for name in known[2].get(id, []) if FOLDER.fullmatch(name)]
+        return [self.root / kind / name for name in known[2].get(id, [])]
 
 
 def leftovers(artifact: Artifact) -> list[Path]:

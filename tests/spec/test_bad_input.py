@@ -187,6 +187,7 @@ def check(text: str, said: list[str]) -> None:
     assert line == f"{caught.value.field}: {caught.value.found}; {caught.value.allowed}".strip()
     for part in [*said, "; "]:
         assert part in line
+    assert line.count("grid:") <= 1  # no message inside another
 
 
 @cases(SCHEMA)

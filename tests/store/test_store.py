@@ -199,8 +199,9 @@ def test_verify_finds_what_has_changed_and_what_is_missing(store: Store) -> None
 
 def test_folders_that_are_no_artifacts_are_not_listed(store: Store) -> None:
     written(store)
-    for name in ("cache/wheels", "report/tiny", f"report/tiny-{ID}", "train/lr1", "drivers"):
+    for name in ("cache/wheels", f"report/tiny-{ID}", "train/lr1", "drivers"):
         (store.root / name).mkdir(parents=True)
+    (store.root / "train" / "lr1" / "record.json").write_text("{}")
     assert [key for key, _ in store.folders()] == [KEY]
 
 
