@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,14 @@ GRID = {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and not TEST_DATA.is_dir():
         pytest.skip(f"no real data at {TEST_DATA}: set KDRAY_TEST_DATA to the folder that has them")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _memory_is_disk_enough() -> Iterator[None]:
+    """No test loses its power, and waiting for the disk would take most of their time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture

@@ -27,12 +27,12 @@ def test_claiming_a_folder_has_one_winner_among_many_processes(tmp_path: Path) -
 
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
-    io.put_json(target, [0] * 50_000)
+    io.put_json(target, [0] * 20_000)
 
     def write_or_read(i: int) -> bool:
         if i < 2:
             for _ in range(20):
-                io.put_json(target, [i] * 50_000, durable=False)
+                io.put_json(target, [i] * 20_000, durable=False)
             return True
         return all(len(set(json.loads(target.read_bytes()))) == 1 for _ in range(50))
 

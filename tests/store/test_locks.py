@@ -81,7 +81,7 @@ def test_a_holder_that_counts_is_never_robbed_however_long_it_works(folder: Path
     with Locks(beat=BEAT) as holder:
         assert holder.try_acquire(folder)
         waiter = Locks(stale_after=STALE)
-        end = time.monotonic() + 2.5 * STALE
+        end = time.monotonic() + 1.5 * STALE
         while time.monotonic() < end:
             assert not waiter.try_acquire(folder)
             time.sleep(BEAT)
@@ -179,9 +179,9 @@ def test_a_killed_holder_is_succeeded_by_exactly_one_of_several_waiters(folder: 
             while end is None or time.monotonic() < end:
                 if locks.try_acquire(folder):
                     taken.set()
-                    time.sleep(3 * STALE)  # longer than the others go on trying
+                    time.sleep(2 * STALE)  # longer than the others go on trying
                     return True
-                end = end or (time.monotonic() + 1.5 * STALE if taken.is_set() else None)
+                end = end or (time.monotonic() + 1.25 * STALE if taken.is_set() else None)
                 time.sleep(BEAT)
             return False
 
