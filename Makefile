@@ -17,7 +17,7 @@ $(READY): pyproject.toml cluster/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "kdray needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 2; }
 	@echo "installing into $(VENV) (some minutes, once)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -c cluster/constraints.txt setuptools -e '.[dev]'
+	@$(BIN)/pip install -qq --disable-pip-version-check -c cluster/constraints.txt setuptools -e '.[dev]'
 	@touch $@
 
 grid: $(READY)  ## run a grid, or go on with it (GRID=grids/quickstart.yaml)

@@ -11,7 +11,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from kdray.data.example import Example
+from kdray.data.recipes.dolly import dolly
 from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
@@ -77,14 +77,18 @@ def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, 
     return folder
 
 
-def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4) -> Path:
-    """Prepared rows as the `prepare` step leaves them."""
+def write_rows(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None
+) -> Path:
+    """Prepared rows as the `prepare` step leaves them: of made-up instructions, or the first that fit of a file in Dolly's form."""
     folder.mkdir(parents=True, exist_ok=True)
+    source = source or write_instructions(folder / "source.jsonl", count)
     records = []
-    for i, line in enumerate(write_instructions(folder / "source.jsonl", count).read_text().splitlines()):
-        example = Example(**json.loads(line))
+    for i, line in enumerate(source.read_text().splitlines()):
+        example = dolly(json.loads(line))
         tokens = tokenise(example, chat, tokenizer, max_prompt=200, max_length=256)
-        assert tokens is not None
+        if tokens is None or len(records) == count:
+            continue
         records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
     with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))

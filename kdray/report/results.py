@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kdray.plan import Plan
 from kdray.plan.steps import Subject
@@ -13,6 +14,7 @@ from kdray.spec.points import Point
 from kdray.store import Store, io
 
 CURVE, SCORES = "metrics.jsonl", "scores.json"
+RUNTIME = ("workers", "threads", "device", "micro_batch", "torch")  # what may differ between points of equal ids
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Results:
     plan: Plan
     checkpoints: list[Checkpoint]
     curves: dict[Point, list[dict[str, float]]]
+    runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
 
     def of(self, subject: Subject) -> list[Checkpoint]:
         """A subject's checkpoints in the order of training."""
@@ -77,7 +80,11 @@ def collect(plan: Plan, store: Store) -> Results:
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric)] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
-    return Results(plan, list(checkpoints.values()), curves)
+    runtimes = {}
+    for point in plan.points:
+        if artifact := point.train.id and store.get(point.train.key):
+            runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
+    return Results(plan, list(checkpoints.values()), curves, runtimes)
 
 
 def short_name(task: str, metric: str) -> str:

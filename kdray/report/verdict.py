@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kdray.report.results import Results, lower_is_better, short_name
+from kdray.report.results import RUNTIME, Results, lower_is_better, short_name
 from kdray.report.statistics import difference, final_scores
 
 FEWEST_PAIRS = 5  # runs of equal lr, batch and seed with and without soft labels
@@ -37,6 +37,10 @@ def too_small(results: Results, metric: str) -> str | None:
 
 def verdict(results: Results) -> list[str]:
     """The verdict in sentences."""
+    return _findings(results) + _mixed_runtimes(results)
+
+
+def _findings(results: Results) -> list[str]:
     metric = primary_metric(results)
     if metric is None:
         return ["No verdict: nothing is scored yet."]
@@ -56,6 +60,16 @@ def verdict(results: Results) -> list[str]:
         f"paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
     )
     return sentences + _harm(results, best)
+
+
+def _mixed_runtimes(results: Results) -> list[str]:
+    """A warning for each setting that does not change ids, and by rounding alone numbers, but differs between points."""
+    sentences = []
+    for name in RUNTIME:
+        values = {str(runtime[name]) for runtime in results.runtimes.values()}
+        if len(values) > 1:
+            sentences.append(f"Note: the points ran with different {name}: {', '.join(sorted(values))}.")
+    return sentences
 
 
 def _harm(results: Results, alpha: float) -> list[str]:

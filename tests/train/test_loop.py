@@ -79,7 +79,16 @@ def assert_same(a, b, tolerance=0.0):
         assert (value - b[name]).abs().max() <= tolerance, name
 
 
-def test_the_first_loss_and_gradient_are_those_of_the_float64_reference_on_real_rows(world):
+@pytest.mark.realdata
+def test_on_real_rows_too(world, tmp_path, data_dir):
+    for name in ("student", "teacher"):
+        (tmp_path / name).symlink_to(world / name)
+    tokenizer = load_folder(world / "student")[1]
+    write_rows(tmp_path / "rows", tokenizer, count=12, source=data_dir / "databricks-dolly-15k.jsonl")
+    test_the_first_loss_and_gradient_are_those_of_the_float64_reference(tmp_path)
+
+
+def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     loop = make_loop(world, replace(SETTINGS, clip=None, alpha=0.5))
     chosen = loop.order.batch_at(0)
     longest = max(int(loop.rows.lengths[row]) for row in chosen)

@@ -1,0 +1,54 @@
+"""What the documentation shows runs, and what it lists is there."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+
+import pytest
+
+from kdray.spec.components import components
+from kdray.spec.grid import Grid
+from tests.conftest import ROOT
+
+
+def examples() -> dict[str, str]:
+    """The indented code of docs/python.md by heading."""
+    text = (ROOT / "docs" / "python.md").read_text()
+    sections = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        title: textwrap.dedent("\n".join(line for line in body.splitlines() if line.startswith("    ") or not line))
+        for title, body in zip(sections[::2], sections[1::2], strict=True)
+    }
+
+
+def test_the_loss_example_runs() -> None:
+    names: dict[str, object] = {}
+    exec(examples()["The loss"], names)
+    assert float(names["loss"]) > 0  # type: ignore[arg-type]
+    assert names["student_logits"].grad.any()  # type: ignore[attr-defined]
+
+
+def test_the_store_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {}
+    exec(examples()["Grids and stores"], names)
+    assert names["grid"].name == "quickstart"  # type: ignore[attr-defined]
+
+
+def test_every_section_and_component_is_in_the_page_on_grid_files() -> None:
+    page = (ROOT / "docs" / "grid.md").read_text()
+    for field in Grid.model_fields:
+        assert f"`{field}" in page, field
+    for kind in ("recipe", "template", "soft labels", "schedule", "task"):
+        for name in components(kind):
+            assert name in page, name
+
+
+def test_the_tree_in_the_readme_is_the_packages() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for folder in (ROOT / "kdray").iterdir():
+        if (folder / "__init__.py").is_file():
+            assert f"      {folder.name}/ " in readme, folder.name
+    for link in re.findall(r"\]\((docs/[^)]+)\)", readme):
+        assert (ROOT / link).is_file(), link
