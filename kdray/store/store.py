@@ -5,6 +5,7 @@
         lock-NNNNNN     who works on it (see `locks`)
         attempt-NNN/    what one attempt wrote; never shared between attempts
         DONE            written last: which attempt it is, and the sha256 of its files
+    <root>/drivers/     one counter for every driver at work (see `locks`)
 
 Without DONE there is no artifact. A half-written folder is never read and never blocks a new attempt.
 """
