@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _unzipped(file: Path, field: str) -> Path:
             raise InputError(field, f"{file.name} holds {len(members)} tables", f"a zip must hold one of {_formats()}")
         target = file.with_name(f"{file.stem}.unzipped{Path(members[0]).suffix}")
         if not target.is_file():
-            aside = target.with_name(f".tmp-{target.name}")
+            aside = target.with_name(f".tmp-{os.getpid()}-{target.name}")
             aside.write_bytes(archive.read(members[0]))
             aside.replace(target)
     return target

@@ -11,6 +11,7 @@ A step whose outer references are not resolved yet has no id, and neither have t
 
 from __future__ import annotations
 
+import importlib.metadata
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -206,7 +207,8 @@ def _point(point: Point, grid: Grid, student: Step, prepare: Step, soften: Step 
     if point.alpha > 0:
         assert soften is not None
         inputs["soft_labels"] = soften
-    train = _step("train", point.slug, _optimiser(grid.train) | axes, inputs)
+    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
+    train = _step("train", point.slug, _optimiser(grid.train) | axes | {"keep": grid.train.kept}, inputs)
     exports = {
         position: _step(
             "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train"
@@ -249,6 +251,8 @@ def _score(
     if declared["KIND"] == "heldout" and plan.soften:
         inputs["soft_labels"] = plan.soften
     slug = f"{model.slug}-{task.name}"
+    if params is not None and declared["KIND"] == "choices":
+        params |= {"lm_eval": importlib.metadata.version("lm_eval")}  # whose task files and code do the scoring
     if declared["KIND"] != "generate":
         yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
         return

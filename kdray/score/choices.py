@@ -30,7 +30,8 @@ def lay_down_task(name: str, params: dict[str, Any], ref: Reference, outer: Oute
     official = declared.constants.get("CONFIG")
     task: dict[str, Any] = {"include": str(official_tasks() / official)} if official else module.config()
     if ref.scheme == "hf":
-        task |= {"dataset_kwargs": {"revision": outer.pinned(ref).version}}
+        task |= {"dataset_path": ref.name, "dataset_name": ref.config, "dataset_kwargs": {"revision": outer.pinned(ref).version}}
+        task |= {"test_split": ref.split or "test", "validation_split": None}
     else:
         file = outer.local_file(ref, f"score.tasks.{name}.source")
         if not official:

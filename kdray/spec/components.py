@@ -27,7 +27,9 @@ FOLDERS = {
     "stage": "stages",
 }
 REQUIRED = object()
-NUMBERS = ("int", "float", "PositiveInt", "NonNegativeInt", "PositiveFloat", "NonNegativeFloat")  # the latter are pydantic's
+# pydantic's names of numbers with a range, as annotations of components
+WORDS = {"PositiveInt": "int > 0", "NonNegativeInt": "int >= 0", "PositiveFloat": "float > 0", "NonNegativeFloat": "float >= 0"}
+NUMBERS = ("int", "float", *WORDS)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str
             raise InputError(f"{where}.{key}", "missing", f"{kind} '{name}' needs {key}: {parameter.annotation}")
         annotation = ast.parse(parameter.annotation, mode="eval").body
         if key in given and not _fits(annotation, value):
-            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {parameter.annotation}")
+            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {_in_words(parameter.annotation)}")
         bound[key] = _as_annotated(annotation, value)
     return bound
 
@@ -165,3 +167,10 @@ def _as_annotated(annotation: ast.expr, value: Any) -> Any:
         case ast.Name(id="float" | "PositiveFloat" | "NonNegativeFloat"):
             return float(value) + 0.0
     return value
+
+
+def _in_words(annotation: str) -> str:
+    """An annotation as a user reads it."""
+    for name, words in WORDS.items():
+        annotation = annotation.replace(name, words)
+    return annotation

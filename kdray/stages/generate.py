@@ -82,8 +82,8 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     if "data" in step.inputs:
         prompts = heldout_prompts(Rows(work.folder(step.inputs["data"])), task["params"]["limit"])
     else:
-        use = work.plan.grid.data.template
-        template = getattr(importlib.import_module(f"kdray.data.templates.{use.name}"), use.name)
+        name = step.params["template"]["name"]
+        template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
         tokenizer = load_tokenizer(work.folder(step.inputs["model"]))
         assert step.source is not None
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template)

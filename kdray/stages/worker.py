@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections import defaultdict
 from typing import Any
 
 import ray.train
@@ -55,7 +56,9 @@ def train_job(job: Job) -> None:
 
 
 def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
-    due = {loop.step_of(export.position): export for export in job.exports}
+    due = defaultdict(list)  # by step: in a short run two positions may round to one
+    for export in job.exports:
+        due[loop.step_of(export.position)].append(export)
     curve = job.attempt.path / CURVE
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
@@ -64,7 +67,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
         if ranks.rank == 0:
             with curve.open("a") as file:
                 file.write(json.dumps(metrics) + "\n")
-            if export := due.get(loop.step):
+            for export in due.get(loop.step, ()):
                 _export(job, export, loop, tokenizer)
             if last and job.final:
                 save(_merged(loop.model.model), tokenizer, job.attempt.path)

@@ -30,7 +30,6 @@ SAME: dict[str, Any] = {
     "name": "other",
     "question": "What?",
     "family": "other",
-    "train.keep": [1, 3],
     "report.primary": "xsum/rougeL",
     "report.checkpoint": "best_heldout",
     "report.margin": {"xsum": 1},
@@ -47,6 +46,7 @@ SAME: dict[str, Any] = {
 DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "steps": ({"train.steps": 5}, POINTS),
     "epochs": ({"train": {"epochs": 4}}, POINTS),
+    "kept checkpoints": ({"train.keep": [1, 3]}, POINTS),
     "schedule": ({"train.schedule": "constant"}, POINTS),
     "schedule's parameter": ({"train.schedule": {"name": "cosine", "floor": 0.1}}, POINTS),
     "warm-up": ({"train.warmup": 0.1}, POINTS),
@@ -173,7 +173,7 @@ def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
 
 def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:
     small = {step.id for step in plan().steps()}
-    grown = {"axes.lr": [1e-3, 1e-4, 1e-5], "axes.alpha": [0, 0.1, 1], "axes.seed": [0, 1], "train.keep": [1, 2, 3]}
+    grown = {"axes.lr": [1e-3, 1e-4, 1e-5], "axes.alpha": [0, 0.1, 1], "axes.seed": [0, 1]}
     assert small < {step.id for step in plan(grown).steps()}
 
 

@@ -114,7 +114,7 @@ COMPONENTS = {
     "parameter of a component without any": ({"data.recipe": {"name": "dolly", "x": 1}}, ["data.recipe.x: ", "known: none"]),
     "missing parameter": ({"data.recipe": "columns"}, ["data.recipe.response: missing", "'columns' needs response: str"]),
     "wrong type": ({"score.tasks": [{"name": "xsum", "limit": "all"}]}, ["score.tasks.0.limit: 'all'", "must be "]),
-    "bool for an integer": ({"score.tasks": [{"name": "xsum", "max_words": True}]}, ["score.tasks.0.max_words: True", "must be int"]),
+    "bool for an integer": ({"score.tasks": [{"name": "xsum", "max_words": True}]}, ["score.tasks.0.max_words: True", "must be int > 0"]),
     "bool for a float": ({"train.schedule": {"name": "cosine", "floor": True}}, ["train.schedule.floor: True", "must be float"]),
     "nan": ({"train.schedule": {"name": "cosine", "floor": NAN}}, ["train.schedule.floor: nan", "must be float"]),
     "inf": ({"train.schedule": {"name": "cosine", "floor": INF}}, ["train.schedule.floor: inf", "must be float"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import NonNegativeInt, PositiveInt
+
 VERSION = 1
 COLUMNS = ("question", "choices", "answerKey")
 KIND = "choices"
@@ -9,5 +11,10 @@ CONFIG = "arc/arc_easy.yaml"
 SHORT = {"acc": "arc_e", "acc_norm": "arc_e_norm"}
 
 
-def arc_easy(*, source: str = "hf:allenai/ai2_arc#config=ARC-Easy&split=test", limit: int | None = None, shots: int = 0) -> None:
+def arc_easy(
+    *,
+    source: str = "hf:allenai/ai2_arc#config=ARC-Easy&split=test",
+    limit: PositiveInt | None = None,
+    shots: NonNegativeInt = 0,
+) -> None:
     """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
+
 VERSION = 1
 KIND = "generate"
 HELDOUT = True
@@ -9,5 +11,5 @@ METRICS = ("rouge",)
 SHORT = {"rougeL": "held_rougeL"}
 
 
-def heldout_answers(*, limit: int | None = None, max_new_tokens: int = 128) -> None:
+def heldout_answers(*, limit: PositiveInt | None = None, max_new_tokens: PositiveInt = 128) -> None:
     """`limit`: only so many held-out rows; `max_new_tokens`: where an answer is cut."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pydantic import PositiveInt
+
 VERSION = 1
 KIND = "heldout"
 SHORT = {"ce": "held_ce", "kl": "held_kl"}
 LOWER_IS_BETTER = ("ce", "kl")
 
 
-def heldout_loss(*, limit: int | None = None) -> None:
+def heldout_loss(*, limit: PositiveInt | None = None) -> None:
     """`limit`: only so many held-out rows."""

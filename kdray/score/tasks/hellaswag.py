@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import NonNegativeInt, PositiveInt
+
 VERSION = 1
 COLUMNS = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
 KIND = "choices"
@@ -9,5 +11,5 @@ CONFIG = "hellaswag/hellaswag.yaml"
 SHORT = {"acc": "hswag", "acc_norm": "hswag_norm"}
 
 
-def hellaswag(*, source: str = "hf:Rowan/hellaswag#split=validation", limit: int | None = None, shots: int = 0) -> None:
+def hellaswag(*, source: str = "hf:Rowan/hellaswag#split=validation", limit: PositiveInt | None = None, shots: NonNegativeInt = 0) -> None:
     """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""

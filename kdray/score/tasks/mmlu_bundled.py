@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
+
 VERSION = 1
 KIND = "choices"
 SHORT = {"acc": "mmlu", "acc_norm": "mmlu_norm"}
@@ -22,9 +24,9 @@ def mmlu_bundled(
     *,
     source: str = "wheel:lm-eval==0.4.13/lm_eval/tasks/mmlu/flan_cot_fewshot/_cot_prompts.json"
     "#sha256=5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a",
-    limit: int | None = None,
-    shots: int = 0,
-    max_words: int = 30,
+    limit: PositiveInt | None = None,
+    shots: NonNegativeInt = 0,
+    max_words: PositiveInt = 30,
 ) -> None:
     """`max_words`: longer questions are left out; `limit`: then only so many."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from pydantic import PositiveInt
+
 from kdray.data.example import Example
 
 VERSION = 1
@@ -17,9 +19,9 @@ def xsum(
     row: Mapping[str, str],
     *,
     source: str = "hf:EdinburghNLP/xsum#split=test",
-    limit: int | None = None,
-    max_words: int = 700,
-    max_new_tokens: int = 256,
+    limit: PositiveInt | None = None,
+    max_words: PositiveInt = 700,
+    max_new_tokens: PositiveInt = 256,
 ) -> Example:
     """`source`: the test set; `max_words`: where an article is cut, so that instruction and lead always fit."""
     article = " ".join(row["document"].split()[:max_words])
