@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from kdray.plan import Plan, make_plan
 from kdray.spec.grid import Grid
@@ -10,6 +15,8 @@ from kdray.stages.progress import Progress
 from kdray.stages.session import ray_session
 from kdray.stages.work import Work
 from kdray.store import Locks, Outer, Store
+
+AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
 
 
 def resolve(grid: Grid, outer: Outer) -> Plan:
@@ -34,7 +41,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
     """
     progress.say("starting Ray ...")
-    with ray_session(plan.grid.runtime) as resources, Locks() as locks:
+    with ray_session(plan.grid.runtime) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.generate import generate
         from kdray.stages.measure import measure
@@ -57,6 +64,27 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed
+
+
+@contextlib.contextmanager
+def _insistent_interrupt() -> Iterator[None]:
+    """Ctrl-C ends the block even where a library swallows it: it comes again every few seconds until it gets through."""
+    timers: list[threading.Timer] = []
+
+    def interrupt(signum: int, frame: Any) -> None:
+        timer = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        signal.signal(signal.SIGINT, previous)
 
 
 def _field(kind: str) -> str:
