@@ -189,14 +189,13 @@ def _optimiser(section: Train | Tune) -> dict[str, Any]:
     """What of a training section changes the weights."""
     fields = section.model_dump(exclude={"keep", "schedule", "epochs", "steps"})
     length = {"unit": section.unit, "length": section.total}
+    if section.method == "full":
+        del fields["rank"]
     return fields | length | {"schedule": _use(section.schedule, "schedule")}
 
 
 def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
-    params = _optimiser(tune)
-    if tune.method != "lora":
-        del params["rank"]
-    return _step("teach", f"{teacher.slug}-{tune.method}", params, {"student": teacher, "data": prepare})
+    return _step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
 
 
 def _soften(grid: Grid, teacher: Step, prepare: Step) -> Step:

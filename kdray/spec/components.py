@@ -23,6 +23,7 @@ FOLDERS = {
     "soft labels": "distill/signals",
     "loss": "distill/losses",
     "schedule": "train/schedules",
+    "engine": "train/engines",
     "task": "score/tasks",
     "metric": "score/metrics",
     "stage": "stages",

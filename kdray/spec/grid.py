@@ -87,6 +87,9 @@ class Optimiser(Length):
     weight_decay: NonNegative = 0.01
     clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for no clipping")
     dtype: Dtype = Field("float32", description="of the forward and backward pass; master weights stay float32")
+    method: Literal["full", "lora", "qlora"] = Field("full", description="all weights, or adapters on the linear layers")
+    rank: PositiveInt = Field(16, description="of the adapters; scaled by 2")
+    compile: bool = Field(False, description="torch.compile; on GPUs only")
 
 
 class Train(Optimiser):
@@ -114,11 +117,9 @@ class Train(Optimiser):
 class Tune(Optimiser):
     """How the teacher is fine-tuned on the data before it labels them."""
 
-    method: Literal["full", "lora"] = "full"
     lr: PositiveFloat
     batch: PositiveInt = 8
     seed: Seed = 0
-    rank: PositiveInt = Field(16, description="of the LoRA adapters; scaled by 2")
 
 
 class Model(Section):
@@ -228,7 +229,9 @@ class Runtime(Section):
 
     store: Annotated[str, Field(min_length=1)]
     workers: PositiveInt | Literal["auto"] = "auto"
-    engine: Literal["ddp"] = "ddp"
+    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs if the cluster has any")
+    engine: Use = Field(default=Use(name="ddp"), description="how the workers of a point share a model: ddp, fsdp, deepspeed")
+    gradient_checkpointing: bool = Field(False, description="less memory for a second forward pass")
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")
     checkpoint_every: PositiveInt = Field(50, description="steps between checkpoints that a point resumes from")
     mlflow: str | None = Field(None, description="tracking URI; null keeps a sqlite file in the store")

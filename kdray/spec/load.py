@@ -172,6 +172,7 @@ def _bind_components(grid: Grid) -> Grid:
     if teacher and teacher.tune:
         schedule = bound(teacher.tune.schedule, "schedule", "teacher.tune.schedule")
         teacher = teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+    runtime = grid.runtime.model_copy(update={"engine": bound(grid.runtime.engine, "engine", "runtime.engine")})
     tasks = [bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(grid.score.tasks)]
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
@@ -185,6 +186,7 @@ def _bind_components(grid: Grid) -> Grid:
             "train": train,
             "teacher": teacher,
             "score": score,
+            "runtime": runtime,
         }
     )
 

@@ -42,7 +42,8 @@ class Job:
     attempt: Attempt
     exports: tuple[Export, ...]
     final: bool  # whether the attempt's own folder gets the trained model (the teacher)
-    lora_rank: int | None
+    engine: dict[str, Any]
+    gradient_checkpointing: bool
     micro_batch: int | None
     checkpoint_every: int
     workers: int

@@ -20,6 +20,7 @@ import torch
 
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
+from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
@@ -83,9 +84,9 @@ class Measurer:
         if item["soft_labels"]:
             dtype = getattr(torch, item["dtype"])
             signal = open_signal(**item["soft_labels"], rows=data, device=self.device, dtype=dtype)
-        response_model, rows = ResponseModel(model), []
+        student, rows = Student(ResponseModel(model)), []
         for row in data.heldout[: item["params"]["limit"]].tolist():
-            ce, kl, tokens = heldout_sums(response_model, data, [row], signal, len(tokenizer), 1).tolist()
+            ce, kl, tokens = heldout_sums(student, data, [[row]], signal, len(tokenizer), self.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         return {metric: _token_mean(rows, metric) for metric in metrics}, rows

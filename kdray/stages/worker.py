@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import ray.train
@@ -13,12 +14,15 @@ from ray.train import Checkpoint, CheckpointUploadMode
 
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
+from kdray.models.adapters import load_quantised, merged, with_lora
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_folder, save
+from kdray.models.load import load_folder, load_tokenizer, save
+from kdray.spec.errors import InputError
 from kdray.stages.job import CURVE, DIVERGED, START, Export, Job
 from kdray.store import Store, io
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
-from kdray.train.loop import DivergedError, Loop, Ranks
+from kdray.train.engines import Ranks
+from kdray.train.loop import DivergedError, Loop
 
 HELDOUT_BATCH = 8
 
@@ -28,24 +32,23 @@ def train_job(job: Job) -> None:
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
-    model, tokenizer = load_folder(job.model)
-    if job.lora_rank:
-        model = _with_lora(model, job.lora_rank)
-    rows, signal = Rows(job.data), None
     device = ray.train.torch.get_device()
+    tokenizer = load_tokenizer(job.model)
+    rows, signal = Rows(job.data), None
     if job.soft_labels:
         dtype = getattr(torch, job.settings.dtype)
         signal = open_signal(**vars(job.soft_labels), rows=rows, device=device, dtype=dtype)
     loop = Loop(
-        ResponseModel(model).to(device),
+        ResponseModel(_model(job, device)),
         rows,
         job.settings,
         signal=signal,
         vocab_size=len(tokenizer),
         ranks=ranks,
         micro_batch=job.micro_batch,
+        engine=job.engine,
     )
-    if checkpoint := newest_checkpoint(job.attempt.folder):
+    if checkpoint := ranks.agree(newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None):
         load_checkpoint(loop, checkpoint)
     if ranks.rank == 0:
         _note_start(job, context.get_experiment_name(), loop.step, device)
@@ -68,13 +71,29 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
         if ranks.rank == 0:
             with curve.open("a") as file:
                 file.write(json.dumps(metrics) + "\n")
-            for export in due.get(loop.step, ()):
-                _export(job, export, loop, tokenizer)
-            if last and job.final:
-                save(_merged(loop.model.model), tokenizer, job.attempt.path)
+        if loop.step in due or (last and job.final):
+            _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
         checkpoint_due = not last and loop.step % job.checkpoint_every == 0
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
+
+
+def _model(job: Job, device: torch.device) -> Any:
+    """The student on its device, as the job trains it."""
+    settings = job.settings
+    if device.type == "cuda" and settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
+        raise InputError("train.dtype", f"bfloat16 on {torch.cuda.get_device_name(device)}", "this GPU lacks it: use float32")
+    if settings.method == "qlora":
+        model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
+    else:
+        model, _ = load_folder(job.model, device=device)
+    if settings.rank is not None:
+        model = with_lora(model, settings.rank)
+    if job.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.compile:
+        model.get_decoder().compile()
+    return model.to(device)
 
 
 def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
@@ -89,35 +108,33 @@ def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, check
 
     It is written where it stays: a copy from a temporary folder would double the time that writing takes.
     """
-    if ranks.rank or not checkpoint_due:
+    if not checkpoint_due:
         ray.train.report(metrics)
         return
     name = f"checkpoint-{loop.step:08d}"
     save_checkpoint(loop, job.attempt.path / name)
+    if ranks.rank:
+        ray.train.report(metrics)
+        return
     checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
     ray.train.report(
         metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
     )
 
 
-def _export(job: Job, export: Export, loop: Loop, tokenizer: Any) -> None:
+def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:
+    """Keep the model as it is now as artifacts of their own and, if `final`, in the attempt's folder. On every rank."""
+    weights = loop.engine.weights()
+    if loop.ranks.rank:
+        return
+    rank, model = job.settings.rank, loop.model.model
+    if rank is not None:
+        model, weights = merged(job.model, rank, weights), None
     store = Store(job.store)
-    if store.get(export.key) is None:
-        attempt = store.begin(export.key, export.payload)
-        save(_merged(loop.model.model), tokenizer, attempt.path)
-        attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
-
-
-def _with_lora(model: Any, rank: int) -> Any:
-    """`model` with LoRA adapters on all linear layers of its decoder; only they are trained."""
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
-
-
-def _merged(model: Any) -> Any:
-    """A plain model to save: adapters merged into a copy, so that training could go on."""
-    import copy
-
-    return copy.deepcopy(model).merge_and_unload() if hasattr(model, "merge_and_unload") else model
+    for export in exports:
+        if store.get(export.key) is None:
+            attempt = store.begin(export.key, export.payload)
+            save(model, tokenizer, attempt.path, weights)
+            attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
+    if final:
+        save(model, tokenizer, job.attempt.path, weights)

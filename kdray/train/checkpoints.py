@@ -1,6 +1,7 @@
 """Resume state of a run: weights, optimiser, RNG, position and history, sealed by a manifest of checksums.
 
-A checkpoint without a valid manifest is no checkpoint: half-written and damaged ones are passed over.
+Every rank writes its own files, then rank 0 seals them. A checkpoint without a valid manifest is no checkpoint:
+half-written and damaged ones are passed over, and so are those that this engine cannot read.
 """
 
 from __future__ import annotations
@@ -10,39 +11,45 @@ from pathlib import Path
 
 import torch
 import xxhash
-from safetensors.torch import load_model, save_model
 
 from kdray.store import io
 from kdray.train.loop import Loop
 
-MANIFEST, WEIGHTS, STATE, HISTORY = "manifest.json", "weights.safetensors", "state.pt", "history.json"
+MANIFEST, STATE, HISTORY = "manifest.json", "state.pt", "history.json"
 
 
 def save_checkpoint(loop: Loop, folder: Path) -> None:
-    """Write the loop's state into `folder`, replacing what a dead worker may have left there; the manifest comes last."""
-    io.delete(folder)
-    folder.mkdir()
-    save_model(loop.model, str(folder / WEIGHTS))
-    torch.save(loop.state_dict(), folder / STATE)
-    (folder / HISTORY).write_text(json.dumps(loop.history))
-    sums = {name: _checksum(folder / name) for name in (WEIGHTS, STATE, HISTORY)}
-    io.put_json(folder / MANIFEST, {"step": loop.step, "xxh3": sums})
+    """Write the loop's state into `folder`, replacing what dead workers may have left there; the manifest comes last.
+
+    To be called on every rank.
+    """
+    if loop.ranks.rank == 0:
+        io.delete(folder)
+        folder.mkdir()
+    loop.ranks.wait()
+    loop.engine.save(folder)
+    loop.ranks.wait()
+    if loop.ranks.rank == 0:
+        torch.save(loop.state_dict(), folder / STATE)
+        (folder / HISTORY).write_text(json.dumps(loop.history))
+        sums = {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        io.put_json(folder / MANIFEST, {"step": loop.step, "layout": loop.engine.layout, "xxh3": sums})
+    loop.ranks.wait()
 
 
 def load_checkpoint(loop: Loop, folder: Path) -> None:
-    """Put the loop where it was when the checkpoint was written, bit for bit."""
-    load_model(loop.model, folder / WEIGHTS)
-    state = torch.load(folder / STATE, weights_only=True, map_location=loop.device)
-    state["rng"] = state["rng"].cpu()
+    """Put the loop where it was when the checkpoint was written: with the same ranks, bit for bit. On every rank."""
+    loop.engine.load(folder)
+    state = torch.load(folder / STATE, weights_only=True)
     loop.load_state_dict(state, json.loads((folder / HISTORY).read_text()))
 
 
-def newest_checkpoint(artifact: Path) -> Path | None:
-    """The valid checkpoint with the most steps in any attempt at an artifact."""
+def newest_checkpoint(artifact: Path, layout: str) -> Path | None:
+    """The valid checkpoint of this layout with the most steps in any attempt at an artifact."""
     manifests = []
     for path in artifact.glob(f"attempt-*/**/{MANIFEST}"):
         manifest = io.read_json(path)
-        if manifest is not None:
+        if manifest is not None and manifest["layout"] == layout:
             manifests.append((manifest["step"], str(path.parent), manifest["xxh3"]))
     for _, folder, sums in sorted(manifests, reverse=True):
         files = {name: Path(folder) / name for name in sums}

@@ -6,40 +6,26 @@ micro-batches, is not: every loss is a sum over tokens divided by the token coun
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
 from kdray.distill.labels import Signal
 from kdray.distill.objective import Objective
+from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.score.heldout import heldout_sums
+from kdray.train.engines import Ranks, make_engine
+from kdray.train.optimiser import schedule
 from kdray.train.order import Order, share
 from kdray.train.settings import Settings
-from kdray.train.student import Student
 
-
-@dataclass(frozen=True)
-class Ranks:
-    """This process among those that share every batch."""
-
-    rank: int = 0
-    world: int = 1
-
-    def sum(self, values: Tensor) -> Tensor:
-        """The element-wise sum over all ranks."""
-        if self.world > 1:
-            dist.all_reduce(values)
-        return values
+DDP = {"name": "ddp", "params": {}}
 
 
 class DivergedError(RuntimeError):
@@ -59,20 +45,19 @@ class Loop:
         vocab_size: int,
         ranks: Ranks,
         micro_batch: int | None = None,
+        engine: Mapping[str, Any] = DDP,
     ) -> None:
         self.model, self.rows, self.settings = model, rows, settings
         self.signal, self.vocab_size, self.ranks = signal, vocab_size, ranks
         self.device = next(model.parameters()).device
         self.order = Order(rows.train, settings.batch, settings.seed)
+        self.objective = _objective(settings, vocab_size)
         self.micro_batch = micro_batch or settings.batch
         self.total_steps = self.step_of(settings.length)
         self.step = 0
-        self.optimiser = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.lr)
         self.history: list[dict[str, float]] = []
-        self._schedule = _schedule(settings)
-        self.objective = _objective(settings, vocab_size)
-        student = Student(model, self.objective)
-        self._student = DistributedDataParallel(student) if ranks.world > 1 else student
+        self.engine = make_engine(engine, Student(model), settings, ranks)
+        self._schedule = schedule(settings)
         torch.manual_seed(settings.seed)
 
     def step_of(self, position: float) -> int:
@@ -94,22 +79,18 @@ class Loop:
         batch = self.order.batch_at(self.step)
         tokens = int(self.rows.response_lengths[batch].sum())
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
-        for group in self.optimiser.param_groups:
-            group["lr"] = lr
         self.model.train()
-        self.optimiser.zero_grad(set_to_none=True)
         sums = torch.zeros(2, dtype=torch.float64)
         micro_batches = share(batch, self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or float("inf"))
-        hard, soft = (self.ranks.sum(sums) / tokens).tolist()
+        hard, soft = (self.ranks.sum(sums, self.device) / tokens).tolist()
         loss = self.objective.hard_weight * hard + self.settings.alpha * soft
-        if not torch.isfinite(norm) or not torch.isfinite(torch.tensor(loss)):
-            raise DivergedError(f"loss {loss:g}, gradient norm {float(norm):g} at step {self.step + 1} with lr {lr:g}")
-        self.optimiser.step()
+        norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
+        if not math.isfinite(norm):
+            raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {self.step + 1} with lr {lr:g}")
         self.step += 1
-        metrics = {"loss": loss, "ce": hard, "lr": lr, "grad_norm": float(norm), "tokens": tokens}
+        metrics = {"loss": loss, "ce": hard, "lr": lr, "grad_norm": norm, "tokens": tokens}
         if self.settings.alpha > 0:
             metrics["soft"] = soft
         return {"step": self.step, "examples": self.step * self.settings.batch, **metrics}
@@ -118,32 +99,30 @@ class Loop:
         """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
         batch = collate(self.rows, part).to(self.device)
         soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
-        quiet = contextlib.nullcontext()
-        if isinstance(self._student, DistributedDataParallel) and not last:
-            quiet = self._student.no_sync()
-        with quiet:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
-                # DDP averages gradients over ranks where the sum is wanted.
-                total, hard, soft_term = self._student(batch, soft, self.ranks.world / tokens)
-            total.backward()
-        return torch.tensor([float(hard), float(soft_term)], dtype=torch.float64)
+        with self._autocast():
+            # Engines average gradients over ranks where the sum is wanted.
+            total, hard, soft_sum = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
+        self.engine.backward(total, last=last)
+        return torch.tensor([float(hard), float(soft_sum)], dtype=torch.float64)
 
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
         self.model.eval()
-        mine = self.rows.heldout[self.ranks.rank :: self.ranks.world].tolist()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
-            sums = heldout_sums(self.model, self.rows, mine, self.signal, self.vocab_size, batch)
-        hard, divergence, tokens = self.ranks.sum(sums).tolist()
+        mine = share(self.rows.heldout.tolist(), self.ranks.rank, self.ranks.world, batch)
+        with self._autocast():
+            sums = heldout_sums(self.engine, self.rows, mine, self.signal, self.vocab_size, self.device)
+        hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()
         return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.signal else {})
 
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16")
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything but the weights that the next step depends on."""
-        return {"step": self.step, "optimiser": self.optimiser.state_dict(), "rng": torch.get_rng_state()}
+        """Everything that the next step depends on but weights and optimiser, which the engine keeps."""
+        return {"step": self.step, "rng": torch.get_rng_state()}
 
     def load_state_dict(self, state: dict[str, Any], history: list[dict[str, float]]) -> None:
         self.step, self.history = state["step"], list(history)
-        self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
 
 
@@ -153,24 +132,3 @@ def _objective(settings: Settings, vocab_size: int) -> Objective:
     loss = settings.objective["loss"]
     kept = {name: settings.objective[name] for name in ("temperature", "weighting")}
     return Objective(settings.alpha, vocab_size, loss["name"], loss["params"], **kept)
-
-
-def _groups(model: ResponseModel, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameters with and without weight decay: norms and biases are the vectors among them."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-
-
-def _schedule(settings: Settings) -> Any:
-    """(step, total) -> factor on lr: linear warm-up, then the schedule over what is left."""
-    name, params = settings.schedule["name"], settings.schedule["params"]
-    curve = getattr(importlib.import_module(f"kdray.train.schedules.{name}"), name)
-
-    def factor(step: int, total: int) -> float:
-        warm = round(settings.warmup * total)
-        if step < warm:
-            return (step + 1) / warm
-        return curve((step - warm) / max(total - warm, 1), **params)
-
-    return factor

@@ -31,4 +31,7 @@ class Settings:
     weight_decay: float
     clip: float | None
     dtype: str
+    method: str = "full"  # or lora, qlora: adapters
+    rank: int | None = None  # of the adapters
+    compile: bool = False
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0

@@ -12,7 +12,8 @@ import torch.multiprocessing
 from kdray.data.rows import Rows
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
-from kdray.train.loop import Loop, Ranks
+from kdray.train.engines import Ranks
+from kdray.train.loop import Loop
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS, Online
 

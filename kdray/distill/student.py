@@ -14,12 +14,12 @@ from kdray.models.head import ResponseModel
 class Student(nn.Module):
     """Wraps the model so that an engine (DDP, FSDP, DeepSpeed) sees every weight used inside one forward pass."""
 
-    def __init__(self, model: ResponseModel, objective: Objective) -> None:
+    def __init__(self, model: ResponseModel) -> None:
         super().__init__()
-        self.model, self.objective = model, objective
+        self.model = model
 
-    def forward(self, batch: Batch, soft: SoftLabels | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, objective: Objective, batch: Batch, soft: SoftLabels | None, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """(total x scale, hard, soft), summed over the response tokens of `batch`; `soft` has the same tokens."""
         hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
-        sums = fused_sums(self.objective, self.model.head, hidden, batch.labels, soft, scale)
+        sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
         return sums.total, sums.hard, sums.soft

@@ -1,0 +1,58 @@
+"""LoRA and QLoRA by peft: adapters on a model to train it, and merged into its plain weights to keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+
+from kdray.models.load import load_folder
+from kdray.spec.errors import InputError
+
+
+def with_lora(model: PreTrainedModel, rank: int) -> Any:
+    """`model` with adapters on all linear layers of its decoder, scaled by 2; only they are trained.
+
+    The output head gets none: the losses read its weight, and would pass an adapter by.
+    """
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    return get_peft_model(model, config)
+
+
+def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
+    """The model in `folder` with its decoder's linear layers in NF4 (QLoRA, arXiv 2305.14314), frozen.
+
+    Raises:
+        InputError: bitsandbytes is not installed.
+    """
+    try:
+        from bitsandbytes.nn import Linear4bit  # pyright: ignore[reportMissingImports] - an extra
+    except ImportError:
+        raise InputError("method", "qlora without bitsandbytes", "pip install 'kdray[qlora]'") from None
+    quantise = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    auto: Any = AutoModelForCausalLM
+    model = auto.from_pretrained(
+        folder, quantization_config=quantise, dtype=dtype, device_map={"": device}, use_safetensors=True, local_files_only=True
+    )
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.
+            module.support_avx512bf16_for_cpu = False
+    return model.requires_grad_(False)
+
+
+def merged(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> PreTrainedModel:
+    """The model in `folder` in float32 with the adapters among `weights` merged in."""
+    model = with_lora(load_folder(folder)[0], rank)
+    adapters = {name: tensor for name, tensor in weights.items() if "lora_" in name}
+    missing, unexpected = model.load_state_dict(adapters, strict=False)
+    assert not unexpected, unexpected
+    assert not any("lora_" in name for name in missing), missing
+    return model.merge_and_unload()

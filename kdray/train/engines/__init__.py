@@ -1,0 +1,85 @@
+"""How the ranks share one model: an engine a file, chosen under `runtime`, with the same result but for rounding.
+
+Losses reach an engine as sums over a rank's tokens divided by (tokens of the whole batch / ranks), because every
+engine averages gradients over ranks where their sum is wanted.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from kdray.distill.student import Student
+from kdray.train.settings import Settings
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those that share every batch."""
+
+    rank: int = 0
+    world: int = 1
+
+    def sum(self, values: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The element-wise sum over all ranks, on the CPU; the collective runs on `device`."""
+        if self.world > 1:
+            values = values.to(device)
+            dist.all_reduce(values)
+        return values.cpu()
+
+    def agree(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values)
+        return values[0]
+
+    def wait(self) -> None:
+        """For all ranks to come here."""
+        if self.world > 1:
+            dist.barrier()
+
+
+class Engine(Protocol):
+    """A student with its optimiser, spread over ranks. All methods but `step`'s lr are called alike on every rank."""
+
+    student: Student
+    layout: str  # of its checkpoints: another one cannot be read
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """`Student.forward`."""
+        ...
+
+    def backward(self, total: Tensor, *, last: bool) -> None:
+        """Add the gradient of a micro-batch; with the `last` of a step the ranks exchange theirs."""
+        ...
+
+    def step(self, lr: float) -> float:
+        """Clip, move the weights, forget the gradients; the gradient's norm before clipping. Not finite: no weight moves."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimiser; ranks write files of their own."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Put back what `save` wrote."""
+        ...
+
+    def weights(self) -> dict[str, Tensor]:
+        """The Hugging Face model's whole state, on the CPU; on rank 0 (others may get nothing)."""
+        ...
+
+
+def make_engine(use: Mapping[str, Any], student: Student, settings: Settings, ranks: Ranks) -> Engine:
+    """The engine `{name, params}` around a student that is on its device."""
+    name = use["name"]
+    return getattr(importlib.import_module(f"kdray.train.engines.{name}"), name)(student, settings, ranks, **use["params"])

@@ -1,0 +1,60 @@
+"""Every rank holds the whole model (PyTorch's DistributedDataParallel); the default, also for one rank."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from kdray.distill.student import Student
+from kdray.train.engines import Ranks
+from kdray.train.optimiser import adamw
+from kdray.train.settings import Settings
+
+VERSION = 1
+WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
+
+
+class ddp:
+    layout = "ddp"
+
+    def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
+        self.student, self.ranks, self.clip = student, ranks, settings.clip or float("inf")
+        self.optimiser = adamw(student, settings)
+        self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
+        self._quiet = contextlib.ExitStack()
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return self._replica(*arguments)
+
+    def backward(self, total: Tensor, *, last: bool) -> None:
+        if isinstance(self._replica, DistributedDataParallel):
+            self._replica.require_backward_grad_sync = last
+        total.backward()
+
+    def step(self, lr: float) -> float:
+        norm = float(torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip))
+        if norm < float("inf"):  # false for nan too
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def save(self, folder: Path) -> None:
+        if self.ranks.rank == 0:
+            save_model(self.student.model.model, str(folder / WEIGHTS))
+            torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
+
+    def load(self, folder: Path) -> None:
+        load_model(self.student.model.model, folder / WEIGHTS)
+        device = next(self.student.parameters()).device
+        self.optimiser.load_state_dict(torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
+
+    def weights(self) -> dict[str, Tensor]:
+        return {name: tensor.cpu() for name, tensor in self.student.model.model.state_dict().items()}

@@ -1,0 +1,85 @@
+"""DeepSpeed's ZeRO: stage 1 shards the optimiser's state, 2 gradients too, 3 weights too, each optionally held in main memory.
+
+The optimiser is PyTorch's AdamW, so that no extension has to be compiled and the result does not depend on the engine.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from kdray.distill.student import Student
+from kdray.train.engines import Ranks
+from kdray.train.optimiser import adamw
+from kdray.train.settings import Settings
+
+VERSION = 1
+TAG = "zero"
+
+
+class deepspeed:
+    def __init__(
+        self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False
+    ) -> None:
+        device = next(student.parameters()).device
+        zero = _deepspeed(device)
+        place = {"device": "cpu"} if offload else {"device": "none"}
+        config = {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,  # micro-batches are counted here, see `backward`
+            "gradient_clipping": settings.clip or 0.0,
+            "zero_allow_untested_optimizer": True,
+            "zero_force_ds_cpu_optimizer": False,
+            "zero_optimization": {"stage": stage, "offload_optimizer": place} | ({"offload_param": place} if stage == 3 else {}),
+            "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
+        }
+        self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings), config=config)
+        if stage == 3:  # the loss reads the head's weight without calling the head
+            for parameter in student.model.head.parameters():
+                zero.zero.register_external_parameter(student, parameter)
+        self.student, self.stage, self._zero = student, stage, zero
+        self.layout = f"deepspeed-{stage}-{ranks.world}"  # shards are of so many ranks
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return self.engine(*arguments)
+
+    def backward(self, total: Tensor, *, last: bool) -> None:
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(total)
+        if not last:
+            self.engine.step()
+
+    def step(self, lr: float) -> float:
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        return float(self.engine.get_global_grad_norm())
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag=TAG)
+
+    def load(self, folder: Path) -> None:
+        self.engine.load_checkpoint(str(folder), tag=TAG)
+
+    def weights(self) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in self.student.model.model.state_dict(keep_vars=True).items():
+            with self._zero.zero.GatheredParameters([tensor], enabled=self.stage == 3):
+                found[name] = tensor.detach().cpu().clone()
+        return found
+
+
+def _deepspeed(device: torch.device) -> Any:
+    """The library; on a CPU without its shared-memory communication, which it would compile for minutes."""
+    if device.type == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    import deepspeed as library
+    import deepspeed.ops
+
+    if device.type == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return library

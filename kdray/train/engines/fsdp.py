@@ -1,0 +1,78 @@
+"""Weights, gradients and optimiser state in shards, one a rank (PyTorch's FSDP2); layers are gathered as they are needed.
+
+Checkpoints are torch.distributed.checkpoint's, which any number of ranks can read. What is gathered is float32, and
+autocast rounds for the products as with DDP, so that the result does not depend on the engine.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from kdray.distill.student import Student
+from kdray.train.engines import Ranks
+from kdray.train.optimiser import adamw
+from kdray.train.settings import Settings
+
+VERSION = 1
+
+
+class fsdp:
+    layout = "fsdp"
+
+    def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
+        backbone: Any = student.model.backbone
+        for layer in backbone.layers:
+            fully_shard(layer)
+        fully_shard(student)
+        assert isinstance(student, FSDPModule)
+        self.student, self.clip = student, settings.clip or float("inf")
+        self._sharded: FSDPModule = student
+        self.optimiser = adamw(student, settings)
+
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        return self.student(*arguments)
+
+    def backward(self, total: Tensor, *, last: bool) -> None:
+        self._sharded.set_requires_gradient_sync(last)
+        total.backward()
+
+    def step(self, lr: float) -> float:
+        norm: Any = torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
+        norm = float(norm.full_tensor())
+        if norm < float("inf"):  # false for nan too
+            for group in self.optimiser.param_groups:
+                group["lr"] = lr
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def save(self, folder: Path) -> None:
+        save(self._state(), checkpoint_id=folder)
+
+    def load(self, folder: Path) -> None:
+        state = self._state()
+        load(state, checkpoint_id=folder)
+        set_state_dict(
+            self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"]
+        )
+
+    def weights(self) -> dict[str, Tensor]:
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return cast(dict[str, Tensor], get_model_state_dict(self.student.model.model, options=options))
+
+    def _state(self) -> dict[str, Any]:
+        model, optimiser = get_state_dict(self.student, self.optimiser)
+        return {"model": model, "optimiser": optimiser}

@@ -1,0 +1,37 @@
+"""AdamW over a model's trained parameters, and the learning rate at each step."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from kdray.train.settings import Settings
+
+
+def adamw(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """Weight decay on matrices only: norms and biases are the vectors among the parameters.
+
+    Raises:
+        ValueError: no parameter is trained.
+    """
+    trained = [p for p in model.parameters() if p.requires_grad]
+    matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr)
+
+
+def schedule(settings: Settings) -> Callable[[int, int], float]:
+    """(step, total) -> factor on lr: linear warm-up, then the schedule over what is left."""
+    name, params = settings.schedule["name"], settings.schedule["params"]
+    curve = getattr(importlib.import_module(f"kdray.train.schedules.{name}"), name)
+
+    def factor(step: int, total: int) -> float:
+        warm = round(settings.warmup * total)
+        if step < warm:
+            return (step + 1) / warm
+        return curve((step - warm) / max(total - warm, 1), **params)
+
+    return factor

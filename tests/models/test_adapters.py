@@ -1,0 +1,76 @@
+"""A LoRA-tuned model is kept as a plain one that answers alike, and only its adapters moved."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from kdray.data.rows import Rows
+from kdray.models.adapters import load_quantised, merged, with_lora
+from kdray.models.head import ResponseModel, split
+from kdray.models.load import load_folder
+from kdray.spec.errors import InputError
+from kdray.train.engines import Ranks
+from kdray.train.loop import Loop
+from tests.tiny import write_model, write_rows
+from tests.train.test_loop import SETTINGS
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_tuned_model_is_kept_as_a_plain_one_that_answers_alike(tmp_path, quantised):
+    folder = write_model(tmp_path / "model", hidden=64)
+    if quantised:
+        pytest.importorskip("bitsandbytes")
+    plain, tokenizer = load_folder(folder)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    base = load_quantised(folder, "cpu", torch.float32) if quantised else plain
+    adapted = with_lora(base, rank=4)
+    rows = Rows(write_rows(tmp_path / "rows", tokenizer))
+    settings = replace(SETTINGS, alpha=0.0, lr=1e-2)
+    loop = Loop(ResponseModel(adapted), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks())
+    losses = [metrics["loss"] for metrics in loop.steps()]
+    assert losses[-1] < losses[0]
+    kept = merged(folder, 4, loop.engine.weights())
+    assert set(kept.state_dict()) == set(before), "the kept model is not a plain one"
+    assert torch.equal(kept.state_dict()["model.norm.weight"], before["model.norm.weight"])
+    assert not torch.equal(kept.state_dict()["model.layers.0.mlp.up_proj.weight"], before["model.layers.0.mlp.up_proj.weight"])
+    ids = torch.tensor([rows.input_ids(0)])
+    with torch.no_grad():
+        ours, theirs = kept(ids).logits, adapted.eval()(ids).logits
+    if quantised:  # the adapters go into the weights that were not quantised
+        assert torch.nn.functional.cosine_similarity(ours.flatten(), theirs.flatten(), 0) > 0.97
+    else:
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+def test_quantised_gradients_are_those_of_the_dequantised_model(tmp_path):
+    functional = pytest.importorskip("bitsandbytes.functional")
+    folder = write_model(tmp_path / "model", hidden=64)
+    ids = torch.arange(2, 40)[None]
+    quantised, gradients = load_quantised(folder, "cpu", torch.float32), []
+    dequantised, _ = load_folder(folder)
+    for name, module in quantised.named_modules():
+        if type(module).__name__ == "Linear4bit":
+            weight = functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+            dequantised.get_submodule(name).weight.data.copy_(weight)
+    for model in (quantised, dequantised):
+        torch.manual_seed(0)
+        adapted = with_lora(model, rank=4)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter, std=0.1)
+        adapted.eval()(input_ids=ids)  # an evaluation before the backward pass, as at a checkpoint
+        adapted.train()(input_ids=ids, labels=ids).loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for n, p in adapted.named_parameters() if "lora_" in n]))
+    assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
+
+
+def test_adapters_on_the_output_head_are_refused(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model, _ = load_folder(write_model(tmp_path / "model"))
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"]))
+    with pytest.raises(InputError, match="without adapters"):
+        split(adapted)

@@ -1,0 +1,149 @@
+"""Every engine trains as DDP does, whatever the batch; its checkpoints resume, and its weights come out whole."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+
+from kdray.data.rows import Rows
+from kdray.models.head import ResponseModel
+from kdray.models.load import load_folder
+from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.engines import Ranks
+from kdray.train.loop import Loop
+from tests.tiny import write_model, write_rows
+from tests.train.test_loop import SETTINGS, Online
+
+pytestmark = pytest.mark.slow
+STEPS = 20
+ENGINES = {
+    "ddp": {"name": "ddp", "params": {}},
+    "fsdp": {"name": "fsdp", "params": {}},
+    "zero1": {"name": "deepspeed", "params": {"stage": 1}},
+    "zero2": {"name": "deepspeed", "params": {"stage": 2}},
+    "zero3": {"name": "deepspeed", "params": {"stage": 3}},
+    "zero3 offload": {"name": "deepspeed", "params": {"stage": 3, "offload": True}},
+}
+BATCHES = (4, 1, 3)
+CASES = [(name, batch, dtype) for name in ENGINES for batch in BATCHES for dtype in ("float32",)]
+CASES += [(name, 4, "bfloat16") for name in ("ddp", "fsdp", "zero2", "zero3")]
+
+
+def make_loop(folder, engine, batch, ranks, dtype="float32"):
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model, tokenizer = load_folder(folder / "student")
+    rows = Rows(folder / "rows")
+    teacher = Online(load_folder(folder / "teacher")[0], rows)
+    settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype)
+    return Loop(
+        ResponseModel(model),
+        rows,
+        settings,
+        signal=teacher,
+        vocab_size=len(tokenizer),
+        ranks=ranks,
+        micro_batch=1,
+        engine=ENGINES[engine],
+    )
+
+
+def result(loop):
+    curve = [(metrics["loss"], metrics["grad_norm"]) for metrics in loop.steps()]
+    return {"curve": curve, "heldout": loop.heldout(3), "weights": loop.engine.weights()}
+
+
+def rank_process(rank, folder):
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    os.environ["LOCAL_RANK"] = str(rank)  # as Ray Train sets it; DeepSpeed asks for it
+    ranks = Ranks(rank, 2)
+    for name, batch, dtype in CASES:
+        torch.save(result(make_loop(folder, name, batch, ranks, dtype)), folder / f"{name}-{batch}-{dtype}-rank{rank}.pt")
+    for name in ENGINES:
+        broken = make_loop(folder, name, 4, ranks)
+        for metrics in broken.steps():
+            if metrics["step"] == 8:
+                break
+        checkpoint = folder / name / "attempt-001" / "checkpoint-8"
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(broken, checkpoint)
+        resumed = make_loop(folder, name, 4, ranks)
+        load_checkpoint(resumed, checkpoint)
+        torch.save(result(resumed), folder / f"{name}-resumed-rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("engines")
+    write_model(folder / "student", layers=2, seed=2)
+    write_model(folder / "teacher", layers=2, seed=1)
+    write_rows(folder / "rows", load_folder(folder / "student")[1], heldout=5)
+    torch.multiprocessing.spawn(rank_process, (folder,), nprocs=2)
+    return folder
+
+
+def read(folder, name):
+    return [torch.load(folder / f"{name}-rank{rank}.pt") for rank in (0, 1)]
+
+
+def assert_near(ours, theirs, tolerance):
+    for (loss, norm), (expected_loss, expected_norm) in zip(ours["curve"], theirs["curve"], strict=True):
+        assert loss == pytest.approx(expected_loss, rel=tolerance)
+        assert norm == pytest.approx(expected_norm, rel=10 * tolerance)
+    assert ours["heldout"] == pytest.approx(theirs["heldout"], rel=tolerance)
+    assert set(ours["weights"]) == set(theirs["weights"])
+    for name, weight in theirs["weights"].items():
+        assert (ours["weights"][name].float() - weight.float()).abs().max() < tolerance, name
+
+
+@pytest.mark.parametrize(("name", "batch", "dtype"), CASES)
+def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype):
+    alone = result(make_loop(folder, "ddp", batch, Ranks(), dtype))
+    first, second = read(folder, f"{name}-{batch}-{dtype}")
+    assert first["curve"] == second["curve"]
+    assert_near(first, alone, 1e-4 if dtype == "float32" else 2e-2)
+    if dtype == "bfloat16":
+        assert {weight.dtype for weight in first["weights"].values()} == {torch.float32}, "master weights were rounded"
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_resumed_run_is_the_straight_one(folder, name):
+    straight, resumed = read(folder, f"{name}-4-float32")[0], read(folder, f"{name}-resumed")[0]
+    assert resumed["curve"] == straight["curve"][8:]
+    for key, weight in straight["weights"].items():
+        assert torch.equal(resumed["weights"][key], weight), key
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp"])
+def test_one_rank_goes_on_where_two_stopped(folder, name):
+    with single_rank(folder / name):
+        loop = make_loop(folder, name, 4, Ranks())
+        load_checkpoint(loop, newest_checkpoint(folder / name, loop.engine.layout))
+        assert loop.step == 8
+        straight = read(folder, f"{name}-4-float32")[0]
+        assert_near(result(loop), straight | {"curve": straight["curve"][8:]}, 1e-4)
+
+
+def test_a_checkpoint_of_another_engine_or_number_of_shards_is_not_taken(folder):
+    assert newest_checkpoint(folder / "zero2", "deepspeed-2-2") is not None
+    assert newest_checkpoint(folder / "zero2", "deepspeed-2-1") is None
+    assert newest_checkpoint(folder / "zero2", "ddp") is None
+
+
+class single_rank:
+    """A process group of this process alone, which FSDP needs even for one rank."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __enter__(self):
+        dist.init_process_group("gloo", init_method=f"file://{self.folder}/rendezvous-alone", rank=0, world_size=1)
+
+    def __exit__(self, *_):
+        dist.destroy_process_group()
