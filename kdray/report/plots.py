@@ -44,7 +44,7 @@ def plot_scores(results: Results, path: Path) -> bool:
             for place, alpha in enumerate(alphas):
                 values = [score.value for point, score in scores.items() if arm_of(point) == Arm(labels, alpha)]
                 if values:
-                    summary, x = spread(values), place + 0.2 * (kind - (len(kinds) - 1) / 2)
+                    summary, x = spread(values), place + 0.12 * (kind - (len(kinds) - 1) / 2)
                     axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
                     axis.errorbar(x, summary.mean, yerr=summary.sd or 0, fmt="o", color=COLOURS[labels], capsize=4, zorder=3, label=label)
                     label = None
