@@ -195,7 +195,7 @@ def why(
 def main() -> None:
     """Entry point: turns wrong input into one line and exit code 2, an interruption into 130."""
     try:
-        code = app(standalone_mode=False)  # typer returns the code of a typer.Exit, and 130 for an interruption
+        code = app(prog_name="kdray", standalone_mode=False)  # typer returns the code of a typer.Exit, and 130 for an interruption
     except InputError as error:
         err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(WRONG_INPUT)

@@ -1,25 +1,32 @@
 """L = CE(student, labels) + alpha * CE(softmax(teacher), softmax(student)): equation 3 of the smoothed-KD paper.
 
-The only place where tokens are counted, averaged and weighted. Both terms are averaged over all response
+The only place where losses are weighted, tempered and averaged. Both terms are averaged over all response
 tokens of the global batch: `Objective` gives sums, and its caller divides by the one global token count.
+
+Two ways to weigh the terms: `sum`, the paper's, hard + alpha soft, and `convex`, MiniLLM's, (1 - alpha) hard +
+alpha soft. They point the same way, alpha and alpha / (1 + alpha), and differ by a factor 1 + alpha: AdamW hides
+it, but clipping the gradient norm does not, so a clipped run with a large alpha in the first takes smaller steps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import importlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kdray.distill.losses.hard import hard_cross_entropy
-from kdray.distill.losses.soft import soft_cross_entropy
+from kdray.distill.labels import Sparse
 
 IGNORED = -100
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over tokens, in nats: the objective and its two terms (the soft one unweighted; 0 where alpha = 0)."""
+    """Sums over tokens, in nats: the objective, and its hard and soft term unweighted (the soft one 0 without a teacher)."""
 
     total: Tensor
     hard: Tensor
@@ -28,27 +35,64 @@ class Sums:
 
 @dataclass(frozen=True)
 class Objective:
-    """`alpha` weighs the soft labels; logits beyond `vocab_size` (padding of the matrix) take no part."""
+    """What is minimised, token by token.
+
+    Args:
+        alpha: weight of the soft labels, >= 0; 0 needs no teacher.
+        vocab_size: how many columns of the logits are real tokens; the others take no part.
+        loss: a file of `kdray.distill.losses`, with its `params`.
+        temperature: divides both models' logits in the soft term, which is multiplied by its square
+            (Hinton et al. 2015, arXiv 1503.02531: so that the gradient keeps its size).
+        weighting: `sum` or `convex`, as above.
+    """
 
     alpha: float
     vocab_size: int
+    loss: str = "cross_entropy"
+    params: dict[str, Any] = field(default_factory=dict)
+    temperature: float = 1.0
+    weighting: Literal["sum", "convex"] = "sum"
 
-    def __call__(self, student: Tensor, teacher: Tensor | None, labels: Tensor) -> Sums:
-        """Sums over the N given tokens.
+    @property
+    def hard_weight(self) -> float:
+        return 1.0 - self.alpha if self.weighting == "convex" else 1.0
+
+    @property
+    def is_softmax_difference(self) -> bool:
+        """Whether the gradient with respect to the logits is a weighted difference of the two softmaxes."""
+        return self.alpha == 0 or (self.temperature == 1 and self.loss in ("cross_entropy", "forward_kl"))
+
+    @cached_property
+    def _module(self) -> Any:
+        return importlib.import_module(f"kdray.distill.losses.{self.loss}")
+
+    def __call__(self, student: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Sums:
+        """Sums over the N given tokens; no gradient flows to the teacher.
 
         Args:
             student: [N, V_s] logits, V_s >= vocab_size.
-            teacher: [N, V_t] logits, V_t >= vocab_size; not needed where alpha = 0.
+            teacher: [N, V_t] logits, V_t >= vocab_size, or sparse labels; not needed where alpha = 0.
             labels: [N] ids below vocab_size.
+
+        Raises:
+            ValueError: alpha > 0 without a teacher.
         """
         student = _widened(student[:, : self.vocab_size])
-        hard = hard_cross_entropy(student, labels).sum()
+        hard = F.cross_entropy(student, labels, reduction="sum")
         if self.alpha == 0:
             return Sums(hard, hard.detach(), torch.zeros_like(hard))
         if teacher is None:
-            raise ValueError(f"alpha = {self.alpha:g} needs teacher logits")
-        soft = soft_cross_entropy(student, _widened(teacher[:, : self.vocab_size])).sum()
-        return Sums(hard + self.alpha * soft, hard.detach(), soft.detach())
+            raise ValueError(f"alpha = {self.alpha:g} needs a teacher")
+        soft = self.soft(student, teacher).sum()
+        return Sums(self.hard_weight * hard + self.alpha * soft, hard.detach(), soft.detach())
+
+    def soft(self, student: Tensor, teacher: Tensor | Sparse) -> Tensor:
+        """The soft term per token, [N]; arguments as above. Sparse labels already are at the temperature."""
+        tempered, square = student / self.temperature, self.temperature**2
+        if isinstance(teacher, Sparse):
+            return square * self._module.sparse(tempered, teacher, **self.params)
+        theirs = _widened(teacher[:, : self.vocab_size]).detach() / self.temperature
+        return square * getattr(self._module, self.loss)(tempered, theirs, **self.params)
 
 
 def kd_loss(

@@ -6,7 +6,7 @@ The head knows everything between the last hidden state and the logits: weight, 
 
 from __future__ import annotations
 
-from typing import cast
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,23 @@ class Head(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         logits = self.linear(hidden) * self.scale if self.scale != 1.0 else self.linear(hidden)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+    def as_type(self, dtype: torch.dtype) -> Head:
+        """A frozen head of this type: itself, or a copy, so that a head tied to embeddings leaves them as they are."""
+        if self.linear.weight.dtype == dtype:
+            return self
+        return copy.deepcopy(self).to(dtype).requires_grad_(False)
+
+    def finish_(self, z: Tensor) -> Tensor | None:
+        """Apply scale and softcap in place to what the linear layer gave; returns the softcap's slope, None for 1."""
+        if self.scale != 1.0:
+            z *= self.scale
+        if not self.softcap:
+            return None
+        z.div_(self.softcap).tanh_()
+        slope = 1 - z * z
+        z *= self.softcap
+        return slope
 
 
 class ResponseModel(nn.Module):
@@ -53,12 +70,15 @@ def split(model: PreTrainedModel) -> tuple[nn.Module, Head]:
     """The backbone and the head of `model`.
 
     Raises:
-        InputError: head(backbone(x)) does not give the model's logits.
+        InputError: head(backbone(x)) does not give the model's logits, or the head has adapters, which the losses,
+            reading its weight, would pass by.
     """
-    config = model.config
+    config, linear = model.config, model.get_output_embeddings()
+    if type(linear) is not nn.Linear:
+        raise InputError("model", f"an output head of type {type(linear).__name__}", "a plain linear layer, without adapters")
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     backbone = model.get_decoder()
-    head = Head(cast(nn.Linear, model.get_output_embeddings()), scale, getattr(config, "final_logit_softcapping", None))
+    head = Head(linear, scale, getattr(config, "final_logit_softcapping", None))
     probe = torch.arange(1, 5, device=model.device)[None] % config.vocab_size
     was_training = model.training
     with torch.no_grad():

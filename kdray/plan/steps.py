@@ -131,16 +131,16 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     prepare = _prepare(grid, tokenizer, outer)
     teach = None
     data: dict[Labels, Step] = {"gold": prepare}
-    soft: dict[Labels, Step] = {}
+    soft: dict[Labels, dict[str, Step]] = {}
     if grid.teacher:
         teacher = _model(grid.teacher, "teacher.model", outer)
         if grid.teacher.tune:
             teacher = teach = _teach(grid.teacher.tune, teacher, prepare)
         models["teacher"] = teacher
         data |= _augment(grid, teacher, prepare)
-        soft = {labels: _soften(grid, teacher, rows) for labels, rows in data.items()}
-    points = [_point(point, grid, student, data[point.labels], soft.get(point.labels)) for point in expand(grid)]
-    plan = Plan(grid, models, prepare, teach, soft.get("gold"), points, [])
+        soft = {labels: _soft_labels(grid, teacher, rows) for labels, rows in data.items()}
+    points = [_point(point, grid, student, data[point.labels], soft.get(point.labels, {})) for point in expand(grid)]
+    plan = Plan(grid, models, prepare, teach, soft.get("gold", {}).get("soft_labels"), points, [])
     plan.scores.extend(_scores(plan, outer))
     return plan
 
@@ -207,21 +207,39 @@ def _augment(grid: Grid, teacher: Step, prepare: Step) -> dict[Labels, Step]:
     return {"teacher": answers, "both": both}
 
 
+def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
+    """What points that train on `data` get their soft labels from, as their input."""
+    if grid.soft_labels.form.name == "online":
+        return {"teacher": teacher}
+    return {"soft_labels": _soften(grid, teacher, data)}
+
+
 def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
-    labels = grid.soft_labels
-    params = {"form": _use(labels.form, "soft labels"), "dtype": labels.dtype, "batch": labels.batch}
-    slug = labels.form.name if data.kind == "prepare" else f"{labels.form.name}-{data.slug}"
+    form = grid.soft_labels.form.name
+    params = _labels(grid) | {"batch": grid.soft_labels.batch}
+    if component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
+        params["temperature"] = grid.objective.temperature
+    slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
     return _step("soften", slug, params, {"teacher": teacher, "data": data})
 
 
-def _point(point: Point, grid: Grid, student: Step, data: Step, soften: Step | None) -> PointPlan:
-    axes = {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
+def _labels(grid: Grid) -> dict[str, Any]:
+    """What of the section `soft_labels` changes the labels themselves."""
+    return {"form": _use(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
+
+
+def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[str, Step]) -> PointPlan:
+    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
+    params = _optimiser(grid.train) | {"keep": grid.train.kept}
+    params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
     inputs = {"student": student, "data": data}
     if point.alpha > 0:
-        assert soften is not None
-        inputs["soft_labels"] = soften
-    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
-    train = _step("train", point.slug, _optimiser(grid.train) | axes | {"keep": grid.train.kept}, inputs)
+        objective = grid.objective
+        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": _use(objective.loss, "loss")}
+        inputs |= labels
+        if "teacher" in labels:
+            params["soft_labels"] = _labels(grid)
+    train = _step("train", point.slug, params, inputs)
     exports = {
         position: _step(
             "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train"
@@ -263,6 +281,9 @@ def _score(
         inputs["data"] = plan.prepare
     if declared["KIND"] == "heldout" and plan.soften:
         inputs["soft_labels"] = plan.soften
+    elif declared["KIND"] == "heldout" and plan.grid.teacher:
+        inputs["teacher"] = plan.models["teacher"]
+        params = params and params | {"soft_labels": _labels(plan.grid)}
     slug = f"{model.slug}-{task.name}"
     if params is not None and declared["KIND"] == "choices":
         params |= {"lm_eval": importlib.metadata.version("lm_eval")}  # whose task files and code do the scoring

@@ -21,15 +21,24 @@ FOLDERS = {
     "recipe": "data/recipes",
     "template": "data/templates",
     "soft labels": "distill/signals",
+    "loss": "distill/losses",
     "schedule": "train/schedules",
     "task": "score/tasks",
     "metric": "score/metrics",
     "stage": "stages",
 }
 REQUIRED = object()
-# pydantic's names of numbers with a range, as annotations of components
-WORDS = {"PositiveInt": "int > 0", "NonNegativeInt": "int >= 0", "PositiveFloat": "float > 0", "NonNegativeFloat": "float >= 0"}
+Share = float  # as an annotation: between 0 and 1, both excluded
+# names of numbers with a range, as annotations of components: pydantic's, and the one above
+WORDS = {
+    "PositiveInt": "int > 0",
+    "NonNegativeInt": "int >= 0",
+    "PositiveFloat": "float > 0",
+    "NonNegativeFloat": "float >= 0",
+    "Share": "float > 0 and < 1",
+}
 NUMBERS = ("int", "float", *WORDS)
+FLOATS = ("float", "PositiveFloat", "NonNegativeFloat", "Share")
 
 
 @dataclass(frozen=True)
@@ -152,8 +161,10 @@ def _fits(annotation: ast.expr, value: Any) -> bool:
 
 
 def _is_number(name: str, value: Any) -> bool:
-    if type(value) is not int and not ("loat" in name and type(value) is float and math.isfinite(value)):
+    if type(value) is not int and not (name in FLOATS and type(value) is float and math.isfinite(value)):
         return False
+    if name == "Share":
+        return 0 < value < 1
     return value > 0 if name.startswith("Positive") else value >= 0 if name.startswith("NonNegative") else True
 
 
@@ -164,7 +175,7 @@ def _as_annotated(annotation: ast.expr, value: Any) -> Any:
             return next((_as_annotated(side, value) for side in (left, right) if _fits(side, value)), value)
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return [_as_annotated(inner, item) for item in value]
-        case ast.Name(id="float" | "PositiveFloat" | "NonNegativeFloat"):
+        case ast.Name(id=name) if name in FLOATS:
             return float(value) + 0.0
     return value
 

@@ -161,12 +161,29 @@ class Data(Section):
         return self
 
 
+class Objective(Section):
+    """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
+
+    loss: Use = Field(default=Use(name="cross_entropy"), description="between the teacher's distribution and the student's")
+    temperature: PositiveFloat = 1.0
+    weighting: Literal["sum", "convex"] = Field(default="sum", description="convex: (1 - alpha) hard + alpha soft")
+
+
 class SoftLabels(Section):
-    """How the teacher's outputs are kept."""
+    """How the teacher's outputs are kept: a form, with its parameters beside it."""
 
     form: Use = Use(name="hidden")
-    dtype: Dtype = "bfloat16"
-    batch: PositiveInt = 8
+    compute: Dtype = Field(default="float32", description="of the teacher's pass; only what is kept is rounded to the form's own type")
+    batch: PositiveInt = Field(default=8, description="rows in one pass of the teacher")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not isinstance(value.get("form", "hidden"), str):
+            return value
+        params = {key: inner for key, inner in value.items() if key not in cls.model_fields}
+        fields = {key: inner for key, inner in value.items() if key in cls.model_fields}
+        return fields | {"form": {"name": value.get("form", "hidden"), **params}}
 
 
 class Augment(Section):
@@ -237,6 +254,7 @@ class Grid(Section):
     student: Model
     data: Data
     soft_labels: SoftLabels = SoftLabels()
+    objective: Objective = Objective()
     augment: Augment = Augment()
     train: Train
     axes: Axes

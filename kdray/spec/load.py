@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from kdray.spec.components import bind, component
+from kdray.spec.components import bind, component, components
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Use
 from kdray.spec.points import expand
@@ -47,6 +47,7 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
     if grid.teacher is None and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+    _check_objective(grid, max(point.alpha for point in points))
     return grid
 
 
@@ -165,9 +166,9 @@ def _bind_components(grid: Grid) -> Grid:
             "template": bound(grid.data.template, "template", "data.template"),
         }
     )
-    soft_labels = grid.soft_labels.model_copy(
-        update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels.form")}
-    )
+    component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
+    soft_labels = grid.soft_labels.model_copy(update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels")})
+    objective = grid.objective.model_copy(update={"loss": bound(grid.objective.loss, "loss", "objective.loss")})
     train = grid.train.model_copy(update={"schedule": bound(grid.train.schedule, "schedule", "train.schedule")})
     teacher = grid.teacher
     if teacher and teacher.tune:
@@ -179,8 +180,27 @@ def _bind_components(grid: Grid) -> Grid:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
     score = grid.score.model_copy(update={"tasks": tasks})
     return grid.model_copy(
-        update={"data": data, "soft_labels": soft_labels, "train": train, "teacher": teacher, "score": score}
+        update={
+            "data": data,
+            "soft_labels": soft_labels,
+            "objective": objective,
+            "train": train,
+            "teacher": teacher,
+            "score": score,
+        }
     )
+
+
+def _check_objective(grid: Grid, largest_alpha: float) -> None:
+    """Whether weights, loss and soft labels go together."""
+    if grid.objective.weighting == "convex" and largest_alpha > 1:
+        raise InputError("axes.alpha", f"{largest_alpha:g} with objective.weighting convex", "must be at most 1")
+    losses = components("loss")
+    form = component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
+    if form.constants.get("TEMPERED") and not losses[grid.objective.loss.name].constants.get("SPARSE"):
+        able = ", ".join(name for name, loss in losses.items() if loss.constants.get("SPARSE"))
+        allowed = f"with soft labels of this form: {able}; for every loss: form hidden, logits or online"
+        raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form.name}", allowed)
 
 
 def _check_report(grid: Grid) -> None:

@@ -14,7 +14,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from kdray.store import Attempt, Key, io
-from kdray.train.settings import Settings
+from kdray.train.settings import LabelSource, Settings
 
 CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
@@ -37,8 +37,7 @@ class Job:
     settings: Settings
     model: Path
     data: Path
-    soft_labels: Path | None
-    form: str
+    soft_labels: LabelSource | None
     store: Path
     attempt: Attempt
     exports: tuple[Export, ...]

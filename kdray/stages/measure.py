@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
+from kdray.distill.signals import open_signal
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
@@ -80,9 +81,8 @@ class Measurer:
         model, tokenizer = self._model(item)
         data, signal = Rows(Path(item["data"])), None
         if item["soft_labels"]:
-            signal = getattr(importlib.import_module(f"kdray.distill.signals.{item['form']}"), item["form"])(
-                Path(item["soft_labels"]), self.device
-            )
+            dtype = getattr(torch, item["dtype"])
+            signal = open_signal(**item["soft_labels"], rows=data, device=self.device, dtype=dtype)
         response_model, rows = ResponseModel(model), []
         for row in data.heldout[: item["params"]["limit"]].tolist():
             ce, kl, tokens = heldout_sums(response_model, data, [row], signal, len(tokenizer), 1).tolist()
@@ -117,9 +117,8 @@ def _item(step: Step, target: Path, work: Work, scratch: Path) -> Item:
     item |= {"task": task["name"], "params": task["params"], "batch": step.params["batch"], "dtype": step.params["dtype"]}
     item |= {"kind": component("task", task["name"], "score.tasks").constants["KIND"], "model": _model(step, work)}
     if item["kind"] == "heldout":
-        soft = step.inputs.get("soft_labels")
-        item |= {"data": str(work.folder(step.inputs["data"])), "form": work.plan.grid.soft_labels.form.name}
-        return item | {"soft_labels": str(work.folder(soft)) if soft else None}
+        source = work.soft_labels(step)
+        return item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": vars(source) if source else None}
     assert step.source is not None
     folder = scratch / task["name"]
     if not folder.is_dir():

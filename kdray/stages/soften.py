@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
+from kdray.distill.labels import Sparse, Teacher
+from kdray.distill.signals import make_form
+from kdray.distill.stored import Stored, read_fact, write_head, write_part
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_folder
+from kdray.models.load import load_folder, load_tokenizer
 from kdray.plan import Step
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
+from kdray.spec.components import component
+from kdray.spec.errors import InputError
+from kdray.stages import pipeline
+from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline
 from kdray.stages.work import Work
 
-VERSION = 1
-ROWS_PER_PART = 16
+VERSION = 2
+PARTS, LEAST_ROWS = 256, 16  # about so many parts; rows in one of them
+CHUNK = 256  # tokens whose logits are there at a time
 
 
 def soften(steps: list[Step], work: Work) -> None:
@@ -26,28 +33,34 @@ def soften(steps: list[Step], work: Work) -> None:
     for step in steps:
         with work.claim([step]) as claimed:
             for _, attempt in claimed:
-                data = work.folder(step.inputs["data"])
-                rows = Rows(data)
+                data, teacher = work.folder(step.inputs["data"]), work.folder(step.inputs["teacher"])
+                form, rows = make_form(step.params["form"]), Rows(data)
+                _require_room(form, len(load_tokenizer(teacher)))
                 present = carry_over(attempt)
-                count = -(-len(rows) // ROWS_PER_PART)
-                items = [{"key": str(i), "target": str(attempt.path)} for i in range(count) if i not in present]
-                make = functools.partial(Softener, work.folder(step.inputs["teacher"]), data, step.params)
-                form = _form(step.params)
+                cuts = _cuts(len(rows))
+                items = [
+                    {"key": str(i), "index": i, "rows": [cut.start, cut.stop], "target": str(attempt.path)}
+                    for i, cut in enumerate(cuts)
+                    if i not in present
+                ]
+                make = functools.partial(Softener, teacher, data, step.params)
                 errors = []
-                with work.progress.bar("soften", count, "parts") as bar:
+                with work.progress.bar("soften", len(cuts), "parts") as bar:
                     bar.set(len(present))
                     for _, error in run_pipeline([[item] for item in items], make, work.resources):
                         errors += [error] if error else []
                         bar.advance()
-                if errors or len(parts(attempt.path)) != count:
+                if errors or len(parts(attempt.path)) != len(cuts):
                     work.fail(step, errors[0] if errors else "parts are missing")
                     continue
-                teacher, _ = load_folder(work.folder(step.inputs["teacher"]))
-                form.write_head(ResponseModel(teacher).head, attempt.path)
-                tokens = int(rows.response_lengths.sum())
-                size = sum(path.stat().st_size for path in attempt.path.iterdir())
-                work.seal(step, attempt, response_tokens=tokens, bytes=size)
-                work.progress.say(f"soft labels: {tokens:,} response tokens, {size / 1e6:,.1f} MB")
+                if component("soft labels", step.params["form"]["name"], "form").constants["HEAD"]:
+                    write_head(ResponseModel(load_folder(teacher)[0]).head, attempt.path)
+                facts = _facts(attempt.path, form, int(rows.response_lengths.sum()))
+                work.seal(step, attempt, None, **facts)
+                work.progress.say(
+                    f"soft labels: {facts['response_tokens']:,} response tokens, {facts['bytes'] / 1e6:,.1f} MB, "
+                    f"{facts['bytes_per_token']:,.0f} bytes a token, error {facts['error']:.1e}"
+                )
 
 
 class Softener:
@@ -55,28 +68,62 @@ class Softener:
 
     def __init__(self, teacher: Path, data: Path, params: dict[str, Any]) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # The backbone runs in float32: only what is kept is rounded.
-        model, _ = load_folder(teacher)
+        model, tokenizer = load_folder(teacher, getattr(torch, params["compute"]))
         self.model = ResponseModel(model).to(self.device)
-        self.rows, self.params, self.form = Rows(data), params, _form(params)
+        self.teacher = Teacher(self.model.head, len(tokenizer), params.get("temperature", 1.0))
+        self.rows, self.params, self.form = Rows(data), params, make_form(params["form"])
 
     @torch.inference_mode()
     def __call__(self, item: Item) -> None:
-        index = int(item["key"])
-        chosen = list(range(index * ROWS_PER_PART, min((index + 1) * ROWS_PER_PART, len(self.rows))))
-        states: list[torch.Tensor] = []
+        chosen = list(range(*item["rows"]))
+        states: list[Tensor] = []
         for start in range(0, len(chosen), self.params["batch"]):
             some = chosen[start : start + self.params["batch"]]
             batch = collate(self.rows, some).to(self.device)
-            hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions).cpu()
+            hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
             states += hidden.split(self.rows.response_lengths[some].tolist())
-        write = functools.partial(self.form.write_part, rows=chosen, states=states, dtype=_dtype(self.params))
-        write_part(Path(item["target"]), index, ".safetensors", write)
+        kept = [self._keep(row, of_row) for row, of_row in zip(chosen, states, strict=True)]
+        write = functools.partial(write_part, rows=chosen, kept=kept, error=self._error(states[0], kept[0]))
+        pipeline.write_part(Path(item["target"]), item["index"], ".safetensors", write)
+
+    def _keep(self, row: int, states: Tensor) -> dict[str, Tensor]:
+        """What is kept of a row: random draws depend on its number alone, not on how the rows are cut into parts."""
+        dice = torch.Generator().manual_seed(row)
+        chunks = [self.form.keep(some, self.teacher, dice) for some in states.split(CHUNK)]
+        return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+
+    def _error(self, states: Tensor, kept: dict[str, Tensor]) -> float:
+        """How far the kept distributions of some tokens are from the exact ones: | sum (q' - q) g^T | / | sum q g^T |.
+
+        g are the hidden states; the sums are the teacher's part in the gradient of an output head.
+        """
+        states, kept = states[:CHUNK], {name: tensor[:CHUNK] for name, tensor in kept.items()}
+        exact = self.teacher.log_probabilities(states).exp()
+        labels = self.form.labels(kept, self.model.head.as_type(torch.float32)).chunk(0, len(states))
+        if isinstance(labels, Sparse):
+            found = torch.zeros_like(exact).scatter_add_(1, labels.ids, labels.weights)
+        else:
+            found = (labels[:, : exact.shape[1]].float() / self.teacher.temperature).softmax(1)
+        return float(torch.linalg.norm((found - exact).T @ states.float()) / torch.linalg.norm(exact.T @ states.float()))
 
 
-def _form(params: dict[str, Any]) -> Any:
-    return importlib.import_module(f"kdray.distill.signals.{params['form']['name']}")
+def _cuts(count: int) -> list[range]:
+    """All rows cut into parts: a function of their number alone."""
+    size = max(LEAST_ROWS, -(-count // PARTS))
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _dtype(params: dict[str, Any]) -> torch.dtype:
-    return getattr(torch, params["dtype"])
+def _require_room(form: Any, vocab_size: int) -> None:
+    entries = getattr(form, "entries", 0)
+    if entries > vocab_size:
+        raise InputError("soft_labels", f"{entries} entries a token of {vocab_size}", "keep fewer, or use the form logits")
+
+
+def _facts(folder: Path, form: Any, tokens: int) -> dict[str, float]:
+    """Sizes and exactness, for the record."""
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    kept = sorted(folder.glob("part-*"))
+    facts = {"response_tokens": tokens, "bytes": size, "bytes_per_token": sum(p.stat().st_size for p in kept) / max(tokens, 1)}
+    facts["error"] = sum(read_fact(path, "error") for path in kept) / len(kept)
+    missing_mass = Stored(folder, form).mean("tail")
+    return facts if missing_mass is None else facts | {"missing_mass": missing_mass}

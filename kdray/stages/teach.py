@@ -27,7 +27,6 @@ def teach(steps: list[Step], work: Work) -> None:
                     model=work.folder(step.inputs["student"]),
                     data=work.folder(step.inputs["data"]),
                     soft_labels=None,
-                    form="",
                     store=work.store.root,
                     attempt=attempt,
                     exports=(),

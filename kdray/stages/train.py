@@ -82,17 +82,16 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
 
 def settings_of(params: dict[str, Any]) -> Settings:
     """The training settings among a step's parameters."""
-    return Settings(**{name: params[name] for name in Settings.__dataclass_fields__})
+    return Settings(**{name: params[name] for name in Settings.__dataclass_fields__ if name in params})
 
 
 def _job(point: PointPlan, step: Step, attempt: Attempt, work: Work) -> Job:
-    runtime, soft_labels = work.plan.grid.runtime, step.inputs.get("soft_labels")
+    runtime = work.plan.grid.runtime
     return Job(
         settings=settings_of(step.params),
         model=work.folder(step.inputs["student"]),
         data=work.folder(step.inputs["data"]),
-        soft_labels=work.folder(soft_labels) if soft_labels else None,
-        form=work.plan.grid.soft_labels.form.name,
+        soft_labels=work.soft_labels(step),
         store=work.store.root,
         attempt=attempt,
         exports=tuple(Export(at, export.key, export.payload or {}) for at, export in point.exports.items()),

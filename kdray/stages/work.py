@@ -12,6 +12,7 @@ from kdray.plan import Plan, Step
 from kdray.stages.progress import Progress
 from kdray.stages.session import Resources
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
+from kdray.train.settings import LabelSource
 
 WAIT = 0.5  # seconds between looks at a lock
 
@@ -34,6 +35,15 @@ class Work:
         artifact = self.store.get(step.key)
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
+
+    def soft_labels(self, step: Step) -> LabelSource | None:
+        """Where a step that needs soft labels gets them from; None for one that needs none."""
+        if kept := step.inputs.get("soft_labels"):
+            params = kept.params
+            return LabelSource(str(self.folder(kept)), params["form"], params["compute"], params.get("temperature", 1.0))
+        if teacher := step.inputs.get("teacher"):
+            return LabelSource(str(self.folder(teacher)), **step.params["soft_labels"])
+        return None
 
     def missing(self, steps: Iterable[Step]) -> list[Step]:
         """The steps that are neither done nor failed; those whose inputs failed are marked failed."""

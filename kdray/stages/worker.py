@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections import defaultdict
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 
 from kdray.data.rows import Rows
+from kdray.distill.signals import open_signal
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, save
 from kdray.stages.job import CURVE, DIVERGED, START, Export, Job
@@ -31,13 +31,14 @@ def train_job(job: Job) -> None:
     model, tokenizer = load_folder(job.model)
     if job.lora_rank:
         model = _with_lora(model, job.lora_rank)
-    signal = None
+    rows, signal = Rows(job.data), None
     device = ray.train.torch.get_device()
     if job.soft_labels:
-        signal = getattr(importlib.import_module(f"kdray.distill.signals.{job.form}"), job.form)(job.soft_labels, device)
+        dtype = getattr(torch, job.settings.dtype)
+        signal = open_signal(**vars(job.soft_labels), rows=rows, device=device, dtype=dtype)
     loop = Loop(
         ResponseModel(model).to(device),
-        Rows(job.data),
+        rows,
         job.settings,
         signal=signal,
         vocab_size=len(tokenizer),

@@ -23,7 +23,7 @@ LOSS = "train/loss"
 CURVES = {
     "loss": LOSS,  # first, so that it stands for the whole entry
     "ce": "train/ce",
-    "soft_ce": "train/soft_ce",
+    "soft": "train/soft",
     "lr": "train/lr",
     "grad_norm": "train/grad_norm",
     "heldout_ce": "ckpt/heldout_ce",

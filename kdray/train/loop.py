@@ -19,11 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
+from kdray.distill.labels import Signal
 from kdray.distill.objective import Objective
 from kdray.models.head import ResponseModel
-from kdray.score.heldout import Signal, heldout_sums
+from kdray.score.heldout import heldout_sums
 from kdray.train.order import Order, share
 from kdray.train.settings import Settings
+from kdray.train.student import Student
 
 
 @dataclass(frozen=True)
@@ -62,14 +64,15 @@ class Loop:
         self.signal, self.vocab_size, self.ranks = signal, vocab_size, ranks
         self.device = next(model.parameters()).device
         self.order = Order(rows.train, settings.batch, settings.seed)
-        self.objective = Objective(settings.alpha, vocab_size)
         self.micro_batch = micro_batch or settings.batch
         self.total_steps = self.step_of(settings.length)
         self.step = 0
         self.optimiser = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.lr)
         self.history: list[dict[str, float]] = []
         self._schedule = _schedule(settings)
-        self._replica = DistributedDataParallel(model) if ranks.world > 1 else model
+        self.objective = _objective(settings, vocab_size)
+        student = Student(model, self.objective)
+        self._student = DistributedDataParallel(student) if ranks.world > 1 else student
         torch.manual_seed(settings.seed)
 
     def step_of(self, position: float) -> int:
@@ -101,32 +104,29 @@ class Loop:
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or float("inf"))
         hard, soft = (self.ranks.sum(sums) / tokens).tolist()
-        loss = hard + self.settings.alpha * soft
+        loss = self.objective.hard_weight * hard + self.settings.alpha * soft
         if not torch.isfinite(norm) or not torch.isfinite(torch.tensor(loss)):
             raise DivergedError(f"loss {loss:g}, gradient norm {float(norm):g} at step {self.step + 1} with lr {lr:g}")
         self.optimiser.step()
         self.step += 1
         metrics = {"loss": loss, "ce": hard, "lr": lr, "grad_norm": float(norm), "tokens": tokens}
         if self.settings.alpha > 0:
-            metrics["soft_ce"] = soft
+            metrics["soft"] = soft
         return {"step": self.step, "examples": self.step * self.settings.batch, **metrics}
 
     def _accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
         """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
         batch = collate(self.rows, part).to(self.device)
-        teacher = None
-        if self.signal is not None and self.settings.alpha > 0:
-            teacher = self.signal.logits(part).to(self.device)
+        soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
         quiet = contextlib.nullcontext()
-        if isinstance(self._replica, DistributedDataParallel) and not last:
-            quiet = self._replica.no_sync()
+        if isinstance(self._student, DistributedDataParallel) and not last:
+            quiet = self._student.no_sync()
         with quiet:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
-                logits = self._replica(batch.input_ids, batch.attention_mask, batch.positions)
-            sums = self.objective(logits, teacher, batch.labels)
-            # DDP averages gradients over ranks where the sum is wanted.
-            (sums.total * (self.ranks.world / tokens)).backward()
-        return torch.tensor([float(sums.hard), float(sums.soft)], dtype=torch.float64)
+                # DDP averages gradients over ranks where the sum is wanted.
+                total, hard, soft_term = self._student(batch, soft, self.ranks.world / tokens)
+            total.backward()
+        return torch.tensor([float(hard), float(soft_term)], dtype=torch.float64)
 
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
@@ -145,6 +145,14 @@ class Loop:
         self.step, self.history = state["step"], list(history)
         self.optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"])
+
+
+def _objective(settings: Settings, vocab_size: int) -> Objective:
+    if settings.objective is None:
+        return Objective(settings.alpha, vocab_size)
+    loss = settings.objective["loss"]
+    kept = {name: settings.objective[name] for name in ("temperature", "weighting")}
+    return Objective(settings.alpha, vocab_size, loss["name"], loss["params"], **kept)
 
 
 def _groups(model: ResponseModel, weight_decay: float) -> list[dict[str, Any]]:

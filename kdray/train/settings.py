@@ -7,6 +7,16 @@ from typing import Any
 
 
 @dataclass(frozen=True)
+class LabelSource:
+    """Where soft labels come from, and how they are read."""
+
+    folder: str  # the soft labels on disk or, for the form `online`, the teacher
+    form: dict[str, Any]  # name and params
+    compute: str  # type in which the teacher's backbone runs
+    temperature: float = 1.0  # at which they were kept
+
+
+@dataclass(frozen=True)
 class Settings:
     """What a training run's result depends on, apart from the model and the data."""
 
@@ -21,3 +31,4 @@ class Settings:
     weight_decay: float
     clip: float | None
     dtype: str
+    objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0

@@ -153,6 +153,14 @@ def test_the_answers_are_one_step_and_soft_labels_are_made_on_the_text_that_is_t
     assert len({point.train.id for point in made.points}) == len(made.points) == 12
 
 
+def test_a_teacher_beside_the_student_reads_the_text_that_is_trained_on(plan: MakePlan) -> None:
+    made = plan({"axes.labels": ["teacher"], "axes.alpha": [1], "soft_labels.form": "online"})
+    kinds = [step.kind for step in made.steps()]
+    assert (kinds.count("augment"), kinds.count("soften")) == (1, 0)
+    inputs = made.points[0].train.inputs
+    assert (inputs["data"].kind, inputs["teacher"]) == ("augment", made.teach)
+
+
 @pytest.mark.parametrize(
     ("labels", "alphas", "tasks", "augmented", "softened"),
     [

@@ -48,7 +48,14 @@ def test_an_input_that_only_one_has_is_named(plan: MakePlan, store: Store) -> No
     made = plan({"axes.lr": [1e-3]})
     sft, kd = (begin(store, point.train) for point in made.points)
     assert made.soften is not None
-    assert list(differences(store, sft, kd)) == [("inputs.soft_labels", None, made.soften.id), ("alpha", 0.0, 0.1)]
+    assert list(differences(store, sft, kd)) == [
+        ("inputs.soft_labels", None, made.soften.id),
+        ("alpha", 0.0, 0.1),
+        ("objective.loss.name", None, "cross_entropy"),
+        ("objective.loss.version", None, 1),
+        ("objective.temperature", None, 1.0),
+        ("objective.weighting", None, "sum"),
+    ]
 
 
 def test_points_of_other_labels_differ_in_where_their_data_come_from(plan: MakePlan, store: Store) -> None:

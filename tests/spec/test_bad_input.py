@@ -110,6 +110,15 @@ SCHEMA = {
     ),
     "a verdict about an unknown metric": ({"report.primary": "xsum/rougel"}, ["report.primary: ", "did you mean 'xsum/rougeL'?"]),
     "a margin for an unmeasured task": ({"report.margin": {"xsumm": 1}}, ["report.margin.xsumm: ", "did you mean 'xsum'?"]),
+    "alpha > 1 with convex weights": (
+        {"objective.weighting": "convex", "axes.alpha": [0, 2]},
+        ["axes.alpha: 2 with objective.weighting convex", "at most 1"],
+    ),
+    "a loss that needs every logit": (
+        {"objective.loss": "jsd", "soft_labels.form": "sampled"},
+        ["objective.loss: 'jsd' with soft_labels.form sampled", "cross_entropy, forward_kl"],
+    ),
+    "a temperature of 0": ({"objective.temperature": 0}, ["objective.temperature: 0", "greater than 0"]),
     "a negative margin": ({"report.margin": {"xsum": -1}}, ["report.margin.xsum: -1", "greater than or equal to 0"]),
 }
 
@@ -120,6 +129,11 @@ COMPONENTS = {
     "schedule": ({"train.schedule": "cosin"}, ["train.schedule: no schedule 'cosin'", "did you mean 'cosine'?"]),
     "the teacher's schedule": ({"teacher.tune.schedule": "cosin"}, ["teacher.tune.schedule: no schedule 'cosin'"]),
     "form": ({"soft_labels.form": "hiden"}, ["soft_labels.form: no soft labels 'hiden'", "did you mean 'hidden'?"]),
+    "form's parameter": ({"soft_labels": {"form": "hidden", "dtyp": "int8"}}, ["soft_labels.dtyp: ", "did you mean 'dtype'?"]),
+    "form's type": ({"soft_labels.dtype": "int4"}, ["soft_labels.dtype: 'int4'", "must be Literal"]),
+    "form's number": ({"soft_labels": {"form": "topk", "k": 0}}, ["soft_labels.k: 0", "must be int > 0"]),
+    "loss": ({"objective.loss": "forwrd_kl"}, ["objective.loss: no loss 'forwrd_kl'", "did you mean 'forward_kl'?"]),
+    "share": ({"objective.loss": {"name": "jsd", "beta": 1}}, ["objective.loss.beta: 1", "must be float > 0 and < 1"]),
     "a file that is no component": ({"data.recipe": "__init__"}, ["data.recipe: no recipe '__init__'"]),
     "no name": ({"data.recipe": {"max_words": 3}}, ["data.recipe: ", "write a name, or a mapping with a name"]),
     "a number": ({"data.recipe": 3}, ["data.recipe: 3", "write a name"]),

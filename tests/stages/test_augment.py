@@ -141,7 +141,7 @@ def test_points_train_on_their_own_text_and_its_soft_labels(ran):
         hard, soft = curves[labels, 0.0], curves[labels, 1.0]
         assert len(hard) == len(soft) == steps[labels]
         assert hard[0]["ce"] == pytest.approx(soft[0]["ce"], rel=1e-6)
-        assert "soft_ce" not in hard[0]
+        assert "soft" not in hard[0]
         assert "heldout_kl" not in hard[-1]
         assert soft[-1]["heldout_kl"] > 0
     assert len({round(curves[labels, 0.0][0]["ce"], 4) for labels in steps}) == 3

@@ -127,7 +127,7 @@ def test_the_soft_labels_reach_training(undisturbed):
         curve = [json.loads(line) for line in (store.get(point.train.key).path / "metrics.jsonl").read_text().splitlines()]
         assert [entry["step"] for entry in curve] == list(range(1, 81))
         assert [entry["step"] for entry in curve if "heldout_ce" in entry] == [40, 80]
-        assert ("soft_ce" in curve[0]) == (point.point.alpha > 0)
+        assert ("soft" in curve[0]) == (point.point.alpha > 0)
         if point.point.alpha > 0:
             assert curve[-1]["heldout_kl"] < curve[39]["heldout_kl"] + 0.05
 

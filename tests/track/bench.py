@@ -116,7 +116,7 @@ def write_curve(attempt: Attempt, point: Point, steps: int, shift: float = 0.0) 
     lines = []
     for step in range(1, steps + 1):
         line = {"loss": 4.0 - step + shift, "ce": 3.5 - step, "lr": point.lr / step, "grad_norm": 1.0, "tokens": 30}
-        line |= {"soft_ce": 3.0} if point.alpha else {}
+        line |= {"soft": 3.0} if point.alpha else {}
         line |= {"step": step, "examples": step * point.batch}
         line |= {"heldout_ce": 5.0 - step, "heldout_kl": 0.5} if step % 2 == 0 else {}
         lines.append(json.dumps(line) + "\n")

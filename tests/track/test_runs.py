@@ -30,13 +30,13 @@ def test_curves_are_over_examples_seen(bench: Bench) -> None:
     bench.begin(0.1, steps=2)
     run = wanted(bench)["a0.1 lr3e-4 b2 s0"]
     assert run.entries == [
-        Entry(2, {"train/loss": 3.0, "train/ce": 2.5, "train/soft_ce": 3.0, "train/lr": 3e-4, "train/grad_norm": 1.0}),
+        Entry(2, {"train/loss": 3.0, "train/ce": 2.5, "train/soft": 3.0, "train/lr": 3e-4, "train/grad_norm": 1.0}),
         Entry(
             4,
             {
                 "train/loss": 2.0,
                 "train/ce": 1.5,
-                "train/soft_ce": 3.0,
+                "train/soft": 3.0,
                 "train/lr": 1.5e-4,
                 "train/grad_norm": 1.0,
                 "ckpt/heldout_ce": 3.0,

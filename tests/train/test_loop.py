@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from kdray.data.rows import Rows
-from kdray.distill.signals.hidden import hidden, write_head, write_part
+from kdray.distill.labels import Logits
+from kdray.distill.signals import open_signal
+from kdray.distill.signals.hidden import hidden
+from kdray.distill.stored import Stored, write_head, write_part
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.train.checkpoints import MANIFEST, WEIGHTS, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -37,8 +40,13 @@ SETTINGS = Settings(
 class Online:
     """The teacher beside the student: its logits at the response tokens of the given rows, row by row."""
 
+    temperature = 1.0
+
     def __init__(self, model, rows):
         self.model, self.rows = model, rows
+
+    def read(self, chosen):
+        return Logits(self.logits(chosen))
 
     @torch.no_grad()
     def logits(self, chosen):
@@ -179,14 +187,23 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
             begin = int(rows.prompt_lengths[row])
             positions = torch.tensor([[0, t - 1] for t in range(begin, ids.shape[1])])
             states.append(model.hidden(ids, torch.ones_like(ids), positions).detach())
-        write_part(tmp_path / f"part-{part:05d}-x.safetensors", list(chosen), states, torch.float32)
-    cached = hidden(tmp_path)
+        write_part(tmp_path / f"part-{part:05d}-x.safetensors", list(chosen), [{"hidden": of_row} for of_row in states])
+    cached = Stored(tmp_path, hidden(dtype="float32"))
     for chosen in ([0], [11, 3, 9, 10], [len(rows) - 1]):
-        assert torch.allclose(cached.logits(chosen), online.logits(chosen), atol=1e-5)
-    assert cached.logits([]).shape == (0, teacher.config.vocab_size)
-    ours, theirs = make_loop(world, signal=cached), make_loop(world)
-    for a, b in zip(ours.steps(), theirs.steps(), strict=True):
-        assert a["soft_ce"] == pytest.approx(b["soft_ce"], rel=1e-5)
+        labels = cached.read(chosen)
+        assert torch.allclose(labels.chunk(0, len(labels)), online.logits(chosen), atol=1e-5)
+    assert len(cached.read([])) == 0
+    beside = open_signal(
+        str(world / "teacher"), {"name": "online", "params": {}}, "float32", 1.0, rows=rows, device="cpu", dtype=torch.float32
+    )
+    reference = make_loop(world)
+    curve = [(metrics["loss"], metrics["soft"]) for metrics in reference.steps()]
+    for signal in (cached, beside):
+        loop = make_loop(world, signal=signal)
+        for metrics, (loss, soft) in zip(loop.steps(), curve, strict=True):
+            assert metrics["loss"] == pytest.approx(loss, rel=1e-5)
+            assert metrics["soft"] == pytest.approx(soft, rel=1e-5)
+        assert_same(weights(loop), weights(reference), 2e-5)
 
 
 def test_the_eos_is_learned_although_pad_is_the_same_token(world):

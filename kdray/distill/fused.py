@@ -1,0 +1,154 @@
+"""The objective straight from hidden states, chunk by chunk over tokens: logits exist for one chunk at a time.
+
+The gradient is made together with the loss, so that a chunk's logits are never needed again: a [N, V] tensor of
+either model is never there. For the paper's objective it is written by hand, in place: with p and q the softmaxes
+of student and teacher, w_h and w_s the weights of the two terms and r = w_s / (w_h + w_s),
+
+    dL/dz = (w_h + w_s) (p - r q - (1 - r) onehot(y)),
+
+whose factor goes into the matrix products. Every other loss or temperature is differentiated by autograd, chunk
+by chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kdray.distill.labels import SoftLabels, Sparse
+from kdray.distill.objective import Objective, Sums
+from kdray.models.head import Head
+
+CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, with more only memory grows
+
+
+def fused_sums(
+    objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0
+) -> Sums:
+    """The objective's sums over N tokens, `total` times `scale` and with its gradient.
+
+    Args:
+        hidden: [N, d] last hidden states of the student.
+        labels: [N] ids below the objective's vocabulary size.
+        soft: soft labels of the same N tokens; not needed where alpha = 0.
+        scale: factor on the total, such as one over the number of tokens in the whole batch.
+
+    Raises:
+        ValueError: alpha > 0 without soft labels, or with those of another number of tokens.
+    """
+    if objective.alpha > 0 and (soft is None or len(soft) != len(labels)):
+        raise ValueError(f"alpha = {objective.alpha:g} with {len(labels)} tokens and soft labels of {0 if soft is None else len(soft)}")
+    linear = head.linear
+    total, hard, softs = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale)  # type: ignore[misc]
+    return Sums(total, hard, softs)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        soft: SoftLabels | None,
+        objective: Objective,
+        head: Head,
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        device, size = hidden.device.type, objective.vocab_size
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        states, matrix = hidden.to(dtype), weight[:size].to(dtype)
+        wanted = ctx.needs_input_grad
+        grads = [torch.zeros_like(t) if t is not None and need else None for t, need in zip((hidden, weight, bias), wanted, strict=False)]
+        sums = torch.zeros(3, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
+        with torch.autocast(device, enabled=False):
+            for begin in range(0, len(labels), CHUNK):
+                end = min(begin + CHUNK, len(labels))
+                teacher = soft.chunk(begin, end) if soft is not None and objective.alpha > 0 else None
+                z = torch.mm(states[begin:end], matrix.T).to(sums.dtype)
+                if bias is not None:
+                    z += bias[:size]
+                slope = head.finish_(z)
+                gradient, factor, of_chunk = _differentiate(objective, z, teacher, labels[begin:end])
+                sums += of_chunk
+                if slope is not None:
+                    gradient *= slope
+                factor *= scale * head.scale
+                to_hidden, to_weight, to_bias = grads
+                if to_bias is not None:
+                    to_bias[:size] += factor * gradient.sum(0)
+                gradient = gradient.to(dtype)
+                if to_hidden is not None:
+                    _add_product(to_hidden[begin:end], gradient, matrix, factor)
+                if to_weight is not None:
+                    _add_product(to_weight[:size], gradient.T, states[begin:end], factor)
+        ctx.grads = grads
+        hard, soft_sum = sums[1].clone(), sums[2].clone()
+        ctx.mark_non_differentiable(hard, soft_sum)
+        return sums[0] * scale, hard, soft_sum
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:  # type: ignore[override]
+        factor = float(upstream)
+        if factor != 1.0:
+            for grad in ctx.grads:
+                if grad is not None:
+                    grad *= factor
+        return *ctx.grads, None, None, None, None, None
+
+
+def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """into += factor a b, in one pass where the types allow it."""
+    if into.dtype == a.dtype:
+        into.addmm_(a, b, alpha=factor)
+    else:
+        into.add_(torch.mm(a, b), alpha=factor)
+
+
+def _differentiate(
+    objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite.
+
+    Returns:
+        The gradient without a factor, the factor, and the chunk's sums [total, hard, soft].
+    """
+    if objective.is_softmax_difference:
+        return _softmax_difference(objective, z, teacher, labels)
+    with torch.enable_grad():
+        sums = objective(z.requires_grad_(), teacher, labels)
+        (gradient,) = torch.autograd.grad(sums.total, z)
+    return gradient, 1.0, torch.stack([sums.total.detach(), sums.hard, sums.soft])
+
+
+def _softmax_difference(
+    objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    hard_weight, soft_weight = objective.hard_weight, objective.alpha
+    ratio = soft_weight / (hard_weight + soft_weight)
+    at_label = z.gather(1, labels[:, None])
+    expected = z.new_zeros(len(z))  # of the student's logit, under the teacher's distribution
+    entropy = z.new_zeros(())
+    if isinstance(teacher, Sparse):
+        expected, entropy = (teacher.weights * z.gather(1, teacher.ids)).sum(1), teacher.entropy.sum()
+    elif teacher is not None:
+        teacher = torch.softmax(teacher[:, : z.shape[1]], 1, dtype=z.dtype)
+        expected = torch.linalg.vecdot(teacher, z)
+        if objective.loss == "forward_kl":
+            entropy = torch.special.entr(teacher).sum()
+    largest = z.amax(1)
+    torch.softmax(z, 1, out=z)
+    log_total = largest - z.amax(1).log()  # the log-sum-exp: the largest probability is exp(largest - log_total)
+    hard = (log_total - at_label[:, 0]).sum()
+    soft = (log_total - expected).sum() if teacher is not None else z.new_zeros(())
+    if objective.loss == "forward_kl":
+        soft -= entropy
+    if isinstance(teacher, Sparse):
+        z.scatter_add_(1, teacher.ids, -ratio * teacher.weights)
+    elif teacher is not None:
+        z.sub_(teacher, alpha=ratio)
+    z.scatter_add_(1, labels[:, None], torch.full_like(at_label, ratio - 1.0))
+    return z, hard_weight + soft_weight, torch.stack([hard_weight * hard + soft_weight * soft, hard, soft])

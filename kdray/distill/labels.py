@@ -1,0 +1,103 @@
+"""Soft labels of N tokens as the objective reads them: chunk by chunk, as logits or as a few weighted entries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kdray.models.head import Head
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Entries of the teacher's distribution at a fixed temperature: [N, K] ids, [N, K] weights that sum to 1, [N] entropy in nats.
+
+    An id may occur twice; its weights add up.
+    """
+
+    ids: Tensor
+    weights: Tensor
+    entropy: Tensor
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def chunk(self, begin: int, end: int) -> Sparse:
+        return Sparse(self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end])
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """[N, d] last hidden states of the teacher, and the head that turns them into logits."""
+
+    states: Tensor
+    head: Head
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    @torch.no_grad()
+    def chunk(self, begin: int, end: int) -> Tensor:
+        return self.head(self.states[begin:end].to(self.head.linear.weight.dtype))
+
+
+@dataclass(frozen=True)
+class Logits:
+    """[N, V] logits of the teacher."""
+
+    logits: Tensor
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def chunk(self, begin: int, end: int) -> Tensor:
+        return self.logits[begin:end]
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """The head of a teacher that is being asked, the number of tokens that are real, and the temperature of what is kept."""
+
+    head: Head
+    vocab_size: int
+    temperature: float
+
+    def logits(self, states: Tensor) -> Tensor:
+        """[N, d] hidden states -> [N, V] logits in float32."""
+        return self.head(states.to(self.head.linear.weight.dtype))[:, : self.vocab_size].float()
+
+    def log_probabilities(self, states: Tensor) -> Tensor:
+        """[N, d] hidden states -> [N, V] at the temperature."""
+        return (self.logits(states) / self.temperature).log_softmax(-1)
+
+
+def id_dtype(vocab_size: int) -> torch.dtype:
+    """The smallest type that holds every token id."""
+    return torch.uint16 if vocab_size <= 1 << 16 else torch.int32
+
+
+class SoftLabels(Protocol):
+    """The teacher's distributions at N tokens."""
+
+    def __len__(self) -> int: ...
+
+    def chunk(self, begin: int, end: int) -> Tensor | Sparse:
+        """Of the tokens [begin, end): [C, V] logits, or weighted entries of the distribution."""
+        ...
+
+
+class Signal(Protocol):
+    """Where soft labels come from: a folder on disk, or the teacher itself."""
+
+    @property
+    def temperature(self) -> float:
+        """That the labels are at; 1 if they are logits, which every temperature can be had from."""
+        ...
+
+    def read(self, rows: Sequence[int]) -> SoftLabels:
+        """At the response tokens of `rows`, one row after the other."""
+        ...

@@ -1,0 +1,38 @@
+"""The teacher beside the student, asked at every step: for checking the stored forms, and for small teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kdray.data.collate import collate
+from kdray.data.rows import Rows
+from kdray.distill.labels import Hidden
+from kdray.models.head import ResponseModel
+from kdray.models.load import load_folder
+
+VERSION = 1
+
+
+class online:
+    def open(self, folder: Path, rows: Rows, device: torch.device | str, compute: torch.dtype, dtype: torch.dtype) -> OnlineTeacher:
+        """The teacher in `folder`, its backbone in `compute` and its head in `dtype`."""
+        model, _ = load_folder(folder, compute)
+        return OnlineTeacher(ResponseModel(model).to(device), rows, dtype)
+
+
+class OnlineTeacher:
+    """Soft labels of any rows, by a pass of the teacher over them."""
+
+    temperature = 1.0
+
+    def __init__(self, teacher: ResponseModel, rows: Rows, dtype: torch.dtype) -> None:
+        self.teacher, self.rows = teacher.requires_grad_(False).eval(), rows
+        self.head = teacher.head.as_type(dtype)
+
+    @torch.no_grad()
+    def read(self, rows: Sequence[int]) -> Hidden:
+        batch = collate(self.rows, rows).to(next(self.teacher.parameters()).device)
+        return Hidden(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)

@@ -1,0 +1,25 @@
+"""The model that is trained, together with its loss: one forward pass gives the objective's sums."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from kdray.data.collate import Batch
+from kdray.distill.fused import fused_sums
+from kdray.distill.labels import SoftLabels
+from kdray.distill.objective import Objective
+from kdray.models.head import ResponseModel
+
+
+class Student(nn.Module):
+    """Wraps the model so that an engine (DDP, FSDP, DeepSpeed) sees every weight used inside one forward pass."""
+
+    def __init__(self, model: ResponseModel, objective: Objective) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch, soft: SoftLabels | None, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(total x scale, hard, soft), summed over the response tokens of `batch`; `soft` has the same tokens."""
+        hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
+        sums = fused_sums(self.objective, self.model.head, hidden, batch.labels, soft, scale)
+        return sums.total, sums.hard, sums.soft
