@@ -3,6 +3,7 @@
     model    fetched, converted from GGUF, or cut          student   an exported checkpoint of a point
     prepare  instruction data as tokens                    generate  a model's answers on a task
     teach    the teacher, fine-tuned                       measure   scores of a model on a task
+    augment  the same data with the teacher's answers
     soften   the teacher's soft labels
     train    one point
 
@@ -20,7 +21,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import bind, component
-from kdray.spec.grid import Grid, Model, Train, Tune, Use
+from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Key, Outer, Store, fingerprint
@@ -83,7 +84,7 @@ class PointPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a grid needs."""
+    """Everything a grid needs. `soften` is that of the original responses, on which all points' held-out scores are measured."""
 
     grid: Grid
     models: Mapping[Literal["student", "teacher"], Step]
@@ -106,7 +107,8 @@ class Plan:
                 yield from walk(needed)
             yield step
 
-        roots = [*self.models.values(), self.prepare, self.teach, self.soften]
+        inputs = [needed for point in self.points for needed in point.train.inputs.values()]
+        roots = [*self.models.values(), self.prepare, self.teach, *inputs]
         for root in [root for root in roots if root]:
             yield from walk(root)
         for point in self.points:
@@ -127,19 +129,18 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     models: dict[Literal["student", "teacher"], Step] = {"student": student}
     tokenizer = student.inputs.get("model", student)
     prepare = _prepare(grid, tokenizer, outer)
-    teach = soften = None
-    labels: dict[str, Step] = {}
+    teach = None
+    data: dict[Labels, Step] = {"gold": prepare}
+    soft: dict[Labels, dict[str, Step]] = {}
     if grid.teacher:
         teacher = _model(grid.teacher, "teacher.model", outer)
         if grid.teacher.tune:
             teacher = teach = _teach(grid.teacher.tune, teacher, prepare)
         models["teacher"] = teacher
-        if grid.soft_labels.form.name == "online":
-            labels = {"teacher": teacher}
-        else:
-            labels = {"soft_labels": (soften := _soften(grid, teacher, prepare))}
-    points = [_point(point, grid, student, prepare, labels) for point in expand(grid)]
-    plan = Plan(grid, models, prepare, teach, soften, points, [])
+        data |= _augment(grid, teacher, prepare)
+        soft = {labels: _soft_labels(grid, teacher, rows) for labels, rows in data.items()}
+    points = [_point(point, grid, student, data[point.labels], soft.get(point.labels, {})) for point in expand(grid)]
+    plan = Plan(grid, models, prepare, teach, soft.get("gold", {}).get("soft_labels"), points, [])
     plan.scores.extend(_scores(plan, outer))
     return plan
 
@@ -198,12 +199,27 @@ def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
     return _step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
 
 
-def _soften(grid: Grid, teacher: Step, prepare: Step) -> Step:
+def _augment(grid: Grid, teacher: Step, prepare: Step) -> dict[Labels, Step]:
+    """What points train on whose labels are not the original responses alone."""
+    answers = _step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), {"teacher": teacher, "data": prepare})
+    both = _step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": answers})
+    return {"teacher": answers, "both": both}
+
+
+def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
+    """What points that train on `data` get their soft labels from, as their input."""
+    if grid.soft_labels.form.name == "online":
+        return {"teacher": teacher}
+    return {"soft_labels": _soften(grid, teacher, data)}
+
+
+def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
     form = grid.soft_labels.form.name
     params = _labels(grid) | {"batch": grid.soft_labels.batch}
     if component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
         params["temperature"] = grid.objective.temperature
-    return _step("soften", form, params, {"teacher": teacher, "data": prepare})
+    slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
+    return _step("soften", slug, params, {"teacher": teacher, "data": data})
 
 
 def _labels(grid: Grid) -> dict[str, Any]:
@@ -211,11 +227,11 @@ def _labels(grid: Grid) -> dict[str, Any]:
     return {"form": _use(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
 
 
-def _point(point: Point, grid: Grid, student: Step, prepare: Step, labels: Mapping[str, Step]) -> PointPlan:
+def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[str, Step]) -> PointPlan:
     # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
     params = _optimiser(grid.train) | {"keep": grid.train.kept}
     params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
-    inputs = {"student": student, "data": prepare}
+    inputs = {"student": student, "data": data}
     if point.alpha > 0:
         objective = grid.objective
         params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": _use(objective.loss, "loss")}

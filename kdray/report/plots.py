@@ -9,19 +9,29 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from kdray.report.arms import Arm, arm_of
 from kdray.report.results import Results
 from kdray.report.statistics import final_scores, spread
 from kdray.report.table import REFERENCES, metrics_of
+from kdray.spec.grid import Labels
+from kdray.spec.points import LABELS
 
 INK, GREY = "#1f4e79", "#888888"
+COLOURS = {"gold": INK, "teacher": "#b3541e", "both": "#4d7c2f"}
+LINES = {"gold": "-", "teacher": "--", "both": ":"}
+LEGEND = {"gold": "original responses", "teacher": "teacher's answers", "both": "both"}
 
 
 def plot_scores(results: Results, path: Path) -> bool:
-    """One panel a metric: every run as a dot, mean and spread per alpha, references as lines. False if there is none."""
+    """One panel a metric: every run as a dot, mean and spread per alpha, references as lines. False if there is none.
+
+    Where points differ in labels, each kind of them has its colour and its place beside the tick.
+    """
     metrics = [metric for metric in metrics_of(results) if final_scores(results, metric)]
     if not metrics:
         return False
     alphas = sorted({point.point.alpha for point in results.plan.points})
+    kinds: list[Labels] = [labels for labels in LABELS if any(point.point.labels == labels for point in results.plan.points)]
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.2 * lines), squeeze=False, layout="constrained")
@@ -29,18 +39,21 @@ def plot_scores(results: Results, path: Path) -> bool:
         axis.set_visible(False)
     for axis, metric in zip(axes.flat, metrics, strict=False):
         scores = final_scores(results, metric)
-        for x, alpha in enumerate(alphas):
-            values = [score.value for point, score in scores.items() if point.alpha == alpha]
-            if values:
-                summary = spread(values)
-                axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
-                axis.errorbar(x, summary.mean, yerr=summary.sd or 0, fmt="o", color=INK, capsize=4, zorder=3)
+        for kind, labels in enumerate(kinds):
+            label = LEGEND[labels] if len(kinds) > 1 else None
+            for place, alpha in enumerate(alphas):
+                values = [score.value for point, score in scores.items() if arm_of(point) == Arm(labels, alpha)]
+                if values:
+                    summary, x = spread(values), place + 0.12 * (kind - (len(kinds) - 1) / 2)
+                    axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
+                    axis.errorbar(x, summary.mean, yerr=summary.sd or 0, fmt="o", color=COLOURS[labels], capsize=4, zorder=3, label=label)
+                    label = None
         for role, style in zip(results.plan.grid.score.references, (":", "--"), strict=False):
             final = results.final(role)
             if final and metric in final.scores:
                 axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=REFERENCES[role])
         axis.set_title(metric, fontsize=10)
-        axis.set_xticks(range(len(alphas)), ["SFT" if alpha == 0 else f"{alpha:g}" for alpha in alphas])
+        axis.set_xticks(range(len(alphas)), ["SFT" if alpha == 0 and kinds == ["gold"] else f"{alpha:g}" for alpha in alphas])
         axis.set_xlabel("alpha")
         axis.margins(x=0.15)
     axes.flat[0].legend(fontsize=7)
@@ -59,11 +72,12 @@ def plot_curves(results: Results, path: Path) -> bool:
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.4), layout="constrained")
     labelled = set()
     for point, curve in curves.items():
-        label = None if point.alpha in labelled else ("SFT" if point.alpha == 0 else f"alpha {point.alpha:g}")
-        labelled.add(point.alpha)
-        left.plot([e["examples"] for e in curve], [e["ce"] for e in curve], color=colours[point.alpha], lw=1, label=label)
+        arm, style = arm_of(point), {"color": colours[point.alpha], "ls": LINES[point.labels], "lw": 1}
+        label = None if arm in labelled else f"alpha {arm.alpha:g}" if arm.labels == "gold" and arm.alpha else arm.name
+        labelled.add(arm)
+        left.plot([e["examples"] for e in curve], [e["ce"] for e in curve], label=label, **style)
         held = [e for e in curve if "heldout_ce" in e]
-        right.plot([e["examples"] for e in held], [e["heldout_ce"] for e in held], "o-", color=colours[point.alpha], lw=1, ms=4)
+        right.plot([e["examples"] for e in held], [e["heldout_ce"] for e in held], marker="o", ms=4, **style)
     left.set_title("cross-entropy in training (nats a token)", fontsize=10)
     right.set_title("cross-entropy on held-out rows", fontsize=10)
     for axis in (left, right):

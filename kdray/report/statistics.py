@@ -1,4 +1,4 @@
-"""The statistics of the report: spread over runs, and differences between runs that share everything but alpha."""
+"""The statistics of the report: spread over runs, and differences between runs that share everything but their arm."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from kdray.report.arms import Arm, arm_of
 from kdray.report.results import Results, Score
 from kdray.spec.points import Point
 
@@ -25,7 +26,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """KD minus SFT over pairs of runs of equal lr, batch and seed: mean and 95% interval (None for one pair)."""
+    """An arm minus SFT over pairs of runs of equal lr, batch and seed: mean and 95% interval (None for one pair)."""
 
     mean: float
     interval: tuple[float, float] | None
@@ -51,13 +52,13 @@ def final_scores(results: Results, metric: str) -> dict[Point, Score]:
     return {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
 
 
-def difference(results: Results, metric: str, alpha: float) -> Difference | None:
-    """Runs at `alpha` against SFT, paired by lr, batch and seed (Student's t); None without a pair."""
+def difference(results: Results, metric: str, arm: Arm) -> Difference | None:
+    """The runs of `arm` against SFT, paired by lr, batch and seed (Student's t); None without a pair."""
     scores = final_scores(results, metric)
     deltas = []
     for point, score in scores.items():
         baseline = scores.get(Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed))
-        if point.alpha == alpha and alpha > 0 and baseline:
+        if arm_of(point) == arm and baseline:
             deltas.append(score.value - baseline.value)
     if not deltas:
         return None

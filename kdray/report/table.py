@@ -1,9 +1,10 @@
-"""The table of a grid: one row an alpha (SFT first), then the reference models; mean and spread over lr, batch, seed."""
+"""The table of a grid: one row an arm (SFT first), then the reference models; mean and spread over lr, batch, seed."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdray.report.arms import arm_of, arms_of
 from kdray.report.results import Results
 from kdray.report.statistics import final_scores, spread
 
@@ -29,17 +30,17 @@ def metrics_of(results: Results) -> list[str]:
 
 
 def rows_of(results: Results) -> list[Row]:
-    """The table's rows: alphas rising from SFT, then the references."""
-    metrics, rows = metrics_of(results), []
-    for alpha in sorted({point.point.alpha for point in results.plan.points}):
-        points = [point.point for point in results.plan.points if point.point.alpha == alpha]
+    """The table's rows: the arms, SFT first, then the references."""
+    metrics, rows, every = metrics_of(results), [], [point.point for point in results.plan.points]
+    for arm in arms_of(every):
+        points = [point for point in every if arm_of(point) == arm]
         cells = {}
         for metric in metrics:
             scores = final_scores(results, metric)
             values = [scores[point].value for point in points if point in scores]
             cells[metric] = str(spread(values)) if values else "-"
         scored = sum(1 for point in points if (final := results.final(point)) and final.scores)
-        rows.append(Row("SFT" if alpha == 0 else f"KD {alpha:g}", f"{scored}/{len(points)}", cells))
+        rows.append(Row(arm.name, f"{scored}/{len(points)}", cells))
     for role in results.plan.grid.score.references:
         final = results.final(role)
         if final:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from kdray.report.arms import BASELINE, Arm, arms_of
 from kdray.report.results import RUNTIME, Results, lower_is_better, short_name
 from kdray.report.statistics import difference, final_scores
 
-FEWEST_PAIRS = 5  # runs of equal lr, batch and seed with and without soft labels
+FEWEST_PAIRS = 5  # runs of equal lr, batch and seed of an arm and of SFT
 FEWEST_EXAMPLES = 100  # behind each score
 
 
@@ -22,10 +23,11 @@ def primary_metric(results: Results) -> str | None:
 def too_small(results: Results, metric: str) -> str | None:
     """Why nothing can be concluded from this grid, or None."""
     scores = final_scores(results, metric)
-    alphas = {point.alpha for point in scores}
-    if 0.0 not in alphas or len(alphas) < 2:
-        return "there is nothing to compare yet: it needs scored points with alpha = 0 and with alpha > 0"
-    pairs = min((d.pairs for alpha in alphas - {0.0} if (d := difference(results, metric, alpha))), default=0)
+    arms = arms_of(scores)
+    if BASELINE not in arms or len(arms) < 2:
+        wanted = "alpha = 0 and with alpha > 0" if _gold_alone(results) else "alpha = 0 on the original responses and others"
+        return f"there is nothing to compare yet: it needs scored points with {wanted}"
+    pairs = min((d.pairs for arm in arms if arm != BASELINE and (d := difference(results, metric, arm))), default=0)
     examples = min(score.n for score in scores.values())
     reasons = []
     if pairs < FEWEST_PAIRS:
@@ -47,16 +49,17 @@ def _findings(results: Results) -> list[str]:
     reason = too_small(results, metric)
     sentences = [f"No verdict: {reason}."] if reason else []
     sign = -1 if lower_is_better(metric, results.plan) else 1
-    alphas = sorted({point.point.alpha for point in results.plan.points} - {0.0})
-    found = {alpha: d for alpha in alphas if (d := difference(results, metric, alpha))}
+    arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
+    found = {arm: d for arm in arms if (d := difference(results, metric, arm))}
     if not found:
         return sentences
-    best = max(found, key=lambda alpha: sign * found[alpha].mean)
+    best = max(found, key=lambda arm: sign * found[arm].mean)
     change = found[best]
     direction = "better" if sign * change.mean > 0 else "worse"
     sure = "" if reason or change.significant else ", not distinguishable from no difference"
+    winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
     sentences.append(
-        f"On {metric}, the best alpha is {best:g}: {change} against SFT over {change.pairs} "
+        f"On {metric}, {winner}: {change} against SFT over {change.pairs} "
         f"paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
     )
     return sentences + _harm(results, best)
@@ -72,12 +75,17 @@ def _mixed_runtimes(results: Results) -> list[str]:
     return sentences
 
 
-def _harm(results: Results, alpha: float) -> list[str]:
-    """One sentence for each task of `report.margin` on which the best alpha loses more than allowed."""
-    sentences = []
+def _gold_alone(results: Results) -> bool:
+    """Whether alpha alone tells the arms apart."""
+    return all(point.point.labels == "gold" for point in results.plan.points)
+
+
+def _harm(results: Results, arm: Arm) -> list[str]:
+    """One sentence for each task of `report.margin` on which the best arm loses more than allowed."""
+    sentences, there = [], "At that alpha" if _gold_alone(results) else "There"
     for task, margin in results.plan.grid.report.margin.items():
         for metric in (short_name(task, "acc_norm"), short_name(task, "acc")):
-            change = difference(results, metric, alpha)
+            change = difference(results, metric, arm)
             if change and change.mean < -100 * margin:
-                sentences.append(f"At that alpha {metric} falls by {-change.mean:.2f}, more than the margin of {100 * margin:g}.")
+                sentences.append(f"{there} {metric} falls by {-change.mean:.2f}, more than the margin of {100 * margin:g}.")
     return sentences

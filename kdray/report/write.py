@@ -59,10 +59,11 @@ def _write_csv(results: Results, path: Path) -> None:
     """One line a score: everything that the tables are made of."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "alpha", "lr", "batch", "seed", "examples", "metric", "value", "stderr", "n"])
+        writer.writerow(["model", "labels", "alpha", "lr", "batch", "seed", "examples", "metric", "value", "stderr", "n"])
         for checkpoint in results.checkpoints:
             subject = checkpoint.subject
-            axes = [subject.alpha, subject.lr, subject.batch, subject.seed] if isinstance(subject, Point) else [""] * 4
+            point = subject if isinstance(subject, Point) else None
+            axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
             for metric, score in checkpoint.scores.items():
                 writer.writerow([_name(subject), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 

@@ -10,6 +10,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference, parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
+Labels = Literal["gold", "teacher", "both"]  # the original responses, the teacher's answers, or both together
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -186,6 +187,13 @@ class SoftLabels(Section):
         return fields | {"form": {"name": value.get("form", "hidden"), **params}}
 
 
+class Augment(Section):
+    """The teacher's greedy answers, for points whose labels are not the original responses alone."""
+
+    max_new_tokens: PositiveInt = Field(default=256, description="where an answer is cut")
+    batch: PositiveInt = 8
+
+
 class Axes(Section):
     """The grid: every combination is a point."""
 
@@ -193,6 +201,7 @@ class Axes(Section):
     batch: Annotated[list[PositiveInt], Field(min_length=1, description="sequences per optimiser step")]
     alpha: Annotated[list[NonNegative], Field(min_length=1, description="weight of the soft labels; 0 is SFT")]
     seed: Annotated[list[Seed], Field(min_length=1)] = [0]
+    labels: Annotated[list[Labels], Field(min_length=1, description="the responses to train on")] = ["gold"]
 
 
 class PointSpec(Section):
@@ -202,6 +211,7 @@ class PointSpec(Section):
     batch: PositiveInt
     alpha: NonNegative
     seed: Seed = 0
+    labels: Labels = "gold"
 
 
 class Scoring(Section):
@@ -248,6 +258,7 @@ class Grid(Section):
     data: Data
     soft_labels: SoftLabels = SoftLabels()
     objective: Objective = Objective()
+    augment: Augment = Augment()
     train: Train
     axes: Axes
     include: list[PointSpec] = []

@@ -45,6 +45,8 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
     points = expand(grid)
     if grid.teacher is None and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
+    if grid.teacher is None and any(point.labels != "gold" for point in points):
+        raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
     _check_objective(grid, max(point.alpha for point in points))
     return grid
 

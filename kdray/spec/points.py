@@ -4,35 +4,42 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from typing import get_args
 
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid
+from kdray.spec.grid import Grid, Labels
+
+LABELS: tuple[Labels, ...] = get_args(Labels)
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Point:
-    """One cell of the grid. `alpha` = 0 is plain supervised fine-tuning (SFT) on the original labels."""
+    """One cell of the grid.
+
+    `alpha` = 0 is plain supervised fine-tuning (SFT), on the teacher's answers also called sequence-level KD (SeqKD).
+    """
 
     alpha: float
     lr: float
     batch: int
     seed: int
+    labels: Labels = "gold"
 
     @property
     def slug(self) -> str:
-        return f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}"
+        return f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}" + ("" if self.labels == "gold" else f"-{self.labels}")
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of alpha, lr, batch, seed.
+    """The points in the order of labels (gold, teacher, both), alpha, lr, batch, seed.
 
     Raises:
         InputError: a point occurs twice, an excluded point is not in the grid, or none is left.
     """
     axes = grid.axes
     points = [
-        Point(alpha=alpha, lr=lr, batch=batch, seed=seed)
-        for lr, batch, alpha, seed in itertools.product(axes.lr, axes.batch, axes.alpha, axes.seed)
+        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels)
+        for lr, batch, alpha, seed, labels in itertools.product(axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels)
     ]
     _refuse_duplicates(points, "axes")
     points += [Point(**spec.model_dump()) for spec in grid.include]
@@ -44,7 +51,7 @@ def expand(grid: Grid) -> list[Point]:
         points.remove(point)
     if not points:
         raise InputError("exclude", "leaves no point", "keep at least one point")
-    return sorted(points)
+    return sorted(points, key=lambda p: (LABELS.index(p.labels), p.alpha, p.lr, p.batch, p.seed))
 
 
 def _refuse_duplicates(points: list[Point], field: str) -> None:

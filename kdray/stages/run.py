@@ -43,6 +43,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
     progress.say("starting Ray ...")
     with ray_session(plan.grid.runtime) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        from kdray.stages.augment import augment
         from kdray.stages.generate import generate
         from kdray.stages.measure import measure
         from kdray.stages.model import model
@@ -55,9 +56,10 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
         prepare([plan.prepare], work)
-        for stage, step in ((teach, plan.teach), (soften, plan.soften)):
-            if step:
-                stage([step], work)
+        if plan.teach:
+            teach([plan.teach], work)
+        augment([step for step in steps if step.kind == "augment"], work)
+        soften([step for step in steps if step.kind == "soften"], work)
         train(plan.points, work)
         after()
         generate([score.generate for score in plan.scores if score.generate], work)

@@ -103,10 +103,11 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             "alpha": f"{point.alpha:g}",
             "batch": f"{point.batch:g}",
             "family": results.plan.grid.family,
+            "labels": point.labels,
             "lr": f"{point.lr:g}",
             "seed": f"{point.seed:g}",
         },
-        tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft", artifact, store),
+        tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
         files=_files(train, checkpoints),
     )
@@ -184,9 +185,10 @@ def _reference_identity(role: str, model: Step) -> str:
 
 
 def _name(point: Point) -> str:
-    """`a0.1 lr3e-4 b4 s0`; cut where the page would cut it."""
-    kind = f"a{point.alpha:g}" if point.alpha > 0 else "sft"
-    return f"{kind} lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
+    """`a0.1 lr3e-4 b4 s0`, `seq a1 lr3e-4 b4 s0`; cut where the page would cut it."""
+    labels = {"gold": "" if point.alpha > 0 else "sft ", "teacher": "seq ", "both": "both "}[point.labels]
+    alpha = f"a{point.alpha:g} " if point.alpha > 0 else ""
+    return f"{labels}{alpha}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
 
 
 def _brief(value: float) -> str:

@@ -38,10 +38,11 @@ def shared_view(plan: Plan) -> str:
     """The JSON of the page's state: how the primary metric follows from the axes, then every final metric."""
     metrics = final_metrics(plan)
     primary = metrics[0]
+    labels = ["labels"] if any(point.point.labels != "gold" for point in plan.points) else []
     charts: list[dict[str, Any]] = [
         {
             "type": "PARALLEL",
-            "selectedParams": ["lr", "batch", "alpha"],
+            "selectedParams": ["lr", "batch", "alpha", *labels],
             "selectedMetrics": [primary],
             "showAllRuns": True,
         },
@@ -62,7 +63,7 @@ def shared_view(plan: Plan) -> str:
         "searchFilter": "tags.`kdray.in_grid` = 'true'",
         "orderByKey": f"metrics.`{primary}`",
         "orderByAsc": lower_is_better(primary, plan),
-        "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed")] + [f"metrics.`{m}`" for m in metrics],
+        "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed", *labels)] + [f"metrics.`{m}`" for m in metrics],
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # else the page sorts its sections by name

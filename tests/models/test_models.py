@@ -110,6 +110,19 @@ def test_a_head_that_does_something_else_is_refused(tmp_path):
         ResponseModel(model)
 
 
+@torch.no_grad()
+def test_an_answer_is_as_long_as_allowed_unless_the_model_ended_it(tmp_path):
+    """Whatever ended it, and in a batch whose other answers go on."""
+    model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
+    prompts = [tokenizer(text)["input_ids"] for text in ("Where does Ada live?", "Ben", "Cleo is in Rome . now")]
+    plain = [model.generate(torch.tensor([p]), do_sample=False, max_new_tokens=12)[0, len(p) :].tolist() for p in prompts]
+    assert [len(answer) for answer in plain] == [12, 12, 12]
+    end = plain[1][5]
+    expected = [answer[: answer.index(end)] if end in answer else answer for answer in plain]
+    assert generate_greedy(model, tokenizer, prompts, 12, [end]) == expected
+    assert [len(answer) < 12 for answer in expected] == [end in answer for answer in plain]
+
+
 def test_greedy_answers_do_not_depend_on_their_neighbours(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
     prompts = [tokenizer(text)["input_ids"] for text in ("Where does Ada live?", "Ben", "Cleo is in Rome . now")]

@@ -32,6 +32,16 @@ def test_what_the_grid_reaches_is_kept_and_all_else_is_found(plan: MakePlan, sto
     assert names(store) == sorted(f"{step.kind}/{step.slug}-{step.id}" for step in old.steps())
 
 
+def test_answers_are_kept_while_some_point_trains_on_them(plan: MakePlan, store: Store) -> None:
+    every, fewer, none = (plan({"axes.labels": labels}) for labels in (["gold", "teacher", "both"], ["both"], ["gold"]))
+    seal(store, *every.steps())
+    assert names(store, every) == []
+    kinds = [name.split("/")[0] for name in names(store, fewer)]
+    assert (kinds.count("augment"), kinds.count("soften"), kinds.count("train")) == (0, 1, 8)
+    kinds = [name.split("/")[0] for name in names(store, none)]
+    assert (kinds.count("augment"), kinds.count("soften"), kinds.count("train")) == (2, 2, 8)
+
+
 def test_what_any_of_the_grids_reaches_is_kept(plan: MakePlan, store: Store) -> None:
     one, other = plan({"axes.lr": [1e-3]}), plan({"axes.lr": [1e-4], "data.heldout": 3})
     seal(store, *one.steps())

@@ -39,6 +39,8 @@ SAME: dict[str, Any] = {
     "axes.batch": [2, 4],
     "axes.alpha": [0, 0.1, 1],
     "axes.seed": [0, 1],
+    "axes.labels": ["gold", "teacher", "both"],
+    "augment.max_new_tokens": 9,  # of no point here
     "include": [{"lr": 1e-2, "batch": 1, "alpha": 3}],
     "data.template": {"name": "alpaca"},
     "train.schedule": {"name": "cosine", "floor": 0},
@@ -198,6 +200,7 @@ def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:
         ("stage", "prepare", DATA),
         ("stage", "teach", TEACHING),
         ("stage", "soften", LABELS),
+        ("stage", "augment", set()),
         ("stage", "train", POINTS),
         ("stage", "generate", {"answers", "xsum"}),
         ("stage", "measure", {"loss"}),

@@ -136,3 +136,77 @@ def test_the_shipped_quickstart_is_wholly_resolved(tmp_path: Path) -> None:
 
     made = make_plan(load_grid(ROOT / "grids" / "quickstart.yaml"), Outer(tmp_path / "store"))
     assert None not in [step.id for step in made.steps()]
+
+
+def test_the_answers_are_one_step_and_soft_labels_are_made_on_the_text_that_is_trained_on(plan: MakePlan) -> None:
+    made = plan({"axes.labels": ["gold", "teacher", "both"]})
+    answers, both = [step for step in made.steps() if step.kind == "augment"]
+    assert [answers.slug, both.slug] == ["rows-teacher", "rows-both"]
+    assert dict(answers.inputs) == {"teacher": made.teach, "data": made.prepare}
+    assert dict(both.inputs) == {"data": made.prepare, "answers": answers}
+    text = {"gold": made.prepare, "teacher": answers, "both": both}
+    for point in made.points:
+        inputs = point.train.inputs
+        assert inputs["data"] is text[point.point.labels]
+        assert ("soft_labels" in inputs) == (point.point.alpha > 0)
+        assert "soft_labels" not in inputs or inputs["soft_labels"].inputs["data"] is inputs["data"]
+    assert len({point.train.id for point in made.points}) == len(made.points) == 12
+
+
+def test_a_teacher_beside_the_student_reads_the_text_that_is_trained_on(plan: MakePlan) -> None:
+    made = plan({"axes.labels": ["teacher"], "axes.alpha": [1], "soft_labels.form": "online"})
+    kinds = [step.kind for step in made.steps()]
+    assert (kinds.count("augment"), kinds.count("soften")) == (1, 0)
+    inputs = made.points[0].train.inputs
+    assert (inputs["data"].kind, inputs["teacher"]) == ("augment", made.teach)
+
+
+@pytest.mark.parametrize(
+    ("labels", "alphas", "tasks", "augmented", "softened"),
+    [
+        (["gold"], [0], ["heldout_loss"], [], ["hidden"]),
+        (["gold"], [0], ["heldout_answers"], [], []),
+        (["teacher"], [0], ["heldout_answers"], ["rows-teacher"], []),
+        (["teacher"], [1], ["heldout_answers"], ["rows-teacher"], ["hidden-rows-teacher"]),
+        (["teacher"], [1], ["heldout_loss"], ["rows-teacher"], ["hidden-rows-teacher", "hidden"]),
+        (["both"], [0, 1], ["heldout_answers"], ["rows-teacher", "rows-both"], ["hidden-rows-both"]),
+        (["gold", "teacher"], [1], ["heldout_answers"], ["rows-teacher"], ["hidden", "hidden-rows-teacher"]),
+    ],
+)
+def test_only_what_some_point_or_task_uses_is_made(
+    labels: list[str], alphas: list[float], tasks: list[str], augmented: list[str], softened: list[str], plan: MakePlan
+) -> None:
+    made = plan({"axes.labels": labels, "axes.alpha": alphas, "score.tasks": tasks})
+    assert [step.slug for step in made.steps() if step.kind == "augment"] == augmented
+    assert [step.slug for step in made.steps() if step.kind == "soften"] == softened
+
+
+def test_heldout_scores_are_on_the_original_rows_whatever_a_point_trained_on(plan: MakePlan) -> None:
+    made = plan({"axes.labels": ["gold", "teacher", "both"]})
+    for score in made.scores:
+        step = score.generate or score.measure
+        if score.task.name.startswith("heldout"):
+            assert step.inputs["data"] is made.prepare
+        if score.task.name == "heldout_loss":
+            assert step.inputs["soft_labels"] is made.soften
+            assert step.inputs["soft_labels"].inputs["data"] is made.prepare
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"augment.max_new_tokens": 9}, False),
+        ({"augment.batch": 3}, False),
+        ({"teacher.tune.lr": 2e-3}, False),
+        ({"data.limit": 5}, False),
+        ({"soft_labels.dtype": "float32"}, True),
+        ({"axes.labels": ["both"]}, True),
+        ({"train.steps": 9}, True),
+    ],
+)
+def test_answers_are_made_again_only_if_they_may_differ(changes: dict[str, object], same: bool, plan: MakePlan) -> None:
+    ids = [
+        next(step.id for step in made.steps() if step.slug == "rows-teacher")
+        for made in (plan({"axes.labels": ["teacher"]}), plan({"axes.labels": ["teacher"], **changes}))
+    ]
+    assert (ids[0] == ids[1]) == same

@@ -58,6 +58,12 @@ def test_an_input_that_only_one_has_is_named(plan: MakePlan, store: Store) -> No
     ]
 
 
+def test_points_of_other_labels_differ_in_where_their_data_come_from(plan: MakePlan, store: Store) -> None:
+    made = plan({"axes.lr": [1e-3], "axes.alpha": [0], "axes.labels": ["gold", "teacher"]})
+    gold, taught = (begin(store, point.train) for point in made.points)
+    assert list(differences(store, gold, taught)) == [("data > step", "prepare", "augment")]
+
+
 def test_the_content_of_a_file_is_a_cause(plan: MakePlan, store: Store, tiny_grid: TinyGrid) -> None:
     one = begin(store, plan().points[0].train)
     tiny_grid.rows("rows.jsonl", [{"instruction": "a", "context": "", "response": "b"}])

@@ -11,6 +11,7 @@ from rich.console import Console
 from scipy import stats
 
 from kdray.plan import make_plan
+from kdray.report.arms import Arm
 from kdray.report.results import Checkpoint, Results, Score
 from kdray.report.statistics import difference
 from kdray.report.table import rows_of
@@ -62,7 +63,7 @@ def test_best_heldout_takes_the_checkpoint_with_the_least_heldout_loss(tiny_grid
 
 
 def test_the_difference_is_scipys_paired_interval(tiny_grid):
-    found = difference(make_results(tiny_grid), "held_rougeL", 1.0)
+    found = difference(make_results(tiny_grid), "held_rougeL", Arm("gold", 1.0))
     test = stats.ttest_rel(VALUES[1.0], VALUES[0.0])
     interval = test.confidence_interval(0.95)
     assert found.pairs == 5
@@ -130,3 +131,60 @@ def test_the_report_folder_holds_text_plots_and_every_score(tiny_grid):
     assert len(rows) == 2 + 2 * 10
     assert {row["alpha"] for row in rows} == {"", "0.0", "1.0"}
     assert sum(float(row["value"]) for row in rows if row["alpha"] == "1.0" and row["examples"] == "8") == pytest.approx(sum(VALUES[1.0]))
+
+
+LABELLED = {
+    ("gold", 0.0): [20.0, 21.0, 19.0, 22.0, 18.0],
+    ("gold", 1.0): [23.0, 23.5, 22.0, 24.5, 21.5],
+    ("teacher", 0.0): [24.0, 25.5, 23.0, 26.0, 22.5],
+    ("teacher", 1.0): [21.0, 21.0, 21.0, 21.0, 21.0],
+    ("both", 0.0): [20.0, 20.0, 20.0, 20.0, 20.0],
+    ("both", 1.0): [22.0, 22.0, 22.0, 22.0, 22.0],
+}
+
+
+def labelled_results(tiny_grid, arms=LABELLED):
+    results = make_results(tiny_grid, {"axes.labels": list(dict.fromkeys(labels for labels, _ in arms))})
+    references = [c for c in results.checkpoints if isinstance(c.subject, str)]
+    points = [
+        Checkpoint(Point(alpha, lr, 2, 0, labels), 4.0, 8, {"held_rougeL": Score(value, 1.0, 200)})
+        for (labels, alpha), row in arms.items()
+        for lr, value in zip(LRS, row, strict=True)
+    ]
+    curve = [{"step": 4, "examples": 8, "ce": 1.5, "heldout_ce": 1.2}]
+    return Results(results.plan, [*references, *points], {c.subject: curve for c in points})
+
+
+def test_labels_are_rows_of_their_own_and_sft_is_that_on_the_original_responses(tiny_grid):
+    rows = rows_of(labelled_results(tiny_grid))
+    names = ["SFT", "KD 1", "SeqKD", "SeqKD + KD 1", "SFT + SeqKD", "SFT + SeqKD + KD 1", "untrained student", "teacher"]
+    assert [row.label for row in rows] == names
+    means = [row.cells["held_rougeL"].split(" ")[0] for row in rows]
+    assert means == ["20.00", "22.90", "24.20", "21.00", "20.00", "22.00", "10.00", "30.00"]
+    assert {row.runs for row in rows[:6]} == {"5/5"}
+
+
+def test_the_verdict_compares_every_row_with_sft_on_the_original_responses(tiny_grid):
+    test = stats.ttest_rel(LABELLED["teacher", 0.0], LABELLED["gold", 0.0]).confidence_interval(0.95)
+    interval = f"+4.20 [{test.low:+.2f}, {test.high:+.2f}]"
+    assert verdict(labelled_results(tiny_grid)) == [
+        f"On held_rougeL, the best row is SeqKD: {interval} against SFT over 5 paired runs (better)."
+    ]
+
+
+def test_answers_alone_have_no_baseline(tiny_grid):
+    sentences = verdict(labelled_results(tiny_grid, {arm: row for arm, row in LABELLED.items() if arm[0] == "teacher"}))
+    assert sentences == [
+        "No verdict: there is nothing to compare yet: it needs scored points with alpha = 0 on the original responses and others."
+    ]
+
+
+def test_labels_are_in_the_report_folder(tiny_grid):
+    folder = write_report(labelled_results(tiny_grid), tiny_grid.folder / "report")
+    text = (folder / "report.md").read_text()
+    assert "| SeqKD | 5/5 | 24.20" in text
+    assert "| lr0.001-b2-a0-s0-teacher | 8 |" in text
+    rows = list(csv.DictReader((folder / "scores.csv").open()))
+    assert [row["labels"] for row in rows] == ["", "", *(labels for labels, _ in LABELLED for _ in LRS)]
+    assert (folder / "scores.png").stat().st_size > 5000
+    assert (folder / "curves.png").stat().st_size > 5000

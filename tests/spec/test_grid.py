@@ -30,6 +30,13 @@ def test_zero_has_no_sign(alpha: str, tiny_grid: TinyGrid) -> None:
     assert {point.slug for point in expand(grid)} == {"lr0.001-b2-a0-s0", "lr0.0001-b2-a0-s0"}
 
 
+def test_labels_come_first_in_the_order_of_points_and_last_in_their_names(tiny_grid: TinyGrid) -> None:
+    axes = {"axes.lr": [1e-3], "axes.labels": ["both", "gold"], "include": [{"lr": 1e-3, "batch": 2, "alpha": 0, "labels": "teacher"}]}
+    exclude = [{"lr": 1e-3, "batch": 2, "alpha": 0.1, "labels": "both"}]
+    slugs = [point.slug for point in expand(parse_grid(tiny_grid.text({**axes, "exclude": exclude})))]
+    assert slugs == ["lr0.001-b2-a0-s0", "lr0.001-b2-a0.1-s0", "lr0.001-b2-a0-s0-teacher", "lr0.001-b2-a0-s0-both"]
+
+
 def test_points_come_in_the_order_of_alpha_lr_batch_seed(tiny_grid: TinyGrid) -> None:
     axes = {"axes.lr": [2e-3, 1e-3], "axes.batch": [8, 4], "axes.alpha": [1, 0], "axes.seed": [1, 0]}
     points = expand(parse_grid(tiny_grid.text(axes)))

@@ -65,7 +65,7 @@ def test_a_finished_grid(bench: Bench) -> None:
         ("untrained student", "FINISHED"),
         ("teacher", "FINISHED"),
     }
-    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "lr": "0.0003", "seed": "0"}
+    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "labels": "gold", "lr": "0.0003", "seed": "0"}
     latest = bench.of("latest_metrics", 0.1)
     assert (latest["held_rougeL"], latest["ckpt/held_rougeL"], latest["train/loss"]) == (10.1, 10.1, 0.0)
     rows = bench.rows()

@@ -101,10 +101,11 @@ def test_a_claimed_point_without_a_step_has_no_run_yet(bench: Bench) -> None:
     assert list(wanted(bench)) == ["sft lr3e-4 b2 s0"]  # given up
 
 
-def test_params_are_numbers_and_references_have_none_of_the_axes(bench: Bench) -> None:
+def test_params_are_the_axes_and_references_have_none_of_the_axes(bench: Bench) -> None:
     bench.finish()
     runs = wanted(bench)
-    assert runs["a0.1 lr3e-4 b2 s0"].params == {"alpha": "0.1", "batch": "2", "family": "toy", "lr": "0.0003", "seed": "0"}
+    axes = {"alpha": "0.1", "batch": "2", "labels": "gold", "lr": "0.0003", "seed": "0"}
+    assert runs["a0.1 lr3e-4 b2 s0"].params == {"family": "toy", **axes}
     assert runs["teacher"].params == runs["untrained student"].params == {"family": "toy"}
     kinds = {name: run.tags["kdray.kind"] for name, run in runs.items()}
     assert kinds == {"sft lr3e-4 b2 s0": "sft", "a0.1 lr3e-4 b2 s0": "kd", "untrained student": "reference", "teacher": "reference"}
@@ -124,13 +125,30 @@ def test_a_model_that_teaches_itself_is_two_references(bench: Bench) -> None:
         (Point(alpha=0, lr=1e-5, batch=8, seed=1), "sft lr1e-5 b8 s1"),
         (Point(alpha=10, lr=0.5, batch=128, seed=12), "a10 lr0.5 b128 s12"),
         (Point(alpha=0.01, lr=1.5e-5, batch=32, seed=0), "a0.01 lr1.5e-5 b32 s"),
+        (Point(alpha=0, lr=3e-4, batch=4, seed=0, labels="teacher"), "seq lr3e-4 b4 s0"),
+        (Point(alpha=1, lr=3e-4, batch=4, seed=0, labels="both"), "both a1 lr3e-4 b4 s0"),
     ],
 )
 def test_names_fit_the_list_of_runs(bench: Bench, point: Point, name: str) -> None:
-    bench.changes |= {"axes": {"lr": [point.lr], "batch": [point.batch], "alpha": [point.alpha], "seed": [point.seed]}}
+    bench.changes |= {"axes": {name: [value] for name, value in vars(point).items()}}
     bench.begin(point.alpha)
     assert list(wanted(bench)) == [name]
     assert len(name) <= 20
+
+
+def test_labels_are_told_apart(bench: Bench) -> None:
+    bench.changes["axes"] = {"lr": [3e-4], "batch": [2], "alpha": [0], "labels": ["gold", "teacher", "both"]}
+    for planned in bench.plan.points:
+        bench.store.begin(planned.train.key, planned.train.payload or {})
+    runs = wanted(bench)
+    assert {name: (run.params["labels"], run.tags["kdray.kind"]) for name, run in runs.items()} == {
+        "sft lr3e-4 b2 s0": ("gold", "sft"),
+        "seq lr3e-4 b2 s0": ("teacher", "seqkd"),
+        "both lr3e-4 b2 s0": ("both", "seqkd"),
+    }
+    state = json.loads(shared_view(bench.plan))
+    assert state["compareRunCharts"][0]["selectedParams"] == ["lr", "batch", "alpha", "labels"]
+    assert "params.`labels`" in state["selectedColumns"]
 
 
 def test_the_view_is_about_the_primary_metric(bench: Bench) -> None:
@@ -142,6 +160,7 @@ def test_the_view_is_about_the_primary_metric(bench: Bench) -> None:
     bars = [chart["metricKey"] for chart in state["compareRunCharts"] if chart["type"] == "BAR"]
     assert bars == ["held_rougeL", "held_ce", "held_kl"]
     assert state["orderByAsc"] is False
+    assert "labels" not in json.dumps(state)
     bench.changes["report"] = {"primary": "heldout_loss/kl"}
     lower = json.loads(shared_view(bench.plan))
     assert (lower["orderByKey"], lower["orderByAsc"]) == ("metrics.`held_kl`", True)

@@ -62,7 +62,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def test_through_a_server(bench: Bench, server: subprocess.Popen[bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     bench.finish()
     Mirror(bench.plan, bench.store).finish()
-    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "lr": "0.0003", "seed": "0"}
+    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "labels": "gold", "lr": "0.0003", "seed": "0"}
     assert bench.of("latest_metrics", 0.1)["held_rougeL"] == 10.1
     rows, runs = bench.rows(), bench.runs()
     assert len(rows) == ALL_ROWS

@@ -1,0 +1,93 @@
+"""Prepared rows with a teacher's answers, in place of the responses (sequence-level KD) or beside them.
+
+Held-out rows stay as they are and in their order: all points are measured on the same text.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from transformers import PreTrainedTokenizerBase
+
+from kdray.data.rows import FILE, SPLIT, Rows
+
+CHUNK = 256  # rows that are in memory at once
+
+
+def write_answered(
+    rows: Rows,
+    answers: Iterable[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    max_new_tokens: int,
+    max_length: int,
+) -> dict[str, int]:
+    """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of them.
+
+    Answers come in the order of the table. A row is dropped if its answer is `empty` or has `unknown` tokens, from
+    beyond the tokenizer's vocabulary: nothing could be learned from them. As in `tokenise`, the whole is cut at
+    `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`).
+    """
+    training, answers = set(rows.train.tolist()), iter(answers)
+    counts = Counter(read=len(training), kept=0, empty=0, unknown=0, truncated=0)
+    numbers: dict[int, int] = {}  # of the rows that are written, by their number among `rows`
+
+    def chunks() -> Iterable[pa.Table]:
+        row = -1
+        for chunk in rows.table.to_batches(max_chunksize=CHUNK):
+            kept = []
+            for record in chunk.to_pylist():
+                row += 1
+                if row in training and not _answer(record, next(answers), tokenizer, max_new_tokens, max_length, counts):
+                    continue
+                numbers[row] = len(numbers)
+                kept.append(record)
+            yield pa.Table.from_pylist(kept, schema=rows.table.schema)
+
+    _write(folder / FILE, rows.table.schema, chunks())
+    split = {"heldout": rows.heldout.tolist(), "train": rows.train.tolist()}
+    _write_split(folder, {side: [numbers[row] for row in chosen if row in numbers] for side, chosen in split.items()})
+    return dict(counts)
+
+
+def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
+    """Write `rows` followed by the training rows of `answered`, what `write_answered` made of them."""
+    answers = answered.table.take(pa.array(answered.train))
+    _write(folder / FILE, rows.table.schema, (rows.table, answers))
+    train = [*rows.train.tolist(), *range(len(rows), len(rows) + answers.num_rows)]
+    _write_split(folder, {"heldout": rows.heldout.tolist(), "train": train})
+
+
+def _answer(
+    record: dict[str, Any], answer: list[int], tokenizer: Any, max_new_tokens: int, max_length: int, counts: Counter[str]
+) -> bool:
+    """Put `answer` into a row; False if there is nothing to learn from it."""
+    if max(answer, default=0) >= len(tokenizer):
+        counts["unknown"] += 1
+        return False
+    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+    if not text:
+        counts["empty"] += 1
+        return False
+    ended = len(answer) < max_new_tokens
+    whole = record["input_ids"][: record["n_prompt"]] + answer + ([tokenizer.eos_token_id] if ended else [])
+    record |= {"input_ids": whole[:max_length], "response": text}
+    counts["kept"] += 1
+    counts["truncated"] += not ended or len(whole) > max_length
+    return True
+
+
+def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_split(folder: Path, split: dict[str, list[int]]) -> None:
+    (folder / SPLIT).write_text(json.dumps(split))

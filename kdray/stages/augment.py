@@ -1,0 +1,92 @@
+"""augment: the prepared rows with the teacher's greedy answers in place of the training responses, or with both.
+
+Batches of training prompts go through a Ray Data pipeline, as in `generate`; what comes out has the format of
+`prepare`, so that all later steps take it as their data. Rows with both are put together without generating again.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from kdray.data.answers import write_answered, write_both
+from kdray.data.rows import FILE, SPLIT, Rows
+from kdray.models.generation import generate_greedy
+from kdray.models.load import load_folder, load_tokenizer
+from kdray.plan import Step
+from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
+from kdray.stages.work import Work
+from kdray.store import Attempt
+
+VERSION = 1
+
+
+def augment(steps: list[Step], work: Work) -> None:
+    """Make the missing ones of `steps`."""
+    for step in steps:
+        with work.claim([step]) as claimed:
+            for _, attempt in claimed:
+                if "answers" in step.inputs:
+                    write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
+                    work.seal(step, attempt)
+                else:
+                    _answer(step, attempt, work)
+
+
+class Answerer:
+    """Writes the teacher's answers to one batch of training prompts."""
+
+    def __init__(self, teacher: Path, data: Path, tokenizer: Path, max_new_tokens: int) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.tokenizer = load_folder(teacher, device=device)
+        self.rows, self.max_new_tokens = Rows(data), max_new_tokens
+        # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
+        rows_tokenizer: Any = load_tokenizer(tokenizer)
+        self.ends = [rows_tokenizer.eos_token_id]
+
+    def __call__(self, item: Item) -> None:
+        prompts = [self.rows.input_ids(row)[: int(self.rows.prompt_lengths[row])] for row in item["rows"]]
+        answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
+        table = pa.table({"row": item["rows"], "output_ids": pa.array(answers, pa.list_(pa.int32()))})
+        write_part(Path(item["target"]), int(item["key"]), ".parquet", lambda path: pq.write_table(table, path))
+
+
+def _answer(step: Step, attempt: Attempt, work: Work) -> None:
+    """Ask the teacher what is not answered yet, and put the answers into the rows."""
+    data = step.inputs["data"]
+    folder, tokenizer = work.folder(data), work.folder(data.inputs["tokenizer"])
+    rows, max_new_tokens = Rows(folder), step.params["max_new_tokens"]
+    batches, present = _batches(rows, step.params["batch"]), carry_over(attempt)
+    items = [{"key": str(i), "target": str(attempt.path), "rows": batch} for i, batch in enumerate(batches) if i not in present]
+    make = functools.partial(Answerer, work.folder(step.inputs["teacher"]), folder, tokenizer, max_new_tokens)
+    errors = []
+    with work.progress.bar("augment", len(batches), "batches") as bar:
+        bar.set(len(present))
+        for _, error in run_pipeline([[item] for item in items], make, work.resources):
+            errors += [error] if error else []
+            bar.advance()
+    if errors or len(parts(attempt.path)) != len(batches):
+        work.fail(step, errors[0] if errors else "parts are missing")
+        return
+    answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
+    lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
+    counts = write_answered(rows, (ids.as_py() for ids in answers), load_tokenizer(tokenizer), attempt.path, **lengths)
+    if not counts["kept"]:
+        work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts")
+        return
+    work.seal(step, attempt, [attempt.path / FILE, attempt.path / SPLIT], **counts)
+    work.progress.say(
+        f"teacher's answers: {counts['kept']} kept of {counts['read']} ({counts['empty']} empty, "
+        f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
+    )
+
+
+def _batches(rows: Rows, size: int) -> list[list[int]]:
+    """The training rows, longest prompt first, cut into batches: the same whatever is done already."""
+    order = sorted(rows.train.tolist(), key=lambda row: (-int(rows.prompt_lengths[row]), row))
+    return [order[i : i + size] for i in range(0, len(order), size)]
