@@ -99,10 +99,11 @@ class Loop:
         """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
         batch = collate(self.rows, part).to(self.device)
         soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
+        self.engine.expect(last=last)
         with self._autocast():
             # Engines average gradients over ranks where the sum is wanted.
             total, hard, soft_sum = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
-        self.engine.backward(total, last=last)
+        self.engine.backward(total)
         return torch.tensor([float(hard), float(soft_sum)], dtype=torch.float64)
 
     def heldout(self, batch: int) -> dict[str, float]:

@@ -58,8 +58,12 @@ class Engine(Protocol):
         """`Student.forward`."""
         ...
 
-    def backward(self, total: Tensor, *, last: bool) -> None:
-        """Add the gradient of a micro-batch; with the `last` of a step the ranks exchange theirs."""
+    def expect(self, *, last: bool) -> None:
+        """Say before a forward pass whether its micro-batch is the step's last, with which the ranks exchange gradients."""
+        ...
+
+    def backward(self, total: Tensor) -> None:
+        """Add the gradient of a micro-batch."""
         ...
 
     def step(self, lr: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,15 @@ class ddp:
         self.student, self.ranks, self.clip = student, ranks, settings.clip or float("inf")
         self.optimiser = adamw(student, settings)
         self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
-        self._quiet = contextlib.ExitStack()
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return self._replica(*arguments)
 
-    def backward(self, total: Tensor, *, last: bool) -> None:
+    def expect(self, *, last: bool) -> None:
         if isinstance(self._replica, DistributedDataParallel):
             self._replica.require_backward_grad_sync = last
+
+    def backward(self, total: Tensor) -> None:
         total.backward()
 
     def step(self, lr: float) -> float:

@@ -30,7 +30,7 @@ class deepspeed:
         place = {"device": "cpu"} if offload else {"device": "none"}
         config = {
             "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,  # micro-batches are counted here, see `backward`
+            "gradient_accumulation_steps": 1,  # micro-batches are counted here, see `expect`
             "gradient_clipping": settings.clip or 0.0,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
@@ -47,11 +47,13 @@ class deepspeed:
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return self.engine(*arguments)
 
-    def backward(self, total: Tensor, *, last: bool) -> None:
+    def expect(self, *, last: bool) -> None:
         self.engine.set_gradient_accumulation_boundary(last)
+
+    def backward(self, total: Tensor) -> None:
         self.engine.backward(total)
-        if not last:
-            self.engine.step()
+        if not self.engine.is_gradient_accumulation_boundary():
+            self.engine.step()  # moves nothing, but counts
 
     def step(self, lr: float) -> float:
         for group in self.engine.optimizer.param_groups:

@@ -45,8 +45,10 @@ class fsdp:
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return self.student(*arguments)
 
-    def backward(self, total: Tensor, *, last: bool) -> None:
+    def expect(self, *, last: bool) -> None:
         self._sharded.set_requires_gradient_sync(last)
+
+    def backward(self, total: Tensor) -> None:
         total.backward()
 
     def step(self, lr: float) -> float:
