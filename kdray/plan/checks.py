@@ -10,6 +10,7 @@ import csv
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from kdray.plan.steps import make_plan
@@ -38,8 +39,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     for role in MODEL_FIELDS:
         if role == "student" or grid.teacher is not None:
             folders[role] = _check_model(grid.reference(role), f"{role}.model")
-    if folders.get("student") and folders.get("teacher"):
-        _check_same_tokenizer(folders["student"], folders["teacher"])
+    check_models(grid, {role: folder for role, folder in folders.items() if folder})
     _check_table(grid.reference("data"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
@@ -49,6 +49,20 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     if not offline:
         _check_hub(grid)
     return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+
+
+def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
+    """Whether the models in `folders`, by role, have one tokenizer and enough positions.
+
+    Raises:
+        InputError: they do not.
+    """
+    if "student" in folders and "teacher" in folders:
+        _check_same_tokenizer(folders["student"], folders["teacher"])
+    for role, folder in folders.items():
+        positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+        if positions is not None and grid.data.max_length > positions:
+            raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
 
 
 def _check_writable(folder: Path) -> None:

@@ -9,7 +9,9 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from kdray.plan import Plan, make_plan
+from kdray.plan import Plan, Step, make_plan
+from kdray.plan.checks import check_models
+from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.stages.progress import Progress
 from kdray.stages.session import ray_session
@@ -52,9 +54,11 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
+        _check_compile(plan.grid, resources.gpus)
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
+        check_models(plan.grid, {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()})
         prepare([plan.prepare], work)
         if plan.teach:
             teach([plan.teach], work)
@@ -66,6 +70,17 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed
+
+
+def _before_tuning(model: Step) -> Step:
+    return model.inputs["student"] if model.kind == "teach" else model
+
+
+def _check_compile(grid: Grid, gpus: int) -> None:
+    sections = {"train": grid.train, "teacher.tune": grid.teacher.tune if grid.teacher else None}
+    for field, section in sections.items():
+        if section and section.compile and not gpus:
+            raise InputError(f"{field}.compile", "true without a GPU", "on a CPU it does not pay: leave it out")
 
 
 @contextlib.contextmanager

@@ -79,6 +79,8 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
     import ray
     from ray.data import DataContext
 
+    if runtime.device == "cpu":
+        QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
@@ -114,7 +116,10 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         total = ray.cluster_resources()
         workers = 1 if runtime.workers == "auto" else runtime.workers
         largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-        resources = Resources(int(total.get("CPU", 0)), int(total.get("GPU", 0)), workers, largest)
+        gpus = 0 if runtime.device == "cpu" else int(total.get("GPU", 0))
+        if runtime.device == "gpu" and not gpus:
+            raise InputError("runtime.device", "gpu, but this Ray has none", "use auto or cpu, or a cluster with GPUs")
+        resources = Resources(int(total.get("CPU", 0)), gpus, workers, largest)
         if resources.concurrent_points == 0:
             unit, have = ("GPUs", resources.gpus) if resources.gpus else ("CPUs", resources.cpus)
             raise InputError("runtime.workers", f"{workers} workers need {workers} {unit}", f"this Ray has {have}")
