@@ -87,6 +87,7 @@ class Optimiser(Length):
     weight_decay: NonNegative = 0.01
     clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for no clipping")
     dtype: Dtype = Field("float32", description="of the forward and backward pass; master weights stay float32")
+    packing: bool = Field(True, description="the sequences of a micro-batch in one row without padding, none seeing another")
 
 
 class Train(Optimiser):

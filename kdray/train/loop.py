@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from kdray.data.collate import collate
+from kdray.data.collate import collate, pack
 from kdray.data.rows import Rows
 from kdray.distill.objective import Objective
 from kdray.models.head import ResponseModel
@@ -96,7 +96,7 @@ class Loop:
         self.model.train()
         self.optimiser.zero_grad(set_to_none=True)
         sums = torch.zeros(2, dtype=torch.float64)
-        micro_batches = share(batch, self.ranks.rank, self.ranks.world, self.micro_batch)
+        micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip or float("inf"))
@@ -113,7 +113,7 @@ class Loop:
 
     def _accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
         """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
-        batch = collate(self.rows, part).to(self.device)
+        batch = (pack if self.settings.packing else collate)(self.rows, part).to(self.device)
         teacher = None
         if self.signal is not None and self.settings.alpha > 0:
             teacher = self.signal.logits(part).to(self.device)
@@ -122,7 +122,7 @@ class Loop:
             quiet = self._replica.no_sync()
         with quiet:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16"):
-                logits = self._replica(batch.input_ids, batch.attention_mask, batch.positions)
+                logits = self._replica(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
             sums = self.objective(logits, teacher, batch.labels)
             # DDP averages gradients over ranks where the sum is wanted.
             (sums.total * (self.ranks.world / tokens)).backward()

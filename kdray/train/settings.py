@@ -21,3 +21,4 @@ class Settings:
     weight_decay: float
     clip: float | None
     dtype: str
+    packing: bool  # of the sequences of a micro-batch into one row
