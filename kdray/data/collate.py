@@ -1,9 +1,10 @@
-"""Rows to one padded batch, with the positions whose next token is counted."""
+"""Rows to one batch, padded or packed, with the positions whose next token is counted."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,30 +14,53 @@ from kdray.data.rows import Rows
 
 @dataclass(frozen=True)
 class Batch:
-    """[B, T] ids and mask (right-padded); [N, 2] (row, column) of the queries that predict a response token;
-    [N] the tokens they predict."""
+    """[B, T] ids and mask; [N, 2] (row, column) of the queries that predict a response token; [N] the tokens they
+    predict; of a packed batch, whose B is 1, also [1, T] position ids, which restart with every sequence.
+
+    `positions` and `labels` come in the order of the rows, padded or packed, as soft labels do."""
 
     input_ids: Tensor
     attention_mask: Tensor
     positions: Tensor
     labels: Tensor
+    position_ids: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(*(tensor.to(device) for tensor in self.__dict__.values()))
+        return replace(self, **{name: tensor.to(device) for name, tensor in self.__dict__.items() if tensor is not None})
 
 
 def collate(rows: Rows, chosen: Sequence[int]) -> Batch:
-    """The batch of the rows `chosen`; none of them gives one masked sequence that counts no token.
+    """The rows `chosen`, right-padded to the longest; none of them gives one masked sequence that counts no token.
 
     Padding is marked by the mask, never by a token id: pad and EOS may be the same token.
     """
-    sequences = [rows.input_ids(row) for row in chosen] or [[0]]
+    sequences = _sequences(rows, chosen)
     longest = max(map(len, sequences))
     input_ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in sequences])
     mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in sequences])
+    return Batch(input_ids, mask, *_targets(rows, chosen, sequences, [(i, 0) for i in range(len(chosen))]))
+
+
+def pack(rows: Rows, chosen: Sequence[int]) -> Batch:
+    """The rows `chosen` one after the other in one row of sum T_i tokens; none of them as in `collate`."""
+    sequences = _sequences(rows, chosen)
+    input_ids = torch.tensor([[token for ids in sequences for token in ids]])
+    position_ids = torch.cat([torch.arange(len(ids)) for ids in sequences])[None]
+    begins = [(0, begin) for begin in itertools.accumulate(map(len, sequences), initial=0)]
+    return Batch(input_ids, torch.ones_like(input_ids), *_targets(rows, chosen, sequences, begins), position_ids)
+
+
+def _sequences(rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
+    return [rows.input_ids(row) for row in chosen] or [[0]]
+
+
+def _targets(
+    rows: Rows, chosen: Sequence[int], sequences: list[list[int]], begins: list[tuple[int, int]]
+) -> tuple[Tensor, Tensor]:
+    """Positions and labels of the response tokens; `begins` says in which row and column each sequence begins."""
     positions, labels = [], []
-    for i, row in enumerate(chosen):
-        for target in range(int(rows.prompt_lengths[row]), len(sequences[i])):
-            positions.append((i, target - 1))
-            labels.append(sequences[i][target])
-    return Batch(input_ids, mask, torch.tensor(positions, dtype=torch.long).reshape(-1, 2), torch.tensor(labels, dtype=torch.long))
+    for row, ids, (i, begin) in zip(chosen, sequences, begins, strict=False):  # without rows there still is a sequence
+        for target in range(int(rows.prompt_lengths[row]), len(ids)):
+            positions.append((i, begin + target - 1))
+            labels.append(ids[target])
+    return torch.tensor(positions, dtype=torch.long).reshape(-1, 2), torch.tensor(labels, dtype=torch.long)

@@ -20,6 +20,6 @@ class Student(nn.Module):
 
     def forward(self, objective: Objective, batch: Batch, soft: SoftLabels | None, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
         """(total x scale, hard, soft), summed over the response tokens of `batch`; `soft` has the same tokens."""
-        hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
+        hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
         sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
         return sums.total, sums.hard, sums.soft

@@ -31,7 +31,7 @@ def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype)
         InputError: bitsandbytes is not installed.
     """
     try:
-        from bitsandbytes.nn import Linear4bit  # pyright: ignore[reportMissingImports] - an extra
+        from bitsandbytes.nn.modules import Linear4bit  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
         raise InputError("method", "qlora without bitsandbytes", "pip install 'kdray[qlora]'") from None
     quantise = BitsAndBytesConfig(

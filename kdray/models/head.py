@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from kdray.models.packed import enable_packing
 from kdray.spec.errors import InputError
 
 TOLERANCE = 1e-3  # of the largest logit; a missed scale, bias or softcap is off by far more
@@ -56,17 +57,28 @@ class ResponseModel(nn.Module):
         self.model = model
         self.backbone, self.head = split(model)
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
-        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm."""
-        states = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    def hidden(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm.
+
+        With [1, T] position ids the one row is packed: a sequence begins wherever they are 0, and the mask is not needed.
+
+        Raises:
+            InputError: a packed row, and a model that cannot keep its sequences apart.
+        """
+        if position_ids is None:
+            rows = {"attention_mask": attention_mask}
+        else:
+            enable_packing(self.backbone)
+            rows = {"position_ids": position_ids}
+        states = self.backbone(input_ids=input_ids, use_cache=False, **rows).last_hidden_state
         return states[positions[:, 0], positions[:, 1]]
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor) -> Tensor:
-        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, V] logits."""
-        return self.head(self.hidden(input_ids, attention_mask, positions))
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
+        """As `hidden`, but -> [N, V] logits."""
+        return self.head(self.hidden(input_ids, attention_mask, positions, position_ids))
 
 
-def split(model: PreTrainedModel) -> tuple[nn.Module, Head]:
+def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
     """The backbone and the head of `model`.
 
     Raises:

@@ -91,6 +91,7 @@ class Optimiser(Length):
     method: Literal["full", "lora", "qlora"] = Field("full", description="all weights, or adapters on the linear layers")
     rank: PositiveInt = Field(16, description="of the adapters; scaled by 2")
     compile: bool = Field(False, description="torch.compile; on GPUs only")
+    packing: bool = Field(True, description="the sequences of a micro-batch in one row without padding, none seeing another")
 
 
 class Train(Optimiser):

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdray.data.collate import collate
+from kdray.data.collate import collate, pack
 from kdray.data.rows import Rows
 from kdray.distill.labels import Signal
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
+from kdray.models.packed import enable_packing
 from kdray.score.heldout import heldout_sums
 from kdray.train.engines import Ranks, make_engine
 from kdray.train.optimiser import schedule
@@ -56,6 +57,8 @@ class Loop:
         self.total_steps = self.step_of(settings.length)
         self.step = 0
         self.history: list[dict[str, float]] = []
+        if settings.packing:
+            enable_packing(model.backbone)
         self.engine = make_engine(engine, Student(model), settings, ranks)
         self._schedule = schedule(settings)
         torch.manual_seed(settings.seed)
@@ -81,7 +84,7 @@ class Loop:
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
         sums = torch.zeros(2, dtype=torch.float64)
-        micro_batches = share(batch, self.ranks.rank, self.ranks.world, self.micro_batch)
+        micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
         hard, soft = (self.ranks.sum(sums, self.device) / tokens).tolist()
@@ -97,7 +100,7 @@ class Loop:
 
     def _accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
         """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
-        batch = collate(self.rows, part).to(self.device)
+        batch = (pack if self.settings.packing else collate)(self.rows, part).to(self.device)
         soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
         self.engine.expect(last=last)
         with self._autocast():
@@ -109,7 +112,8 @@ class Loop:
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
         self.model.eval()
-        mine = share(self.rows.heldout.tolist(), self.ranks.rank, self.ranks.world, batch)
+        heldout = self.rows.heldout
+        mine = share(heldout.tolist(), self.rows.lengths[heldout], self.ranks.rank, self.ranks.world, batch)
         with self._autocast():
             sums = heldout_sums(self.engine, self.rows, mine, self.signal, self.vocab_size, self.device)
         hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()

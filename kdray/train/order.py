@@ -29,9 +29,22 @@ class Order:
         return max(1, round(epochs * len(self.rows) / self.batch))
 
 
-def share(batch: list[int], rank: int, world: int, micro_batch: int) -> list[list[int]]:
-    """The micro-batches of one rank. Every rank gets equally many; a spare one gets empty ones (all masked)."""
-    mine = batch[rank::world]
-    longest_share = math.ceil(len(batch) / world)
-    count = math.ceil(longest_share / micro_batch)
-    return [mine[i * micro_batch : (i + 1) * micro_batch] for i in range(count)]
+def share(batch: Sequence[int], lengths: Sequence[int] | np.ndarray, rank: int, world: int, micro_batch: int) -> list[list[int]]:
+    """The micro-batches of one rank: about equally many tokens a rank, similar lengths in a micro-batch.
+
+    The longest first, each sequence goes to the rank with the fewest tokens so far. Every rank gets equally many
+    micro-batches, as many as it takes to share the batch evenly; a spare one is empty (all masked).
+
+    Args:
+        batch: the rows of one optimiser step.
+        lengths: their tokens.
+        micro_batch: sequences in a micro-batch, at most.
+    """
+    count = math.ceil(math.ceil(len(batch) / world) / micro_batch)
+    shares: list[list[int]] = [[] for _ in range(world)]
+    tokens = [0] * world
+    for i in sorted(range(len(batch)), key=lambda i: -lengths[i]):  # a stable sort: rows of one length keep their order
+        to = min((r for r in range(world) if len(shares[r]) < count * micro_batch), key=lambda r: tokens[r])
+        shares[to].append(batch[i])
+        tokens[to] += lengths[i]
+    return [part.tolist() for part in np.array_split(np.array(shares[rank], dtype=np.int64), count)]

@@ -31,6 +31,7 @@ class Settings:
     weight_decay: float
     clip: float | None
     dtype: str
+    packing: bool  # of the sequences of a micro-batch into one row
     method: str = "full"  # or lora, qlora: adapters
     rank: int | None = None  # of the adapters
     compile: bool = False

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from kdray.data.collate import collate
+from kdray.data.collate import collate, pack
 from kdray.data.rows import Rows, split_rows
 from tests.tiny import write_rows, write_tokenizer
 
@@ -35,8 +36,24 @@ def test_batches_predict_every_response_token_from_the_token_before_it(tmp_path)
     assert at == len(batch.labels) == int(rows.response_lengths[chosen].sum())
 
 
-def test_no_rows_give_one_sequence_that_counts_nothing(tmp_path):
-    batch = collate(Rows(write_rows(tmp_path, write_tokenizer(tmp_path))), [])
+def test_a_packed_batch_is_the_padded_one_without_its_padding(tmp_path):
+    rows = Rows(write_rows(tmp_path, write_tokenizer(tmp_path)))
+    padded, packed = collate(rows, [5, 0, 9]), pack(rows, [5, 0, 9])
+    real = padded.attention_mask.bool()
+    assert torch.equal(packed.input_ids[0], padded.input_ids[real])
+    assert torch.equal(packed.position_ids[0], real.nonzero()[:, 1])
+    assert torch.equal(packed.labels, padded.labels)  # so soft labels, which come row by row, fit both
+    columns = torch.zeros_like(real, dtype=torch.long)
+    columns[real] = torch.arange(int(real.sum()))
+    assert packed.positions[:, 0].eq(0).all()
+    assert torch.equal(packed.positions[:, 1], columns[padded.positions[:, 0], padded.positions[:, 1]])
+    assert padded.position_ids is None
+    assert packed.to("meta").position_ids.is_meta
+
+
+@pytest.mark.parametrize("make", [collate, pack])
+def test_no_rows_give_one_sequence_that_counts_nothing(tmp_path, make):
+    batch = make(Rows(write_rows(tmp_path, write_tokenizer(tmp_path))), [])
     assert batch.input_ids.shape == (1, 1)
     assert batch.labels.shape == (0,)
     assert batch.positions.shape == (0, 2)

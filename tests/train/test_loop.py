@@ -19,7 +19,7 @@ from kdray.train.checkpoints import MANIFEST, load_checkpoint, newest_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.engines.ddp import WEIGHTS
 from kdray.train.loop import DivergedError, Loop
-from kdray.train.order import Order, share
+from kdray.train.order import Order
 from kdray.train.settings import Settings
 from tests.distill.reference import reference
 from tests.tiny import write_model, write_rows
@@ -36,6 +36,7 @@ SETTINGS = Settings(
     weight_decay=0.01,
     clip=1.0,
     dtype="float32",
+    packing=True,
 )
 
 
@@ -128,9 +129,9 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
         assert error < 1e-5, name
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 3])
-def test_micro_batches_change_nothing_but_rounding(world, micro_batch):
-    whole, cut = make_loop(world), make_loop(world, micro_batch=micro_batch)
+@pytest.mark.parametrize(("packing", "micro_batch"), [(True, 1), (True, 2), (True, 3), (False, None), (False, 3)])
+def test_packing_and_micro_batches_change_nothing_but_rounding(world, packing, micro_batch):
+    whole, cut = make_loop(world), make_loop(world, replace(SETTINGS, packing=packing), micro_batch=micro_batch)
     for a, b in zip(whole.steps(), cut.steps(), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
     assert_same(weights(whole), weights(cut), 2e-5)
@@ -167,14 +168,6 @@ def test_every_epoch_sees_every_row_once_and_no_heldout_row(world):
     for epoch in range(3):
         assert sorted(seen[epoch * len(rows.train) : (epoch + 1) * len(rows.train)]) == sorted(rows.train.tolist())
     assert not set(seen) & set(rows.heldout.tolist())
-
-
-@pytest.mark.parametrize(("batch", "world_size", "micro"), [(1, 2, 4), (3, 2, 1), (8, 3, 2), (4, 4, 1), (5, 2, 2)])
-def test_shares_cover_the_batch_and_every_rank_steps_equally_often(batch, world_size, micro):
-    shares = [share(list(range(batch)), rank, world_size, micro) for rank in range(world_size)]
-    assert len({len(parts) for parts in shares}) == 1
-    assert sorted(row for parts in shares for part in parts for row in part) == list(range(batch))
-    assert all(len(part) <= micro for parts in shares for part in parts)
 
 
 def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tmp_path):

@@ -18,16 +18,16 @@ from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS, Online
 
 pytestmark = pytest.mark.slow
-BATCHES = (1, 3, 4)
+CASES = [(1, True), (3, True), (3, False), (4, True)]  # sequences in a step, packing
 
 
-def train(folder, batch, ranks, micro_batch=None):
+def train(folder, batch, packing, ranks, micro_batch=None):
     """Weights, curve and held-out loss after a few steps."""
     torch.set_num_threads(1)
     model, tokenizer = load_folder(folder / "student")
     rows = Rows(folder / "rows")
     teacher = Online(load_folder(folder / "teacher")[0], rows)
-    settings = replace(SETTINGS, batch=batch, length=5.0)
+    settings = replace(SETTINGS, batch=batch, packing=packing, length=5.0)
     loop = Loop(
         ResponseModel(model), rows, settings, signal=teacher, vocab_size=len(tokenizer), ranks=ranks, micro_batch=micro_batch
     )
@@ -37,9 +37,9 @@ def train(folder, batch, ranks, micro_batch=None):
 
 def rank_process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    for batch in BATCHES:
-        result = train(folder, batch, Ranks(rank, 2), micro_batch=1)
-        torch.save(result, folder / f"batch{batch}-rank{rank}.pt")
+    for batch, packing in CASES:
+        result = train(folder, batch, packing, Ranks(rank, 2), micro_batch=1)
+        torch.save(result, folder / f"batch{batch}-{packing}-rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -53,10 +53,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("batch", BATCHES)
-def test_two_ranks_equal_one(folder, batch):
-    alone = train(folder, batch, Ranks())
-    first, second = (torch.load(folder / f"batch{batch}-rank{rank}.pt") for rank in (0, 1))
+@pytest.mark.parametrize(("batch", "packing"), CASES)
+def test_two_ranks_equal_one(folder, batch, packing):
+    alone = train(folder, batch, packing, Ranks())
+    first, second = (torch.load(folder / f"batch{batch}-{packing}-rank{rank}.pt") for rank in (0, 1))
     assert first["curve"] == second["curve"]
     assert first["curve"] == pytest.approx(alone["curve"], rel=1e-5)
     assert first["heldout"] == pytest.approx(alone["heldout"], rel=1e-5)
