@@ -66,6 +66,8 @@ SCHEMA = {
     "a prompt as long as the whole": ({"data.max_prompt": 512}, ["data.max_prompt: 512", "must be less than max_length 512"]),
     "a prompt longer than the whole": ({"data.max_prompt": 600}, ["data.max_prompt: 600", "must be less than max_length 512"]),
     "nothing left to train on": ({"data.limit": 2}, ["data.limit: 2", "must be more than heldout 2"]),
+    "nothing left beside test": ({"data.limit": 5, "data.test": 3}, ["data.limit: 5", "must be more than heldout 2 and test 3"]),
+    "a negative number of test rows": ({"data.test": -1}, ["data.test: -1", "greater than or equal to 0"]),
     "layers backwards": ({"student.drop_layers": [3, 3]}, ["student.drop_layers: [3, 3]", "0 <= first < end"]),
     "one border of layers": ({"student.drop_layers": [3]}, ["student.drop_layers: [3]", "at least 2 items"]),
     "no tasks": ({"score.tasks": []}, ["score.tasks: empty", "at least 1 item"]),
