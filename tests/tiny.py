@@ -6,13 +6,15 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kdray.data.recipes.dolly import dolly
-from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
+from kdray.data.rows import FILE, SCHEMA, SPLIT
+from kdray.data.split import Split
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
 
@@ -85,14 +87,16 @@ def write_rows(
     source = source or write_instructions(folder / "source.jsonl", count)
     records = []
     for i, line in enumerate(source.read_text().splitlines()):
+        if len(records) >= count:
+            break
         example = dolly(json.loads(line))
-        tokens = tokenise(example, chat, tokenizer, max_prompt=200, max_length=256)
-        if tokens is None or len(records) == count:
-            continue
-        records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
+        for tokens in tokenise([example], chat, tokenizer, max_prompt=200, max_length=256)[0]:
+            records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
+    split = Split(heldout, test=0)
+    split.add(np.array([record["source_row"] for record in records]))
     with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    (folder / SPLIT).write_text(json.dumps(split_rows(count, heldout)))
+    (folder / SPLIT).write_text(json.dumps(split.rows()))
     return folder
 
 

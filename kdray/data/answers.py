@@ -1,6 +1,6 @@
 """Prepared rows with a teacher's answers, in place of the responses (sequence-level KD) or beside them.
 
-Held-out rows stay as they are and in their order: all points are measured on the same text.
+Held-out and test rows stay as they are and in their order: all points are measured on the same text.
 """
 
 from __future__ import annotations
@@ -51,8 +51,7 @@ def write_answered(
             yield pa.Table.from_pylist(kept, schema=rows.table.schema)
 
     _write(folder / FILE, rows.table.schema, chunks())
-    split = {"heldout": rows.heldout.tolist(), "train": rows.train.tolist()}
-    _write_split(folder, {side: [numbers[row] for row in chosen if row in numbers] for side, chosen in split.items()})
+    _write_split(folder, *([numbers[row] for row in side.tolist()] for side in (rows.heldout, rows.test)))
     return dict(counts)
 
 
@@ -60,8 +59,7 @@ def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
     """Write `rows` followed by the training rows of `answered`, what `write_answered` made of them."""
     answers = answered.table.take(pa.array(answered.train))
     _write(folder / FILE, rows.table.schema, (rows.table, answers))
-    train = [*rows.train.tolist(), *range(len(rows), len(rows) + answers.num_rows)]
-    _write_split(folder, {"heldout": rows.heldout.tolist(), "train": train})
+    _write_split(folder, rows.heldout.tolist(), rows.test.tolist())
 
 
 def _answer(
@@ -89,5 +87,5 @@ def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
             writer.write_table(table)
 
 
-def _write_split(folder: Path, split: dict[str, list[int]]) -> None:
-    (folder / SPLIT).write_text(json.dumps(split))
+def _write_split(folder: Path, heldout: list[int], test: list[int]) -> None:
+    (folder / SPLIT).write_text(json.dumps({"heldout": heldout, "test": test}))

@@ -1,4 +1,4 @@
-"""One instruction example, as every recipe returns it and every template reads it."""
+"""What a recipe makes of a source row: an instruction example, or a document without a prompt."""
 
 from __future__ import annotations
 
@@ -12,3 +12,10 @@ class Example:
     instruction: str
     context: str
     response: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text to learn as it is, as in pretraining: no template is applied, and every token but the first is learned."""
+
+    text: str

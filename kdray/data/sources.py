@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets.exceptions import DatasetGenerationError
 
 from kdray.spec.errors import InputError
@@ -24,6 +27,7 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
     """
     cache = str(outer.root / "cache" / "datasets")
     datasets.disable_progress_bars()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # what goes wrong is said below, in one line
     try:
         if ref.scheme == "hf":
             revision = outer.pinned(ref).version
@@ -32,7 +36,7 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
             )
         else:
             file = _unzipped(outer.local_file(ref, field), field)
-            if not file.stat().st_size:
+            if _is_empty(file):
                 raise InputError(field, f"{ref} has no rows", "give a data set with rows")
             table = datasets.load_dataset(_format(file, field), data_files=str(file), split="train", cache_dir=cache)
     except InputError:
@@ -47,6 +51,16 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
     if not len(table):
         raise InputError(field, f"{ref} has no rows", "give a data set with rows")
     return table
+
+
+def _is_empty(file: Path) -> bool:
+    """Whether a file that datasets cannot read has no rows (datasets itself says so of JSON and CSV)."""
+    if not file.stat().st_size:
+        return True
+    try:
+        return file.suffix == ".parquet" and not pq.read_metadata(file).num_rows
+    except pa.ArrowInvalid:
+        return False  # damaged: datasets says in which way
 
 
 def _format(file: Path, field: str) -> str:
@@ -66,7 +80,8 @@ def _unzipped(file: Path, field: str) -> Path:
         target = file.with_name(f"{file.stem}.unzipped{Path(members[0]).suffix}")
         if not target.is_file():
             aside = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-            aside.write_bytes(archive.read(members[0]))
+            with archive.open(members[0]) as table, aside.open("wb") as copy:
+                shutil.copyfileobj(table, copy)
             aside.replace(target)
     return target
 

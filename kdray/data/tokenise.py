@@ -1,43 +1,65 @@
-"""From an example to token ids: prompt and response tokenised jointly, cut at the prompt's length, EOS appended."""
+"""From examples to token ids: prompt and response tokenised jointly, cut at the prompt's length, EOS appended."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-from kdray.data.example import Example
+from kdray.data.example import Document, Example
 
 Template = Callable[[Example, PreTrainedTokenizerBase], str]
 
 
 @dataclass(frozen=True)
 class Tokenised:
-    """A row's token ids; the first `n_prompt` are the prompt, the others the response."""
+    """A row's token ids; the first `n_prompt` are the prompt, the others are learned."""
 
     input_ids: list[int]
     n_prompt: int
-    truncated: bool
+    truncated: bool = False
 
 
 def tokenise(
-    example: Example, template: Template, tokenizer: PreTrainedTokenizerBase, max_prompt: int, max_length: int
-) -> Tokenised | None:
-    """None if the prompt has more than `max_prompt` tokens or the response is empty.
+    examples: Sequence[Example | Document],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt: int,
+    max_length: int,
+) -> list[list[Tokenised]]:
+    """For each example the rows that it becomes: none if its prompt has more than `max_prompt` tokens or there is
+    nothing to learn, one, or as many pieces as a document needs.
 
-    The whole is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because it did
-    not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
+    The whole of an example is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because
+    it did not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
     sees exactly the prompt that generation will start from.
     """
-    if not example.response:
-        return None
-    prompt_text = template(example, tokenizer)
-    prompt = tokenizer(prompt_text, add_special_tokens=False)["input_ids"]
-    if len(prompt) > max_prompt:
-        return None
-    whole = tokenizer(prompt_text + example.response, add_special_tokens=False)["input_ids"]
-    if whole[: len(prompt)] != prompt:
-        whole = prompt + tokenizer(example.response, add_special_tokens=False)["input_ids"]
-    whole = [*whole, tokenizer.eos_token_id]
-    return Tokenised(whole[:max_length], len(prompt), truncated=len(whole) > max_length)
+    prompts = ["" if isinstance(example, Document) else template(example, tokenizer) for example in examples]
+    learned = [example.text if isinstance(example, Document) else example.response for example in examples]
+    prompt_ids = _ids(prompts, tokenizer)
+    fitting = [i for i, ids in enumerate(prompt_ids) if learned[i] and len(ids) <= max_prompt]
+    whole_ids = _ids([prompts[i] + learned[i] for i in fitting], tokenizer)
+    rows: list[list[Tokenised]] = [[] for _ in examples]
+    for i, whole in zip(fitting, whole_ids, strict=True):
+        prompt = prompt_ids[i]
+        if whole[: len(prompt)] != prompt:
+            whole = prompt + _ids([learned[i]], tokenizer)[0]
+        whole = [*whole, tokenizer.eos_token_id]
+        if isinstance(examples[i], Document):
+            rows[i] = _pieces(whole, max_length)
+        else:
+            rows[i] = [Tokenised(whole[:max_length], len(prompt), truncated=len(whole) > max_length)]
+    return rows
+
+
+def _pieces(whole: list[int], max_length: int) -> list[Tokenised]:
+    """A document in pieces of at most `max_length` tokens. A piece's last token begins the next one: nothing predicts
+    the first token of a row, so this is how each token but the document's first is learned exactly once."""
+    starts = range(0, len(whole) - 1, max_length - 1)
+    return [Tokenised(whole[start : start + max_length], n_prompt=1) for start in starts]
+
+
+def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """One call for all texts: a call a text costs more than the tokenising of a short one."""
+    return tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"] if texts else []

@@ -10,8 +10,9 @@ import csv
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
@@ -126,11 +127,14 @@ def _recipe_columns(grid: Grid) -> list[str]:
 
 
 def _check_tasks(grid: Grid) -> None:
+    recipe = component("recipe", grid.data.recipe.name, "data.recipe")
     for i, use in enumerate(grid.score.tasks):
+        declared = component("task", use.name, "score.tasks").constants
+        if declared.get("HELDOUT") and not recipe.constants.get("PROMPTS", True):
+            raise InputError(f"score.tasks.{i}", f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
         if (source := use.params.get("source")) is not None:
             field = f"score.tasks.{i}.source"
-            columns = component("task", use.name, "score.tasks").constants.get("COLUMNS", ())
-            _check_table(parse_reference(source, field), field, list(columns))
+            _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))
 
 
 def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
@@ -178,7 +182,13 @@ def _json_columns(path: Path) -> list[str]:
             rows = [json.loads(line) for line in itertools.islice(itertools.chain([first] if first else [], lines), ROWS)]
     if strays := [row for row in rows[:ROWS] if not isinstance(row, dict)]:
         raise json.JSONDecodeError("a row is no object", str(strays[0]), 0)
-    return list(dict.fromkeys(name for row in rows[:ROWS] for name in row))
+    return list(dict.fromkeys(name for row in rows[:ROWS] for name in _names(row)))
+
+
+def _names(row: dict[str, Any]) -> Iterator[str]:
+    """The columns of a row, those of a mapping in it as `column.key`."""
+    for name, value in row.items():
+        yield from [name, *(f"{name}.{key}" for key in value)] if isinstance(value, dict) else [name]
 
 
 def _check_hub(grid: Grid) -> None:

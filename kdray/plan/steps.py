@@ -180,7 +180,7 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
     ref = grid.reference("data")
     identity = outer.identify(ref, "data.source")
-    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "limit")}
+    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
     components = {"recipe": _use(grid.data.recipe, "recipe"), "template": _use(grid.data.template, "template")}
     slug = _slug(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
     return _step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)

@@ -27,10 +27,11 @@ class Prompt:
 
 
 def heldout_prompts(rows: Rows, limit: int | None) -> list[Prompt]:
-    """The held-out rows' prompts, token for token as in training."""
+    """The prompts of the test rows or, where there are none, of the held-out rows, token for token as in training."""
+    chosen = rows.test if len(rows.test) else rows.heldout
     return [
         Prompt(int(row), rows.input_ids(row)[: int(rows.prompt_lengths[row])], rows.text(row, "response"), rows.text(row, "context"))
-        for row in rows.heldout[:limit].tolist()
+        for row in chosen[:limit].tolist()
     ]
 
 

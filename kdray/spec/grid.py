@@ -151,15 +151,17 @@ class Data(Section):
     template: Use = Use(name="chat")
     max_prompt: PositiveInt = Field(256, description="rows with a longer prompt (tokens) are dropped")
     max_length: PositiveInt = Field(512, description="prompt and response (tokens); the response is cut at it")
-    heldout: PositiveInt = Field(1000, description="rows never trained on")
+    heldout: PositiveInt = Field(1000, description="rows never trained on, for held-out losses")
+    test: Annotated[int, Field(ge=0)] = Field(0, description="more such rows, which no loss sees: `heldout_answers` answers them")
     limit: PositiveInt | None = Field(None, description="use only so many rows")
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Self:
         if self.max_prompt >= self.max_length:
             raise InputError("max_prompt", f"{self.max_prompt}", f"must be less than max_length {self.max_length}")
-        if self.limit is not None and self.limit <= self.heldout:
-            raise InputError("limit", f"{self.limit}", f"must be more than heldout {self.heldout}, to leave rows to train on")
+        if self.limit is not None and self.limit <= self.heldout + self.test:
+            wanted = f"heldout {self.heldout}" + (f" and test {self.test}" if self.test else "")
+            raise InputError("limit", f"{self.limit}", f"must be more than {wanted}, to leave rows to train on")
         return self
 
 

@@ -47,6 +47,9 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
     if grid.teacher is None and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+    recipe = component("recipe", grid.data.recipe.name, "data.recipe")
+    if not recipe.constants.get("PROMPTS", True) and any(point.labels != "gold" for point in points):
+        raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
     _check_objective(grid, max(point.alpha for point in points))
     return grid
 

@@ -1,7 +1,7 @@
 """prepare: the data source as tokenised rows with a fixed order, split into training and held-out rows.
 
-A streaming Ray Data pipeline: tasks read slices of the memory-mapped source, the driver appends what comes
-back, in order, to one Arrow file. Memory does not grow with the number of rows.
+A Ray task converts the source to Arrow files once. Then a streaming Ray Data pipeline: tasks read slices of the
+memory-mapped files, the driver appends what comes back, in order, to one file. Memory does not grow with the rows.
 """
 
 from __future__ import annotations
@@ -15,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import ray
+import ray.data
+from ray.exceptions import RayTaskError
 
-from kdray.data.rows import FILE, SCHEMA, SPLIT, split_rows
+from kdray.data.example import Document, Example
+from kdray.data.rows import FILE, SCHEMA, SPLIT
 from kdray.data.sources import open_source
-from kdray.data.tokenise import tokenise
+from kdray.data.split import Split
+from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.plan import Step
 from kdray.spec.errors import InputError
+from kdray.spec.refs import Reference
 from kdray.stages.work import Work
+from kdray.store import Outer
 
-VERSION = 1
-SLICE = 256  # source rows a task turns into tokens
+VERSION = 2
+SLICE = 512  # source rows that a task turns into tokens
+COUNTS = ("read", "skipped", "empty", "long", "truncated")
 
 
 def prepare(steps: list[Step], work: Work) -> None:
@@ -36,64 +44,115 @@ def prepare(steps: list[Step], work: Work) -> None:
                 facts = _prepare(step, work, attempt.path)
                 work.seal(step, attempt, None, **facts)
                 work.progress.say(
-                    f"data: {facts['kept']} rows kept of {facts['read']} read ({facts['skipped']} left out by the recipe, "
-                    f"{facts['dropped']} with a long prompt or no response, {facts['truncated']} truncated)"
+                    f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
+                    f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
                 )
 
 
 def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
-    import ray.data
-
+    """Write the rows and their split; returns how many source rows were read, and what became of them."""
     assert step.source is not None
     params = step.params
-    source = open_source(step.source, work.outer)
-    files = [entry["filename"] for entry in source.cache_files]
+    try:
+        files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer))
+    except RayTaskError as error:
+        raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
-    counts: Counter[str] = Counter(read=0, kept=0, skipped=0, dropped=0, truncated=0)
-    limit = params["limit"] or len(source)
-    blocks = max(1, -(-len(source) // SLICE))
-    with work.progress.bar("prepare", len(source), "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
+    split = Split(params["heldout"], params["test"])
+    facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept"), 0))
+    limit = params["limit"] or float("inf")
+    with work.progress.bar("prepare", count, "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
         with pa.ipc.new_file(sink, SCHEMA) as writer:
-            rows = ray.data.range(len(source), override_num_blocks=blocks).map_batches(turn, batch_size=SLICE)
-            batches: Iterator[Any] = iter(rows.iter_batches(batch_size=None, batch_format="pyarrow"))
-            for batch in batches:
-                counts.update({key: int(batch[key].to_numpy().sum()) for key in counts if key != "kept"})
-                kept = batch.filter(batch["kept"]).slice(0, limit - counts["kept"]).select(SCHEMA.names).cast(SCHEMA)
-                writer.write_table(kept)
-                counts["kept"] += kept.num_rows
-                bar.set(counts["read"])
-                if counts["kept"] >= limit:
+            slices = ray.data.range(count, override_num_blocks=-(-count // SLICE)).map_batches(turn, batch_size=SLICE)
+            answers: Iterator[Any] = iter(slices.iter_rows())
+            for answer in answers:
+                if answer["error"]:
+                    raise InputError(*json.loads(answer["error"]))
+                rows = pa.ipc.open_stream(answer["rows"]).read_all()
+                rows = rows.slice(0, min(rows.num_rows, limit - facts["kept"]))
+                writer.write_table(rows)
+                split.add(rows["source_row"].to_numpy())
+                facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows})
+                bar.set(facts["read"])
+                if facts["kept"] >= limit:
                     break
-        bar.set(len(source))
-    if counts["kept"] <= params["heldout"]:
-        raise InputError("data.heldout", f"{params['heldout']} of {counts['kept']} usable rows", "leave rows to train on")
-    (target / SPLIT).write_text(json.dumps(split_rows(counts["kept"], params["heldout"])))
-    return dict(counts)
+        bar.set(count)
+    chosen = split.rows()
+    if facts["kept"] <= sum(map(len, chosen.values())):
+        raise _nothing_to_train_on(facts, params)
+    (target / SPLIT).write_text(json.dumps(chosen))
+    return dict(facts)
+
+
+def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputError:
+    lost = f"{facts['skipped']} left out by the recipe, {facts['empty']} without a response, {facts['long']} with a long prompt"
+    if not facts["kept"]:
+        return InputError("data", f"no usable row among {facts['read']} ({lost})", "look at recipe and max_prompt")
+    wanted = params["heldout"] + params["test"]
+    return InputError("data.heldout", f"{wanted} of {facts['kept']} usable rows ({lost})", "leave rows to train on")
+
+
+def _open(ref: Reference, outer: Outer) -> tuple[list[str], int]:
+    """The source as Arrow files, and its rows. Converting JSON takes 200 MB, which are a worker's and not the driver's."""
+    source = open_source(ref, outer)
+    return [entry["filename"] for entry in source.cache_files], len(source)
 
 
 def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, batch: dict[str, Any]) -> pa.Table:
-    """Source rows by number -> prepared rows; what became of each row is kept beside it for the counts."""
-    tokenizer, source = _tokenizer(tokenizer_folder), _source(tuple(files))
-    recipe = _component("recipes", params["recipe"]["name"])
-    template = _component("templates", params["template"]["name"])
-    out = []
-    for number in batch["id"].tolist():
-        row = source[number]
-        record: dict[str, Any] = dict.fromkeys(SCHEMA.names) | {"source_row": number, "read": 1, "kept": False}
-        record |= {"skipped": 0, "dropped": 0, "truncated": 0}
+    """A slice of the source, by row numbers, as one row: an Arrow stream of prepared rows, and the slice's counts.
+
+    What is wrong with the input comes back as `error`: raised here, it would reach the user inside a Ray traceback.
+    """
+    counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    try:
+        examples = _examples(_read(files, batch["id"]), params["recipe"])
+        template, tokenizer = _component("templates", params["template"]["name"]), _tokenizer(tokenizer_folder)
+        tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"])
+    except InputError as error:
+        return _answer(b"", counts, json.dumps([error.field, error.found, error.allowed]))
+    empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
+    counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
+    counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
+    made = [
+        (number, row, example)
+        for (number, example), rows in zip(examples.items(), tokens, strict=True)
+        for row in rows
+    ]
+    return _answer(_stream(made), counts)
+
+
+def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
+    return pa.table({"rows": pa.array([rows], pa.large_binary()), "error": [error]} | {name: [count] for name, count in counts.items()})
+
+
+def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[int, Example | Document]:
+    """What the recipe makes of source rows, by their numbers; without those that it leaves out."""
+    make = _component("recipes", recipe["name"])
+    examples = {}
+    for number, row in rows.items():
         try:
-            example = recipe(row, **params["recipe"]["params"])
-        except KeyError as error:
-            raise InputError("data.recipe", f"no column {error} in the data", f"it has {', '.join(source.column_names)}") from None
-        tokens = example and tokenise(example, template, tokenizer, params["max_prompt"], params["max_length"])
-        if example is None or tokens is None:
-            record |= {"skipped": int(example is None), "dropped": int(example is not None)}
-        else:
-            record |= {"kept": True, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt}
-            record |= {"truncated": int(tokens.truncated), **example.__dict__}
-        out.append(record)
-    fields = [*SCHEMA, *((name, pa.int64()) for name in ("read", "skipped", "dropped", "truncated")), ("kept", pa.bool_())]
-    return pa.Table.from_pylist(out, schema=pa.schema(fields))
+            examples[number] = make(row, **recipe["params"])
+        except InputError as error:
+            raise InputError(error.field, f"{error.found} in row {number + 1}", error.allowed) from None
+    return {number: example for number, example in examples.items() if example is not None}
+
+
+def _stream(made: list[tuple[int, Tokenised, Example | Document]]) -> bytes:
+    """Prepared rows as an Arrow stream."""
+    texts = [example.__dict__ if isinstance(example, Example) else {} for _, _, example in made]
+    columns = [[number for number, _, _ in made], [row.input_ids for _, row, _ in made], [row.n_prompt for _, row, _ in made]]
+    columns += [[text.get(name) for text in texts] for name in SCHEMA.names[3:]]
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, SCHEMA) as writer:
+        writer.write_table(pa.table(columns, schema=SCHEMA))
+    return sink.getvalue().to_pybytes()
+
+
+def _read(files: list[str], numbers: Any) -> dict[int, dict[str, Any]]:
+    """Consecutive source rows by number."""
+    columns = _source(tuple(files))[int(numbers[0]) : int(numbers[-1]) + 1]
+    rows = zip(*columns.values(), strict=True)
+    return {int(number): dict(zip(columns, row, strict=True)) for number, row in zip(numbers, rows, strict=True)}
 
 
 def _component(folder: str, name: str) -> Any:

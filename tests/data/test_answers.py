@@ -58,7 +58,7 @@ def test_nothing_of_a_training_response_is_left(rows, tokenizer, tmp_path):
     other.mkdir()
     with pa.OSFile(str(other / FILE), "wb") as sink, pa.ipc.new_file(sink, rows.table.schema) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=rows.table.schema))
-    (other / SPLIT).write_text(json.dumps({"train": rows.train.tolist(), "heldout": rows.heldout.tolist()}))
+    (other / SPLIT).write_text(json.dumps({"heldout": rows.heldout.tolist(), "test": rows.test.tolist()}))
     answers = [[20 + i] for i in range(8)]
     made = [answered(source, answers, tokenizer, tmp_path / name)[0] for source, name in ((rows, "a"), (Rows(other), "b"))]
     assert made[0].table == made[1].table

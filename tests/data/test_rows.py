@@ -1,23 +1,16 @@
-"""The fixed split, random access, and batches that count exactly the response tokens."""
+"""Random access, and batches that count exactly the response tokens."""
 
 from __future__ import annotations
+
+import json
 
 import pytest
 import torch
 
 from kdray.data.collate import collate, pack
-from kdray.data.rows import Rows, split_rows
+from kdray.data.rows import SPLIT, Rows
+from kdray.score.prompts import heldout_prompts
 from tests.tiny import write_rows, write_tokenizer
-
-
-def test_the_split_is_fixed_disjoint_and_complete():
-    split = split_rows(50, 7)
-    assert split == split_rows(50, 7)
-    assert len(split["heldout"]) == 7
-    assert sorted(split["heldout"] + split["train"]) == list(range(50))
-    assert split["heldout"] != list(range(7))
-    # Pinned: another split would silently change every number ever published with this version.
-    assert split["heldout"] == [5, 10, 19, 29, 40, 45, 48]
 
 
 def test_batches_predict_every_response_token_from_the_token_before_it(tmp_path):
@@ -58,3 +51,13 @@ def test_no_rows_give_one_sequence_that_counts_nothing(tmp_path, make):
     assert batch.labels.shape == (0,)
     assert batch.positions.shape == (0, 2)
     assert batch.positions.dtype == torch.long
+
+
+def test_what_is_neither_held_out_nor_test_is_for_training(tmp_path):
+    folder = write_rows(tmp_path, write_tokenizer(tmp_path), count=9)
+    (folder / SPLIT).write_text(json.dumps({"heldout": [0, 4], "test": [8]}))
+    rows = Rows(folder)
+    assert rows.train.tolist() == [1, 2, 3, 5, 6, 7]
+    assert [prompt.example for prompt in heldout_prompts(rows, None)] == [8]
+    (folder / SPLIT).write_text(json.dumps({"heldout": [0, 4], "test": []}))
+    assert [prompt.example for prompt in heldout_prompts(Rows(folder), None)] == [0, 4]

@@ -51,6 +51,9 @@ def test_every_format_gives_the_same_rows(tmp_path, kind):
         ("rows.jsonl", "", "cannot be read|no rows"),
         ("rows.jsonl", '{"a": 1}\n{"a": ', "cannot be read"),
         ("rows.csv", "a,b\n", "no rows"),
+        ("rows.json", "[]", "no rows"),
+        ("rows.jsonl", "\n \n", "no rows"),
+        ("rows.parquet", "no parquet", "cannot be read"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(tmp_path, name, content, finding):
@@ -59,6 +62,12 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name, content, finding):
         open_source(parse_reference(f"file:{tmp_path / name}"), Outer(tmp_path / "store"))
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith("data.source: ")
+
+
+def test_a_parquet_file_without_rows_says_so(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([], pa.string())}), tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match="has no rows"):
+        open_source(parse_reference(f"file:{tmp_path / 'rows.parquet'}"), Outer(tmp_path / "store"))
 
 
 def test_a_zip_with_two_tables_is_ambiguous(tmp_path):

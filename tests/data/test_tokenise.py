@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
-from kdray.data.example import Example
-from kdray.data.recipes.columns import columns
-from kdray.data.recipes.dolly import dolly
-from kdray.data.recipes.news import news
+from kdray.data.example import Document, Example
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.templates.chat import chat
-from kdray.data.tokenise import tokenise
+from kdray.data.tokenise import Tokenised
+from kdray.data.tokenise import tokenise as tokenise_all
 from kdray.spec.errors import InputError
 from tests.tiny import write_tokenizer
 
 EXAMPLE = Example("Where does Ada live?", "Ada is in Paris .", "Ada lives in Paris .")
+
+
+def tokenise(example, *settings):
+    """What one example becomes; None if that is nothing."""
+    rows = tokenise_all([example], *settings)[0]
+    return rows[0] if rows else None
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +79,31 @@ def write_tokenizer_without_template(tokenizer):
     return plain
 
 
-def test_recipes_read_their_columns():
-    row = {"instruction": " do ", "context": None, "response": " done "}
-    assert dolly(row) == Example("do", "", "done")
-    assert columns({"q": "why", "a": "so"}, response="a", instruction="q") == Example("why", "", "so")
-    assert columns({"text": "long", "a": "so"}, response="a", context="text", ask="Shorten.") == Example("Shorten.", "long", "so")
+def test_many_at_once_give_what_each_gives_alone(tokenizer):
+    examples = [EXAMPLE, Example("", "", ""), Example("Do it", "", "x" * 300), Example("a " * 200, "", "b")]
+    examples.insert(3, Document("Ada is in Rome . " * 40))
+    alone = [tokenise_all([example], chat, tokenizer, 200, 64)[0] for example in examples]
+    assert [len(rows) for rows in alone] == [1, 0, 1, 4, 0]
+    assert tokenise_all(examples, chat, tokenizer, 200, 64) == alone
+    assert tokenise_all([], chat, tokenizer, 200, 64) == []
 
 
-def test_news_leaves_out_what_is_short_or_damaged_and_cuts_the_rest():
-    article, summary = " ".join(f"w{i}" for i in range(120)), "one two three four five six seven eight"
-    assert news({"text": article, "subtitle": summary}, max_words=50).context == " ".join(f"w{i}" for i in range(50))
-    assert news({"text": article, "subtitle": "too short"}) is None
-    assert news({"text": " ".join(article.split()[:99]), "subtitle": summary}) is None
-    assert news({"text": article + " \ufffd", "subtitle": summary}) is None
-    assert news({"text": article, "subtitle": summary + ' "?'}) is None
-    assert news({"text": None, "subtitle": None}) is None
+@pytest.mark.parametrize("max_length", [2, 3, 7, 29, 30, 31, 32, 200])
+def test_every_token_of_a_document_but_the_first_is_learned_once_and_it_ends_once(tokenizer, max_length):
+    text = " Ada lives in Paris .\n" * 4 + "  "
+    whole = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert len(whole) == 31  # one piece of 31 tokens; two pieces of 30
+    pieces = tokenise_all([Document(text)], alpaca, tokenizer, 1, max_length)[0]
+    assert [token for piece in pieces for token in piece.input_ids[piece.n_prompt :]] == whole[1:]
+    assert pieces[0].input_ids[0] == whole[0]
+    for piece, following in itertools.pairwise(pieces):
+        assert len(piece.input_ids) == max_length
+        assert piece.input_ids[-1] == following.input_ids[0]
+        assert tokenizer.eos_token_id not in piece.input_ids
+    assert all(piece.n_prompt == 1 and not piece.truncated for piece in pieces)
+    assert tokenizer.decode(whole[:-1]) == text
+
+
+def test_a_document_of_one_token_predicts_its_end(tokenizer):
+    first = tokenizer("a", add_special_tokens=False)["input_ids"]
+    assert tokenise_all([Document("a")], chat, tokenizer, 1, 8) == [[Tokenised([*first, tokenizer.eos_token_id], 1)]]

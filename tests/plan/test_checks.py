@@ -102,6 +102,21 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {"data.recipe": {"name": "columns", "response": "responses"}},
         ["data.source: no column 'responses'", "it has instruction, context, response"],
     ),
+    "rows without a nested column": (
+        write("rows.jsonl", '{"question": "a", "context": {"labels": []}, "long_answer": "b"}\n'),
+        {"data.recipe": "pubmed_qa"},
+        ["data.source: no column 'context.contexts'", "it has question, context, context.labels, long_answer"],
+    ),
+    "texts under another name": (
+        write("rows.jsonl", '{"body": "a"}\n'),
+        {"data.recipe": "text", "score.tasks": ["heldout_loss"]},
+        ["data.source: no column 'text' in", "it has body"],
+    ),
+    "answers to rows without prompts": (
+        write("rows.jsonl", '{"text": "a"}\n'),
+        {"data.recipe": "text"},
+        ["score.tasks.1: 'heldout_answers' needs prompts, and recipe 'text' makes none; leave it out"],
+    ),
     "damaged rows": (write("rows.jsonl", '{"instruction": "a"\n'), {}, ["data.source: ", "rows.jsonl is damaged", "one object"]),
     "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
     "a damaged list": (write("r.json", '[{"a": 1},'), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json is damaged"]),
@@ -162,6 +177,11 @@ def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
 def test_data_that_can_be_read_are_not_refused(name: str, content: str, tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / name).write_text(content)
     assert check(tiny_grid, {"data.source": f"file:{tiny_grid.folder}/{name}"}) == []
+
+
+def test_a_nested_column_is_found(tiny_grid: TinyGrid) -> None:
+    tiny_grid.rows("rows.jsonl", [{"question": "a", "context": {"contexts": ["b"]}, "long_answer": "c"}])  # type: ignore[dict-item]
+    assert check(tiny_grid, {"data.recipe": "pubmed_qa"}) == []
 
 
 def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid) -> None:

@@ -57,6 +57,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "dtype": ({"train.dtype": "bfloat16"}, POINTS),
     "packing": ({"train.packing": False}, POINTS),
     "heldout": ({"data.heldout": 3}, DATA),
+    "test": ({"data.test": 1}, DATA),
     "limit": ({"data.limit": 5}, DATA),
     "max_prompt": ({"data.max_prompt": 100}, DATA),
     "max_length": ({"data.max_length": 300}, DATA),

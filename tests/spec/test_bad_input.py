@@ -53,7 +53,7 @@ SCHEMA = {
     "an unknown dtype": ({"train.dtype": "fp8"}, ['train.dtype: "fp8"', "'float32' or 'bfloat16'"]),
     "workers that are neither": ({"runtime.workers": "two"}, ['runtime.workers: "two"', "integer or 'auto'"]),
     "no workers": ({"runtime.workers": 0}, ["runtime.workers: 0", "greater than 0 or 'auto'"]),
-    "an unknown engine": ({"runtime.engine": "horovod"}, ['runtime.engine: "horovod"', "'ddp'"]),
+    "an unknown engine": ({"runtime.engine": "horovod"}, ['runtime.engine: no engine 'horovod'', "'ddp'"]),
     "a name with spaces": ({"name": "My grid"}, ['name: "My grid"', "must match pattern"]),
     "a name that leaves the folder": ({"name": "../x"}, ['name: "../x"', "pattern"]),
     "both epochs and steps": ({"train.epochs": 1}, ["train: both epochs and steps", "give one of them"]),
@@ -66,6 +66,8 @@ SCHEMA = {
     "a prompt as long as the whole": ({"data.max_prompt": 512}, ["data.max_prompt: 512", "must be less than max_length 512"]),
     "a prompt longer than the whole": ({"data.max_prompt": 600}, ["data.max_prompt: 600", "must be less than max_length 512"]),
     "nothing left to train on": ({"data.limit": 2}, ["data.limit: 2", "must be more than heldout 2"]),
+    "nothing left beside test": ({"data.limit": 5, "data.test": 3}, ["data.limit: 5", "must be more than heldout 2 and test 3"]),
+    "a negative number of test rows": ({"data.test": -1}, ["data.test: -1", "greater than or equal to 0"]),
     "layers backwards": ({"student.drop_layers": [3, 3]}, ["student.drop_layers: [3, 3]", "0 <= first < end"]),
     "one border of layers": ({"student.drop_layers": [3]}, ["student.drop_layers: [3]", "at least 2 items"]),
     "no tasks": ({"score.tasks": []}, ["score.tasks: empty", "at least 1 item"]),
@@ -117,6 +119,10 @@ SCHEMA = {
     "a loss that needs every logit": (
         {"objective.loss": "jsd", "soft_labels.form": "sampled"},
         ["objective.loss: 'jsd' with soft_labels.form sampled", "cross_entropy, forward_kl"],
+    ),
+    "answers where nothing is asked": (
+        {"data.recipe": "text", "axes.labels": ["teacher"]},
+        ["axes.labels: answers to rows of the recipe 'text'", "use labels: [gold]"],
     ),
     "a temperature of 0": ({"objective.temperature": 0}, ["objective.temperature: 0", "greater than 0"]),
     "a negative margin": ({"report.margin": {"xsum": -1}}, ["report.margin.xsum: -1", "greater than or equal to 0"]),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from kdray.data.cells import text_in
 from kdray.data.example import Example
 
 VERSION = 1
@@ -11,11 +13,11 @@ COLUMN_PARAMETERS = ("response", "instruction", "context")
 
 
 def columns(
-    row: Mapping[str, str], *, response: str, instruction: str | None = None, context: str | None = None, ask: str = ""
+    row: Mapping[str, Any], *, response: str, instruction: str | None = None, context: str | None = None, ask: str = ""
 ) -> Example:
     """`ask` is the instruction of every row where no column holds one."""
     return Example(
-        (row[instruction] or "").strip() if instruction else ask,
-        (row[context] or "").strip() if context else "",
-        (row[response] or "").strip(),
+        text_in(row, instruction).strip() if instruction else ask,
+        text_in(row, context).strip() if context else "",
+        text_in(row, response).strip(),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
+from kdray.data.cells import text_in
 from kdray.data.example import Example
 
 VERSION = 1
@@ -12,7 +14,7 @@ DAMAGE = ("\ufffd", '"?')  # what a wrong decoding left behind
 
 
 def news(
-    row: Mapping[str, str],
+    row: Mapping[str, Any],
     *,
     article: str = "text",
     summary: str = "subtitle",
@@ -22,7 +24,7 @@ def news(
     ask: str = "Summarise the article in one sentence.",
 ) -> Example | None:
     """None for a short or damaged article, and for a summary too short to be one. Articles are cut at `max_words`."""
-    text, short = (row[article] or "").strip(), (row[summary] or "").strip()
+    text, short = text_in(row, article).strip(), text_in(row, summary).strip()
     words = text.split()
     if len(words) < min_words or len(short.split()) < min_summary_words:
         return None

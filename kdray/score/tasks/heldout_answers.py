@@ -1,4 +1,4 @@
-"""Answers to the held-out prompts of the grid's own data, compared with the held-out responses."""
+"""Answers to prompts of the grid's own data that were never trained on, compared with their responses."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ SHORT = {"rougeL": "held_rougeL"}
 
 
 def heldout_answers(*, limit: PositiveInt | None = None, max_new_tokens: PositiveInt = 128) -> None:
-    """`limit`: only so many held-out rows; `max_new_tokens`: where an answer is cut."""
+    """`limit`: only so many rows; `max_new_tokens`: where an answer is cut."""

@@ -1,0 +1,48 @@
+"""Reading the cells of a source row, with a line that names the column where one is not what a recipe needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdray.spec.errors import InputError
+
+FIELD = "data.source"
+
+
+def text_in(row: Mapping[str, Any], column: str) -> str:
+    """The text in `column`; empty where the cell is.
+
+    Raises:
+        InputError: there is no such column, or it holds something other than text.
+    """
+    value = _cell(row, column)
+    if not isinstance(value, str | None):
+        raise InputError(FIELD, f"column '{column}' holds {_kind(value)}", "it must hold text")
+    return value or ""
+
+
+def texts_in(row: Mapping[str, Any], column: str, key: str) -> list[str]:
+    """The list of texts under `key` of the mapping in `column`.
+
+    Raises:
+        InputError: there is no such column, or it holds something else.
+    """
+    value = _cell(row, column)
+    if isinstance(value, Mapping) and isinstance(texts := value.get(key), list) and all(isinstance(text, str) for text in texts):
+        return texts
+    found = _kind(value)
+    if isinstance(value, Mapping):
+        found += f" of {', '.join(f'{name}: {_kind(inner)}' for name, inner in value.items())}"
+    raise InputError(FIELD, f"column '{column}' holds {found}", f"it must hold a mapping with a list of texts, '{key}'")
+
+
+def _cell(row: Mapping[str, Any], column: str) -> Any:
+    if column not in row:
+        raise InputError(FIELD, f"no column '{column}'", f"it has {', '.join(row)}")
+    return row[column]
+
+
+def _kind(value: Any) -> str:
+    names = {Mapping: "a mapping", list: "a list", str: "a text", type(None): "nothing"}
+    return next((name for kind, name in names.items() if isinstance(value, kind)), f"the {type(value).__name__} {value}")

@@ -1,0 +1,61 @@
+"""Which prepared rows are never trained on: a random choice that depends on the source row's number alone.
+
+So it can be made while rows stream by, in memory for the chosen ones, and the same source rows are held out
+whatever the tokenizer, the template or the lengths: families are compared on the same rows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+SEED = 20250  # one fixed choice for every grid: prepared rows never depend on a point's seed
+
+
+class Split:
+    """Takes the source rows with the smallest hashes: the first ones as `heldout`, the next ones as `test`.
+
+    All rows made of one source row (a document's pieces) stay on one side, so a side may get some more than asked.
+    """
+
+    def __init__(self, heldout: int, test: int) -> None:
+        self.wanted = {"heldout": heldout, "test": test}
+        self._seen = 0
+        self._keys = np.empty(0, dtype=np.uint64)
+        self._rows = np.empty(0, dtype=np.int64)
+
+    def add(self, source_rows: np.ndarray) -> None:
+        """The next prepared rows, as the numbers [n] of the source rows that they were made of."""
+        keys = np.concatenate([self._keys, _hash(source_rows)])
+        rows = np.concatenate([self._rows, np.arange(self._seen, self._seen + len(source_rows))])
+        self._seen += len(source_rows)
+        order = np.argsort(keys, kind="stable")
+        self._keys, self._rows = keys[order], rows[order]
+        end = list(self._ends().values())[-1]
+        self._keys, self._rows = self._keys[:end], self._rows[:end]
+
+    def rows(self) -> dict[str, list[int]]:
+        """The chosen prepared rows by side, ascending. All others are for training."""
+        begin, chosen = 0, {}
+        for side, end in self._ends().items():
+            chosen[side] = sorted(self._rows[begin:end].tolist())
+            begin = end
+        return chosen
+
+    def _ends(self) -> dict[str, int]:
+        """Where each side ends in the order of hashes: behind the last row of the source row that fills it."""
+        end, ends = 0, {}
+        for side, wanted in self.wanted.items():
+            if wanted and end < len(self._keys):
+                last = self._keys[min(end + wanted, len(self._keys)) - 1]
+                end = int(np.searchsorted(self._keys, last, side="right"))
+            ends[side] = end
+        return ends
+
+
+def _hash(numbers: np.ndarray) -> np.ndarray:
+    """[n] integers to [n] well mixed, all different uint64: the output function of SplitMix64 (Steele, Lea and Flood,
+    "Fast splittable pseudorandom number generators", 2014)."""
+    mixed = (numbers.astype(np.uint64) + np.uint64(SEED)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
