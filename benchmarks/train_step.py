@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -33,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from worlds import make_model, make_rows
 
-from benchmarks.worlds import make_model, make_rows
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
 from kdray.distill.labels import Teacher
@@ -78,6 +77,7 @@ class World:
             weight_decay=0.01,
             clip=1.0,
             dtype=self.shapes["dtype"],
+            packing=True,
         )
 
     def loop(self, signal: Any = None) -> Loop:
@@ -200,25 +200,25 @@ def now(device: str) -> float:
 
 def peak_bytes(kind: str, length: int, device: str) -> int:
     """Of a process of its own that takes two steps of this kind."""
-    code = (
-        "import sys; from benchmarks.train_step import report_peak; "
-        f"report_peak({kind!r}, {length}, {device!r})"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    command = [sys.executable, __file__, "--peak", kind, "--lengths", str(length), "--device", device]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     return int(done.stdout.split()[-1])
 
 
 def report_peak(kind: str, length: int, device: str) -> None:
     """Print the peak memory of this process after two steps, in bytes."""
-    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), length, device)
         step = make_step(kind, world)
         gc.collect()
         for _ in range(2):
             step()
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(peak)
+    if device == "cuda":
+        print(torch.cuda.max_memory_allocated())
+        return
+    # Not getrusage: what it gives a child begins at its parent's peak.
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(line.split()[1]) * 1024)
 
 
 def main() -> None:
@@ -229,8 +229,12 @@ def main() -> None:
     parser.add_argument("--trl", action="store_true", help="time TRL's GKD too: pip install --no-deps trl first")
     parser.add_argument("--no-packing", action="store_true", help="leave the comparison of packed and padded rows out")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON: ratios of medians at the first length")
+    parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if arguments.peak:
+        report_peak(arguments.peak, arguments.lengths[0], arguments.device)
+        return
     summary: dict[str, float] = {}
     for length in arguments.lengths:
         kinds = [*KINDS, *(["gkd"] if arguments.trl else [])]
@@ -254,9 +258,11 @@ def main() -> None:
         if arguments.device == "cuda":
             report_share_of_peak(middle["hidden"], length)
     if not arguments.no_packing:
-        from benchmarks.packing import measure
+        from packing import measure
 
-        summary["packing_over_dynamic"] = measure(batches=[BATCH], rounds=arguments.rounds)[BATCH]
+        packing = measure([BATCH], arguments.rounds)["batch"][str(BATCH)]
+        print(f"\npadded over packed, batch {BATCH}, Dolly's lengths: {packing['ratio']['median']:.2f}")
+        summary["packing_over_dynamic"] = packing["ratio"]["median"]
     if arguments.json:
         print(json.dumps({name: round(value, 4) for name, value in summary.items()}))
 

@@ -12,6 +12,7 @@ by chunk.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from kdray.distill.objective import Objective, Sums
 from kdray.models.head import Head
 
 CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, with more only memory grows
+BLOCK = 16  # tokens whose softmaxes are taken together on a CPU, so that both models' logits stay in its cache
 
 
 def fused_sums(
@@ -67,12 +69,16 @@ class _Fused(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             for begin in range(0, len(labels), CHUNK):
                 end = min(begin + CHUNK, len(labels))
-                teacher = soft.chunk(begin, end) if soft is not None and objective.alpha > 0 else None
-                z = torch.mm(states[begin:end], matrix.T).to(sums.dtype)
+                ours, theirs = (_scratch(i, size, sums.dtype, hidden.device)[: end - begin] for i in (0, 1))
+                teacher = soft.chunk(begin, end, theirs) if soft is not None and objective.alpha > 0 else None
+                if dtype == ours.dtype:
+                    torch.mm(states[begin:end], matrix.T, out=ours)
+                else:
+                    ours.copy_(torch.mm(states[begin:end], matrix.T))
                 if bias is not None:
-                    z += bias[:size]
-                slope = head.finish_(z)
-                gradient, factor, of_chunk = _differentiate(objective, z, teacher, labels[begin:end])
+                    ours += bias[:size]
+                slope = head.finish_(ours)
+                gradient, factor, of_chunk = _differentiate(objective, ours, teacher, labels[begin:end])
                 sums += of_chunk
                 if slope is not None:
                     gradient *= slope
@@ -100,6 +106,16 @@ class _Fused(torch.autograd.Function):
         return *ctx.grads, None, None, None, None, None
 
 
+def _scratch(which: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[CHUNK, width] for a chunk's logits. On a CPU the memory is kept: to get 50 MB anew costs a third of the product."""
+    return _kept(which, width, dtype) if device.type == "cpu" else torch.empty(CHUNK, width, dtype=dtype, device=device)
+
+
+@functools.lru_cache(4)
+def _kept(which: int, width: int, dtype: torch.dtype) -> Tensor:
+    return torch.empty(CHUNK, width, dtype=dtype)
+
+
 def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
     """into += factor a b, in one pass where the types allow it."""
     if into.dtype == a.dtype:
@@ -111,44 +127,50 @@ def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
 def _differentiate(
     objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
 ) -> tuple[Tensor, float, Tensor]:
-    """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite.
+    """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite, as it may the teacher's.
 
     Returns:
         The gradient without a factor, the factor, and the chunk's sums [total, hard, soft].
     """
-    if objective.is_softmax_difference:
-        return _softmax_difference(objective, z, teacher, labels)
-    with torch.enable_grad():
-        sums = objective(z.requires_grad_(), teacher, labels)
-        (gradient,) = torch.autograd.grad(sums.total, z)
-    return gradient, 1.0, torch.stack([sums.total.detach(), sums.hard, sums.soft])
+    if not objective.is_softmax_difference:
+        with torch.enable_grad():
+            leaf = z.detach().requires_grad_()
+            sums = objective(leaf, teacher, labels)
+            (gradient,) = torch.autograd.grad(sums.total, leaf)
+        return gradient, 1.0, torch.stack([sums.total.detach(), sums.hard, sums.soft])
+    size = BLOCK if z.device.type == "cpu" else len(z)
+    of_chunk = z.new_zeros(3)
+    for begin in range(0, len(z), size):
+        end = min(begin + size, len(z))
+        theirs = teacher.chunk(begin, end) if isinstance(teacher, Sparse) else teacher[begin:end] if teacher is not None else None
+        of_chunk += _softmax_difference_(objective, z[begin:end], theirs, labels[begin:end])
+    return z, objective.hard_weight + objective.alpha, of_chunk
 
 
-def _softmax_difference(
-    objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
-) -> tuple[Tensor, float, Tensor]:
+def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Tensor:
+    """Turn `z` into p - r q - (1 - r) onehot(y), and the teacher's logits into q; returns the sums [total, hard, soft]."""
     hard_weight, soft_weight = objective.hard_weight, objective.alpha
     ratio = soft_weight / (hard_weight + soft_weight)
     at_label = z.gather(1, labels[:, None])
-    expected = z.new_zeros(len(z))  # of the student's logit, under the teacher's distribution
-    entropy = z.new_zeros(())
     if isinstance(teacher, Sparse):
-        expected, entropy = (teacher.weights * z.gather(1, teacher.ids)).sum(1), teacher.entropy.sum()
+        expected = (teacher.weights * z.gather(1, teacher.ids)).sum(1)  # of the student's logit, under the teacher
+        entropy = teacher.entropy
     elif teacher is not None:
-        teacher = torch.softmax(teacher[:, : z.shape[1]], 1, dtype=z.dtype)
-        expected = torch.linalg.vecdot(teacher, z)
-        if objective.loss == "forward_kl":
-            entropy = torch.special.entr(teacher).sum()
+        torch.softmax(teacher, 1, out=teacher)
+        expected = (teacher * z).sum(1)
+        entropy = torch.special.entr(teacher).sum(1) if objective.loss == "forward_kl" else expected
+    else:
+        expected = entropy = z.new_zeros(len(z))
     largest = z.amax(1)
     torch.softmax(z, 1, out=z)
     log_total = largest - z.amax(1).log()  # the log-sum-exp: the largest probability is exp(largest - log_total)
     hard = (log_total - at_label[:, 0]).sum()
     soft = (log_total - expected).sum() if teacher is not None else z.new_zeros(())
     if objective.loss == "forward_kl":
-        soft -= entropy
+        soft -= entropy.sum()
     if isinstance(teacher, Sparse):
         z.scatter_add_(1, teacher.ids, -ratio * teacher.weights)
     elif teacher is not None:
         z.sub_(teacher, alpha=ratio)
     z.scatter_add_(1, labels[:, None], torch.full_like(at_label, ratio - 1.0))
-    return z, hard_weight + soft_weight, torch.stack([hard_weight * hard + soft_weight * soft, hard, soft])
+    return torch.stack([hard_weight * hard + soft_weight * soft, hard, soft])

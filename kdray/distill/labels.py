@@ -26,7 +26,7 @@ class Sparse:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def chunk(self, begin: int, end: int) -> Sparse:
+    def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Sparse:
         return Sparse(self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end])
 
 
@@ -41,8 +41,10 @@ class Hidden:
         return len(self.states)
 
     @torch.no_grad()
-    def chunk(self, begin: int, end: int) -> Tensor:
-        return self.head(self.states[begin:end].to(self.head.linear.weight.dtype))
+    def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Tensor:
+        weight = self.head.linear.weight
+        states = self.states[begin:end].to(weight.dtype)
+        return self.head(states) if out is None else self.head.write(states, out)
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,8 @@ class Logits:
     def __len__(self) -> int:
         return len(self.logits)
 
-    def chunk(self, begin: int, end: int) -> Tensor:
-        return self.logits[begin:end]
+    def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Tensor:
+        return self.logits[begin:end] if out is None else out.copy_(self.logits[begin:end, : out.shape[1]])
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,11 @@ class SoftLabels(Protocol):
 
     def __len__(self) -> int: ...
 
-    def chunk(self, begin: int, end: int) -> Tensor | Sparse:
-        """Of the tokens [begin, end): [C, V] logits, or weighted entries of the distribution."""
+    def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Tensor | Sparse:
+        """Of the tokens [begin, end): [C, V] logits, or weighted entries of the distribution.
+
+        With `out` [C, V'] only the logits of the first V' tokens are made, there, and the caller may overwrite them.
+        """
         ...
 
 

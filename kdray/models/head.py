@@ -37,6 +37,18 @@ class Head(nn.Module):
             return self
         return copy.deepcopy(self).to(dtype).requires_grad_(False)
 
+    def write(self, hidden: Tensor, out: Tensor) -> Tensor:
+        """The logits of the first V' tokens into `out`, [N, V']; the product is taken in the type of `hidden`. No gradient."""
+        weight, bias = self.linear.weight[: out.shape[1]].to(hidden.dtype), self.linear.bias
+        if out.dtype == hidden.dtype:
+            torch.mm(hidden, weight.T, out=out)
+        else:
+            out.copy_(torch.mm(hidden, weight.T))
+        if bias is not None:
+            out += bias[: out.shape[1]]
+        self.finish_(out)
+        return out
+
     def finish_(self, z: Tensor) -> Tensor | None:
         """Apply scale and softcap in place to what the linear layer gave; returns the softcap's slope, None for 1."""
         if self.scale != 1.0:

@@ -143,7 +143,7 @@ def test_bfloat16_products_stay_near_with_a_float32_weight(alpha):
 def test_the_largest_tensor_is_one_chunk_of_logits(monkeypatch):
     made = []
     mm = torch.mm
-    monkeypatch.setattr(torch, "mm", lambda a, b: made.append(mm(a, b)) or made[-1])
+    monkeypatch.setattr(torch, "mm", lambda a, b, **options: made.append(mm(a, b, **options)) or made[-1])
     head, (hidden, teacher, labels) = make_head(), make_inputs()
     fused_sums(Objective(0.5, V), head, hidden, labels, teacher)
     assert made

@@ -53,7 +53,7 @@ SCHEMA = {
     "an unknown dtype": ({"train.dtype": "fp8"}, ['train.dtype: "fp8"', "'float32' or 'bfloat16'"]),
     "workers that are neither": ({"runtime.workers": "two"}, ['runtime.workers: "two"', "integer or 'auto'"]),
     "no workers": ({"runtime.workers": 0}, ["runtime.workers: 0", "greater than 0 or 'auto'"]),
-    "an unknown engine": ({"runtime.engine": "horovod"}, ['runtime.engine: no engine 'horovod'', "'ddp'"]),
+    "an unknown engine": ({"runtime.engine": "horovod"}, ["runtime.engine: no engine 'horovod'", "known: ddp"]),
     "a name with spaces": ({"name": "My grid"}, ['name: "My grid"', "must match pattern"]),
     "a name that leaves the folder": ({"name": "../x"}, ['name: "../x"', "pattern"]),
     "both epochs and steps": ({"train.epochs": 1}, ["train: both epochs and steps", "give one of them"]),
