@@ -149,14 +149,15 @@ def hf_loss(student: Any, teacher: Any, ids: torch.Tensor, labels: torch.Tensor)
 
 
 def plain_loss(student: Any, teacher: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Both models' full logits, cross-entropy on all of them, the mask applied at the end."""
+    """Both models' full logits, infinite ones masked, the prompt's tokens left out at the end."""
     logits = student(input_ids=ids, use_cache=False).logits
     with torch.no_grad():
         theirs = teacher(input_ids=ids, use_cache=False).logits
     targets = labels[:, 1:].flatten()
     hard = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), targets)
     probabilities = theirs.float().softmax(-1)
-    products = (probabilities * logits.float().log_softmax(-1)).sum(-1)[:, :-1].flatten()
+    products = probabilities * logits.float().log_softmax(-1)
+    products = products.masked_fill(logits.isinf(), 0).sum(-1)[:, :-1].flatten()
     mask = targets != -100
     return hard - (products * mask).sum() / mask.sum()
 
@@ -240,7 +241,8 @@ def main() -> None:
         kinds = [*KINDS, *(["gkd"] if arguments.trl else [])]
         seconds = times(kinds, length, arguments.rounds, arguments.device)
         peaks = {kind: peak_bytes(kind, length, arguments.device) for kind in kinds}
-        print(f"\nbatch {BATCH} x {length} tokens, {arguments.device}, {arguments.rounds} rounds")
+        print(flush=True)
+        print(f"batch {BATCH} x {length} tokens, {arguments.device}, {arguments.rounds} rounds")
         print(f"{'step':10}{'min s':>9}{'median s':>10}{'/ sft':>8}{'/ plain':>9}{'peak GB':>9}{'/ plain':>9}")
         middle = {kind: statistics.median(values) for kind, values in seconds.items()}
         for kind in kinds:
