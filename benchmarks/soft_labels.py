@@ -55,11 +55,11 @@ def question_rows(folder: Path, tokenizer: Any, count: int) -> Rows:
     for text in json.loads(path.read_text()).values():
         for block in text.split("\n\nQ: ")[1:]:
             question, _, answer = block.partition("\nA: Let's think step by step. ")
-            made = tokenise(Example(question, "", answer.strip()), chat, tokenizer, 256, 384)
-            if len(records) < count and isinstance(made, list) and len(made) == 1:
-                ids, n_prompt = made[0].input_ids, made[0].n_prompt
+            (made,) = tokenise([Example(question, "", answer.strip())], chat, tokenizer, 256, 384)
+            if len(records) < count and made:
                 texts = {"instruction": question, "context": "", "response": answer}
-                records.append({"source_row": len(records), "input_ids": ids, "n_prompt": n_prompt, **texts})
+                tokens = {"input_ids": made[0].input_ids, "n_prompt": made[0].n_prompt}
+                records.append({"source_row": len(records), **tokens, **texts})
     folder.mkdir()
     with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
