@@ -21,7 +21,7 @@ class Spread:
     n: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.2f}" + (f" ± {self.sd:.2f}" if self.sd is not None else "")
+        return f"{self.mean:z.2f}" + (f" ± {self.sd:.2f}" if self.sd is not None else "")
 
 
 @dataclass(frozen=True)

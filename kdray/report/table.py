@@ -44,7 +44,7 @@ def rows_of(results: Results) -> list[Row]:
     for role in results.plan.grid.score.references:
         final = results.final(role)
         if final:
-            cells = {m: f"{final.scores[m].value:.2f}" if m in final.scores else "-" for m in metrics}
+            cells = {m: f"{final.scores[m].value:z.2f}" if m in final.scores else "-" for m in metrics}
             rows.append(Row(REFERENCES[role], "", cells, reference=True))
     return rows
 

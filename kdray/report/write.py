@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
     header = ["model", "examples seen", *metrics]
     body = []
     for checkpoint in results.checkpoints:
-        cells = [f"{s.value:.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
+        cells = [f"{s.value:z.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
         body.append([_name(checkpoint.subject), str(checkpoint.examples or ""), *cells])
     lines += _markdown(header, body)
     (folder / "report.md").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ from scipy import stats
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
 from kdray.report.results import Checkpoint, Results, Score
-from kdray.report.statistics import difference
+from kdray.report.statistics import Spread, difference
 from kdray.report.table import rows_of
 from kdray.report.verdict import verdict
 from kdray.report.write import print_table, write_report
@@ -60,6 +60,10 @@ def test_a_point_without_its_last_checkpoint_is_left_out_and_counted_as_missing(
 def test_best_heldout_takes_the_checkpoint_with_the_least_heldout_loss(tiny_grid):
     results = make_results(tiny_grid, {"report.checkpoint": "best_heldout"})
     assert rows_of(results)[0].cells["held_rougeL"].startswith("15.00")
+
+
+def test_a_rounded_zero_has_no_sign():
+    assert str(Spread(-1e-9, None, 1)) == "0.00"
 
 
 def test_the_difference_is_scipys_paired_interval(tiny_grid):
