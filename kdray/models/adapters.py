@@ -15,11 +15,13 @@ from kdray.models.load import load_folder
 from kdray.spec.errors import InputError
 
 
-def with_lora(model: PreTrainedModel, rank: int) -> Any:
+def with_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> Any:
     """`model` with adapters on all linear layers of its decoder, scaled by 2; only they are trained.
 
-    The output head gets none: the losses read its weight, and would pass an adapter by.
+    The output head gets none: the losses read its weight, and would pass an adapter by. The adapters begin alike
+    wherever the seed is the same: on every rank of a point too, which only DDP would see to by itself.
     """
+    torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(model, config)
 

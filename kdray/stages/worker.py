@@ -88,7 +88,7 @@ def _model(job: Job, device: torch.device) -> Any:
     else:
         model, _ = load_folder(job.model, device=device)
     if settings.rank is not None:
-        model = with_lora(model, settings.rank)
+        model = with_lora(model, settings.rank, settings.seed)
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.compile:

@@ -68,6 +68,16 @@ def test_quantised_gradients_are_those_of_the_dequantised_model(tmp_path):
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 
 
+def test_adapters_begin_alike_for_one_seed_whatever_was_drawn_before(tmp_path):
+    folder, made = write_model(tmp_path / "model"), []
+    for seed in (3, 3, 4):
+        torch.rand(len(made) + 1)
+        adapted = with_lora(load_folder(folder)[0], 4, seed)
+        made.append(torch.cat([p.flatten() for n, p in adapted.named_parameters() if "lora_A" in n]))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
 def test_adapters_on_the_output_head_are_refused(tmp_path):
     from peft import LoraConfig, get_peft_model
 
