@@ -79,9 +79,7 @@ def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, 
     return folder
 
 
-def write_rows(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None
-) -> Path:
+def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None) -> Path:
     """Prepared rows as the `prepare` step leaves them: of made-up instructions, or the first that fit of a file in Dolly's form."""
     folder.mkdir(parents=True, exist_ok=True)
     source = source or write_instructions(folder / "source.jsonl", count)

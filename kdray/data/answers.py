@@ -62,9 +62,7 @@ def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
     _write_split(folder, rows.heldout.tolist(), rows.test.tolist())
 
 
-def _answer(
-    record: dict[str, Any], answer: list[int], tokenizer: Any, max_new_tokens: int, max_length: int, counts: Counter[str]
-) -> bool:
+def _answer(record: dict[str, Any], answer: list[int], tokenizer: Any, max_new_tokens: int, max_length: int, counts: Counter[str]) -> bool:
     """Put `answer` into a row; False if there is nothing to learn from it."""
     if max(answer, default=0) >= len(tokenizer):
         counts["unknown"] += 1

@@ -54,9 +54,7 @@ def _sequences(rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
     return [rows.input_ids(row) for row in chosen] or [[0]]
 
 
-def _targets(
-    rows: Rows, chosen: Sequence[int], sequences: list[list[int]], begins: list[tuple[int, int]]
-) -> tuple[Tensor, Tensor]:
+def _targets(rows: Rows, chosen: Sequence[int], sequences: list[list[int]], begins: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
     """Positions and labels of the response tokens; `begins` says in which row and column each sequence begins."""
     positions, labels = [], []
     for row, ids, (i, begin) in zip(chosen, sequences, begins, strict=False):  # without rows there still is a sequence

@@ -31,9 +31,7 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
     try:
         if ref.scheme == "hf":
             revision = outer.pinned(ref).version
-            table = datasets.load_dataset(
-                ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache
-            )
+            table = datasets.load_dataset(ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache)
         else:
             file = _unzipped(outer.local_file(ref, field), field)
             if _is_empty(file):

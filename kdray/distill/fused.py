@@ -26,9 +26,7 @@ CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, wi
 BLOCK = 16  # tokens whose softmaxes are taken together on a CPU, so that both models' logits stay in its cache
 
 
-def fused_sums(
-    objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0
-) -> Sums:
+def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0) -> Sums:
     """The objective's sums over N tokens, `total` times `scale` and with its gradient.
 
     Args:
@@ -124,9 +122,7 @@ def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
         into.add_(torch.mm(a, b), alpha=factor)
 
 
-def _differentiate(
-    objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
-) -> tuple[Tensor, float, Tensor]:
+def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> tuple[Tensor, float, Tensor]:
     """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite, as it may the teacher's.
 
     Returns:

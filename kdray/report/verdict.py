@@ -59,8 +59,7 @@ def _findings(results: Results) -> list[str]:
     sure = "" if reason or change.significant else ", not distinguishable from no difference"
     winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
     sentences.append(
-        f"On {metric}, {winner}: {change} against SFT over {change.pairs} "
-        f"paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
+        f"On {metric}, {winner}: {change} against SFT over {change.pairs} paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
     )
     return sentences + _harm(results, best)
 

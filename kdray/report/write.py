@@ -37,7 +37,7 @@ def write_report(results: Results, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
     lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
-    lines += ["Mean ± standard deviation over lr x batch x seed; final checkpoints" f" (`{grid.report.checkpoint}`).", ""]
+    lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     lines += _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results)])
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]

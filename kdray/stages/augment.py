@@ -19,7 +19,7 @@ from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder, load_tokenizer
 from kdray.plan import Step
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
+from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
@@ -53,7 +53,7 @@ class Answerer:
         prompts = [self.rows.input_ids(row)[: int(self.rows.prompt_lengths[row])] for row in item["rows"]]
         answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
         table = pa.table({"row": item["rows"], "output_ids": pa.array(answers, pa.list_(pa.int32()))})
-        write_part(Path(item["target"]), int(item["key"]), ".parquet", lambda path: pq.write_table(table, path))
+        write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
 
 
 def _answer(step: Step, attempt: Attempt, work: Work) -> None:
@@ -61,17 +61,9 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
     data = step.inputs["data"]
     folder, tokenizer = work.folder(data), work.folder(data.inputs["tokenizer"])
     rows, max_new_tokens = Rows(folder), step.params["max_new_tokens"]
-    batches, present = _batches(rows, step.params["batch"]), carry_over(attempt)
-    items = [{"key": str(i), "target": str(attempt.path), "rows": batch} for i, batch in enumerate(batches) if i not in present]
     make = functools.partial(Answerer, work.folder(step.inputs["teacher"]), folder, tokenizer, max_new_tokens)
-    errors = []
-    with work.progress.bar("augment", len(batches), "batches") as bar:
-        bar.set(len(present))
-        for _, error in run_pipeline([[item] for item in items], make, work.resources):
-            errors += [error] if error else []
-            bar.advance()
-    if errors or len(parts(attempt.path)) != len(batches):
-        work.fail(step, errors[0] if errors else "parts are missing")
+    if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work):
+        work.fail(step, error)
         return
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}

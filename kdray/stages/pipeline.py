@@ -8,11 +8,12 @@ is reported by its key and never takes its neighbours with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from kdray.stages.session import Resources
+from kdray.stages.work import Work
 from kdray.store import Attempt, io
 
 Item = dict[str, Any]
@@ -65,6 +66,25 @@ def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources:
     )
     for answer in answers.iter_rows():
         yield answer["key"], answer["error"]
+
+
+def make_parts(title: str, cuts: Sequence[Sequence[int]], attempt: Attempt, make: Callable[[], Maker], work: Work) -> str | None:
+    """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if not.
+
+    A maker finds the rows of its part under `rows`, its number under `index` and the folder under `target`.
+    """
+    present, errors = carry_over(attempt), []
+    items: list[Item] = [
+        {"key": str(i), "index": i, "rows": list(cut), "target": str(attempt.path)} for i, cut in enumerate(cuts) if i not in present
+    ]
+    with work.progress.bar(title, len(cuts), "parts") as bar:
+        bar.set(len(present))
+        for _, error in run_pipeline([[item] for item in items], make, work.resources):
+            errors += [error] if error else []
+            bar.advance()
+    if errors or len(parts(attempt.path)) != len(cuts):
+        return errors[0] if errors else "parts are missing"
+    return None
 
 
 def write_part(folder: Path, index: int, suffix: str, write: Callable[[Path], None]) -> None:

@@ -113,11 +113,7 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
     counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
     counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
-    made = [
-        (number, row, example)
-        for (number, example), rows in zip(examples.items(), tokens, strict=True)
-        for row in rows
-    ]
+    made = [(number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows]
     return _answer(_stream(made), counts)
 
 

@@ -20,7 +20,7 @@ from kdray.plan import Step
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.stages import pipeline
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline
+from kdray.stages.pipeline import Item, make_parts
 from kdray.stages.work import Work
 
 VERSION = 2
@@ -36,22 +36,9 @@ def soften(steps: list[Step], work: Work) -> None:
                 data, teacher = work.folder(step.inputs["data"]), work.folder(step.inputs["teacher"])
                 form, rows = make_form(step.params["form"]), Rows(data)
                 _require_room(form, len(load_tokenizer(teacher)))
-                present = carry_over(attempt)
-                cuts = _cuts(len(rows))
-                items = [
-                    {"key": str(i), "index": i, "rows": [cut.start, cut.stop], "target": str(attempt.path)}
-                    for i, cut in enumerate(cuts)
-                    if i not in present
-                ]
                 make = functools.partial(Softener, teacher, data, step.params)
-                errors = []
-                with work.progress.bar("soften", len(cuts), "parts") as bar:
-                    bar.set(len(present))
-                    for _, error in run_pipeline([[item] for item in items], make, work.resources):
-                        errors += [error] if error else []
-                        bar.advance()
-                if errors or len(parts(attempt.path)) != len(cuts):
-                    work.fail(step, errors[0] if errors else "parts are missing")
+                if error := make_parts("soften", _cuts(len(rows)), attempt, make, work):
+                    work.fail(step, error)
                     continue
                 if component("soft labels", step.params["form"]["name"], "form").constants["HEAD"]:
                     write_head(ResponseModel(load_folder(teacher)[0]).head, attempt.path)
@@ -75,7 +62,7 @@ class Softener:
 
     @torch.inference_mode()
     def __call__(self, item: Item) -> None:
-        chosen = list(range(*item["rows"]))
+        chosen = item["rows"]
         states: list[Tensor] = []
         for start in range(0, len(chosen), self.params["batch"]):
             some = chosen[start : start + self.params["batch"]]

@@ -66,9 +66,7 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
         results = tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return {
-        result.config["point"]: last_line(result.error) for result in results if result.error and result.config
-    }
+    return {result.config["point"]: last_line(result.error) for result in results if result.error and result.config}
 
 
 def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:

@@ -100,7 +100,7 @@ def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
     """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     facts = {"train_run": run, "resumed_from_step": step, "workers": job.workers, "threads": job.threads, "device": device_name}
-    io.put_json(job.attempt.path / START, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch})
+    io.put_json(job.attempt.path / START, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine})
 
 
 def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
@@ -117,9 +117,7 @@ def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, check
         ray.train.report(metrics)
         return
     checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
-    ray.train.report(
-        metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
-    )
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
 
 
 def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:

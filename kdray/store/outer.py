@@ -175,5 +175,3 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
 def _closest(path: str, names: list[str]) -> str:
     same = [name for name in names if Path(name).suffix == Path(path).suffix]
     return "it holds " + ", ".join(same[:8] or names[:8])
-
-

@@ -154,9 +154,7 @@ class Mirror:
                 client.delete_run(run.info.run_id)
             else:
                 known = dict(_read_known(client, run)) if grid is None or identity in grid else {}
-                tracked[identity] = _Tracked(
-                    run.info.run_id, run.info.start_time, run.info.status, run.data.params, run.data.tags, known
-                )
+                tracked[identity] = _Tracked(run.info.run_id, run.info.start_time, run.info.status, run.data.params, run.data.tags, known)
         return tracked
 
     def _write_run(self, client: MlflowClient, wanted: WantedRun) -> None:

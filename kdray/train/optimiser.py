@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -21,6 +22,15 @@ def adamw(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
     matrices, vectors = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr)
+
+
+def move(optimiser: torch.optim.Optimizer, lr: float, norm: float) -> None:
+    """One step with `lr` and forget the gradients; no weight moves if the gradient's `norm` is not finite."""
+    if math.isfinite(norm):
+        for group in optimiser.param_groups:
+            group["lr"] = lr
+        optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
 
 
 def schedule(settings: Settings) -> Callable[[int, int], float]:

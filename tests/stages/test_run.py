@@ -110,8 +110,11 @@ def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     plan, store = planned(undisturbed[0])
-    losses = {s.subject if isinstance(s.subject, str) else s.measure.slug: scores(undisturbed[0])[s.measure.id]
-              for s in plan.scores if s.task.name == "heldout_loss"}
+    losses = {
+        s.subject if isinstance(s.subject, str) else s.measure.slug: scores(undisturbed[0])[s.measure.id]
+        for s in plan.scores
+        if s.task.name == "heldout_loss"
+    }
     untrained = losses.pop("student")["ce"]["value"]
     teacher = losses.pop("teacher")
     assert teacher["kl"]["value"] == pytest.approx(0, abs=1e-3)  # soft labels are kept in bfloat16

@@ -30,17 +30,17 @@ ENGINES = {
     "zero3 offload": {"name": "deepspeed", "params": {"stage": 3, "offload": True}},
 }
 BATCHES = (4, 1, 3)
-CASES = [(name, batch, dtype) for name in ENGINES for batch in BATCHES for dtype in ("float32",)]
-CASES += [(name, 4, "bfloat16") for name in ("ddp", "fsdp", "zero2", "zero3")]
+CASES = [(name, batch, "float32", True) for name in ENGINES for batch in BATCHES]  # engine, sequences in a step, dtype, packing
+CASES += [(name, 4, "bfloat16", True) for name in ("ddp", "fsdp", "zero2", "zero3")] + [("ddp", 3, "float32", False)]
 
 
-def make_loop(folder, engine, batch, ranks, dtype="float32"):
+def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, tokenizer = load_folder(folder / "student")
     rows = Rows(folder / "rows")
     teacher = Online(load_folder(folder / "teacher")[0], rows)
-    settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype)
+    settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype, packing=packing)
     return Loop(
         ResponseModel(model),
         rows,
@@ -53,6 +53,10 @@ def make_loop(folder, engine, batch, ranks, dtype="float32"):
     )
 
 
+def label(name, batch, dtype="float32", packing=True):
+    return f"{name}-{batch}-{dtype}-{'packed' if packing else 'padded'}"
+
+
 def result(loop):
     curve = [(metrics["loss"], metrics["grad_norm"]) for metrics in loop.steps()]
     return {"curve": curve, "heldout": loop.heldout(3), "weights": loop.engine.weights()}
@@ -62,8 +66,9 @@ def rank_process(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
     os.environ["LOCAL_RANK"] = str(rank)  # as Ray Train sets it; DeepSpeed asks for it
     ranks = Ranks(rank, 2)
-    for name, batch, dtype in CASES:
-        torch.save(result(make_loop(folder, name, batch, ranks, dtype)), folder / f"{name}-{batch}-{dtype}-rank{rank}.pt")
+    for name, *case in CASES:
+        batch, dtype, packing = case
+        torch.save(result(make_loop(folder, name, batch, ranks, dtype, packing)), folder / f"{label(name, *case)}-rank{rank}.pt")
     for name in ENGINES:
         broken = make_loop(folder, name, 4, ranks)
         for metrics in broken.steps():
@@ -102,10 +107,10 @@ def assert_near(ours, theirs, tolerance):
         assert (ours["weights"][name].float() - weight.float()).abs().max() < tolerance, name
 
 
-@pytest.mark.parametrize(("name", "batch", "dtype"), CASES)
-def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype):
-    alone = result(make_loop(folder, "ddp", batch, Ranks(), dtype))
-    first, second = read(folder, f"{name}-{batch}-{dtype}")
+@pytest.mark.parametrize(("name", "batch", "dtype", "packing"), CASES)
+def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype, packing):
+    alone = result(make_loop(folder, "ddp", batch, Ranks(), dtype, packing))
+    first, second = read(folder, label(name, batch, dtype, packing))
     assert first["curve"] == second["curve"]
     assert_near(first, alone, 1e-4 if dtype == "float32" else 2e-2)
     if dtype == "bfloat16":
@@ -114,7 +119,7 @@ def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype):
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_resumed_run_is_the_straight_one(folder, name):
-    straight, resumed = read(folder, f"{name}-4-float32")[0], read(folder, f"{name}-resumed")[0]
+    straight, resumed = read(folder, label(name, 4))[0], read(folder, f"{name}-resumed")[0]
     assert resumed["curve"] == straight["curve"][8:]
     for key, weight in straight["weights"].items():
         assert torch.equal(resumed["weights"][key], weight), key
@@ -126,7 +131,7 @@ def test_one_rank_goes_on_where_two_stopped(folder, name):
         loop = make_loop(folder, name, 4, Ranks())
         load_checkpoint(loop, newest_checkpoint(folder / name, loop.engine.layout))
         assert loop.step == 8
-        straight = read(folder, f"{name}-4-float32")[0]
+        straight = read(folder, label(name, 4))[0]
         assert_near(result(loop), straight | {"curve": straight["curve"][8:]}, 1e-4)
 
 

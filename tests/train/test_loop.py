@@ -76,9 +76,7 @@ def make_loop(world, settings=SETTINGS, micro_batch=None, signal="online"):
     rows = Rows(world / "rows")
     if signal == "online":
         signal = Online(load_folder(world / "teacher")[0], rows)
-    return Loop(
-        ResponseModel(model), rows, settings, signal=signal, vocab_size=len(tokenizer), ranks=Ranks(), micro_batch=micro_batch
-    )
+    return Loop(ResponseModel(model), rows, settings, signal=signal, vocab_size=len(tokenizer), ranks=Ranks(), micro_batch=micro_batch)
 
 
 def weights(loop):
@@ -115,10 +113,12 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     expected, gradient = reference(student, teacher, labels.numpy(), 0.5, loop.vocab_size)
 
     twin, _ = load_folder(world / "student")
-    logits = torch.stack([
-        torch.nn.functional.pad(twin(torch.tensor([loop.rows.input_ids(r)])).logits[0], (0, 0, 0, longest - int(loop.rows.lengths[r])))
-        for r in chosen
-    ])
+    logits = torch.stack(
+        [
+            torch.nn.functional.pad(twin(torch.tensor([loop.rows.input_ids(r)])).logits[0], (0, 0, 0, longest - int(loop.rows.lengths[r])))
+            for r in chosen
+        ]
+    )
     logits.backward(torch.tensor(gradient, dtype=torch.float32))
     loop.engine.optimiser.zero_grad = lambda **_: None  # so that they can be looked at afterwards
     metrics = next(loop.steps())

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdray.distill.student import Student
 from kdray.train.engines import Ranks
-from kdray.train.optimiser import adamw
+from kdray.train.optimiser import adamw, move
 from kdray.train.settings import Settings
 
 VERSION = 1
@@ -39,11 +39,7 @@ class ddp:
 
     def step(self, lr: float) -> float:
         norm = float(torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip))
-        if norm < float("inf"):  # false for nan too
-            for group in self.optimiser.param_groups:
-                group["lr"] = lr
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        move(self.optimiser, lr, norm)
         return norm
 
     def save(self, folder: Path) -> None:

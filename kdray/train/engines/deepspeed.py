@@ -22,9 +22,7 @@ TAG = "zero"
 
 
 class deepspeed:
-    def __init__(
-        self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False
-    ) -> None:
+    def __init__(self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False) -> None:
         device = next(student.parameters()).device
         zero = _deepspeed(device)
         place = {"device": "cpu"} if offload else {"device": "none"}

@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from kdray.distill.student import Student
 from kdray.train.engines import Ranks
-from kdray.train.optimiser import adamw
+from kdray.train.optimiser import adamw, move
 from kdray.train.settings import Settings
 
 VERSION = 1
@@ -54,11 +54,7 @@ class fsdp:
     def step(self, lr: float) -> float:
         norm: Any = torch.nn.utils.clip_grad_norm_(self.student.parameters(), self.clip)
         norm = float(norm.full_tensor())
-        if norm < float("inf"):  # false for nan too
-            for group in self.optimiser.param_groups:
-                group["lr"] = lr
-            self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        move(self.optimiser, lr, norm)
         return norm
 
     def save(self, folder: Path) -> None:
@@ -67,9 +63,7 @@ class fsdp:
     def load(self, folder: Path) -> None:
         state = self._state()
         load(state, checkpoint_id=folder)
-        set_state_dict(
-            self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"]
-        )
+        set_state_dict(self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"])
 
     def weights(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -1,0 +1,49 @@
+"""Every engine under Ray Tune and TorchTrainer, with two workers a point: the same scores as one worker with DDP."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.store import Outer, Store
+from tests.stages.test_run import finish, kdray
+from tests.tiny import write_grid
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+ENGINES = {
+    "ddp": "1, engine: ddp",
+    "fsdp": "2, engine: fsdp",
+    "zero3": "2, engine: {name: deepspeed, stage: 3}, gradient_checkpointing: true",
+}
+SECTIONS = {
+    "axes": "{lr: [3.0e-3], batch: [3], alpha: [1]}",
+    "score": "{tasks: [heldout_loss], checkpoints: last, references: []}",
+    "soft_labels": "{form: online}",
+    "train": "{steps: 8, keep: [8], method: lora, rank: 4}",
+}
+
+
+@pytest.fixture(scope="module")
+def scores(tmp_path_factory):
+    found = {}
+    for name, engine in ENGINES.items():
+        folder = tmp_path_factory.mktemp(name)
+        path = write_grid(folder, **SECTIONS, runtime=f"{{store: '{folder}/store', checkpoint_every: 3, workers: {engine}}}")
+        code, output = finish(kdray("run", path))
+        assert code == 0, output
+        grid = load_grid(path)
+        store = Store(grid.runtime.store)
+        plan = make_plan(grid, Outer(store.root))
+        (score,) = plan.scores
+        found[name] = json.loads((store.get(score.measure.key).path / "scores.json").read_text())
+        assert store.get(plan.points[0].train.key).facts["workers"] == int(engine[0])
+    return found
+
+
+@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "ddp"])
+def test_the_exported_student_scores_alike(scores, engine):
+    for metric in ("ce", "kl"):
+        assert scores[engine][metric]["value"] == pytest.approx(scores["ddp"][metric]["value"], rel=1e-3)
