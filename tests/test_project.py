@@ -23,6 +23,7 @@ def holds(*command: str) -> None:
 
 def test_style() -> None:
     holds("ruff", "check", "--no-cache", ".")
+    holds("ruff", "format", "--check", "--no-cache", ".")
 
 
 def test_layers() -> None:
