@@ -13,7 +13,8 @@ from kdray.spec.components import component
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
-CURVE, SCORES = "metrics.jsonl", "scores.json"
+CURVE, SCORES, EXAMPLES = "metrics.jsonl", "scores.json", "examples.parquet"
+CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
 
@@ -34,6 +35,7 @@ class Checkpoint:
     position: float | None
     examples: int | None  # sequences seen in training
     scores: dict[str, Score] = field(default_factory=dict)
+    rows: dict[str, Path] = field(default_factory=dict)  # by task: the file with one row an example
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
+        checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric)] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
@@ -89,8 +92,10 @@ def collect(plan: Plan, store: Store) -> Results:
 
 def short_name(task: str, metric: str) -> str:
     """The name of a metric in tables and in MLflow."""
-    names = component("task", task, "score.tasks").constants["SHORT"]
-    return names.get(metric) or f"{next(iter(names.values())).partition('_')[0]}_{metric}"
+    constants = component("task", task, "score.tasks").constants
+    names, of = constants["SHORT"], task.partition(":")[2]
+    first = of or next(iter(names.values()))
+    return names.get(metric) or f"{first if constants['KIND'] == 'choices' else first.partition('_')[0]}_{metric}"
 
 
 def lower_is_better(short: str, plan: Plan) -> bool:
@@ -100,7 +105,7 @@ def lower_is_better(short: str, plan: Plan) -> bool:
         metrics = {name: metric for metric, name in constants["SHORT"].items()}
         if short in metrics:
             return metrics[short] in constants.get("LOWER_IS_BETTER", ())
-    return short.endswith("_empty")
+    return short.endswith(("_empty", *CALIBRATION))
 
 
 def _curve(folder: Path | str | None) -> list[dict[str, float]]:
