@@ -45,7 +45,10 @@ class SharedPrefix:
         self.model, self.config = model, model.model.config
         self.device, self.dtype = model.head.linear.weight.device, model.head.linear.weight.dtype
         probe = [Question([1, 2, 3], [[4, 5], [6, 7, 8]]), Question([2], [[3]])]
-        rows = self.states(probe).split([len(c) for question in probe for c in question.continuations])
+        try:
+            rows = self.states(probe).split([len(c) for question in probe for c in question.continuations])
+        except (RuntimeError, TypeError, ValueError):  # whatever a model says to a mask of four dimensions
+            raise self._refused("a model without a mask for every pair of tokens") from None
         for row, (context, c) in zip(rows, [(q.context, c) for q in probe for c in q.continuations], strict=True):
             ids = torch.tensor([[*context, *c[:-1]]], device=self.device)
             with torch.inference_mode():

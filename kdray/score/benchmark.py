@@ -77,8 +77,8 @@ class Benchmark:
         if setting.name not in manager.all_groups + manager.all_subtasks:
             raise InputError("score.tasks", f"lm-eval has no task or group '{setting.name}'", "`lm_eval ls tasks` lists them")
         self.loaded: Any = manager.load([setting.name])
-        encoder = _Encoder(setting.tokenizer)
-        by_kind: dict[str, list[Instance]] = defaultdict(list)
+        encoder: Any = _Encoder(setting.tokenizer)  # lm-eval registers its models through a decorator that hides their types
+        by_kind: dict[str, list[Any]] = defaultdict(list)
         for task in self.loaded["tasks"].values():
             _build(task, setting, encoder)
             for request in task.instances:
@@ -102,7 +102,7 @@ class Benchmark:
     def answer(self, part: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
         """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no answer."""
         setting = self.setting
-        lm = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        lm: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
         shared = SharedPrefix(ResponseModel(model)) if setting.likelihood == "shared_prefix" else None
         rows = []
         for batch in [self.batches[i] for i in self.parts[part]]:
@@ -150,7 +150,7 @@ class Benchmark:
         groups, tasks = self.loaded.get("groups", {}), self.loaded["tasks"]
         return self.setting.name if self.setting.name in groups else next(iter(tasks))
 
-    def _batches(self, kind: str, encoder: _Encoder) -> Iterator[list[int]]:
+    def _batches(self, kind: str, encoder: Any) -> Iterator[list[int]]:
         """The batches of all requests of a kind, by their numbers."""
         numbers = [i for i, request in enumerate(self.requests) if request.request_type == kind]
         if kind == "generate_until":
@@ -213,7 +213,7 @@ class Benchmark:
         answers = shared([self._question(members) for members in groups.values()])
         return [answer for of_question in answers for answer in of_question]
 
-    def _generation_batches(self, numbers: list[int], encoder: _Encoder) -> Iterator[list[int]]:
+    def _generation_batches(self, numbers: list[int], encoder: Any) -> Iterator[list[int]]:
         """As HFLM forms them: by the settings of generation, the longest prompts first."""
         groups: dict[str, list[int]] = defaultdict(list)
         for i in numbers:
@@ -253,7 +253,7 @@ class _Table(LM):
         raise NotImplementedError
 
 
-def _build(task: Any, setting: Setting, encoder: HFLM) -> None:
+def _build(task: Any, setting: Setting, encoder: Any) -> None:
     """Let a task write its requests as `lm_eval` would have it, and never again: they are the same for every model."""
     own = task.get_config("num_fewshot")
     task.set_config("num_fewshot", (own or 0) if setting.shots is None or own == 0 else setting.shots)

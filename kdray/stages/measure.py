@@ -77,6 +77,10 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
     work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "truncated") if name in facts})
     if facts.get("failed"):
         work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
+    if facts.get("truncated"):
+        work.progress.say(
+            f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as lm-eval does"
+        )
     work.after()
 
 
