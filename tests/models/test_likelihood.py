@@ -81,5 +81,5 @@ def test_a_model_that_cannot_keep_choices_apart_is_refused():
     mamba = AutoModelForCausalLM.from_config(
         MambaConfig(vocab_size=60, hidden_size=16, num_hidden_layers=1, state_size=4, initializer_range=0.5)
     )
-    with pytest.raises(InputError, match="shared_prefix on MambaForCausalLM: .*; use hflm"):
+    with pytest.raises(InputError, match=r"shared_prefix on MambaForCausalLM: .*; use hflm"):
         SharedPrefix(ResponseModel(mamba.eval()))
