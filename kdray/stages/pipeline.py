@@ -55,7 +55,7 @@ def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources:
     rows = [{"group": json.dumps(group)} for group in groups if group]
     if not rows:
         return
-    kind = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
+    kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
     actors = ray.data.ActorPoolStrategy(size=min(resources.actors, len(rows)), max_tasks_in_flight_per_actor=2)
     answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,

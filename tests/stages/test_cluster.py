@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -39,17 +38,18 @@ def kdray(*arguments, **options):
 
 
 def test_a_grid_is_submitted_once_and_ends_well_though_a_node_is_lost(tmp_path):
-    path = write_grid(tmp_path, axes="{lr: [3.0e-3, 1.0e-3], batch: [4], alpha: [0, 1]}", train="{steps: 120, keep: [120]}")
+    teacher = f"{{model: 'file:{tmp_path}/teacher'}}"
+    path = write_grid(tmp_path, teacher=teacher, train="{steps: 200, keep: [200]}", score="{tasks: [heldout_loss]}")
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
     grid = load_grid(path)
     store = Store(grid.runtime.store)
     plan = make_plan(grid, Outer(store.root))
     with nodes(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN) as cluster:
-        cluster.head("--num-cpus=1")
-        lost = cluster.add("--num-cpus=2")
+        cluster.head("--num-cpus=1")  # so one of the two points is on the node that is lost
+        lost = cluster.add("--num-cpus=1")
         options = {"env": cluster.environment | {"RAY_API_SERVER_ADDRESS": cluster.dashboard}, "cwd": tmp_path}
         first = kdray("submit", path, **options)
-        running = wait_until(lambda: [p for p in plan.points if started(store, p) and not store.get(p.train.key)][1:], first, 200)
+        wait_until(lambda: all(started(store, point) for point in plan.points), first, 200)
         second = kdray("submit", path, **options)
         cluster.lose(lost)
         outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
@@ -58,13 +58,12 @@ def test_a_grid_is_submitted_once_and_ends_well_though_a_node_is_lost(tmp_path):
     assert "kdray-tiny-1: running already" in outputs[1]
     assert all("kdray-tiny-1: succeeded" in output for output in outputs)
     assert all(step.state(store) == "done" for step in plan.steps())
-    assert any(store.get(point.train.key).facts["resumed_from_step"] > 0 for point in running), "no point had to go on"
+    assert any(store.get(point.train.key).facts["resumed_from_step"] > 0 for point in plan.points), "no point had to go on"
 
 
 def started(store, point):
-    """Whether a point has resume state that is not far from its beginning."""
-    manifests = store.folder(point.train.key).glob("attempt-*/checkpoint-*/manifest.json")
-    return any(json.loads(manifest.read_text())["step"] < 60 for manifest in manifests)
+    """Whether a point has something to go on from, or has ended."""
+    return bool(store.get(point.train.key)) or any(store.folder(point.train.key).glob("attempt-*/checkpoint-*/manifest.json"))
 
 
 def test_hosts_without_a_token_and_a_store_that_one_node_cannot_see_are_refused_before_any_work(tmp_path):
