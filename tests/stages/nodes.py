@@ -21,7 +21,7 @@ import ray
 from tests.conftest import ROOT
 
 RAY = Path(sys.executable).with_name("ray")
-SECONDS = 90  # for a node to start on a busy machine
+SECONDS = 300  # for anything to happen on a busy machine
 
 
 class Nodes:
@@ -41,7 +41,7 @@ class Nodes:
         self.address, self.dashboard = f"{self.ip}:{port}", f"http://127.0.0.1:{dashboard}"
         ports = [f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={free_port()}"]
         self._start("--head", *ports, f"--temp-dir={self.temp}", *arguments)
-        wait_until(lambda: listens(port) and listens(dashboard), self.processes[0])
+        wait_until(lambda: listens(dashboard), self.processes[0])
 
     def add(self, *arguments: str, ip: str = "", wrapper: tuple[str, ...] = ()) -> int:
         """Start another node that joins the head; returns its number."""
@@ -65,8 +65,10 @@ class Nodes:
     def _start(self, *arguments: str, ip: str = "", wrapper: tuple[str, ...] = ()) -> None:
         own = [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", f"--node-ip-address={ip or self.ip}"]
         command = [*wrapper, str(RAY), "start", *arguments, *own, "--object-store-memory=100000000", "--block"]
-        log = (self.temp / f"node-{len(self.processes)}.log").open("wb")
-        self.processes.append(subprocess.Popen(command, stdout=log, stderr=log, env=self.environment))
+        log = self.temp / f"node-{len(self.processes)}.log"
+        with log.open("wb") as file:
+            self.processes.append(subprocess.Popen(command, stdout=file, stderr=file, env=self.environment))
+        wait_until(lambda: "Ray runtime started" in log.read_text(), self.processes[-1])
 
 
 @contextlib.contextmanager

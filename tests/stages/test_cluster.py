@@ -49,7 +49,7 @@ def test_a_grid_is_submitted_once_and_ends_well_though_a_node_is_lost(tmp_path):
         lost = cluster.add("--num-cpus=1")
         options = {"env": cluster.environment | {"RAY_API_SERVER_ADDRESS": cluster.dashboard}, "cwd": tmp_path}
         first = kdray("submit", path, **options)
-        wait_until(lambda: all(started(store, point) for point in plan.points), first, 200)
+        wait_until(lambda: all(started(store, point) for point in plan.points), first)
         second = kdray("submit", path, **options)
         cluster.lose(lost)
         outputs = [process.communicate(timeout=300)[0] for process in (first, second)]

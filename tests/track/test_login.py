@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import configparser
 import os
 import socket
@@ -36,8 +37,9 @@ def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path,
     try:
         url = bench.changes["runtime.mlflow"] = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/health")
+        question = urllib.request.Request(f"{url}/api/2.0/mlflow/experiments/search?max_results=1")
         with pytest.raises(urllib.error.HTTPError, match="401"):
-            urllib.request.urlopen(f"{url}/api/2.0/mlflow/experiments/search?max_results=1", timeout=30)
+            urllib.request.urlopen(question, timeout=60)
         with socket.socket() as other:
             assert other.connect_ex((ray.util.get_node_ip_address(), port)) != 0
         bench.finish()
@@ -46,6 +48,9 @@ def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path,
         credentials = configparser.ConfigParser()
         credentials.read(folder / "credentials")
         password = credentials["mlflow"]["mlflow_tracking_password"]
+        question.add_header("Authorization", "Basic " + base64.b64encode(f"admin:{password}".encode()).decode())
+        with urllib.request.urlopen(question, timeout=60) as answer:
+            assert answer.status == 200
         monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", credentials["mlflow"]["mlflow_tracking_username"])
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
         Mirror(bench.plan, bench.store).finish()
