@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 import ray.data
 from ray.exceptions import RayTaskError
@@ -86,7 +85,7 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
 
 
 def _response_tokens(rows: pa.Table) -> int:
-    return len(pc.list_flatten(rows["input_ids"])) - sum(rows["n_prompt"].to_pylist())
+    return sum(len(chunk.flatten()) for chunk in rows["input_ids"].chunks) - sum(rows["n_prompt"].to_pylist())
 
 
 def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputError:
