@@ -42,16 +42,20 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def fetch(cache: Path, grid: Grid, role: str, tokens: str = "") -> Path:
     """Put a model into the cache as the hub's client would; returns its folder."""
-    ref = grid.reference(role)  # type: ignore[arg-type]
-    model = cache / f"models--{ref.name.replace('/', '--')}"
+    name = hub_id(grid, role)
+    model = cache / f"models--{name.replace('/', '--')}"
     (model / "refs").mkdir(parents=True, exist_ok=True)
     (model / "refs" / "main").write_text(COMMIT)
     folder = model / "snapshots" / COMMIT
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text((SHAPES / f"{ref.name.partition('/')[2]}.json").read_text())
+    (folder / "config.json").write_text((SHAPES / f"{name.partition('/')[2]}.json").read_text())
     vocabulary = {token: i for i, token in enumerate(["<end>", tokens or grid.family])}
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
     return folder
+
+
+def hub_id(grid: Grid, role: str) -> str:
+    return grid.models()[role][1].model.removeprefix("hf:")
 
 
 def grid_of(name: str) -> Grid:
@@ -79,7 +83,7 @@ def test_a_grid_is_the_papers(name: str) -> None:
     assert grid.teacher.tune
     assert grid.teacher.tune.method == method
     for role, size in sizes.items():
-        shape = json.loads((SHAPES / f"{grid.reference(role).name.partition('/')[2]}.json").read_text())  # type: ignore[arg-type]
+        shape = json.loads((SHAPES / f"{hub_id(grid, role).partition('/')[2]}.json").read_text())
         assert weights(shape) == pytest.approx(size, rel=0.01), role
 
 
