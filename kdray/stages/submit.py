@@ -40,7 +40,8 @@ def submit(path: Path, name: str, folder: str, options: Sequence[str], say: Say)
     jobs = [job for job in client.list_jobs() if (job.metadata or {}).get(GRID) == name]
     running = next((job for job in jobs if not job.status.is_terminal()), None)
     if running is None:
-        id = f"kdray-{name}-{len(jobs) + 1}"
+        last = max((int(job.submission_id.rpartition("-")[2]) for job in jobs), default=0)
+        id = f"kdray-{name}-{last + 1}"
         if _start(client, id, text, folder, options, {GRID: name, TEXT: sha256}):
             say(f"{id}: submitted\n")
         else:
