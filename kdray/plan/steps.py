@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import bind, component
+from kdray.spec.decodings import decoding_label
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
@@ -71,6 +72,7 @@ class ScoreStep:
     task: Use
     measure: Step
     generate: Step | None
+    decoding: str = ""  # the label of how the answers are made, if any are
 
 
 @dataclass(frozen=True)
@@ -291,9 +293,16 @@ def _score(
         params |= {"template": _use(plan.grid.data.template, "template")}
     metrics = [_use(Use(name=name, params=bind("metric", name, {}, "metric")), "metric") for name in declared["METRICS"]]
     for decoding in scoring.decoding:
-        generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
-        measure = _step("measure", f"{slug}-{decoding}", {"metrics": metrics}, {"outputs": generate})
-        yield ScoreStep(subject, position, task, measure, generate)
+        label = decoding_label(decoding)
+        generate = _step("generate", f"{slug}-{label}", params and params | {"decoding": _decoding(decoding)}, inputs, ref)
+        measure = _step("measure", f"{slug}-{label}", {"metrics": metrics}, {"outputs": generate})
+        yield ScoreStep(subject, position, task, measure, generate, label)
+
+
+def _decoding(use: Use) -> str | dict[str, Any]:
+    """A decoding as it enters ids: one that has nothing to set, such as greedy, by its name alone."""
+    named = _use(use, "decoding")
+    return named if named["params"] or named["version"] > 1 else use.name
 
 
 def _slug(text: str) -> str:
