@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdray.spec.components import bind, component, components
-from kdray.spec.decodings import decoding_label, suffix
+from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Use
 from kdray.spec.points import expand
@@ -187,6 +187,7 @@ def _bind_components(grid: Grid) -> Grid:
     for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
+        references(decoding[i], f"score.decoding.{i}")
     score = grid.score.model_copy(update={"tasks": tasks, "decoding": decoding})
     return grid.model_copy(
         update={
