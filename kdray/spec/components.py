@@ -26,6 +26,7 @@ FOLDERS = {
     "engine": "train/engines",
     "task": "score/tasks",
     "metric": "score/metrics",
+    "annotations": "lens/sources",
     "stage": "stages",
 }
 REQUIRED = object()
