@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray.cli_lens import lens
 from kdray.spec import Grid, InputError, load_grid
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
+app.add_typer(lens, name="lens")
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
+Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -56,21 +59,24 @@ def check(
 
 @app.command()
 def plan(grid: GridFile, as_json: Json = False) -> None:
-    """Show every step that a grid needs, with its id and state. Touches neither network nor store."""
+    """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
+    from kdray.plan.sizes import size_of_labels
+
     made, store = _plan(grid)
     if as_json:
         print(json.dumps(_plan_as_json(made, store), indent=1))
         return
     from rich.table import Table
 
-    table = Table("step", "name", "id", "state", box=None)
+    table = Table("step", "name", "id", "state", "size", box=None)
     for step in made.steps():
-        table.add_row(step.kind, step.slug, step.id or "", _coloured(step.state(store)))
+        size = size_of_labels(step, store) if step.kind == "soften" else None
+        table.add_row(step.kind, step.slug, step.id or "", _coloured(step.state(store)), str(size or ""))
     out.print(table)
 
 
 @app.command()
-def run(grid: GridFile) -> None:
+def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
     from kdray.plan.checks import check_grid
     from kdray.stages.progress import Progress
@@ -86,7 +92,7 @@ def run(grid: GridFile) -> None:
         out.print(f"{spec.name}: {len(missing)} of {len(list(made.steps()))} steps to do", highlight=False)
         mirror = _Mirror(made, store)
         with Progress(out) as progress:
-            failed = run_plan(made, store, outer, progress, mirror)
+            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure_cluster)
         mirror.finish()
     else:
         out.print(f"{spec.name}: all {len(list(made.steps()))} steps are done", highlight=False)
@@ -94,6 +100,20 @@ def run(grid: GridFile) -> None:
     _print_mlflow(made, store)
     if failed or any(step.state(store) != "done" for step in made.steps()):
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def submit(
+    grid: GridFile,
+    folder: Annotated[str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")] = None,
+    insecure_cluster: Insecure = False,
+) -> None:
+    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.stages.submit import submit as submit_grid
+
+    options = ["--insecure-cluster"] if insecure_cluster else []
+    if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(FAILED)
 
 
@@ -253,6 +273,8 @@ def _plan(path: Path) -> tuple[Plan, Store]:
 
 
 def _plan_as_json(made: Plan, store: Store) -> dict[str, Any]:
+    from kdray.plan.sizes import size_of_labels
+
     steps = [
         {
             "kind": step.kind,
@@ -260,6 +282,7 @@ def _plan_as_json(made: Plan, store: Store) -> dict[str, Any]:
             "id": step.id,
             "state": step.state(store),
             "inputs": {name: needed.id for name, needed in step.inputs.items()},
+            **({"bytes": size.total} if step.kind == "soften" and (size := size_of_labels(step, store)) else {}),
         }
         for step in made.steps()
     ]

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -23,7 +24,6 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 from kdray.store.outer import ask_hub
 
-MODEL_FIELDS = ("student", "teacher")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
 ROWS = 100  # a column may be absent from the first rows
@@ -38,11 +38,13 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     _check_writable(outer.root)
     outer.locked()
     folders = {}
-    for role in MODEL_FIELDS:
-        if role == "student" or grid.teacher is not None:
-            folders[role] = _check_model(grid.reference(role), f"{role}.model")
-    check_models(grid, {role: folder for role, folder in folders.items() if folder})
-    _check_table(grid.reference("data"), "data.source", _recipe_columns(grid))
+    models = grid.models()
+    for role, (field, model) in models.items():
+        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
+    local = {role: folder for role, folder in folders.items() if folder}
+    check_models(grid, local)
+    check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
+    _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
@@ -59,8 +61,10 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
     Raises:
         InputError: they do not.
     """
-    if "student" in folders and "teacher" in folders:
-        _check_same_tokenizer(folders["student"], folders["teacher"])
+    models = grid.models()
+    for role, folder in folders.items():
+        if "student" in folders and role != "student":
+            _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
         positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
         if positions is not None and grid.data.max_length > positions:
@@ -75,10 +79,12 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(ref: Reference, field: str) -> Path | None:
-    """The folder of a local model; None where there is none to look into."""
+def _check_model(ref: Reference, field: str, outer: Outer) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
     if ref.scheme == "wheel" and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if ref.scheme == "hf":
+        return _in_hub_cache(ref, outer)
     if ref.scheme != "file":
         return None
     path = Path(ref.name)
@@ -97,11 +103,19 @@ def _check_model(ref: Reference, field: str) -> Path | None:
     return path
 
 
-def _check_same_tokenizer(student: Path, teacher: Path) -> None:
-    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, "teacher.model")
+def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
+    """Where the hub's client keeps a model that it fetched on this machine before; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(ref.name, "config.json", revision=outer.locked().get(str(ref), ref.version))
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
+    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, field)
     if ours is not None and theirs is not None and ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
-        raise InputError("teacher.model", f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
+        raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
 
 
 def _vocabulary(folder: Path, field: str) -> dict[str, int] | None:
@@ -196,10 +210,8 @@ def _names(row: dict[str, Any]) -> Iterator[str]:
 
 def _check_hub(grid: Grid) -> None:
     """Whether the hub knows the grid's ids."""
-    for field, ref in [("student.model", grid.reference("student")), *_teacher(grid), ("data.source", grid.reference("data"))]:
+    wanted = {f"{field}.model": model.model for field, model in grid.models().values()} | {"data.source": grid.data.source}
+    for field, text in wanted.items():
+        ref = parse_reference(text, field)
         if ref.scheme == "hf":
             ask_hub(ref, field, dataset=field == "data.source")
-
-
-def _teacher(grid: Grid) -> list[tuple[str, Reference]]:
-    return [("teacher.model", grid.reference("teacher"))] if grid.teacher else []

@@ -16,7 +16,7 @@ from scipy.stats import gaussian_kde
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
 from kdray.report.results import Results
-from kdray.report.table import REFERENCES
+from kdray.report.table import reference_name
 from kdray.spec.components import component
 
 LEAST = 3  # wrong answers for a curve
@@ -31,9 +31,8 @@ def plot_confidence(results: Results, path: Path) -> bool:
     for axis, (task, curves) in zip(axes.flat, panels.items(), strict=True):
         places = np.linspace(0, max(map(max, curves.values())) * 1.1, 200)
         for label, values in curves.items():
-            axis.plot(
-                places, gaussian_kde(values)(places), ls="--" if label in REFERENCES.values() else "-", label=f"{label} ({len(values)})"
-            )
+            reference = label in map(reference_name, results.plan.models)
+            axis.plot(places, gaussian_kde(values)(places), ls="--" if reference else "-", label=f"{label} ({len(values)})")
         axis.set_title(task, fontsize=10)
         axis.set_xlabel("NLL of wrong answers (nats); sure at 0")
         axis.set_ylabel("density")
@@ -51,8 +50,8 @@ def _tasks(results: Results) -> list[str]:
 def _curves(results: Results, task: str) -> dict[str, list[float]]:
     """The values behind each curve, of final checkpoints; those too few or all alike for a density are left out."""
     values: dict[str, list[float]] = defaultdict(list)
-    for role in results.plan.grid.score.references:
-        values[REFERENCES[role]] += _wrong(results, role, task)
+    for role in results.plan.models:
+        values[reference_name(role)] += _wrong(results, role, task)
     for point in results.plan.points:
         values[arm_of(point.point).name] += _wrong(results, point.point, task)
     return {label: found for label, found in values.items() if len(found) >= LEAST and max(found) > min(found)}

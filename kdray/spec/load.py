@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdray.spec.components import bind, component, components
+from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid, Teacher, Use
 from kdray.spec.points import expand
 
 CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
@@ -45,11 +46,14 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
         raise _as_input_error(error.errors()) from None
     grid = _bind_components(grid)
     _check_report(grid)
+    _check_teachers(grid)
     points = expand(grid)
-    if grid.teacher is None and any(point.alpha > 0 for point in points):
+    if not grid.all_teachers and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
-    if grid.teacher is None and any(point.labels != "gold" for point in points):
+    if not grid.all_teachers and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+    if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
+        raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
     recipe = component("recipe", grid.data.recipe.name, "data.recipe")
     if not recipe.constants.get("PROMPTS", True) and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
@@ -176,27 +180,54 @@ def _bind_components(grid: Grid) -> Grid:
     soft_labels = grid.soft_labels.model_copy(update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels")})
     objective = grid.objective.model_copy(update={"loss": bound(grid.objective.loss, "loss", "objective.loss")})
     train = grid.train.model_copy(update={"schedule": bound(grid.train.schedule, "schedule", "train.schedule")})
-    teacher = grid.teacher
-    if teacher and teacher.tune:
-        schedule = bound(teacher.tune.schedule, "schedule", "teacher.tune.schedule")
-        teacher = teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+
+    def tuned(teacher: Teacher, where: str) -> Teacher:
+        if not teacher.tune:
+            return teacher
+        schedule = bound(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
+        return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+
     runtime = grid.runtime.model_copy(update={"engine": bound(grid.runtime.engine, "engine", "runtime.engine")})
     tasks = [bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(grid.score.tasks)]
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    score = grid.score.model_copy(update={"tasks": tasks})
+    decoding = [bound(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(grid.score.decoding)]
+    for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
+        if label in labels[:i]:
+            raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
+        references(decoding[i], f"score.decoding.{i}")
+    score = grid.score.model_copy(update={"tasks": tasks, "decoding": decoding})
     return grid.model_copy(
         update={
             "data": data,
             "soft_labels": soft_labels,
             "objective": objective,
             "train": train,
-            "teacher": teacher,
+            "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
+            "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
             "score": score,
             "runtime": runtime,
         }
     )
+
+
+def _check_teachers(grid: Grid) -> None:
+    """Whether the names of teachers and ensembles make sense; that of the axis is checked where it is read."""
+    if grid.teacher and grid.teachers:
+        raise InputError("teachers", "beside `teacher`", "name all of them in `teachers`")
+    for name in [*grid.teachers, *grid.ensembles]:
+        if name in ("student", "teacher"):
+            raise InputError(f"teachers.{name}", "a name with a meaning of its own", "choose another")
+    form = grid.soft_labels.form.name
+    if grid.ensembles and component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
+        raise InputError("ensembles", f"with soft_labels.form {form}", "their probabilities need the form hidden, logits or online")
+    for ensemble, weights in grid.ensembles.items():
+        if ensemble in grid.teachers:
+            raise InputError(f"ensembles.{ensemble}", "is the name of a teacher too", "choose another")
+        for name in weights:
+            if name not in grid.teachers:
+                raise InputError(f"ensembles.{ensemble}.{name}", "no such teacher", did_you_mean(name, grid.teachers))
 
 
 def _check_objective(grid: Grid, largest_alpha: float) -> None:
@@ -226,9 +257,15 @@ def _check_report(grid: Grid) -> None:
         if constants["KIND"] == "choices":
             metrics[task.name] += CALIBRATION
     if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
-        known = [f"{task}/{metric}" for task, names in metrics.items() for metric in names]
+        known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
     for name in grid.report.margin:
         if name.partition("/")[0] not in metrics:
             raise InputError(f"report.margin.{name}", "not among the grid's tasks", did_you_mean(name, metrics))
+
+
+def _suffixes(task: str, grid: Grid) -> list[str]:
+    """What the names of a task's metrics end in: one for each decoding of a generation task."""
+    generated = component("task", task, "score.tasks").constants["KIND"] == "generate"
+    return [suffix(decoding_label(use)) for use in grid.score.decoding] if generated else [""]

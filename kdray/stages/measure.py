@@ -200,10 +200,8 @@ class Measurer:
 
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)
-        data, signal = Rows(Path(item["data"])), None
-        if item["soft_labels"]:
-            dtype = getattr(torch, item["dtype"])
-            signal = open_signal(**item["soft_labels"], rows=data, device=self.device, dtype=dtype)
+        data = Rows(Path(item["data"]))
+        signal = open_signal(item["soft_labels"], data, self.device, getattr(torch, item["dtype"]))
         student, rows = Student(ResponseModel(model)), []
         for row in data.heldout[: item["params"]["limit"]].tolist():
             ce, kl, tokens = heldout_sums(student, data, [[row]], signal, len(tokenizer), self.device).tolist()
@@ -245,8 +243,8 @@ def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple
     task = step.params["task"]
     item |= {"task": task["name"], "params": task["params"], "dtype": step.params["dtype"], "model": _model(step, work)}
     if item["kind"] == "heldout":
-        source = work.soft_labels(step)
-        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": vars(source) if source else None}]
+        sources = [vars(source) for source in work.soft_labels(step)]
+        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": sources}]
     setting, count = benchmarks[step.key.id]
     item |= {"benchmark": setting}
     present = carry_over(attempt)

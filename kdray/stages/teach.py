@@ -26,7 +26,7 @@ def teach(steps: list[Step], work: Work) -> None:
                     settings=settings_of(step.params | {"alpha": 0.0}),
                     model=work.folder(step.inputs["student"]),
                     data=work.folder(step.inputs["data"]),
-                    soft_labels=None,
+                    soft_labels=(),
                     store=work.store.root,
                     attempt=attempt,
                     exports=(),
@@ -38,6 +38,8 @@ def teach(steps: list[Step], work: Work) -> None:
                     workers=work.resources.workers,
                     threads=work.resources.teacher_threads,
                     use_gpu=work.resources.gpus > 0,
+                    accelerator=work.resources.accelerator,
+                    on_one_node=work.resources.on_one_node,
                 )
                 with watch("teach", [job], work):
                     # Not in this process: there Train would replace the handler of Ctrl-C for good.
