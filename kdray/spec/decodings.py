@@ -25,7 +25,7 @@ def decoding_label(use: Use) -> str:
 
 def suffix(label: str) -> str:
     """What the metrics of a decoding's answers end in: nothing for greedy ones, `.dola` for DoLa's."""
-    return "" if label == PLAIN else f".{label}"
+    return "" if label in ("", PLAIN) else f".{label}"
 
 
 def references(use: Use, where: str) -> dict[str, Reference]:
