@@ -66,7 +66,7 @@ def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resourc
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        require_reachable(address)
+        _require_reachable(address)
         package = str(Path(kdray.__file__).parent)
         try:
             with _silent():
@@ -118,7 +118,7 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def require_reachable(address: str) -> None:
+def _require_reachable(address: str) -> None:
     """Refuse an address at which nothing listens: Ray itself would go on trying for minutes.
 
     Raises:

@@ -23,6 +23,7 @@ from kdray.spec.errors import InputError
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray's own name for it
 GRID, TEXT = "kdray.grid", "kdray.sha256"  # of a job's metadata
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
 Say = Callable[[str], None]
 
 
@@ -63,7 +64,8 @@ def _connect() -> Any:
     address = os.environ.get(ADDRESS)
     if not address:
         raise InputError(ADDRESS, "not set", "the dashboard of the cluster's head, http://HOST:8265")
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for logger in TALKATIVE:
+        logging.getLogger(logger).setLevel(logging.WARNING)
     try:
         client = JobSubmissionClient(address)
         client.list_jobs()

@@ -52,7 +52,7 @@ def test_a_grid_is_submitted_once_and_ends_well_though_a_node_is_lost(tmp_path):
         wait_until(lambda: all(started(store, point) for point in plan.points), first)
         second = kdray("submit", path, **options)
         cluster.lose(lost)
-        outputs = [process.communicate(timeout=300)[0] for process in (first, second)]
+        outputs = [process.communicate(timeout=600)[0] for process in (first, second)]
         assert [first.returncode, second.returncode] == [0, 0], outputs
     assert "kdray-tiny-1: submitted" in outputs[0]
     assert "kdray-tiny-1: running already" in outputs[1]

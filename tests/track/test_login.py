@@ -30,6 +30,7 @@ def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path,
     from kdray.track.mirror import TRACKING_ERRORS, Mirror
 
     folder, port, log = tmp_path / "server", free_port(), tmp_path / "server.log"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # checking a password takes a busy machine longer than 5 s
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as file:
         command = ["sh", str(SCRIPT), str(folder), "127.0.0.1", str(port)]
