@@ -40,6 +40,7 @@ def measured(tmp_path_factory):
     from kdray.stages import measure as stage
     from kdray.stages.model import model
     from kdray.stages.progress import Progress
+    from kdray.stages.resources import Resources
     from kdray.stages.session import ray_session
     from kdray.stages.work import Work
 
@@ -80,7 +81,7 @@ def measured(tmp_path_factory):
         return Work(plan, store, outer, locks, progress, resources)
 
     with ray_session(grid.runtime) as found_here, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
-        resources = replace(found_here, cpus=2, gpus=0)  # as many actors as models
+        resources = Resources((replace(found_here.nodes[0], cpus=2, gpus=0),), workers=1)  # as many actors as models
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
         stage.measure(steps, first)
