@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
@@ -146,6 +147,8 @@ def _check_tasks(grid: Grid) -> None:
         declared = component("task", use.name, "score.tasks").constants
         if declared.get("HELDOUT") and not recipe.constants.get("PROMPTS", True):
             raise InputError(f"score.tasks.{i}", f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
+        if declared.get("NAMED"):
+            check_benchmark(use.name.partition(":")[2], f"score.tasks.{i}")
         if (source := use.params.get("source")) is not None:
             field = f"score.tasks.{i}.source"
             _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))

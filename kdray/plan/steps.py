@@ -303,9 +303,10 @@ def _score(
         inputs |= plan.heldout_labels
         if params is not None and "teacher" in plan.heldout_labels:
             params |= {"soft_labels": _labels(plan.grid)}
-    slug = f"{model.slug}-{task.name}"
+    slug = f"{model.slug}-{_slug(task.name)}"
     if params is not None and declared["KIND"] == "choices":
-        params |= {"lm_eval": importlib.metadata.version("lm_eval")}  # whose task files and code do the scoring
+        # lm-eval's task files and code do the scoring
+        params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
     if declared["KIND"] != "generate":
         yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
         return

@@ -14,7 +14,8 @@ from kdray.spec.decodings import suffix
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
-CURVE, SCORES = "metrics.jsonl", "scores.json"
+CURVE, SCORES, EXAMPLES = "metrics.jsonl", "scores.json", "examples.parquet"
+CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
 
@@ -35,6 +36,7 @@ class Checkpoint:
     position: float | None
     examples: int | None  # sequences seen in training
     scores: dict[str, Score] = field(default_factory=dict)
+    rows: dict[str, Path] = field(default_factory=dict)  # by task: the file with one row an example
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
+        checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
@@ -90,9 +93,11 @@ def collect(plan: Plan, store: Store) -> Results:
 
 def short_name(task: str, metric: str) -> str:
     """The name of a metric in tables and in MLflow; `rougeL.dola` is that of the answers which DoLa decoded."""
-    names = component("task", task, "score.tasks").constants["SHORT"]
+    constants = component("task", task, "score.tasks").constants
+    names, of = constants["SHORT"], task.partition(":")[2]
+    first = of or next(iter(names.values()))
     metric, dot, decoding = metric.partition(".")
-    return (names.get(metric) or f"{next(iter(names.values())).partition('_')[0]}_{metric}") + dot + decoding
+    return (names.get(metric) or f"{first if constants['KIND'] == 'choices' else first.partition('_')[0]}_{metric}") + dot + decoding
 
 
 def lower_is_better(short: str, plan: Plan) -> bool:
@@ -103,7 +108,7 @@ def lower_is_better(short: str, plan: Plan) -> bool:
         metrics = {name: metric for metric, name in constants["SHORT"].items()}
         if short in metrics:
             return metrics[short] in constants.get("LOWER_IS_BETTER", ())
-    return short.endswith("_empty")
+    return short.endswith(("_empty", *CALIBRATION))
 
 
 def _curve(folder: Path | str | None) -> list[dict[str, float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import Results
+from kdray.report.results import CALIBRATION, Results
 from kdray.report.statistics import final_scores, spread
 
 
@@ -25,16 +25,24 @@ class Row:
 
 
 def metrics_of(results: Results) -> list[str]:
-    """All metrics that anything has a score for, in the order of the grid's tasks."""
-    names: dict[str, None] = {}
-    for checkpoint in results.checkpoints:
-        names |= dict.fromkeys(checkpoint.scores)
+    """All metrics that anything has a score for, in the order of the grid's tasks; without those of calibration."""
+    names = [name for name in _measured(results) if not name.endswith(CALIBRATION)]
     return [name for name in names if not (name.partition(".")[0].endswith("_empty") and _all_zero(results, name))]
 
 
-def rows_of(results: Results) -> list[Row]:
+def calibration_of(results: Results) -> list[str]:
+    """The metrics of calibration, which have a table of their own."""
+    return [name for name in _measured(results) if name.endswith(CALIBRATION)]
+
+
+def _measured(results: Results) -> list[str]:
+    return list(dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores))
+
+
+def rows_of(results: Results, metrics: list[str] | None = None) -> list[Row]:
     """The table's rows: the arms, SFT first, then the references."""
-    metrics, rows, every = metrics_of(results), [], [point.point for point in results.plan.points]
+    metrics = metrics_of(results) if metrics is None else metrics
+    rows, every = [], [point.point for point in results.plan.points]
     for arm in arms_of(every):
         points = [point for point in every if arm_of(point) == arm]
         cells = {}

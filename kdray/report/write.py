@@ -1,4 +1,4 @@
-"""Put a grid's results on the terminal and into a folder: report.md, scores.csv and two plots."""
+"""Put a grid's results on the terminal and into a folder: report.md, scores.csv and plots."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from kdray.report.confidence import plot_confidence
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import metrics_of, reference_name, rows_of
+from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.points import Point
 
@@ -38,11 +39,17 @@ def write_report(results: Results, folder: Path) -> Path:
     grid, metrics = results.plan.grid, metrics_of(results)
     lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
     lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
-    lines += _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results)])
+    lines += _table(results, metrics)
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
     if plot_curves(results, folder / "curves.png"):
         lines += ["", "![losses over examples seen](curves.png)"]
+    if calibration := calibration_of(results):
+        lines += ["", "## Calibration", "", "Expected calibration error (percent) and Brier score (0 to 2); lower is better.", ""]
+        lines += _table(results, calibration)
+    if plot_confidence(results, folder / "confidence.png"):
+        lines += ["", "How sure models are of wrong answers: density of the negative log-likelihood of the answer that was taken.", ""]
+        lines += ["![confidence in wrong answers](confidence.png)"]
     lines += ["", "## Every checkpoint", "", "Value ± standard error over the examples of the task.", ""]
     header = ["model", "examples seen", *metrics]
     body = []
@@ -66,6 +73,10 @@ def _write_csv(results: Results, path: Path) -> None:
             axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
             for metric, score in checkpoint.scores.items():
                 writer.writerow([_name(subject), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
+
+
+def _table(results: Results, metrics: list[str]) -> list[str]:
+    return _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)])
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:

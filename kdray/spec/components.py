@@ -77,15 +77,17 @@ def components(kind: str) -> dict[str, Component]:
 
 
 def component(kind: str, name: str, where: str) -> Component:
-    """The component `name`.
+    """The component `name`; `lm_eval:mmlu` is the component `lm_eval`, which declares `NAMED`, for something called mmlu.
 
     Raises:
         InputError: there is none; `where` is the field that named it.
     """
-    known = components(kind)
-    if name not in known:
-        raise InputError(where, f"no {kind} '{name}'", did_you_mean(name, known))
-    return known[name]
+    known = {f"{other}:NAME" if found.constants.get("NAMED") else other: found for other, found in components(kind).items()}
+    base, colon, of = name.partition(":")
+    wanted = f"{base}:NAME" if colon and of else name
+    if wanted not in known or name.endswith(":NAME"):
+        raise InputError(where, f"no {kind} '{name}'", did_you_mean(wanted, known))
+    return known[wanted]
 
 
 def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -228,6 +228,9 @@ class Scoring(Section):
     decoding: Annotated[list[Use], Field(min_length=1, description="every generation task is answered under each")] = [Use(name="greedy")]
     checkpoints: Literal["all", "last"] = "all"
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
+    likelihood: Literal["hflm", "shared_prefix"] = Field(
+        "hflm", description="hflm: the numbers of the lm_eval command, bit for bit; shared_prefix: a question's choices together, faster"
+    )
     batch: PositiveInt = 8
     dtype: Dtype = "float32"
 

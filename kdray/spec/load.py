@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Teacher, Use
 from kdray.spec.points import expand
+
+CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -239,13 +242,21 @@ def _check_objective(grid: Grid, largest_alpha: float) -> None:
         raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form.name}", allowed)
 
 
+def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
+    """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
+    task, _, metric = primary.rpartition("/")
+    return bool(metric) and task in tasks and ":" in task
+
+
 def _check_report(grid: Grid) -> None:
     """Whether the report speaks of tasks and metrics that the grid measures."""
     metrics = {}
     for task in grid.score.tasks:
         constants = component("task", task.name, "score.tasks").constants
         metrics[task.name] = [*constants["SHORT"], *(["empty"] if constants["KIND"] == "generate" else [])]
-    if grid.report.primary is not None:
+        if constants["KIND"] == "choices":
+            metrics[task.name] += CALIBRATION
+    if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
         known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))

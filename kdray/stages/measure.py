@@ -1,6 +1,7 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example.
+Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example. The
+requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed run.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import importlib
 import json
 import math
 import statistics
-from collections import defaultdict
+import time
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+import yaml
 
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
@@ -24,59 +27,176 @@ from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
-from kdray.score.choices import lay_down_task, score_choices
+from kdray.score.choices import lay_down_task, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
+from kdray.spec.errors import InputError
+from kdray.spec.load import CALIBRATION
 from kdray.stages.generate import read_answers
-from kdray.stages.pipeline import Item, run_pipeline
+from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
 from kdray.stages.work import Work
-from kdray.store import io
+from kdray.store import Attempt, io
 
-VERSION = 1
+VERSION = 2
 SCORES, EXAMPLES = "scores.json", "examples.parquet"
+DETAILS = "details.json"  # of a benchmark: lm-eval's results as they are, the bins of the calibration error
+LOADS = "loads"
+ANSWERS = pa.schema(
+    [("request", pa.int64()), ("loglikelihood", pa.float64()), ("greedy", pa.bool_()), ("text", pa.string()), ("error", pa.string())]
+)
 
 
 def measure(steps: list[Step], work: Work) -> None:
-    """Make the missing ones of `steps`, grouped by model."""
+    """Make the missing ones of `steps`, all of one model in a row."""
     while True:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
             scratch = work.store.root / "scratch" / f"tasks-{work.locks.owner}"
-            groups: dict[str, list[Item]] = defaultdict(list)
-            for step, attempt in claimed:
-                groups[_model(step, work)].append(_item(step, attempt.path, work, scratch))
-            with work.progress.bar("measure", len(claimed), "scores") as bar:
-                for key, error in run_pipeline(list(groups.values()), Measurer, work.resources):
-                    step, attempt = next(pair for pair in claimed if pair[0].key.id == key)
-                    if error:
-                        work.fail(step, error)
-                    else:
-                        work.seal(step, attempt, [attempt.path / SCORES, attempt.path / EXAMPLES])
+            groups, items_left = _groups(claimed, work, scratch), Counter[str]()
+            for group in groups:
+                items_left.update(item["key"] for item in group)
+            by_id, errors = {step.key.id: (step, attempt) for step, attempt in claimed}, {}
+            with work.progress.bar("measure", items_left.total(), "parts") as bar:
+                for key, error in run_pipeline(groups, functools.partial(Measurer, scratch / LOADS), work.resources):
+                    errors |= {key: error} if error and key not in errors else {}
+                    items_left[key] -= 1
                     bar.advance()
-                    work.after()
+                    if not items_left[key]:
+                        _finish(*by_id[key], errors.get(key), work)
+            _say_loads(scratch / LOADS, len({_model(step, work) for step, _ in claimed}), work)
             io.delete(scratch)
 
 
-class Measurer:
-    """Does one measurement; keeps the model it loaded last."""
+def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None:
+    if error:
+        work.fail(step, error)
+        return
+    facts = io.read_json(attempt.path / DETAILS) or {}
+    kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS) if (attempt.path / name).is_file()]
+    work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "truncated") if name in facts})
+    if facts.get("failed"):
+        work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
+    if facts.get("truncated"):
+        work.progress.say(
+            f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as lm-eval does"
+        )
+    work.after()
 
-    def __init__(self) -> None:
+
+def _groups(claimed: list[tuple[Step, Attempt]], work: Work, scratch: Path) -> list[list[Item]]:
+    """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
+    parts = _collect([step for step, _ in claimed if _kind(step) == "choices"], work, scratch)
+    spread = len({_model(step, work) for step, _ in claimed}) < work.resources.actors
+    groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    for step, attempt in claimed:
+        if step.key.id not in work.failed:
+            groups[_model(step, work), step.key.id if spread else ""] += _items(step, attempt, work, parts)
+    return list(groups.values())
+
+
+def _collect(steps: list[Step], work: Work, scratch: Path) -> dict[str, tuple[dict[str, Any], int]]:
+    """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once, in a Ray task.
+
+    A step whose benchmark cannot be built fails; the others go on.
+    """
+    import ray
+    from ray.exceptions import RayTaskError
+
+    tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share their benchmarks
+    settings = {step.key.id: _setting(step, work, scratch, tokenizers) for step in steps}
+    build = ray.remote(_count_parts).options(num_cpus=1)
+    counts = {key: build.remote(setting) for key, setting in {json.dumps(s): s for s in settings.values()}.items()}
+    found = {}
+    for step in steps:
+        setting = settings[step.key.id]
+        try:
+            found[step.key.id] = setting, ray.get(counts[json.dumps(setting)])
+        except RayTaskError as error:
+            work.fail(step, str(error.cause))
+    return found
+
+
+def _count_parts(setting: dict[str, Any]) -> int:
+    """How many parts a benchmark has.
+
+    Raises:
+        InputError: its requests cannot be built from the data.
+    """
+    from kdray.score.benchmark import Setting, open_benchmark
+
+    try:
+        return len(open_benchmark(Setting(**setting)).parts)
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a missing column, a file that cannot be read: whatever lm-eval or datasets make of it
+        reason = (str(error).splitlines() or [""])[0]
+        raise InputError(f"score.tasks.{setting['name']}", f"no requests ({type(error).__name__}: {reason})", "check its source") from None
+
+
+def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:
+    """The fields of a benchmark's `Setting`."""
+    task, model = step.params["task"], work.folder(step.inputs["model"])
+    folder, name = scratch / task["name"].replace(":", "-"), task["name"].partition(":")[2]
+    if step.source is not None:
+        if not (folder / "task.yaml").is_file():
+            lay_down_task(task["name"], task["params"], step.source, work.outer, folder)
+        name = yaml.safe_load((folder / "task.yaml").read_text())["task"]
+    tokenizer = tokenizers.setdefault(tokenizer_identity(model), str(model))
+    fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
+    fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
+    return fields | {"name": name, "folder": str(folder) if step.source is not None else None}
+
+
+def _say_loads(log: Path, models: int, work: Work) -> None:
+    """One line on how often weights were read, which is once a model where there are at least as many models as actors."""
+    if log.is_file():
+        seconds = [float(line) for line in log.read_text().splitlines()]
+        work.progress.say(f"measure: {models} models, weights loaded {len(seconds)} times in {statistics.fmean(seconds):.1f} s each")
+
+
+class Measurer:
+    """Does one measurement, or one part of it; keeps the model it loaded last. `loads` gets a line a load: its seconds."""
+
+    def __init__(self, loads: Path) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.load = functools.lru_cache(maxsize=1)(load_folder)
+        self.loads, self.load = loads, functools.lru_cache(maxsize=1)(self._load)
 
     def __call__(self, item: Item) -> None:
+        if item["kind"] == "part":
+            self._part(item)
+            return
         scores, rows = getattr(self, f"_{item['kind']}")(item)
         target = Path(item["target"])
         pq.write_table(pa.Table.from_pylist(rows), target / EXAMPLES)
         io.put_json(target / SCORES, scores)
 
+    def _load(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+        started = time.monotonic()
+        loaded = load_folder(folder, getattr(torch, dtype), self.device)
+        self.loads.parent.mkdir(parents=True, exist_ok=True)
+        with self.loads.open("a") as log:
+            log.write(f"{time.monotonic() - started:.2f}\n")
+        return loaded
+
     def _model(self, item: Item) -> tuple[Any, Any]:
-        return self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
+        return self.load(Path(item["model"]), item["dtype"])
+
+    def _part(self, item: Item) -> None:
+        """Answer some of a benchmark's requests and keep the answers; not again where a killed actor had done so."""
+        target, index = Path(item["target"]), item["index"]
+        if index not in parts(target):
+            rows = _benchmark(item).answer(index, *self._model(item))
+            write_part(target, index, ".parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, ANSWERS), path))
 
     def _choices(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        model, tokenizer = self._model(item)
-        return score_choices(model, tokenizer, item["task"], item["params"], Path(item["folder"]), item["batch"])
+        """Sum up a benchmark's answers, once all of them are there."""
+        target = Path(item["target"])
+        answers = [row for path in parts(target).values() for row in pq.read_table(path).to_pylist()]
+        scores, rows, details = _benchmark(item).scores(answers)
+        io.put_json(target / DETAILS, details)
+        shown = [*component("task", item["task"], "score.tasks").constants["SHORT"], *CALIBRATION]
+        return {name: score for name, score in scores.items() if ":" in item["task"] or name in shown}, rows
 
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)
@@ -107,21 +227,35 @@ def _model(step: Step, work: Work) -> str:
     return str(work.folder(step.inputs.get("model") or step.inputs["outputs"]))
 
 
-def _item(step: Step, target: Path, work: Work, scratch: Path) -> Item:
-    item: Item = {"key": step.key.id, "target": str(target)}
+def _kind(step: Step) -> str:
+    """How a step measures: `answers` that are kept, or as its task says."""
     if "outputs" in step.inputs:
+        return "answers"
+    return component("task", step.params["task"]["name"], "score.tasks").constants["KIND"]
+
+
+def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple[dict[str, Any], int]]) -> list[Item]:
+    """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums up."""
+    item: Item = {"key": step.key.id, "kind": _kind(step), "target": str(attempt.path)}
+    if item["kind"] == "answers":
         metrics = [metric["name"] for metric in step.params["metrics"]]
-        return item | {"kind": "answers", "outputs": str(work.folder(step.inputs["outputs"])), "metrics": metrics}
+        return [item | {"outputs": str(work.folder(step.inputs["outputs"])), "metrics": metrics}]
     task = step.params["task"]
-    item |= {"task": task["name"], "params": task["params"], "batch": step.params["batch"], "dtype": step.params["dtype"]}
-    item |= {"kind": component("task", task["name"], "score.tasks").constants["KIND"], "model": _model(step, work)}
+    item |= {"task": task["name"], "params": task["params"], "dtype": step.params["dtype"], "model": _model(step, work)}
     if item["kind"] == "heldout":
-        return item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": [vars(source) for source in work.soft_labels(step)]}
-    assert step.source is not None
-    folder = scratch / task["name"]
-    if not folder.is_dir():
-        lay_down_task(task["name"], task["params"], step.source, work.outer, folder)
-    return item | {"folder": str(folder)}
+        labels = [vars(source) for source in work.soft_labels(step)]
+        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": labels}]
+    setting, count = benchmarks[step.key.id]
+    item |= {"benchmark": setting}
+    present = carry_over(attempt)
+    return [*(item | {"kind": "part", "index": i} for i in range(count) if i not in present), item]
+
+
+def _benchmark(item: Item) -> Any:
+    # Imported where it is used: lm-eval takes seconds to load, and measurements of kept answers do without it.
+    from kdray.score.benchmark import Setting, open_benchmark
+
+    return open_benchmark(Setting(**item["benchmark"]))
 
 
 def _mean(values: list[float]) -> dict[str, float]:

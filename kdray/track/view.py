@@ -21,7 +21,9 @@ BARS = 12  # final metrics with a chart of their own; a tag holds at most 20,000
 
 def final_metrics(plan: Plan) -> list[str]:
     """The short names of the metrics that the grid's tasks declare, the primary one first."""
-    names = [name for use in plan.grid.score.tasks for name in component("task", use.name, "score.tasks").constants["SHORT"].values()]
+    names: list[str] = []
+    for use in plan.grid.score.tasks:  # what lm-eval's own tasks measure is not known here: most have an accuracy
+        names += component("task", use.name, "score.tasks").constants["SHORT"].values() or [short_name(use.name, "acc")]
     primary = primary_metric(plan) or names[0]
     return [primary, *(name for name in names if name != primary)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("question", "choices", "answerKey")
 KIND = "choices"
 CONFIG = "arc/arc_challenge.yaml"
@@ -16,5 +16,6 @@ def arc_challenge(
     source: str = "hf:allenai/ai2_arc#config=ARC-Challenge&split=test",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    chat_template: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""

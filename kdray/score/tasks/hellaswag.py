@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
 KIND = "choices"
 CONFIG = "hellaswag/hellaswag.yaml"
 SHORT = {"acc": "hswag", "acc_norm": "hswag_norm"}
 
 
-def hellaswag(*, source: str = "hf:Rowan/hellaswag#split=validation", limit: PositiveInt | None = None, shots: NonNegativeInt = 0) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt."""
+def hellaswag(
+    *,
+    source: str = "hf:Rowan/hellaswag#split=validation",
+    limit: PositiveInt | None = None,
+    shots: NonNegativeInt = 0,
+    chat_template: bool = False,
+) -> None:
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""

@@ -1,0 +1,330 @@
+"""A benchmark of lm-eval's: its requests cut into batches, and its scores from their answers.
+
+lm-eval builds the requests from its own task files, and sums up through a model that answers from a table. What lies
+between is ours: batches are cut from the whole list, so that any of them can be answered anywhere, at any time. By
+the path `hflm` they are the very batches that lm-eval's `hf` model forms and answers, so that all numbers are those
+of the `lm_eval` command; by `shared_prefix` all choices of a question are answered together.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from kdray.models.head import ResponseModel
+from kdray.models.likelihood import Question, SharedPrefix
+from kdray.models.load import load_tokenizer
+from kdray.score.calibration import Choice, calibration
+from kdray.spec.errors import InputError
+
+Likelihood = Literal["hflm", "shared_prefix"]
+PARTS = 64  # about so many parts of a benchmark, each of whole batches
+SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "em", "mcc")  # reported in percent
+BOOTSTRAP = 1000  # draws for standard errors that have no formula
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a benchmark's requests and batches depend on."""
+
+    name: str
+    folder: str | None  # of a task file that is not lm-eval's own
+    shots: int | None  # None for the task's own number
+    limit: int | None
+    chat_template: bool
+    tokenizer: str  # a folder with tokenizer and config.json
+    batch: int
+    likelihood: Likelihood
+
+
+@functools.cache
+def open_benchmark(setting: Setting) -> Benchmark:
+    """The benchmark, built once in a process: that takes as long as lm-eval takes to write all prompts."""
+    return Benchmark(setting)
+
+
+class Benchmark:
+    """All requests of a task or group, in lm-eval's order.
+
+    Raises:
+        InputError: lm-eval has no such task, or it asks for something that is not supported.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        self.setting = setting
+        random.seed(DEFAULT_RANDOM_SEED)  # as the command line does: some tasks shuffle their choices
+        np.random.seed(DEFAULT_OTHER_SEED)
+        manager = TaskManager(include_path=setting.folder, include_defaults=False) if setting.folder else TaskManager()
+        if setting.name not in manager.all_groups + manager.all_subtasks:
+            raise InputError("score.tasks", f"lm-eval has no task or group '{setting.name}'", "`lm_eval ls tasks` lists them")
+        self.loaded: Any = manager.load([setting.name])
+        make: Any = _Encoder  # lm-eval registers its models through a decorator that hides their types
+        encoder = make(setting.tokenizer)
+        by_kind: dict[str, list[Any]] = defaultdict(list)
+        for task in self.loaded["tasks"].values():
+            _build(task, setting, encoder)
+            for request in task.instances:
+                by_kind[request.request_type] += [request] * (request.repeats or 1)
+        if other := by_kind.keys() - {"loglikelihood", "generate_until"}:
+            allowed = "log-likelihoods, multiple choice and generation are supported"
+            raise InputError("score.tasks", f"'{setting.name}' asks for {', '.join(sorted(other))}", allowed)
+        self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
+        self.requests = [request for requests in by_kind.values() for request in requests]
+        self.errors: dict[int, str] = {}  # requests that no model of this window can answer
+        self.truncated = 0  # requests that lose the beginning of their context
+        self.tokens: dict[int, tuple[list[int], list[int]]] = {}  # context and answer of those that ask for a log-likelihood
+        self.batches = [batch for kind in by_kind for batch in self._batches(kind, encoder)]
+
+    @property
+    def parts(self) -> list[range]:
+        """Runs of batches: what is answered at once and kept."""
+        size = max(1, -(-len(self.batches) // PARTS))
+        return [range(start, min(start + size, len(self.batches))) for start in range(0, len(self.batches), size)]
+
+    def answer(self, part: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+        """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no answer."""
+        setting = self.setting
+        lm: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        shared = SharedPrefix(ResponseModel(model)) if setting.likelihood == "shared_prefix" else None
+        rows = []
+        for batch in [self.batches[i] for i in self.parts[part]]:
+            requests = [self.requests[i] for i in batch]
+            kind = requests[0].request_type
+            together = shared if kind == "loglikelihood" else None
+            answers = self._share(together, batch) if together else getattr(lm, kind)(requests, disable_tqdm=True)
+            rows += [_row(i, answer) for i, answer in zip(batch, answers, strict=True)]
+        return rows
+
+    def scores(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]], dict[str, Any]]:
+        """What lm-eval makes of the rows of all parts; questions with an error count nowhere.
+
+        Returns:
+            {metric: {value, stderr, n}}, accuracies in percent; one row a question; and what else is worth keeping:
+            lm-eval's results as they are, the bins of the calibration error, and counts.
+
+        Raises:
+            RuntimeError: answers are missing, or none of them is any good.
+        """
+        errors = self.errors | {row["request"]: row["error"] for row in rows if row["error"]}
+        given = {row["request"]: _answer(row) for row in rows if not row["error"]}
+        if missing := len(self.requests) - len(given.keys() | errors.keys()):
+            raise RuntimeError(f"{missing} of {len(self.requests)} answers are missing")
+        if not given:
+            raise RuntimeError(f"no question can be scored: {next(iter(errors.values()))}")
+        for request in self.requests:
+            request.resps.clear()
+            request.filtered_resps.clear()
+        table = _Table([given.get(i) for i in range(len(self.requests))], self.kinds)
+        found: Any = evaluate(lm=table, task_dict=self.loaded, limit=self.setting.limit, bootstrap_iters=BOOTSTRAP)
+        wrong = {id(self.requests[i]): error for i, error in errors.items()}
+        examples = [row for task in self.loaded["tasks"].values() for row in _examples(task, found["samples"][task.task_name], wrong)]
+        scores = _scores(found["results"][self._named()])
+        details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
+        details |= {"failed": sum(bool(row["error"]) for row in examples)}
+        choices = [Choice(row["loglikelihoods"], row["gold"]) for row in examples if row["gold"] is not None]
+        if choices:
+            more, details["calibration"] = calibration(choices)
+            scores |= more
+        return scores, examples, details
+
+    def _named(self) -> str:
+        """The entry of lm-eval's results that is the benchmark's own."""
+        groups, tasks = self.loaded.get("groups", {}), self.loaded["tasks"]
+        return self.setting.name if self.setting.name in groups else next(iter(tasks))
+
+    def _batches(self, kind: str, encoder: Any) -> Iterator[list[int]]:
+        """The batches of all requests of a kind, by their numbers."""
+        numbers = [i for i, request in enumerate(self.requests) if request.request_type == kind]
+        if kind == "generate_until":
+            yield from self._generation_batches(numbers, encoder)
+            return
+        numbers = [i for i in numbers if self._has_answer(i)]
+        encoded = encoder.loglikelihood([self.requests[i] for i in numbers], disable_tqdm=True)
+        window = encoder.max_length
+        for i, (_, context, continuation) in zip(numbers, encoded, strict=True):
+            if not 0 < len(continuation) <= window:
+                self.errors[i] = f"an answer of {len(continuation)} tokens, and the model has positions for {window}"
+                continue
+            kept = (context + continuation)[-(window + 1) :]  # as lm-eval: what does not fit is cut off on the left
+            self.truncated += len(kept) < len(context) + len(continuation)
+            self.tokens[i] = kept[: -len(continuation)], continuation
+            if self.setting.likelihood == "hflm":
+                self.tokens[i] = context, continuation
+        yield from self._shared_batches() if self.setting.likelihood == "shared_prefix" else self._hflm_batches()
+
+    def _has_answer(self, number: int) -> bool:
+        if not self.requests[number].args[1]:
+            self.errors[number] = "an empty answer"
+        return number not in self.errors
+
+    def _hflm_batches(self) -> Iterator[list[int]]:
+        """As HFLM forms them: requests that differ in their last token alone are one sequence, the longest come first."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, (context, continuation) in self.tokens.items():
+            groups[tuple(context + continuation[:-1])].append(i)
+
+        def order(members: list[int]) -> tuple[int, list[int]]:
+            context, continuation = self.tokens[max(members, key=lambda i: len(self.tokens[i][1]))]
+            return -len(context + continuation), context + continuation
+
+        ordered = sorted(groups.values(), key=order)
+        for start in range(0, len(ordered), self.setting.batch):
+            yield [i for members in ordered[start : start + self.setting.batch] for i in members]
+
+    def _shared_batches(self) -> Iterator[list[int]]:
+        """Whole questions of about equal size, as many as have no more choices than a batch has sequences, but one at least."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i, (context, _) in self.tokens.items():
+            groups[tuple(context)].append(i)
+        batch: list[int] = []
+        for members in sorted(groups.values(), key=lambda members: (-self._question(members).size, members)):
+            if batch and len(batch) + len(members) > self.setting.batch:
+                yield batch
+                batch = []
+            batch += members
+        if batch:
+            yield batch
+
+    def _question(self, members: Sequence[int]) -> Question:
+        return Question(self.tokens[members[0]][0], [self.tokens[i][1] for i in members])
+
+    def _share(self, shared: SharedPrefix, batch: Sequence[int]) -> list[tuple[float, bool]]:
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for i in batch:
+            groups[tuple(self.tokens[i][0])].append(i)
+        answers = shared([self._question(members) for members in groups.values()])
+        return [answer for of_question in answers for answer in of_question]
+
+    def _generation_batches(self, numbers: list[int], encoder: Any) -> Iterator[list[int]]:
+        """As HFLM forms them: by the settings of generation, the longest prompts first."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for i in numbers:
+            groups[json.dumps(self.requests[i].args[1], sort_keys=True, default=str)].append(i)
+        for members in groups.values():
+            ordered = sorted(members, key=lambda i: (-len(encoder.tok_encode(self.requests[i].args[0])), self.requests[i].args[0]))
+            yield from (ordered[start : start + self.setting.batch] for start in range(0, len(ordered), self.setting.batch))
+
+
+class _Encoder(HFLM):
+    """lm-eval's own model without weights: tokens and chat template are exactly those that it would use."""
+
+    def __init__(self, folder: str) -> None:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+        super().__init__(pretrained=model, tokenizer=load_tokenizer(Path(folder)), backend="causal")  # type: ignore[arg-type]
+
+    def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
+        return requests
+
+
+class _Table(LM):
+    """A model that has answered already: in the order in which lm-eval asks."""
+
+    def __init__(self, answers: list[Any], kinds: dict[str, int]) -> None:
+        super().__init__()
+        waiting = iter(answers)
+        self.answers = {kind: [next(waiting) for _ in range(count)] for kind, count in kinds.items()}
+
+    def loglikelihood(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
+        return self.answers["loglikelihood"]
+
+    def generate_until(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
+        return self.answers["generate_until"]
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
+        raise NotImplementedError
+
+
+def _build(task: Any, setting: Setting, encoder: Any) -> None:
+    """Let a task write its requests as `lm_eval` would have it, and never again: they are the same for every model."""
+    own = task.get_config("num_fewshot")
+    task.set_config("num_fewshot", (own or 0) if setting.shots is None or own == 0 else setting.shots)
+    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+    task.build_all_requests(
+        limit=setting.limit,
+        apply_chat_template=setting.chat_template,
+        fewshot_as_multiturn=setting.chat_template,
+        chat_template=encoder.apply_chat_template if setting.chat_template else None,
+        tokenizer_name=encoder.tokenizer_name if setting.chat_template else "",
+    )
+    task.build_all_requests = lambda **_: None
+    task.process_results = functools.partial(_unless_failed, task.process_results)
+
+
+def _unless_failed(process_results: Any, doc: Any, results: list[Any]) -> dict[str, Any]:
+    """A question's metrics, none for one with a failed request: lm-eval then leaves it out of its means."""
+    return {} if any(result is None for result in results) else process_results(doc, results)
+
+
+def _row(request: int, answer: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"request": request, "loglikelihood": None, "greedy": None, "text": None, "error": ""}
+    if isinstance(answer, str):
+        return row | {"text": answer}
+    if not math.isfinite(answer[0]):
+        return row | {"error": f"a log-likelihood of {answer[0]}"}
+    return row | {"loglikelihood": float(answer[0]), "greedy": bool(answer[1])}
+
+
+def _answer(row: dict[str, Any]) -> Any:
+    return row["text"] if row["text"] is not None else (row["loglikelihood"], row["greedy"])
+
+
+def _examples(task: Any, samples: list[dict[str, Any]], wrong: dict[int, str]) -> Iterator[dict[str, Any]]:
+    """One row a question, of its first filter."""
+    errors = {request.doc_id: wrong[id(request)] for request in task.instances if id(request) in wrong}
+    for sample in samples:
+        if sample["filter"] != samples[0]["filter"]:
+            return
+        answers = [answer for answer in sample["filtered_resps"] if isinstance(answer, tuple)]
+        row: dict[str, Any] = {"example": sample["doc_id"], "task": task.task_name, "target": str(sample["target"])}
+        row |= {"error": errors.get(sample["doc_id"], ""), "gold": None, "chosen": None}
+        row |= {"loglikelihoods": [float(answer[0]) for answer in answers]}
+        row |= {"answers": [answer for answer in sample["filtered_resps"] if isinstance(answer, str)]}
+        row |= {name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], int | float | np.number)}
+        gold = _gold(task, sample["doc"]) if task.OUTPUT_TYPE == "multiple_choice" and not row["error"] else None
+        if gold is not None:
+            row["loglikelihoods"] = row["loglikelihoods"][: len(task.doc_to_choice(sample["doc"]))]
+            row |= {"gold": gold, "chosen": Choice(row["loglikelihoods"], gold).chosen}
+        yield row
+
+
+def _gold(task: Any, doc: Any) -> int | None:
+    """Which choice is right; None where it is not exactly one."""
+    choices = task.doc_to_choice(doc)
+    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
+    gold = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
+    return gold if isinstance(gold, int) and 0 <= gold < len(choices) else None
+
+
+def _scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """lm-eval's numbers of one task or group; a filter's name is added where there is one."""
+    scores = {}
+    for key, value in results.items():
+        metric, comma, filter_ = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        scale = 100 if metric in SHARES else 1
+        stderr = results.get(f"{metric}_stderr,{filter_}")
+        stderr = float(stderr) if isinstance(stderr, int | float) else 0.0
+        name = metric if filter_ == "none" else f"{metric}_{filter_}"
+        scores[name] = {"value": scale * float(value), "stderr": scale * stderr, "n": results["sample_len"]}
+    return scores

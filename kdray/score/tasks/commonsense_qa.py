@@ -1,0 +1,25 @@
+"""CommonsenseQA with the letter of the answer as its first token (lm-eval's own task), and how sure a model is of wrong ones.
+
+`wrong_nll` is the negative log-likelihood of the letter that is taken, over wrongly answered questions alone.
+"""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeInt, PositiveInt
+
+VERSION = 1
+COLUMNS = ("question", "choices", "answerKey")
+KIND = "choices"
+CONFIG = "commonsense_qa/default.yaml"
+SHORT = {"acc": "csqa", "wrong_nll": "csqa_nll"}
+CONFIDENCE = True
+
+
+def commonsense_qa(
+    *,
+    source: str = "hf:tau/commonsense_qa#split=validation",
+    limit: PositiveInt | None = None,
+    shots: NonNegativeInt = 0,
+    chat_template: bool = False,
+) -> None:
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""

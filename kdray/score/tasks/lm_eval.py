@@ -1,0 +1,20 @@
+"""Any task or group of lm-eval's by its own name: write `lm_eval:mmlu`."""
+
+from __future__ import annotations
+
+from pydantic import NonNegativeInt, PositiveInt
+
+VERSION = 1
+KIND = "choices"
+NAMED = True
+SHORT = {}
+
+
+def lm_eval(
+    *,
+    source: str | None = None,
+    limit: PositiveInt | None = None,
+    shots: NonNegativeInt | None = None,
+    chat_template: bool = False,
+) -> None:
+    """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the task's own number."""

@@ -1,0 +1,126 @@
+"""Benchmarks through Ray Data: one load of weights a model, and the same numbers after kills and damage."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.stages.pipeline import parts
+from kdray.store import Locks, Outer, Store
+from tests.tiny import write_grid
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def write_questions(folder: Path) -> None:
+    names = ["Ada", "Ben", "Cleo", "Dan", "Eve", "Finn", "Gus", "Hal"]
+    arc, book = [], []
+    for i, name in enumerate(names):
+        choices = {"text": ["in Rome", "in Oslo " * (400 if i == 5 else 1), "Lima", "Paris"], "label": list("ABCD")}
+        arc.append({"id": str(i), "question": f"Where does {name} live?", "choices": choices, "answerKey": "ABCD"[i % 4]})
+        book.append({"id": str(i), "question_stem": f"{name} lives in", "choices": {**choices, "text": list("wxyz")}, "answerKey": "B"})
+    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("broken.jsonl", [{"question": "?"}])):
+        (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """Scores and details undisturbed, after an actor was killed, and after a run ended with damaged parts; what was said, and facts."""
+    from kdray.stages import measure as stage
+    from kdray.stages.model import model
+    from kdray.stages.progress import Progress
+    from kdray.stages.session import ray_session
+    from kdray.stages.work import Work
+
+    here = tmp_path_factory.mktemp("measure")
+    write_questions(here)
+    tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, {{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl'}}"
+    tasks += f", {{name: 'lm_eval:sciq', source: 'file:{here}/broken.jsonl'}}"
+    path = write_grid(
+        here,
+        teacher=f"{{model: 'file:{here}/teacher'}}",
+        axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
+        score=f"{{tasks: [{tasks}], batch: 3}}",
+    )
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    outer, output, found = Outer(store.root), io.StringIO(), {}
+    plan = make_plan(grid, outer)
+    steps = [score.measure for score in plan.scores if isinstance(score.subject, str)]
+    killed = here / "killed"
+
+    class Mortal(stage.Measurer):
+        def _part(self, item):
+            if item["index"] == 4 and not killed.exists():
+                killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super()._part(item)
+
+    def scores():
+        done = [step for step in steps if store.get(step.key)]
+        assert len(done) == 4
+        return {
+            step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (stage.SCORES, stage.EXAMPLES)}
+            for step in done
+        }
+
+    def again():
+        shutil.rmtree(store.root / "measure")
+        return Work(plan, store, outer, locks, progress, resources)
+
+    with ray_session(grid.runtime) as resources, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
+        first = Work(plan, store, outer, locks, progress, resources)
+        model(list(plan.models.values()), first)
+        stage.measure(steps, first)
+        found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
+        found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage, "Measurer", Mortal)
+            stage.measure(steps, again())
+        assert killed.exists()
+        found["killed"] = scores()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(stage, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                stage.measure(steps, again())
+        left = parts(store.folder(steps[0].key) / "attempt-001")
+        left[1].unlink()
+        left[2].write_bytes(b"damaged")
+        stage.measure(steps, Work(plan, store, outer, locks, progress, resources))
+        found["kept"], found["resumed"] = len(left), scores()
+    return found
+
+
+def test_weights_are_loaded_once_a_model_whatever_the_number_of_tasks(measured):
+    assert "measure: 2 models, weights loaded 2 times" in measured["said"]
+
+
+@pytest.mark.parametrize("how", ["killed", "resumed"])
+def test_numbers_are_bitwise_the_same(measured, how):
+    assert measured["kept"] > 3
+    assert measured[how] == measured["plain"]
+
+
+def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
+    assert [facts["failed"] for facts in measured["facts"]] == [1, 1, 0, 0]
+    assert "1 questions could not be scored" in measured["said"]
+    kept = next(files for slug, files in measured["plain"].items() if "arc_easy" in slug)
+    rows = pq.read_table(io.BytesIO(kept["examples.parquet"])).to_pylist()
+    assert [row["example"] for row in rows if row["error"]] == [5]
+    scores = json.loads(kept["scores.json"])
+    assert (scores["acc"]["n"], scores["acc_norm"]["n"], scores["brier"]["n"]) == (7, 7, 7)
+
+
+def test_a_benchmark_that_cannot_be_built_fails_alone(measured):
+    assert len(measured["failed"]) == 2
+    assert all("no requests" in reason and "check its source" in reason for reason in measured["failed"].values())
