@@ -56,10 +56,19 @@ def align(
 
 
 def make_passage(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int]) -> Passage:
-    """The passage of stored ids: its context ends with the token in which the document's last occurrence ends.
+    """The passage of stored ids.
 
     Raises:
         InputError: the document is not in the prompt, or the lengths make no passage.
+    """
+    return Passage([*prompt, *output], context_length(tokenizer, prompt, document), len(prompt))
+
+
+def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str) -> int:
+    """How many of the prompt's tokens are context: those up to the one in which the document's last occurrence ends.
+
+    Raises:
+        InputError: the document is not in the prompt.
     """
     pieces = decode_pieces(tokenizer, prompt)
     text, document = "".join(pieces), document.strip()
@@ -67,8 +76,7 @@ def make_passage(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], docu
     if begin < 0:
         raise InputError("document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context")
     starts = itertools.accumulate(map(len, pieces[:-1]), initial=0)
-    n_context = sum(start < begin + len(document) for start in starts)
-    return Passage([*prompt, *output], n_context, len(prompt))
+    return sum(start < begin + len(document) for start in starts)
 
 
 def mark_tokens(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -40,7 +41,9 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     for role in MODEL_FIELDS:
         if role == "student" or grid.teacher is not None:
             folders[role] = _check_model(grid.reference(role), f"{role}.model")
-    check_models(grid, {role: folder for role, folder in folders.items() if folder})
+    local = {role: folder for role, folder in folders.items() if folder}
+    check_models(grid, local)
+    check_decodings(grid, {role: shape_of(folder, grid.student if role == "student" else grid.teacher) for role, folder in local.items()})
     _check_table(grid.reference("data"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
