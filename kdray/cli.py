@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray.cli_lens import lens
 from kdray.spec import Grid, InputError, load_grid
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
+app.add_typer(lens, name="lens")
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -36,9 +37,12 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     _check_writable(outer.root)
     outer.locked()
     folders = {}
-    for role, (field, model) in grid.models().items():
+    models = grid.models()
+    for role, (field, model) in models.items():
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
-    check_models(grid, {role: folder for role, folder in folders.items() if folder})
+    local = {role: folder for role, folder in folders.items() if folder}
+    check_models(grid, local)
+    check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]

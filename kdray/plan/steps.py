@@ -12,6 +12,7 @@ A step whose outer references are not resolved yet has no id, and neither have t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import re
@@ -22,6 +23,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import bind, component
+from kdray.spec.decodings import decoding_label, references
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
@@ -40,6 +42,7 @@ class Step:
     payload: dict[str, Any] | None
     inputs: Mapping[str, Step] = field(default_factory=dict)
     source: Reference | None = None
+    files: Mapping[str, Reference] = field(default_factory=dict)  # of its decoding, by parameter; their content is in the payload
 
     @cached_property
     def id(self) -> str | None:
@@ -72,6 +75,7 @@ class ScoreStep:
     task: Use
     measure: Step
     generate: Step | None
+    decoding: str = ""  # the label of how the answers are made, if any are
 
 
 @dataclass(frozen=True)
@@ -271,11 +275,18 @@ def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
         identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
         for subject, position, model in subjects:
-            yield from _score(plan, task, ref, identity, subject, position, model)
+            yield from _score(plan, task, ref, identity, subject, position, model, outer)
 
 
 def _score(
-    plan: Plan, task: Use, ref: Reference | None, identity: Mapping[str, Any] | None, subject: Subject, position: float | None, model: Step
+    plan: Plan,
+    task: Use,
+    ref: Reference | None,
+    identity: Mapping[str, Any] | None,
+    subject: Subject,
+    position: float | None,
+    model: Step,
+    outer: Outer,
 ) -> Iterator[ScoreStep]:
     """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
     declared = component("task", task.name, "score.tasks").constants
@@ -301,10 +312,21 @@ def _score(
     if params is not None and not declared.get("HELDOUT"):  # its prompts are made here, not in the prepared data
         params |= {"template": _use(plan.grid.data.template, "template")}
     metrics = [_use(Use(name=name, params=bind("metric", name, {}, "metric")), "metric") for name in declared["METRICS"]]
-    for decoding in scoring.decoding:
-        generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
-        measure = _step("measure", f"{slug}-{decoding}", {"metrics": metrics}, {"outputs": generate})
-        yield ScoreStep(subject, position, task, measure, generate)
+    for i, decoding in enumerate(scoring.decoding):
+        label = decoding_label(decoding)
+        files = references(decoding, f"score.decoding.{i}")
+        contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
+        asked = params and params | {"decoding": _decoding(decoding, contents)}
+        generate = dataclasses.replace(_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
+        measure = _step("measure", f"{slug}-{label}", {"metrics": metrics}, {"outputs": generate})
+        yield ScoreStep(subject, position, task, measure, generate, label)
+
+
+def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
+    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
+    named = _use(use, "decoding")
+    named["params"] = named["params"] | contents
+    return named if named["params"] or named["version"] > 1 else use.name
 
 
 def _slug(text: str) -> str:

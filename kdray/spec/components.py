@@ -26,6 +26,8 @@ FOLDERS = {
     "engine": "train/engines",
     "task": "score/tasks",
     "metric": "score/metrics",
+    "decoding": "score/decodings",
+    "annotations": "lens/sources",
     "stage": "stages",
 }
 REQUIRED = object()

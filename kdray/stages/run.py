@@ -11,6 +11,7 @@ from typing import Any
 
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.checks import check_models
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.stages.progress import Progress
@@ -59,7 +60,9 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
-        check_models(plan.grid, {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()})
+        folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+        check_models(plan.grid, folders)
+        check_decodings(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
         prepare([plan.prepare], work)
         teach([step for step in steps if step.kind == "teach"], work)
         augment([step for step in steps if step.kind == "augment"], work)
