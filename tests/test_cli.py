@@ -149,6 +149,7 @@ def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
 def test_help_has_a_line_for_every_command() -> None:
     answer = kdray("--help", COLUMNS="300", TERMINAL_WIDTH="300")
     names = {command.name or command.callback.__name__ for command in cli.app.registered_commands if command.callback}
+    names |= {group.name for group in cli.app.registered_groups if group.name}
     assert {"check", "plan", "run", "status", "report", "track", "gc", "why"} <= names
     listed = dict(re.findall(r"^│ ([a-z]+) {2,}([^│]*\S)", answer.stdout, re.MULTILINE))
     assert set(listed) == names
