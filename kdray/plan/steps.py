@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 from kdray.spec.components import bind, component
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
+from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Key, Outer, Store, fingerprint
@@ -259,11 +260,18 @@ def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
         identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
         for subject, position, model in subjects:
-            yield from _score(plan, task, ref, identity, subject, position, model)
+            yield from _score(plan, task, ref, identity, subject, position, model, outer)
 
 
 def _score(
-    plan: Plan, task: Use, ref: Reference | None, identity: Mapping[str, Any] | None, subject: Subject, position: float | None, model: Step
+    plan: Plan,
+    task: Use,
+    ref: Reference | None,
+    identity: Mapping[str, Any] | None,
+    subject: Subject,
+    position: float | None,
+    model: Step,
+    outer: Outer,
 ) -> Iterator[ScoreStep]:
     """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
     declared = component("task", task.name, "score.tasks").constants
@@ -287,13 +295,44 @@ def _score(
     if declared["KIND"] != "generate":
         yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
         return
-    if params is not None and not declared.get("HELDOUT"):  # its prompts are made here, not in the prepared data
+    if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
         params |= {"template": _use(plan.grid.data.template, "template")}
-    metrics = [_use(Use(name=name, params=bind("metric", name, {}, "metric")), "metric") for name in declared["METRICS"]]
     for decoding in scoring.decoding:
         generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
-        measure = _step("measure", f"{slug}-{decoding}", {"metrics": metrics}, {"outputs": generate})
-        yield ScoreStep(subject, position, task, measure, generate)
+        for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
+            yield ScoreStep(subject, position, task, measure, generate)
+
+
+def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, outer: Outer) -> Iterator[Step]:
+    """The measurements of one task's answers: text metrics together, each metric with a model or an endpoint apart.
+
+    So a metric more never takes those again that are dear. `asked` is what the answers were generated with.
+    """
+    slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
+    quick = [_use(use, "metric") for use in metrics if use not in slow]
+    if quick:
+        yield _step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
+    for use in slow:
+        declared = component("metric", use.name, "score.metrics").constants
+        inputs = {"outputs": generate}
+        for name, weights in declared.get("MODELS", {}).items():
+            inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
+        if names := declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
+            drawn = asked and asked | {"sample": {name: use.params[name] for name in names}}
+            inputs["samples"] = _step("generate", f"{generate.slug}-samples", drawn, generate.inputs, generate.source)
+        apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
+        params = {key: value for key, value in use.params.items() if key not in apart}
+        metric = _use(Use.model_construct(name=use.name, params=params), "metric")
+        yield _step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+
+
+def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
+    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer alone."""
+    ref = parse_reference(text, field)
+    identity = outer.identify(ref, field)
+    slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
+    params = identity and {"source": identity, "gguf": ref.is_gguf} | ({} if weights else {"weights": False})
+    return _step("model", slug, params, {}, ref)
 
 
 def _slug(text: str) -> str:

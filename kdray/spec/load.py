@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 from kdray.spec.components import bind, component, components
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Use
+from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
 
 
@@ -182,7 +183,7 @@ def _bind_components(grid: Grid) -> Grid:
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    score = grid.score.model_copy(update={"tasks": tasks})
+    score = grid.score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(grid.score.metrics, tasks)})
     return grid.model_copy(
         update={
             "data": data,
@@ -213,7 +214,9 @@ def _check_report(grid: Grid) -> None:
     metrics = {}
     for task in grid.score.tasks:
         constants = component("task", task.name, "score.tasks").constants
-        metrics[task.name] = [*constants["SHORT"], *(["empty"] if constants["KIND"] == "generate" else [])]
+        generated = constants["KIND"] == "generate"
+        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] + ["empty"] if generated else []
+        metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept]))
     if grid.report.primary is not None:
         known = [f"{task}/{metric}" for task, names in metrics.items() for metric in names]
         if grid.report.primary not in known:
