@@ -1,23 +1,30 @@
-"""Greedy answers for a batch of prompts."""
+"""Answers for a batch of prompts: greedy ones, or greedy in the scores that a processor makes of the logits."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 
 
 @torch.inference_mode()
 def generate_greedy(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]], max_new_tokens: int, ends: Sequence[int] = ()
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[list[int]],
+    max_new_tokens: int,
+    ends: Sequence[int] = (),
+    processor: LogitsProcessor | None = None,
 ) -> list[list[int]]:
     """The new token ids for every prompt (token ids), without the end-of-sequence token or another one of `ends`.
 
     Fewer than `max_new_tokens` if and only if the model ended its answer there. Prompts of unequal length are
-    padded on the left under an attention mask.
+    padded on the left under an attention mask. `processor` sees the ids so far, padding included, and the logits in float32.
     """
     eos, longest = tokenizer.eos_token_id, max(map(len, prompts))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
@@ -25,6 +32,40 @@ def generate_greedy(
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=[eos, *ends], pad_token_id=pad)
     generate: Any = model.generate
-    output = generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    processors = LogitsProcessorList([processor] if processor else [])
+    output = generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
     answers = output[:, longest:].tolist()
     return [list(itertools.takewhile(lambda token: token != eos and token not in ends, answer)) for answer in answers]
+
+
+class Sampling(LogitsProcessor):
+    """Draws instead of taking the likeliest, each row from its own stream of random numbers."""
+
+    def __init__(self, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float, top_p: float | None, seed: int) -> None:
+        self.draws = torch.stack([uniforms(prompt, seed, max_new_tokens) for prompt in prompts], dim=1)
+        self.temperature, self.top_p, self.start = temperature, top_p, max(map(len, prompts))
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, T] ids and [B, V] logits -> [B, V] with the drawn tokens alone above minus infinity."""
+        drawn = draw(scores, self.draws[input_ids.shape[1] - self.start].to(scores.device), self.temperature, self.top_p)
+        return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
+
+
+def uniforms(prompt: Sequence[int], seed: int, *shape: int) -> Tensor:
+    """Random numbers in [0, 1), float64, that depend on the prompt and the seed alone: not on its batch or its device."""
+    digest = hashlib.sha256(f"{seed} {list(prompt)}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)
+
+
+def draw(logits: Tensor, uniform: Tensor, temperature: float, top_p: float | None) -> Tensor:
+    """[N, V] logits and [N] numbers in [0, 1) -> [N] tokens, drawn at a temperature from the nucleus of mass `top_p`.
+
+    The nucleus is the fewest likeliest tokens whose probabilities add up to at least `top_p` (Holtzman et al. 2020); a
+    number picks the token in whose part of the cumulated probabilities it lies.
+    """
+    ranked, tokens = (logits / temperature).softmax(-1).sort(descending=True, stable=True)
+    mass = ranked.cumsum(-1, dtype=torch.float64)
+    kept = mass[:, -1] if top_p is None else torch.where(mass - ranked < top_p, mass, 0.0).amax(-1)
+    rank = torch.searchsorted(mass, (uniform * kept)[:, None], right=True).clamp(max=logits.shape[1] - 1)
+    return tokens.gather(1, rank)[:, 0]

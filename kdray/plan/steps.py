@@ -21,6 +21,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import bind, component
+from kdray.spec.decodings import decoding_label
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point, expand
@@ -72,6 +73,7 @@ class ScoreStep:
     task: Use
     measure: Step
     generate: Step | None
+    decoding: str = ""  # the label of how the answers are made, if any are
 
 
 @dataclass(frozen=True)
@@ -298,9 +300,10 @@ def _score(
     if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
         params |= {"template": _use(plan.grid.data.template, "template")}
     for decoding in scoring.decoding:
-        generate = _step("generate", f"{slug}-{decoding}", params and params | {"decoding": decoding}, inputs, ref)
+        label = decoding_label(decoding)
+        generate = _step("generate", f"{slug}-{label}", params and params | {"decoding": _decoding(decoding)}, inputs, ref)
         for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
-            yield ScoreStep(subject, position, task, measure, generate)
+            yield ScoreStep(subject, position, task, measure, generate, label)
 
 
 def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, outer: Outer) -> Iterator[Step]:
@@ -317,13 +320,19 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
         inputs = {"outputs": generate}
         for name, weights in declared.get("MODELS", {}).items():
             inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
-        if names := declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
-            drawn = asked and asked | {"sample": {name: use.params[name] for name in names}}
-            inputs["samples"] = _step("generate", f"{generate.slug}-samples", drawn, generate.inputs, generate.source)
+        if declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
+            inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in range(use.params["samples"])}
         apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
         params = {key: value for key, value in use.params.items() if key not in apart}
         metric = _use(Use.model_construct(name=use.name, params=params), "metric")
         yield _step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+
+
+def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
+    """The answers to the same prompts, drawn with a seed."""
+    drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
+    params = asked and asked | {"decoding": _decoding(drawn)}
+    return _step("generate", f"{generate.slug}-sample{seed}", params, generate.inputs, generate.source)
 
 
 def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
@@ -333,6 +342,12 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
     params = identity and {"source": identity, "gguf": ref.is_gguf} | ({} if weights else {"weights": False})
     return _step("model", slug, params, {}, ref)
+
+
+def _decoding(use: Use) -> str | dict[str, Any]:
+    """A decoding as it enters ids: one that has nothing to set, such as greedy, by its name alone."""
+    named = _use(use, "decoding")
+    return named if named["params"] or named["version"] > 1 else use.name
 
 
 def _slug(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from kdray.plan import Plan
 from kdray.plan.steps import Subject
 from kdray.spec.components import component
+from kdray.spec.decodings import suffix
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
@@ -78,7 +79,7 @@ def collect(plan: Plan, store: Store) -> Results:
         if not artifact:
             continue
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
-            checkpoint.scores[short_name(score.task.name, metric)] = Score(**value)
+            checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
     runtimes = {}
     for point in plan.points:
@@ -88,13 +89,15 @@ def collect(plan: Plan, store: Store) -> Results:
 
 
 def short_name(task: str, metric: str) -> str:
-    """The name of a metric in tables and in MLflow."""
+    """The name of a metric in tables and in MLflow; `rougeL.dola` is that of the answers which DoLa decoded."""
     names = component("task", task, "score.tasks").constants["SHORT"]
-    return names.get(metric) or f"{next(iter(names.values())).partition('_')[0]}_{metric}"
+    metric, dot, decoding = metric.partition(".")
+    return (names.get(metric) or f"{next(iter(names.values())).partition('_')[0]}_{metric}") + dot + decoding
 
 
 def lower_is_better(short: str, plan: Plan) -> bool:
     """Whether a metric should fall."""
+    short = short.partition(".")[0]
     for use in plan.grid.score.tasks:
         constants = component("task", use.name, "score.tasks").constants
         metrics = {name: metric for metric, name in constants["SHORT"].items()}

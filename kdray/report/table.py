@@ -26,7 +26,7 @@ def metrics_of(results: Results) -> list[str]:
     names: dict[str, None] = {}
     for checkpoint in results.checkpoints:
         names |= dict.fromkeys(checkpoint.scores)
-    return [name for name in names if not (name.endswith("_empty") and _all_zero(results, name))]
+    return [name for name in names if not (name.partition(".")[0].endswith("_empty") and _all_zero(results, name))]
 
 
 def rows_of(results: Results) -> list[Row]:

@@ -26,6 +26,7 @@ FOLDERS = {
     "engine": "train/engines",
     "task": "score/tasks",
     "metric": "score/metrics",
+    "decoding": "score/decodings",
     "stage": "stages",
 }
 REQUIRED = object()

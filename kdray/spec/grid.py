@@ -222,7 +222,7 @@ class Scoring(Section):
 
     tasks: Annotated[list[Use], Field(min_length=1)]
     metrics: list[Use] = Field([], description="of answers, beside each task's own, on every task that has what they need")
-    decoding: Annotated[list[Literal["greedy"]], Field(min_length=1), AfterValidator(_all_different)] = ["greedy"]
+    decoding: Annotated[list[Use], Field(min_length=1, description="every generation task is answered under each")] = [Use(name="greedy")]
     checkpoints: Literal["all", "last"] = "all"
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
     batch: PositiveInt = 8

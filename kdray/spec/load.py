@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdray.spec.components import bind, component, components
+from kdray.spec.decodings import decoding_label, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
@@ -183,7 +184,11 @@ def _bind_components(grid: Grid) -> Grid:
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    score = grid.score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(grid.score.metrics, tasks)})
+    decoding = [bound(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(grid.score.decoding)]
+    for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
+        if label in labels[:i]:
+            raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
+    score = grid.score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(grid.score.metrics, tasks), "decoding": decoding})
     return grid.model_copy(
         update={
             "data": data,
@@ -218,9 +223,15 @@ def _check_report(grid: Grid) -> None:
         kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] + ["empty"] if generated else []
         metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept]))
     if grid.report.primary is not None:
-        known = [f"{task}/{metric}" for task, names in metrics.items() for metric in names]
+        known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
     for name in grid.report.margin:
         if name.partition("/")[0] not in metrics:
             raise InputError(f"report.margin.{name}", "not among the grid's tasks", did_you_mean(name, metrics))
+
+
+def _suffixes(task: str, grid: Grid) -> list[str]:
+    """What the names of a task's metrics end in: one for each decoding of a generation task."""
+    generated = component("task", task, "score.tasks").constants["KIND"] == "generate"
+    return [suffix(decoding_label(use)) for use in grid.score.decoding] if generated else [""]

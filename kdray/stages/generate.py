@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import time
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
-from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder, load_tokenizer
 from kdray.plan import Step
+from kdray.score.decodings import open_decoding
 from kdray.score.prompts import Prompt, heldout_prompts, task_prompts
+from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
 from kdray.stages.work import Work
 
@@ -48,7 +50,9 @@ def generate(steps: list[Step], work: Work) -> None:
                 if step.key.id in errors:
                     work.fail(step, errors[step.key.id])
                 elif len(parts(attempt.path)) == expected[step.key.id]:
-                    work.seal(step, attempt)
+                    work.seal(step, attempt, **measured_cost(attempt.path))
+            for line in costs(work.plan.scores, work.store):
+                work.progress.say(line)
 
 
 class Generator:
@@ -61,13 +65,16 @@ class Generator:
     def __call__(self, item: Item) -> None:
         model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
         prompts = [Prompt(**prompt) for prompt in item["prompts"]]
-        answers = generate_greedy(model, tokenizer, [p.input_ids for p in prompts], item["max_new_tokens"])
+        decode, began = open_decoding(**item["decoding"]), time.perf_counter()
+        answers = decode(model, tokenizer, prompts, item["max_new_tokens"])
+        cost = {SECONDS: f"{time.perf_counter() - began:.3f}"}
         texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
         rows = [
             {**prompt.__dict__, "output_ids": ids, "answer": text.strip()}
             for prompt, ids, text in zip(prompts, answers, texts, strict=True)
         ]
-        write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows), path))
+        table = pa.Table.from_pylist(rows).replace_schema_metadata(cost)
+        write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:
@@ -99,5 +106,12 @@ def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt])
         "model": model,
         "dtype": step.params["dtype"],
         "max_new_tokens": step.params["task"]["params"]["max_new_tokens"],
+        "decoding": _decoding(step),
         "prompts": [prompt.__dict__ for prompt in batch],
     }
+
+
+def _decoding(step: Step) -> dict[str, Any]:
+    """Name and parameters of the step's decoding."""
+    decoding = step.params["decoding"]
+    return {"name": decoding, "params": {}} if isinstance(decoding, str) else {key: decoding[key] for key in ("name", "params")}

@@ -71,7 +71,7 @@ SCHEMA = {
     "layers backwards": ({"student.drop_layers": [3, 3]}, ["student.drop_layers: [3, 3]", "0 <= first < end"]),
     "one border of layers": ({"student.drop_layers": [3]}, ["student.drop_layers: [3]", "at least 2 items"]),
     "no tasks": ({"score.tasks": []}, ["score.tasks: empty", "at least 1 item"]),
-    "a decoding twice": ({"score.decoding": ["greedy", "greedy"]}, ["score.decoding: greedy twice", "give each once"]),
+    "a decoding twice": ({"score.decoding": ["greedy", "greedy"]}, ["score.decoding.1: 'greedy' a second time", "once"]),
     "a reference twice": ({"score.references": ["student", "student"]}, ["score.references: student twice", "give each once"]),
     "a task twice": ({"score.tasks": ["xsum", {"name": "xsum", "limit": 3}]}, ["score.tasks.1: 'xsum' a second time", "once"]),
     "alpha without a teacher": ({"teacher": ABSENT}, ["axes.alpha: alpha > 0 without a teacher", "add a teacher"]),

@@ -1,0 +1,152 @@
+"""DoLa: decoding by contrasting layers (Chuang et al., ICLR 2024; arXiv 2309.03883).
+
+A token counts by how much likelier the last (mature) layer makes it than an early (premature) one does, among the
+tokens that the mature layer holds plausible. The premature layer is chosen anew at every token, as the candidate whose
+distribution is farthest from the mature one's in Jensen-Shannon divergence, and for every row of a batch by itself.
+
+An early layer's logits are the output head applied to its hidden states as they are, without the final norm, as the
+method defines them. Hooks keep these hidden states during an ordinary forward pass, at the wanted positions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import LogitsProcessor, PreTrainedModel
+
+from kdray.models.head import split
+from kdray.spec.decodings import Layers, candidate_layers
+from kdray.spec.errors import InputError
+
+FLOOR = -1000.0  # in place of minus infinity, so that one implausible token does not ruin a likelihood
+
+
+class EarlyExits:
+    """What the candidate layers would predict; a context in which forward passes of the model are listened to.
+
+    Layer 0 is the embeddings, layer j the output of the j-th block.
+
+    Raises:
+        InputError: the model has no such layers, or they cannot be found.
+    """
+
+    def __init__(self, model: PreTrainedModel, layers: Layers, select: Callable[[Tensor], Tensor]) -> None:
+        """`select` picks the wanted positions, [N, d], out of hidden states, [B, T, d]."""
+        backbone, self.head = split(model)
+        blocks = getattr(backbone, "layers", None)
+        if not isinstance(blocks, nn.ModuleList):
+            raise InputError("model", f"the layers of {type(model).__name__} cannot be found", "a decoder with a list `layers`")
+        embeddings = model.get_input_embeddings()
+        tied = self.head.linear.weight is embeddings.weight
+        self.layers = candidate_layers(layers, len(blocks), tied)
+        self._modules = [embeddings if layer == 0 else blocks[layer - 1] for layer in self.layers]
+        self._select = select
+        self._kept: dict[int, Tensor] = {}
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> Self:
+        for place, module in enumerate(self._modules):
+            self._hooks.append(module.register_forward_hook(lambda _, __, output, place=place: self._keep(place, output)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+        self._kept.clear()
+
+    def _keep(self, place: int, output: Tensor | tuple[Tensor, ...]) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        self._kept[place] = self._select(hidden)
+
+    def logits(self) -> Iterator[Tensor]:
+        """[N, V] of each candidate layer in the last forward pass."""
+        for place in range(len(self.layers)):
+            yield self.head(self._kept[place])
+
+
+def contrast(mature: Tensor, premature: Iterable[Tensor], plausibility: float, floor: float = -torch.inf) -> tuple[Tensor, Tensor]:
+    """How much likelier the mature layer makes each token than the premature layer, in nats.
+
+    Args:
+        mature: [N, V] logits.
+        premature: [N, V] logits of every candidate layer.
+        plausibility: a token is plausible whose probability is at least this share of the likeliest one's.
+        floor: the value of the other tokens.
+
+    Returns:
+        [N, V] log-ratios, and [N] which of the candidates is the premature layer: the first of the farthest.
+    """
+    log_p = mature.log_softmax(-1)
+    farthest = torch.full_like(log_p[:, 0], -torch.inf)
+    base, chosen = torch.empty_like(log_p), torch.zeros(len(log_p), dtype=torch.long, device=log_p.device)
+    for place, logits in enumerate(premature):
+        log_q = logits.to(log_p.dtype).log_softmax(-1)
+        distance = jensen_shannon(log_p, log_q)
+        further = distance > farthest
+        base = torch.where(further[:, None], log_q, base)
+        farthest, chosen = torch.where(further, distance, farthest), torch.where(further, place, chosen)
+    plausible = log_p >= log_p.amax(-1, keepdim=True) + torch.tensor(plausibility, dtype=log_p.dtype).log().item()
+    return torch.where(plausible, log_p - base, floor), chosen
+
+
+def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """[N, V] log-probabilities twice -> [N] Jensen-Shannon divergence in nats: the mean of both divergences from the mean."""
+    log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=log_p.dtype))
+    return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1))
+
+
+class ContrastLayers(LogitsProcessor):
+    """Puts DoLa's scores in place of the logits, and then a repetition penalty on them."""
+
+    def __init__(self, exits: EarlyExits, lengths: Sequence[int], plausibility: float, penalty: float) -> None:
+        """`lengths`: of the prompts, which are padded on the left; padding is no repetition."""
+        self.exits, self.plausibility, self.penalty = exits, plausibility, penalty
+        self.padding = [max(lengths) - length for length in lengths]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        """[B, T] ids so far and [B, V] logits -> [B, V] scores in nats."""
+        ratios, _ = contrast(scores, self.exits.logits(), self.plausibility)
+        seen = torch.zeros_like(ratios, dtype=torch.bool)
+        for row, padding in enumerate(self.padding):
+            seen[row, input_ids[row, padding:]] = True
+        return penalise(ratios, seen, self.penalty)
+
+
+def penalise(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
+    """[N, V] scores, those of `seen` tokens made less by the factor `penalty` (Keskar et al. 2019, signs as in transformers)."""
+    return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
+
+
+@torch.inference_mode()
+def dola_loglikelihoods(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    choices: Sequence[Sequence[int]],
+    layers: Layers,
+    plausibility: float = 0.1,
+    *,
+    normalise: bool = False,
+) -> list[float]:
+    """For multiple choice: the sum of DoLa's scores over each choice's tokens, teacher-forced after the prompt (token ids).
+
+    Implausible tokens count -1000. Without `normalise` the scores are the log-ratios themselves, as for TruthfulQA, where
+    that worked better than the log-softmax over them (appendix A.5). There is no repetition penalty.
+
+    Raises:
+        InputError: the model has no such layers, or a prompt or choice is empty.
+    """
+    if not prompt or not all(choices):
+        raise InputError("choices", "an empty prompt or choice", "at least one token each")
+    totals = []
+    for choice in choices:
+        wanted = slice(len(prompt) - 1, len(prompt) + len(choice) - 1)
+        ids = torch.tensor([[*prompt, *choice]], device=model.device)
+        with EarlyExits(model, layers, lambda hidden, wanted=wanted: hidden[0, wanted]) as exits:
+            mature = model(input_ids=ids, use_cache=False).logits[0, wanted]
+            scores, _ = contrast(mature.float(), exits.logits(), plausibility, FLOOR)
+        scores = scores.log_softmax(-1) if normalise else scores
+        totals.append(scores.gather(1, ids[0, len(prompt) :, None]).sum().item())
+    return totals

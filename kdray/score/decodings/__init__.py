@@ -1,0 +1,30 @@
+"""Decodings: how a model's answers are made from its predictions. One file each.
+
+A decoding is a function from a model, its tokenizer, prompts and the greatest number of new tokens to the answers'
+token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
+What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdray.score.prompts import Prompt
+
+
+class Decoding(Protocol):
+    """Answers prompts."""
+
+    def __call__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int, /
+    ) -> list[list[int]]: ...
+
+
+def open_decoding(name: str, params: Mapping[str, Any]) -> Decoding:
+    """The decoding `name` with its parameters."""
+    return functools.partial(getattr(importlib.import_module(f"kdray.score.decodings.{name}"), name), **params)

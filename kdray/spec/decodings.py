@@ -1,0 +1,56 @@
+"""What is known of a decoding without a model: its label, and which layers DoLa may contrast with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from kdray.spec.components import component
+from kdray.spec.errors import InputError
+from kdray.spec.grid import Use
+
+Layers = Literal["low", "high"] | Sequence[int]
+PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
+
+
+def decoding_label(use: Use) -> str:
+    """A decoding's short name in slugs and metrics: its own, then the parameters that are not at their defaults."""
+    declared = component("decoding", use.name, "score.decoding").parameters
+    changed = {key: value for key, value in use.params.items() if value != declared[key].default}
+    return "-".join([use.name, *(f"{key}-{_short(value)}" for key, value in changed.items())])
+
+
+def suffix(label: str) -> str:
+    """What the metrics of a decoding's answers end in: nothing for greedy ones, `.dola` for DoLa's."""
+    return "" if label == PLAIN else f".{label}"
+
+
+def candidate_layers(layers: Layers, count: int, tied: bool, field: str = "layers") -> list[int]:
+    """The layers that DoLa chooses a premature one from, in a model of `count` layers; layer 0 is the embeddings.
+
+    `low` and `high` are the even layers of the lower and the upper half or, above 40 layers, of the first and the last 20
+    (DoLa, appendix A.2). Where the output head is tied to the embeddings, layer 0 predicts the token that it was
+    given, so the buckets leave it out.
+
+    Raises:
+        InputError: layers that the model does not have, layer 0 of a tied model, a layer twice, or none at all.
+    """
+    first = 1 if tied else 0
+    if isinstance(layers, str):
+        span = count / 2 if count <= 40 else 20
+        start, end = (first, span) if layers == "low" else (max(count - span, first), count)
+        chosen = [layer for layer in range(0, count, 2) if start <= layer < end]
+    else:
+        chosen = list(layers)
+    allowed = f"layers from {first} to {count - 1}, each once" + (" (0 is tied to the output)" if tied else "")
+    if not chosen or len(set(chosen)) < len(chosen) or not all(first <= layer < count for layer in chosen):
+        raise InputError(field, f"{layers} of a model with {count} layers" if isinstance(layers, str) else f"{layers}", allowed)
+    return chosen
+
+
+def _short(value: Any) -> str:
+    """A parameter's value in a label; of a reference only the name of what it points to."""
+    words = value if isinstance(value, list) else [PurePosixPath(value).stem if "/" in str(value) else value]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(map(str, words)))
