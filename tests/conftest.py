@@ -33,6 +33,8 @@ GRID = {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and not TEST_DATA.is_dir():
         pytest.skip(f"no real data at {TEST_DATA}: set KDRAY_TEST_DATA to the folder that has them")
+    if item.get_closest_marker("hub") and not os.environ.get("KDRAY_TEST_HUB"):
+        pytest.skip("asks the Hugging Face hub: set KDRAY_TEST_HUB")
 
 
 @pytest.fixture(autouse=True, scope="session")

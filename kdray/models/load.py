@@ -5,6 +5,7 @@ Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -25,6 +26,7 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 CACHE = Path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray")).expanduser()
 
 
@@ -67,6 +69,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise InputError("tokenizer", f"the one in {folder} has no eos token", "set eos_token in tokenizer_config.json")
     return tokenizer
+
+
+def window_of(folder: Path) -> int | None:
+    """The most tokens that the model in a Hugging Face folder has positions for; None where it does not say."""
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
 
 
 def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True) -> None:

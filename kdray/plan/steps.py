@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from kdray.spec.components import bind, component
+from kdray.spec.components import component
 from kdray.spec.decodings import decoding_label
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.metrics import metrics_of
@@ -29,7 +29,7 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Key, Outer, Store, fingerprint
 
 State = Literal["done", "running", "missing", "unresolved"]
-Subject = Point | Literal["student", "teacher"]
+Subject = Point | str  # a point of the grid, or a reference model by name: `student`, `teacher`
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Plan:
     """Everything a grid needs. `soften` is that of the original responses, on which all points' held-out scores are measured."""
 
     grid: Grid
-    models: Mapping[Literal["student", "teacher"], Step]
-    prepare: Step
+    models: Mapping[str, Step]
+    prepare: Step | None  # None where models are only scored
     teach: Step | None
     soften: Step | None
     points: list[PointPlan]
@@ -129,7 +129,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         InputError: a local file that the grid names does not exist.
     """
     student = _model(grid.student, "student.model", outer)
-    models: dict[Literal["student", "teacher"], Step] = {"student": student}
+    models = {"student": student}
     tokenizer = student.inputs.get("model", student)
     prepare = _prepare(grid, tokenizer, outer)
     teach = None
@@ -144,6 +144,18 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         soft = {labels: _soft_labels(grid, teacher, rows) for labels, rows in data.items()}
     points = [_point(point, grid, student, data[point.labels], soft.get(point.labels, {})) for point in expand(grid)]
     plan = Plan(grid, models, prepare, teach, soft.get("gold", {}).get("soft_labels"), points, [])
+    plan.scores.extend(_scores(plan, outer))
+    return plan
+
+
+def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Plan:
+    """The plan that scores models, references by name, as `grid.score` says. Of the grid it needs what `only_scoring` gives.
+
+    Raises:
+        InputError: a local file does not exist, or a reference is malformed.
+    """
+    steps = {name: _model(Model(model=ref), "--model", outer) for name, ref in models.items()}
+    plan = Plan(grid, steps, None, None, None, [], [])
     plan.scores.extend(_scores(plan, outer))
     return plan
 
@@ -251,9 +263,8 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[
 
 def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     grid = plan.grid
-    subjects: list[tuple[Subject, float | None, Step]] = [
-        (role, None, plan.models[role]) for role in grid.score.references if role in plan.models
-    ]
+    references = [role for role in plan.models if not plan.points or role in grid.score.references]
+    subjects: list[tuple[Subject, float | None, Step]] = [(role, None, plan.models[role]) for role in references]
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
@@ -285,6 +296,7 @@ def _score(
         params = {"task": named, "dtype": scoring.dtype, "batch": scoring.batch}
     inputs = {"model": model}
     if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
+        assert plan.prepare is not None
         inputs["data"] = plan.prepare
     if declared["KIND"] == "heldout" and plan.soften:
         inputs["soft_labels"] = plan.soften
@@ -321,7 +333,8 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
         for name, weights in declared.get("MODELS", {}).items():
             inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
         if declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
-            inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in range(use.params["samples"])}
+            seeds = range(use.params["samples"])
+            inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
         apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
         params = {key: value for key, value in use.params.items() if key not in apart}
         metric = _use(Use.model_construct(name=use.name, params=params), "metric")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import Results
+from kdray.report.results import Results, Score, is_shown
 from kdray.report.statistics import final_scores, spread
 
 REFERENCES = {"student": "untrained student", "teacher": "teacher"}
@@ -22,11 +22,11 @@ class Row:
 
 
 def metrics_of(results: Results) -> list[str]:
-    """All metrics that anything has a score for, in the order of the grid's tasks."""
+    """The metrics that tables show and anything has a score for, in the order of the grid's tasks."""
     names: dict[str, None] = {}
     for checkpoint in results.checkpoints:
-        names |= dict.fromkeys(checkpoint.scores)
-    return [name for name in names if not (name.partition(".")[0].endswith("_empty") and _all_zero(results, name))]
+        names |= dict.fromkeys(name for name in checkpoint.scores if is_shown(name, results.plan))
+    return [name for name in names if not (name.partition(".")[0].endswith(("_empty", "_failed")) and _all_zero(results, name))]
 
 
 def rows_of(results: Results) -> list[Row]:
@@ -41,12 +41,17 @@ def rows_of(results: Results) -> list[Row]:
             cells[metric] = str(spread(values)) if values else "-"
         scored = sum(1 for point in points if (final := results.final(point)) and final.scores)
         rows.append(Row(arm.name, f"{scored}/{len(points)}", cells))
-    for role in results.plan.grid.score.references:
+    for role in results.plan.models:
         final = results.final(role)
         if final:
-            cells = {m: f"{final.scores[m].value:z.2f}" if m in final.scores else "-" for m in metrics}
-            rows.append(Row(REFERENCES[role], "", cells, reference=True))
+            cells = {m: _cell(final.scores[m], alone=not every) if m in final.scores else "-" for m in metrics}
+            rows.append(Row(REFERENCES.get(role, role), "", cells, reference=True))
     return rows
+
+
+def _cell(score: Score, alone: bool) -> str:
+    """A model's value: beside arms, whose spread is over runs, without its standard error over examples."""
+    return f"{score.value:z.2f}" + (f" ± {score.stderr:.2f}" if alone else "")
 
 
 def _all_zero(results: Results, metric: str) -> bool:

@@ -18,7 +18,8 @@ from kdray.spec.points import Point
 def print_table(results: Results, console: Console) -> None:
     """The table and the verdict."""
     metrics = metrics_of(results)
-    console.print(f"\n[bold]{results.plan.grid.name}[/]: mean ± sd over lr x batch x seed", highlight=False)
+    spread = "mean ± sd over lr x batch x seed" if results.plan.points else "value ± standard error over the examples"
+    console.print(f"\n[bold]{results.plan.grid.name}[/]: {spread}", highlight=False)
     table = Table(box=None)
     table.add_column("")
     table.add_column("runs", justify="right")
@@ -37,7 +38,10 @@ def write_report(results: Results, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
     lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
-    lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
+    if results.plan.points:
+        lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
+    else:
+        lines += ["Value ± standard error over the examples.", ""]
     lines += _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results)])
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
@@ -73,4 +77,4 @@ def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _name(subject: Point | str) -> str:
-    return subject.slug if isinstance(subject, Point) else REFERENCES[subject]
+    return subject.slug if isinstance(subject, Point) else REFERENCES.get(subject, subject)

@@ -21,6 +21,7 @@ import torch
 
 Scores = dict[str, dict[str, float]]
 Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
+OF_EVERY_ROW = ("example", "empty", "error")
 FATAL = (OSError, MemoryError, torch.OutOfMemoryError)  # the machine's or the network's fault: another attempt may do better
 
 
@@ -51,7 +52,9 @@ def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
     return made(given, **params) if isinstance(made, type) else functools.partial(made, **params)
 
 
-def score_answers(kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, count_empty: bool) -> tuple[Scores, list[dict[str, Any]]]:
+def score_answers(
+    kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, count_empty: bool
+) -> tuple[Scores, list[dict[str, Any]]]:
     """Score the rows of a `generate` artifact.
 
     Args:
@@ -65,7 +68,9 @@ def score_answers(kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], 
     Raises:
         ValueError: not one answer could be scored; it says why the first could not.
     """
-    rows = [{"example": row["example"], "empty": not row["answer"], "error": row.get("error")} for row in kept]
+    rows: list[dict[str, Any]] = [
+        dict(zip(OF_EVERY_ROW, (row["example"], not row["answer"], row.get("error")), strict=True)) for row in kept
+    ]
     usable = [i for i, row in enumerate(rows) if not row["error"]]
     answers = [_answer(kept[i]) for i in usable]
     for metric in metrics:
@@ -78,14 +83,14 @@ def score_answers(kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], 
     names = list(dict.fromkeys(name for row in rows for name in row))
     rows = [{name: row.get(name) for name in names} for row in rows]
     scores: Scores = {}
-    for name in names:
-        values = [row[name] for row in rows if isinstance(row[name], int | float) and name not in ("example", "empty")]
-        if values := [float(value) for value in values if math.isfinite(value)]:
+    for name in names[len(OF_EVERY_ROW) :]:
+        values = [value for row in rows if isinstance(value := row[name], int | float) and math.isfinite(value)]
+        if values:
             scores[name] = mean(values)
     if count_empty:
-        scores["empty"] = mean([100.0 * row["empty"] for row in rows if not row["error"]])
+        scores["empty"] = mean([100.0 * (not answer.text) for answer in answers])
     if failed:
-        scores["failed"] = mean([100.0 * bool(row["error"]) for row in rows])
+        scores["failed"] = mean([100.0 * (row["error"] is not None) for row in rows])
     return scores, rows
 
 

@@ -44,8 +44,9 @@ def heldout_prompts(rows: Rows, limit: int | None, room: int | None) -> list[Pro
     for row in chosen[:limit].tolist():
         ids = rows.input_ids(row)[: int(rows.prompt_lengths[row])]
         if room is not None and len(ids) > room:
-            raise InputError("score.tasks.heldout_answers.max_new_tokens", f"a prompt of {len(ids)} tokens", f"the window has room for {room}")
-        prompts.append(Prompt(int(row), ids, rows.text(row, "instruction"), rows.text(row, "context"), [rows.text(row, "response")], []))
+            raise _no_room("heldout_answers", f"a prompt of {len(ids)} tokens", room)
+        instruction, context, response = (rows.text(row, column) for column in ("instruction", "context", "response"))
+        prompts.append(Prompt(int(row), ids, instruction, context, [response], []))
     return prompts
 
 
@@ -55,19 +56,20 @@ def task_prompts(
     ref: Reference,
     outer: Outer,
     tokenizer: PreTrainedTokenizerBase,
-    template: Callable[[Example, Any], str],
+    template: Callable[[Example, Any], str] | None,
     room: int | None,
 ) -> list[Prompt]:
-    """The prompts of a task with a data set of its own; `room` is the most tokens that one may have.
+    """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
 
-    A text that is too long loses its end, never the instruction or its beginning.
+    `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
 
     Raises:
         InputError: the data set lacks a column that the task needs, or there is no room at all.
     """
     module = importlib.import_module(f"kdray.score.tasks.{name}")
     make: Callable[..., Question] = getattr(module, name)
-    write = _writer(module.FORMS.get(params["prompt"]), chat if params["prompt"] == "chat" else template, tokenizer)
+    templates = {"chat": chat, "template": template}
+    write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source")
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts = []
@@ -79,9 +81,13 @@ def task_prompts(
             raise InputError(f"score.tasks.{name}.source", f"no column {error} in {ref}", f"it has {known}") from None
         text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
         if room is not None and len(ids) > room:
-            raise InputError(f"score.tasks.{name}", f"row {i} has {len(ids)} tokens without its text", f"the model's window has room for {room}")
+            raise _no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room)
         prompts.append(Prompt(i, ids, question.asks, text, question.references, question.wrong))
     return prompts
+
+
+def _no_room(task: str, found: str, room: int) -> InputError:
+    return InputError(f"score.tasks.{task}.max_new_tokens", found, f"beside the answer the model's window has room for {max(room, 0)}")
 
 
 def stops_of(name: str, params: dict[str, Any]) -> list[str]:
@@ -111,13 +117,13 @@ def _stop(text: str, stops: list[str]) -> int | None:
     return min(places, default=None)
 
 
-def _writer(form: Form | None, template: Callable[[Example, Any], str], tokenizer: Any) -> Callable[[str, str], list[int]]:
-    """A function from an instruction and a text to the prompt's token ids."""
+def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Callable[[str, str], list[int]]:
+    """A function from an instruction and a text to the prompt's token ids; templates bring their special tokens along."""
 
     def write(instruction: str, text: str) -> list[int]:
-        if form is None:
-            return tokenizer(template(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
-        return tokenizer(form.prompt.replace("{instruction}", instruction).replace("{text}", text))["input_ids"]
+        if isinstance(form, Form):
+            return tokenizer(form.prompt.replace("{instruction}", instruction).replace("{text}", text))["input_ids"]
+        return tokenizer(form(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
 
     return write
 

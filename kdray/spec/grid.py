@@ -278,3 +278,17 @@ class Grid(Section):
         model = self.teacher if role == "teacher" else self.student
         assert model is not None
         return parse_reference(model.model, f"{role}.model")
+
+    @classmethod
+    def only_scoring(cls, name: str, score: Scoring, template: Use, runtime: Runtime) -> Grid:
+        """A grid without points, for models that are only scored: it lacks every section that training needs."""
+        return cls.model_construct(
+            name=name,
+            question="How do these models score?",
+            family="models",
+            teacher=None,
+            data=Data.model_construct(template=template),
+            score=score,
+            report=Report(),
+            runtime=runtime,
+        )

