@@ -52,6 +52,23 @@ def data_dir() -> Path:
     return TEST_DATA
 
 
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a folder: the quickstart's, if that has run, or made of the same wheel (a minute)."""
+    for folder in sorted(ROOT.glob("runs/quickstart/model/smollm2-135m-instruct*")):
+        if "without" not in folder.name and (folder / "DONE").is_file():
+            return next(folder.glob("attempt-*"))
+    from kdray.models.load import lay_down
+    from kdray.spec import load_grid
+    from kdray.spec.refs import parse_reference
+    from kdray.store import Outer
+
+    base = tmp_path_factory.mktemp("smollm2")
+    ref = parse_reference(load_grid(ROOT / "grids" / "quickstart.yaml").student.model)
+    lay_down(ref, Outer(base / "store"), base / "model", "model")
+    return base / "model"
+
+
 class TinyGrid:
     """A complete small grid: two models of one tokenizer, rows as Dolly has them, a test set, in `folder`."""
 

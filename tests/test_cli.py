@@ -208,7 +208,7 @@ def test_the_table_of_the_plan_shows_ids_and_states(run: Run, tiny_grid: TinyGri
     seal(Store(tiny_grid.folder / "store"), made.prepare)
     _, stdout, _ = run("plan", path)
     assert re.search(rf"prepare +rows +{made.prepare.id} +done", stdout)
-    assert re.search(rf"teach +teacher-lora +{made.teach and made.teach.id} +missing", stdout)
+    assert re.search(rf"teach +teacher-lora +{made.models['teacher'].id} +missing", stdout)
 
 
 def test_status_counts_steps_by_state(run: Run, tiny_grid: TinyGrid) -> None:

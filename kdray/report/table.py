@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdray.plan import Plan
 from kdray.report.arms import arm_of, arms_of
 from kdray.report.results import Results, Score, is_shown
 from kdray.report.statistics import final_scores, spread
 
-REFERENCES = {"student": "untrained student", "teacher": "teacher"}
+
+def reference_name(role: str, plan: Plan) -> str:
+    """What the tables call a model that is no point; where there are none, models have names of their own."""
+    if not plan.points:
+        return role
+    return {"student": "untrained student", "teacher": "teacher"}.get(role, f"teacher {role}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def rows_of(results: Results) -> list[Row]:
         final = results.final(role)
         if final:
             cells = {m: _cell(final.scores[m], alone=not every) if m in final.scores else "-" for m in metrics}
-            rows.append(Row(REFERENCES.get(role, role), "", cells, reference=True))
+            rows.append(Row(reference_name(role, results.plan), "", cells, reference=True))
     return rows
 
 

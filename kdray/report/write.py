@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import REFERENCES, metrics_of, rows_of
+from kdray.report.table import metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.points import Point
 
@@ -52,7 +52,7 @@ def write_report(results: Results, folder: Path) -> Path:
     body = []
     for checkpoint in results.checkpoints:
         cells = [f"{s.value:z.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
-        body.append([_name(checkpoint.subject), str(checkpoint.examples or ""), *cells])
+        body.append([_name(checkpoint.subject, results), str(checkpoint.examples or ""), *cells])
     lines += _markdown(header, body)
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     _write_csv(results, folder / "scores.csv")
@@ -69,12 +69,12 @@ def _write_csv(results: Results, path: Path) -> None:
             point = subject if isinstance(subject, Point) else None
             axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
             for metric, score in checkpoint.scores.items():
-                writer.writerow([_name(subject), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
+                writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def _name(subject: Point | str) -> str:
-    return subject.slug if isinstance(subject, Point) else REFERENCES.get(subject, subject)
+def _name(subject: Point | str, results: Results) -> str:
+    return subject.slug if isinstance(subject, Point) else reference_name(subject, results.plan)

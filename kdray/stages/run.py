@@ -58,15 +58,15 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
+        if plan.prepare:
+            _check_compile(plan.grid, resources.gpus)
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
         if plan.prepare:
-            _check_compile(plan.grid, resources.gpus)
             check_models(plan.grid, {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()})
             prepare([plan.prepare], work)
-            if plan.teach:
-                teach([plan.teach], work)
+            teach([step for step in steps if step.kind == "teach"], work)
             augment([step for step in steps if step.kind == "augment"], work)
             soften([step for step in steps if step.kind == "soften"], work)
             train(plan.points, work)
@@ -82,8 +82,8 @@ def _before_tuning(model: Step) -> Step:
 
 
 def _check_compile(grid: Grid, gpus: int) -> None:
-    sections = {"train": grid.train, "teacher.tune": grid.teacher.tune if grid.teacher else None}
-    for field, section in sections.items():
+    tuned = {grid.models()[name][0] + ".tune": teacher.tune for name, teacher in grid.all_teachers.items()}
+    for field, section in {"train": grid.train, **tuned}.items():
         if section and section.compile and not gpus:
             raise InputError(f"{field}.compile", "true without a GPU", "on a CPU it does not pay: leave it out")
 
