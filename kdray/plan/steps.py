@@ -115,7 +115,8 @@ class Plan:
             yield step
 
         inputs = [needed for point in self.points for needed in point.train.inputs.values()]
-        for root in [*self.models.values(), self.prepare, *inputs]:
+        prepared = [self.prepare] if self.prepare else []
+        for root in [*self.models.values(), *prepared, *inputs]:
             yield from walk(root)
         for point in self.points:
             yield from walk(point.train)
