@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray.cli_lens import lens
 from kdray.spec import Grid, InputError, load_grid
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
+app.add_typer(lens, name="lens")
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
+Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -73,14 +76,14 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 
 
 @app.command()
-def run(grid: GridFile) -> None:
+def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
     from kdray.plan.checks import check_grid
     from kdray.stages.run import resolve
 
     spec, store, outer = _open(grid)
     check_grid(spec, outer, offline=False)
-    _do(resolve(spec, outer), store, outer)
+    _do(resolve(spec, outer), store, outer, insecure_cluster)
 
 
 @app.command()
@@ -94,6 +97,7 @@ def score(
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     store: Annotated[Path, typer.Option(help="where scores are kept")] = Path("runs/scores"),
     mlflow: Annotated[str | None, typer.Option(help="tracking URI; by default a file in the store")] = None,
+    insecure_cluster: Insecure = False,
 ) -> None:
     """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
     from kdray.plan import make_scoring_plan
@@ -110,7 +114,21 @@ def score(
     opened = Store(store)
     outer = Outer(opened.root)
     check_scoring(spec, models, outer)
-    _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer)
+    _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
+
+
+@app.command()
+def submit(
+    grid: GridFile,
+    folder: Annotated[str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")] = None,
+    insecure_cluster: Insecure = False,
+) -> None:
+    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.stages.submit import submit as submit_grid
+
+    options = ["--insecure-cluster"] if insecure_cluster else []
+    if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -253,7 +271,7 @@ class _Mirror:
             self._warned = True
 
 
-def _do(made: Plan, store: Store, outer: Outer) -> None:
+def _do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
     """Do what is missing of a plan, and show what came out."""
     from kdray.stages.progress import Progress
     from kdray.stages.run import run as run_plan
@@ -265,7 +283,7 @@ def _do(made: Plan, store: Store, outer: Outer) -> None:
         out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
         mirror = _Mirror(made, store)
         with Progress(out) as progress:
-            failed = run_plan(made, store, outer, progress, mirror)
+            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure)
         mirror.finish()
     else:
         out.print(f"{name}: all {len(every)} steps are done", highlight=False)

@@ -47,7 +47,8 @@ class Watch:
         """[B or 1, R] the watched columns of a pass over `length` columns after the past ones."""
         if isinstance(self.columns, Tensor):
             return self.columns
-        return torch.arange(max(self.columns, self.past), self.past + length, device=self.padding.device)[None]
+        columns = torch.arange(self.past, self.past + length, device=self.padding.device)
+        return columns[columns >= self.columns][None]
 
 
 ACTIVE: ContextVar[Watch | None] = ContextVar("ACTIVE", default=None)

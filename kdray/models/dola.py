@@ -5,66 +5,54 @@ tokens that the mature layer holds plausible. The premature layer is chosen anew
 distribution is farthest from the mature one's in Jensen-Shannon divergence, and for every row of a batch by itself.
 
 An early layer's logits are the output head applied to its hidden states as they are, without the final norm, as the
-method defines them. Hooks keep these hidden states during an ordinary forward pass, at the wanted positions alone.
+method defines them. They are kept during an ordinary forward pass, at the wanted positions alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Self
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedModel
 
-from kdray.models.head import split
+from kdray.models.head import Head, split
+from kdray.models.hooks import blocks_of, listen
 from kdray.spec.decodings import Layers, candidate_layers
 from kdray.spec.errors import InputError
 
 FLOOR = -1000.0  # in place of minus infinity, so that one implausible token does not ruin a likelihood
 
 
+@dataclass(frozen=True)
 class EarlyExits:
-    """What the candidate layers would predict; a context in which forward passes of the model are listened to.
+    """What the candidate layers would predict at the positions that are listened to."""
 
-    Layer 0 is the embeddings, layer j the output of the j-th block.
+    layers: list[int]
+    head: Head
+    hidden: list[Tensor]  # [N, d] of each layer, in the last forward pass
+
+    def logits(self) -> Iterator[Tensor]:
+        """[N, V] of each layer in the last forward pass."""
+        return (self.head(hidden) for hidden in self.hidden)
+
+
+@contextmanager
+def early_exits(model: PreTrainedModel, layers: Layers, select: Callable[[Tensor], Tensor]) -> Iterator[EarlyExits]:
+    """Listen to forward passes of the model. Layer 0 is the embeddings, layer j the output of the j-th block.
+
+    `select` picks the wanted positions, [N, d], out of hidden states, [B, T, d].
 
     Raises:
         InputError: the model has no such layers, or they cannot be found.
     """
-
-    def __init__(self, model: PreTrainedModel, layers: Layers, select: Callable[[Tensor], Tensor]) -> None:
-        """`select` picks the wanted positions, [N, d], out of hidden states, [B, T, d]."""
-        backbone, self.head = split(model)
-        blocks = getattr(backbone, "layers", None)
-        if not isinstance(blocks, nn.ModuleList):
-            raise InputError("model", f"the layers of {type(model).__name__} cannot be found", "a decoder with a list `layers`")
-        embeddings = model.get_input_embeddings()
-        tied = self.head.linear.weight is embeddings.weight
-        self.layers = candidate_layers(layers, len(blocks), tied)
-        self._modules = [embeddings if layer == 0 else blocks[layer - 1] for layer in self.layers]
-        self._select = select
-        self._kept: dict[int, Tensor] = {}
-        self._hooks: list[Any] = []
-
-    def __enter__(self) -> Self:
-        for place, module in enumerate(self._modules):
-            self._hooks.append(module.register_forward_hook(lambda _, __, output, place=place: self._keep(place, output)))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._hooks:
-            self._hooks.pop().remove()
-        self._kept.clear()
-
-    def _keep(self, place: int, output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output if isinstance(output, Tensor) else output[0]
-        self._kept[place] = self._select(hidden)
-
-    def logits(self) -> Iterator[Tensor]:
-        """[N, V] of each candidate layer in the last forward pass."""
-        for place in range(len(self.layers)):
-            yield self.head(self._kept[place])
+    _, head = split(model)
+    embeddings, blocks = model.get_input_embeddings(), blocks_of(model)
+    chosen = candidate_layers(layers, len(blocks), tied=head.linear.weight is embeddings.weight)
+    with listen([embeddings if layer == 0 else blocks[layer - 1] for layer in chosen], select) as hidden:
+        yield EarlyExits(chosen, head, hidden)
 
 
 def contrast(mature: Tensor, premature: Iterable[Tensor], plausibility: float, floor: float = -torch.inf) -> tuple[Tensor, Tensor]:
@@ -144,7 +132,7 @@ def dola_loglikelihoods(
     for choice in choices:
         wanted = slice(len(prompt) - 1, len(prompt) + len(choice) - 1)
         ids = torch.tensor([[*prompt, *choice]], device=model.device)
-        with EarlyExits(model, layers, lambda hidden, wanted=wanted: hidden[0, wanted]) as exits:
+        with early_exits(model, layers, lambda hidden, wanted=wanted: hidden[0, wanted]) as exits:
             mature = model(input_ids=ids, use_cache=False).logits[0, wanted]
             scores, _ = contrast(mature.float(), exits.logits(), plausibility, FLOOR)
         scores = scores.log_softmax(-1) if normalise else scores

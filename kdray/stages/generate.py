@@ -169,6 +169,11 @@ def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt])
 
 
 def _decoding(step: Step) -> dict[str, Any]:
-    """Name and parameters of the step's decoding."""
+    """Name and parameters of the step's decoding, files by their paths."""
     decoding = step.params["decoding"]
-    return {"name": decoding, "params": {}} if isinstance(decoding, str) else {key: decoding[key] for key in ("name", "params")}
+    if isinstance(decoding, str):
+        return {"name": decoding, "params": {}}
+    return {
+        "name": decoding["name"],
+        "params": decoding["params"] | {name: str(Path(ref.name).resolve()) for name, ref in step.files.items()},
+    }

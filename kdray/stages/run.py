@@ -11,6 +11,7 @@ from typing import Any
 
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.checks import check_models
+from kdray.plan.decodings import check_decodings, shape_of
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.stages.progress import Progress
@@ -38,16 +39,17 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
     return make()
 
 
-def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None]) -> dict[str, str]:
+def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False) -> dict[str, str]:
     """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
 
-    `after` is called now and then, whenever curves or scores may have grown.
+    `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
+    hosts that asks for no token.
 
     Raises:
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
     """
     progress.say("starting Ray ...")
-    with ray_session(plan.grid.runtime) as resources, Locks() as locks, _insistent_interrupt():
+    with ray_session(plan.grid.runtime, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
@@ -64,7 +66,9 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
         if plan.prepare:
-            check_models(plan.grid, {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()})
+            folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+            check_models(plan.grid, folders)
+            check_decodings(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
             prepare([plan.prepare], work)
             teach([step for step in steps if step.kind == "teach"], work)
             augment([step for step in steps if step.kind == "augment"], work)

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from transformers import AutoModelForCausalLM
 
 from kdray.models import load_folder
-from kdray.models.dola import EarlyExits, contrast, dola_loglikelihoods, jensen_shannon
+from kdray.models.dola import contrast, dola_loglikelihoods, early_exits, jensen_shannon
 from kdray.score.decodings import open_decoding
 from kdray.score.prompts import Prompt
 from kdray.spec.decodings import candidate_layers
@@ -26,12 +26,12 @@ def tiny(tmp_path_factory):
     return load_folder(write_model(tmp_path_factory.mktemp("dola") / "m", layers=6, hidden=32))
 
 
-def reference(model, ids, layers, plausibility):
-    """The log-ratios after every token of `ids`, [T, V] in float64 with minus infinity, and the premature layers, [T]."""
+def reference(model, ids, layers, plausibility, start=0):
+    """The log-ratios after every token of `ids[start:]`, [T, V] in float64 with minus infinity, and the premature layers, [T]."""
     output = model(torch.tensor([ids]), output_hidden_states=True)
     head = model.get_output_embeddings().weight.double().numpy()
     ratios, chosen = [], []
-    for t in range(len(ids)):
+    for t in range(start, len(ids)):
         mature = log_softmax(output.logits[0, t].double().numpy())
         early = [log_softmax(head @ output.hidden_states[layer][0, t].double().numpy()) for layer in layers]
         distances = [jensenshannon(np.exp(mature), np.exp(q)) ** 2 for q in early]
@@ -46,7 +46,7 @@ def reference(model, ids, layers, plausibility):
 def reference_answer(model, prompt, eos, plausibility=0.1, penalty=1.2):
     ids = list(prompt)
     while len(ids) < len(prompt) + TOKENS:
-        scores = reference(model, ids, LAYERS, plausibility)[0][-1]
+        scores = reference(model, ids, LAYERS, plausibility, start=len(ids) - 1)[0][0]
         for token in set(ids):
             scores[token] = scores[token] / penalty if scores[token] > 0 else scores[token] * penalty
         ids.append(int(scores.argmax()))
@@ -72,7 +72,7 @@ def test_answers_are_those_of_the_definition_whatever_the_batch(tiny):
 def test_every_row_has_its_own_premature_layer(tiny):
     model, _ = tiny
     ids = torch.arange(3, 33)[None]
-    with torch.no_grad(), EarlyExits(model, LAYERS, lambda hidden: hidden[0]) as exits:
+    with torch.no_grad(), early_exits(model, LAYERS, lambda hidden: hidden[0]) as exits:
         mature = model(ids, use_cache=False).logits[0]
         ratios, chosen = contrast(mature, exits.logits(), 0.1)
         expected, places = reference(model, ids[0].tolist(), LAYERS, 0.1)
@@ -96,7 +96,7 @@ def test_likelihoods_of_choices(tiny, normalise):
     got = dola_loglikelihoods(model, prompt, choices, LAYERS, 0.5, normalise=normalise)
     for value, choice in zip(got, choices, strict=True):
         with torch.no_grad():
-            ratios = reference(model, prompt + choice, LAYERS, 0.5)[0][len(prompt) - 1 : -1]
+            ratios = reference(model, prompt + choice, LAYERS, 0.5, start=len(prompt) - 1)[0][:-1]
         ratios = np.where(np.isneginf(ratios), -1000.0, ratios)
         scores = log_softmax(ratios, axis=1) if normalise else ratios
         assert value == pytest.approx(sum(scores[i, token] for i, token in enumerate(choice)), rel=1e-5)
@@ -117,7 +117,7 @@ def test_early_exits_of_other_families(name, extra):
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 50}
     model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes, **extra, pad_token_id=0)).eval()
     ids = torch.arange(3, 12)[None]
-    with torch.no_grad(), EarlyExits(model, [0, 1, 3], lambda hidden: hidden[0]) as exits:
+    with torch.no_grad(), early_exits(model, [0, 1, 3], lambda hidden: hidden[0]) as exits:
         states = model(ids, output_hidden_states=True, use_cache=False).hidden_states
         for layer, logits in zip((0, 1, 3), exits.logits(), strict=True):
             assert torch.allclose(logits, exits.head(states[layer][0]), atol=1e-5), layer

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from kdray.plan import make_plan
 from kdray.spec import load_grid
@@ -44,18 +43,3 @@ def test_decodings_are_compared_where_both_have_answered(tiny_grid):
     assert list(costs(plan.scores, store)) == []
     seal("student", "dola", 60, 3.0)
     assert list(costs(plan.scores, store)) == ["dola: 20.0 tokens/s, greedy 50.0: a token costs 2.50 times as much"]
-
-
-def test_greedy_answers_keep_the_id_they_had_before_there_were_others(tiny_grid):
-    grid = load_grid(tiny_grid({"score.decoding": ["greedy", {"name": "dola", "layers": [1]}]}))
-    plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
-    decodings = [s.generate.params["decoding"] for s in plan.scores if s.generate and s.subject == "student" and s.task.name == "xsum"]
-    assert decodings[0] == "greedy"
-    assert decodings[1]["params"] == {"layers": [1], "plausibility": 0.1, "repetition_penalty": 1.2}
-
-
-@pytest.mark.parametrize("name", ["greedy", "dola"])
-def test_slugs_say_the_decoding(tiny_grid, name):
-    grid = load_grid(tiny_grid({"score.decoding": [name]}))
-    plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
-    assert all(s.generate.slug.endswith(f"-{name}") for s in plan.scores if s.generate)

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.models.dola import ContrastLayers, EarlyExits
+from kdray.models.dola import ContrastLayers, early_exits
 from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
 from kdray.spec.components import Share
@@ -29,6 +29,6 @@ def dola(
 ) -> list[list[int]]:
     """`layers`: even ones of the lower half (for long answers) or the upper half (for short ones), or a list of them."""
     ids = [prompt.input_ids for prompt in prompts]
-    with EarlyExits(model, layers, lambda hidden: hidden[:, -1]) as exits:
+    with early_exits(model, layers, lambda hidden: hidden[:, -1]) as exits:
         processor = ContrastLayers(exits, [len(prompt) for prompt in ids], plausibility, repetition_penalty)
         return generate_greedy(model, tokenizer, ids, max_new_tokens, processor=processor)

@@ -1,0 +1,142 @@
+"""From annotated text to tokens: where the context ends in a prompt, and which response tokens are hallucinated.
+
+Offsets come from decoding the ids as they are, token by token. Ids that were stored are never made again from text.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from kdray.data.example import Example
+from kdray.lens.annotations import Annotated, Sketch, sketch
+from kdray.lens.ratios import Passage
+from kdray.spec.errors import InputError
+
+INSTRUCTION = "Summarize the article in one sentence."  # for annotated texts that come without a prompt
+HELD_BACK = "\N{REPLACEMENT CHARACTER}"  # a character of which some bytes are still to come
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """A passage, and for each token of its response whether it is hallucinated."""
+
+    id: str
+    document: Sketch
+    passage: Passage
+    hallucinated: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A response that is left out, and why."""
+
+    id: str
+    reason: str
+
+
+def align(
+    rows: Iterable[Annotated], tokenizer: PreTrainedTokenizerBase, template: Any, max_words: int | None = 700
+) -> tuple[list[Aligned], list[Problem]]:
+    """The rows as tokens, and those that cannot be used: a span or the document is not found, or the lengths make no passage.
+
+    `template` makes the prompts of rows that have none; there a document is cut at `max_words`.
+    """
+    aligned, problems = [], []
+    for row in rows:
+        try:
+            aligned.append(_align(row, tokenizer, template, max_words))
+        except InputError as error:
+            problems.append(Problem(row.id, str(error)))
+    return aligned, problems
+
+
+def make_passage(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int]) -> Passage:
+    """The passage of stored ids.
+
+    Raises:
+        InputError: the document is not in the prompt, or the lengths make no passage.
+    """
+    return Passage([*prompt, *output], context_length(tokenizer, prompt, document), len(prompt))
+
+
+def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str) -> int:
+    """How many of the prompt's tokens are context: those up to the one in which the document's last occurrence ends.
+
+    Raises:
+        InputError: the document is not in the prompt.
+    """
+    pieces = decode_pieces(tokenizer, prompt)
+    text, document = "".join(pieces), document.strip()
+    begin = text.rfind(document) if document else -1
+    if begin < 0:
+        raise InputError("document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context")
+    starts = itertools.accumulate(map(len, pieces[:-1]), initial=0)
+    return sum(start < begin + len(document) for start in starts)
+
+
+def mark_tokens(
+    tokenizer: PreTrainedTokenizerBase, output: Sequence[int], response: str, spans: Sequence[tuple[int, int]]
+) -> tuple[bool, ...]:
+    """For each output token whether it has a character, not counting white space, in one of `spans` of `response`.
+
+    Raises:
+        InputError: the ids do not give the response.
+    """
+    pieces = decode_pieces(tokenizer, output)
+    text = "".join(pieces)
+    shift = text.find(response.strip()) - (len(response) - len(response.lstrip()))
+    if response.strip() not in text:
+        raise InputError("output_ids", f"they give {text[:40]!r}", f"not the response {response[:40]!r}")
+    inside = [False] * (len(text) + 1)
+    for begin, end in spans:
+        for place in range(begin, end):
+            inside[place + shift] = not response[place].isspace()
+    ends = list(itertools.accumulate(map(len, pieces)))
+    # A token that is only the first bytes of a character shares the fate of the one that ends it.
+    return tuple(any(inside[end - len(piece) : end]) if piece else inside[end] for piece, end in zip(pieces, ends, strict=True))
+
+
+def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
+    """The text that each token adds; together the text of all."""
+
+    def decode(part: Sequence[int]) -> str:
+        text = tokenizer.decode(list(part), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        assert isinstance(text, str)
+        return text
+
+    pieces, settled, begin = [], "", 0
+    for end in range(1, len(ids) + 1):
+        text = decode(ids[begin:end])
+        if text.endswith(HELD_BACK) and end < len(ids):
+            pieces.append("")
+            continue
+        pieces.append(text[len(settled) :])
+        # Decoding goes on from the last token, since a tokenizer may treat the first of a text in its own way.
+        begin = end - 1
+        settled = decode(ids[begin:end])
+        if settled.endswith(HELD_BACK):
+            begin, settled = end, ""
+    return pieces
+
+
+def _align(row: Annotated, tokenizer: PreTrainedTokenizerBase, template: Any, max_words: int | None) -> Aligned:
+    if row.unfound:
+        raise InputError("spans", f"{row.unfound[0]!r} is not in the response", "its labels are not known")
+    document = row.document
+    if row.input_ids is None:
+        if row.prompt is None:
+            document = " ".join(document.split()[:max_words])
+            prompt = template(Example(INSTRUCTION, document, row.response), tokenizer)
+        else:
+            prompt = row.prompt[0] + document + row.prompt[1]
+        input_ids = tokenizer(prompt, add_special_tokens=row.prompt is not None)["input_ids"]
+    else:
+        input_ids = row.input_ids
+    output = row.output_ids if row.output_ids is not None else tokenizer(row.response.strip(), add_special_tokens=False)["input_ids"]
+    passage = make_passage(tokenizer, input_ids, document, output)
+    return Aligned(row.id, sketch(row.document), passage, mark_tokens(tokenizer, output, row.response, row.spans))

@@ -1,0 +1,111 @@
+"""The lens: a logistic regression on mean lookback ratios, P(factual) = sigmoid(w . v + b), with a record of where it is from.
+
+A lens is a folder: `lens.safetensors` (weights [L, H] and intercept, float64) and `lens.json`, its record with sketches of the
+documents that trained it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from kdray.lens.annotations import Documents
+from kdray.lens.features import Table
+from kdray.lens.ratios import RULE
+from kdray.spec.errors import InputError
+from kdray.store import fingerprint, io
+
+WEIGHTS, RECORD = "lens.safetensors", "lens.json"
+
+
+@dataclass(frozen=True)
+class Lens:
+    """`weights` [L, H] and `intercept` of the logit of P(factual) of a span; `window` is the size of its sliding windows."""
+
+    weights: Tensor
+    intercept: float
+    window: int = 8
+    threshold: float = 0.5
+    record: Mapping[str, Any] = field(default_factory=dict)
+    documents: Documents = field(default_factory=lambda: Documents([]))
+
+    @property
+    def id(self) -> str:
+        """Changes with everything that changes a score."""
+        weights = hashlib.sha256(self.weights.double().contiguous().numpy().tobytes()).hexdigest()
+        excluded = [list(sketch) for sketch in self.documents.sketches]
+        return fingerprint([weights, self.intercept, self.window, self.threshold, RULE, excluded])
+
+    def logit(self, ratios: Tensor) -> Tensor:
+        """[..., L, H] mean lookback ratios -> [...] logits of P(factual).
+
+        Raises:
+            InputError: the ratios are those of another number of layers or heads.
+        """
+        self.require_shape(ratios.shape[-2], ratios.shape[-1])
+        return (ratios * self.weights.to(ratios)).sum((-2, -1)) + self.intercept
+
+    def probability(self, ratios: Tensor) -> Tensor:
+        """As `logit`, in probabilities."""
+        return self.logit(ratios).sigmoid()
+
+    def require_shape(self, layers: int, heads: int) -> None:
+        own = tuple(self.weights.shape)
+        if own != (layers, heads):
+            allowed = f"the model has {layers} x {heads}; map its heads (kdray.lens.transfer) or train a lens of its own"
+            raise InputError("lens", f"a lens for {own[0]} layers x {own[1]} heads", allowed)
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"weights": self.weights.double().contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
+        save_file(tensors, folder / WEIGHTS)
+        settings = {"window": self.window, "threshold": self.threshold, "rule": RULE, "id": self.id}
+        io.put_json(folder / RECORD, settings | {"record": dict(self.record), "documents": self.documents.sketches})
+
+    @classmethod
+    def load(cls, folder: Path) -> Lens:
+        """The lens in a folder.
+
+        Raises:
+            InputError: there is none, or its features follow another rule.
+        """
+        record = io.read_json(folder / RECORD)
+        if record is None or not (folder / WEIGHTS).is_file():
+            raise InputError("lens", f"no lens in {folder}", f"a folder with {WEIGHTS} and {RECORD}: `kdray lens train` or `import`")
+        if record["rule"] != RULE:
+            raise InputError("lens", f"features by the rule '{record['rule']}'", f"'{RULE}'")
+        tensors = load_file(folder / WEIGHTS)
+        documents = Documents(tuple(sketch) for sketch in record["documents"])
+        return cls(tensors["weights"], tensors["intercept"].item(), record["window"], record["threshold"], record["record"], documents)
+
+
+def fit(table: Table) -> LogisticRegression:
+    """scikit-learn's logistic regression with the thesis's settings on unscaled features.
+
+    Raises:
+        InputError: all rows have one label.
+    """
+    require_both(table)
+    return LogisticRegression(max_iter=1000).fit(table.features, table.labels)
+
+
+def train_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]) -> Lens:
+    """A lens from lookback ratios of spans, with the documents that trained it."""
+    model = fit(table)
+    weights = torch.from_numpy(np.asarray(model.coef_).reshape(layers, -1))
+    return Lens(weights, float(np.asarray(model.intercept_)[0]), window, record=record, documents=Documents(table.documents))
+
+
+def require_both(table: Table) -> None:
+    if len(set(table.labels.tolist())) < 2:
+        found = "only factual spans" if table.labels.size and table.labels[0] else "no factual span"
+        raise InputError("annotations", found, "a classifier needs factual and hallucinated ones")

@@ -1,0 +1,94 @@
+"""How well a classifier tells factual spans from hallucinated ones: AUROC in percent, as in the thesis's Tables 4.2 to 4.10."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kdray.lens.classifier import fit, require_both
+from kdray.lens.features import Table
+from kdray.spec.errors import InputError
+
+Choice = Literal["largest", "most positive", "most negative"]
+
+
+class Folds(NamedTuple):
+    """Mean AUROC over two folds, on the documents trained on and on the others."""
+
+    train: float
+    test: float
+
+
+def auroc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+    """The area under the ROC curve in percent; nan where there is only one label."""
+    return 100 * float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
+
+
+def halves(documents: Sequence[object]) -> np.ndarray:
+    """[n] 0 or 1: a document's spans are all in one half, and the halves have the same number of documents, give or take one."""
+    order = {document: i for i, document in enumerate(sorted(set(documents), key=repr))}
+    return np.array([order[document] % 2 for document in documents])
+
+
+def two_folds(table: Table) -> Folds:
+    """Train on each half of the documents, test on the other.
+
+    Raises:
+        InputError: a half has spans of one label only.
+    """
+    half, scores = halves(table.documents), []
+    for fold in (0, 1):
+        inside, outside = _rows(table, half == fold), _rows(table, half != fold)
+        try:
+            require_both(outside)
+            model = fit(inside)
+        except InputError as error:
+            raise InputError("annotations", f"in one half of the documents, {error.found}", error.allowed) from None
+        scores.append([auroc(part.labels, model.decision_function(part.features)) for part in (inside, outside)])
+    return Folds(*np.mean(scores, axis=0).tolist())
+
+
+def transfer(source: Table, target: Table) -> float:
+    """Train on all of one set of annotations, test on another."""
+    return auroc(target.labels, fit(source).decision_function(target.features))
+
+
+def chosen_heads(source: Table, k: int, choice: Choice) -> np.ndarray:
+    """The k features that a classifier on all of them weighs most, in magnitude or to one side."""
+    weights = np.asarray(fit(source).coef_)[0]
+    order = {"largest": -np.abs(weights), "most positive": -weights, "most negative": weights}[choice]
+    return np.argsort(order, kind="stable")[:k]
+
+
+def on_features(table: Table, chosen: np.ndarray | slice) -> Table:
+    """The table with some of its features."""
+    return Table(table.features[:, chosen], table.labels, table.documents)
+
+
+def by_heads(source: Table, target: Table, ks: Sequence[int] = (10, 50, 100)) -> Mapping[tuple[Choice, int], float]:
+    """Transfer of classifiers trained anew on the top k heads (Table 4.9)."""
+    choices: tuple[Choice, ...] = ("largest", "most positive", "most negative")
+    scores = {}
+    for choice in choices:
+        for k in ks:
+            heads = chosen_heads(source, k, choice)
+            scores[choice, k] = transfer(on_features(source, heads), on_features(target, heads))
+    return scores
+
+
+def by_layers(source: Table, target: Table, layers: int, groups: int = 8) -> Mapping[tuple[int, int], float]:
+    """Transfer of classifiers trained on successive layers only (Table 4.10), by (first, last) layer counted from 1."""
+    heads = source.features.shape[1] // layers
+    scores = {}
+    for group in np.array_split(np.arange(layers), min(groups, layers)):
+        part = slice(group[0] * heads, (group[-1] + 1) * heads)
+        scores[int(group[0]) + 1, int(group[-1]) + 1] = transfer(on_features(source, part), on_features(target, part))
+    return scores
+
+
+def _rows(table: Table, chosen: np.ndarray) -> Table:
+    documents = [document for document, take in zip(table.documents, chosen, strict=True) if take]
+    return Table(table.features[chosen], table.labels[chosen], documents)

@@ -1,0 +1,131 @@
+"""The factual rate: how much of what a model wrote looks factual to a lens.
+
+The papers name the number and do not define it. Ours: windows of the lens's size, stride 1 (a shorter response is one window);
+of each example the share of windows with P(factual) above the threshold, 0.5; the mean over examples, in percent. One
+teacher-forced pass over kept ids; nothing is generated. A lens says nothing about the documents that trained it: those examples
+are left out and counted.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from kdray.lens.align import Aligned, make_passage
+from kdray.lens.classifier import Lens
+from kdray.lens.evaluate import auroc
+from kdray.lens.features import batches
+from kdray.lens.ratios import RULE, token_logits
+from kdray.lens.spans import sliding_windows
+from kdray.spec.errors import InputError
+
+DRIFT = 5.0  # points of AUROC (0.05) by which a detector may fall before a report flags it
+
+
+@dataclass(frozen=True)
+class FactualRate:
+    """`scores` as {metric: {value, stderr, n}}, one row an example, and `facts`: what the numbers depend on, and what was left out."""
+
+    scores: Mapping[str, Mapping[str, float]]
+    rows: Sequence[Mapping[str, Any]]
+    facts: Mapping[str, Any]
+
+
+def window_probabilities(logits: Tensor, size: int) -> Tensor:
+    """[R] logits of tokens -> [max(R - size, 0) + 1] P(factual) of its windows.
+
+    A window's logit is the mean of its tokens', because the logit of a mean vector is.
+    """
+    size = min(size, len(logits))
+    return logits.double().unfold(0, size, 1).mean(-1).sigmoid()
+
+
+def factual_rate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Mapping[str, Any]], lens: Lens
+) -> FactualRate:
+    """The factual rate of kept answers: rows with `example`, `input_ids` and `output_ids`, and `source`, the document's text.
+
+    Raises:
+        InputError: the lens is for another number of heads, or no answer is left to be measured.
+    """
+    config: Any = model.config
+    lens.require_shape(config.num_hidden_layers, config.num_attention_heads)
+    if not lens.window:
+        raise InputError("lens", "a lens of predefined spans", "a factual rate needs one of sliding windows")
+    left_out = {"training_documents": 0, "empty": 0, "one_token": 0, "no_context": 0}
+    passages = []
+    for answer in answers:
+        try:
+            if answer["source"] in lens.documents:
+                left_out["training_documents"] += 1
+            elif len(answer["output_ids"]) < 2:
+                left_out["one_token" if answer["output_ids"] else "empty"] += 1
+            else:
+                passage = make_passage(tokenizer, answer["input_ids"], answer["source"], answer["output_ids"])
+                passages.append(Aligned(str(answer["example"]), (), passage, (False,) * passage.n_response))
+        except InputError:
+            left_out["no_context"] += 1
+    if not passages:
+        raise InputError(
+            "lens", f"no answer to measure ({left_out})", "needs answers of two tokens or more, to documents it was not trained on"
+        )
+    rows = []
+    for batch in batches(passages):
+        logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
+        rows += [
+            _example(row.id, window_probabilities(values, lens.window), lens.threshold) for row, values in zip(batch, logits, strict=True)
+        ]
+    rows.sort(key=lambda row: int(row["example"]))
+    windows = sum(row["windows"] for row in rows)
+    micro = sum(row["factual"] * row["windows"] for row in rows) / windows
+    scores = {
+        "fr": _mean([row["factual"] for row in rows]),
+        "fr_micro": {"value": micro, "stderr": _ratio_error(rows, micro), "n": windows},
+        "fr_mean_p": _mean([row["mean_p"] for row in rows]),
+        "fr_all": _mean([100.0 * (row["factual"] == 100.0) for row in rows]),
+    }
+    facts = {"lens": lens.id, "threshold": lens.threshold, "window": lens.window, "rule": RULE, "left_out": left_out}
+    return FactualRate(scores, rows, facts)
+
+
+def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> dict[str, float]:
+    """How well the lens still tells factual windows from hallucinated ones by this very checkpoint's attention.
+
+    AUROC in percent over the windows of labelled responses whose documents did not train it, with their number.
+    """
+    known = set(lens.documents.sketches)
+    labels: list[int] = []
+    scores: list[float] = []
+    for batch in batches([row for row in rows if row.document not in known]):
+        logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
+        for row, values in zip(batch, logits, strict=True):
+            labels += [int(span.factual) for span in sliding_windows(row.hallucinated, lens.window)]
+            scores += window_probabilities(values, lens.window).tolist()
+    return {"value": auroc(labels, scores), "n": len(labels)}
+
+
+def has_drifted(own: float, trained_on: float) -> bool:
+    """Whether a checkpoint's AUROC lies so far below that of the model that trained the lens that its factual rate misleads."""
+    return trained_on - own > DRIFT
+
+
+def _example(id: str, probabilities: Tensor, threshold: float) -> dict[str, Any]:
+    share = (probabilities > threshold).double().mean().item()
+    return {"example": id, "windows": len(probabilities), "factual": 100 * share, "mean_p": 100 * probabilities.mean().item()}
+
+
+def _mean(values: Sequence[float]) -> dict[str, float]:
+    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}
+
+
+def _ratio_error(rows: Sequence[Mapping[str, Any]], value: float) -> float:
+    """The standard error of a share of all windows, examples being what is drawn."""
+    spread = sum((row["windows"] * (row["factual"] - value)) ** 2 for row in rows)
+    return math.sqrt(spread * len(rows) / max(len(rows) - 1, 1)) / sum(row["windows"] for row in rows)

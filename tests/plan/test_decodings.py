@@ -1,0 +1,98 @@
+"""Decodings in a plan: their ids, and whether they fit the models."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from kdray.plan import make_plan
+from kdray.plan.checks import check_grid
+from kdray.spec import InputError, load_grid
+from kdray.store import Outer, Store
+
+SHAPE = {"num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "tie_word_embeddings": True}
+
+
+def plan_of(tiny_grid, *decodings):
+    grid = load_grid(tiny_grid({"score.decoding": list(decodings)}))
+    return make_plan(grid, Outer(Store(grid.runtime.store).root))
+
+
+def asked(plan):
+    """What the answers of the untrained student on XSUM are generated with, by the decoding's label."""
+    return {s.decoding: s.generate for s in plan.scores if s.generate and s.subject == "student" and s.task.name == "xsum"}
+
+
+def make_lens(folder, layers=6, heads=4):
+    folder.mkdir(exist_ok=True)
+    save_file({"weights": torch.zeros(layers, heads), "intercept": torch.zeros(1)}, folder / "lens.safetensors")
+    (folder / "lens.json").write_text("{}")
+    return f"file:{folder}"
+
+
+def test_greedy_answers_keep_the_id_that_they_had_before_there_were_others(tiny_grid):
+    steps = asked(plan_of(tiny_grid, "greedy", {"name": "dola", "layers": [1]}))
+    assert steps["greedy"].params["decoding"] == "greedy"
+    named = steps["dola-layers-1"].params["decoding"]
+    assert named == {"name": "dola", "version": 1, "params": {"layers": [1], "plausibility": 0.1, "repetition_penalty": 1.2}}
+    assert steps["dola-layers-1"].slug.endswith("-dola-layers-1")
+
+
+def test_a_guide_counts_by_its_content_and_not_by_its_place(tiny_grid, tmp_path):
+    first = asked(plan_of(tiny_grid, {"name": "lookback_guided", "guide": make_lens(tmp_path / "lens")}))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "lens").rename(tmp_path / "elsewhere" / "lens")
+    moved = asked(plan_of(tiny_grid, {"name": "lookback_guided", "guide": f"file:{tmp_path}/elsewhere/lens"}))
+    assert list(first) == list(moved) == ["lookback_guided-guide-lens"]
+    assert first["lookback_guided-guide-lens"].id == moved["lookback_guided-guide-lens"].id
+    assert str(tmp_path) not in json.dumps(first["lookback_guided-guide-lens"].payload)
+    assert moved["lookback_guided-guide-lens"].files["guide"].name == f"{tmp_path}/elsewhere/lens"
+    (tmp_path / "elsewhere" / "lens" / "lens.json").write_text('{"another": 1}')
+    again = asked(plan_of(tiny_grid, {"name": "lookback_guided", "guide": f"file:{tmp_path}/elsewhere/lens"}))
+    assert again["lookback_guided-guide-lens"].id != first["lookback_guided-guide-lens"].id
+
+
+@pytest.mark.parametrize(
+    ("decoding", "cut", "says"),
+    [
+        ({"name": "dola", "layers": [2, 4]}, None, None),
+        ({"name": "dola", "layers": [2, 6]}, None, ["score.decoding.0.layers: [2, 6]", "from 1 to 5", "the student has 6 layers"]),
+        ({"name": "dola", "layers": [2, 4]}, [1, 3], ["score.decoding.0.layers: [2, 4]", "from 1 to 3", "the student has 4 layers"]),
+        ({"name": "dola", "layers": [0, 2]}, None, ["score.decoding.0.layers: [0, 2]", "tied"]),
+        ("dola", [0, 4], ["low of a model with 2 layers"]),
+        ({"name": "lookback_guided", "guide": "file:LENS"}, None, None),
+        ({"name": "lookback_guided", "guide": "support"}, [0, 1], None),
+        (
+            {"name": "lookback_guided", "guide": "file:LENS"},
+            [0, 1],
+            ["score.decoding.0.guide: a lens of shape [6, 4]", "the student has [5, 4]"],
+        ),
+        ({"name": "lookback_guided", "guide": "file:PROBE"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        ({"name": "lookback_guided", "guide": "file:HERE"}, None, ["score.decoding.0.guide: no lens.safetensors in"]),
+        ({"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"}, None, ["score.decoding.0.guide: ", "holds no weights"]),
+        ({"name": "lookback_guided", "guide": "file:HERE/nowhere"}, None, ["score.decoding.0.guide: no file or folder"]),
+        ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, or file:"]),
+    ],
+)
+def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut, says):
+    for role in ("student", "teacher"):
+        config = {"model_type": "llama", **SHAPE, "num_hidden_layers": 6 if role == "student" else 3}
+        (tmp_path / role / "config.json").write_text(json.dumps(config))
+    save_file({"weights": torch.zeros(16), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
+    text = json.dumps(decoding).replace("LENS", make_lens(tmp_path / "lens")[5:]).replace("PROBE", f"{tmp_path}/probe.safetensors")
+    changes = {"score.decoding": [json.loads(text)], "score.references": ["student"]}
+    changes |= {"student.drop_layers": cut} if cut else {}
+
+    def check():
+        grid = load_grid(tiny_grid(changes))
+        return check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)
+
+    if says is None:
+        assert check() == []
+        return
+    with pytest.raises(InputError) as error:
+        check()
+    assert all(word in str(error.value) for word in says), error.value
