@@ -29,6 +29,7 @@ from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
 from kdray.stages.measure import Measurer
 from kdray.stages.pipeline import Item, run_pipeline
+from kdray.stages.resources import Resources
 from kdray.stages.session import ray_session
 from kdray.store import Outer
 
@@ -90,7 +91,7 @@ def ray_data(setting: Setting, students: list[Path], folder: Path) -> tuple[floa
         item |= {"benchmark": vars(setting)}
         groups.append([*(item | {"kind": "part", "index": i} for i in range(count)), item | {"kind": "choices"}])
     with ray_session(Runtime(store=str(folder), device="cpu")) as resources:
-        one = replace(resources, cpus=1)
+        one = Resources((replace(resources.nodes[0], cpus=1, gpus=0),), workers=1)
         warm = [[{"key": "warm", "kind": "nothing"}]]  # an actor that starts costs the same for ten rows and for ten thousand
         started = time.perf_counter()
         list(run_pipeline(warm, functools.partial(Measurer, folder / "warm"), one))

@@ -131,7 +131,8 @@ def _count_parts(setting: dict[str, Any]) -> int:
         raise
     except Exception as error:  # noqa: BLE001 - a missing column, a file that cannot be read: whatever lm-eval or datasets make of it
         reason = (str(error).splitlines() or [""])[0]
-        raise InputError(f"score.tasks.{setting['name']}", f"no requests ({type(error).__name__}: {reason})", "check its source") from None
+        task = setting["name"].removeprefix("kdray_")
+        raise InputError(f"score.tasks.{task}", f"no requests ({type(error).__name__}: {reason})", "check its source") from None
 
 
 def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from kdray.plan.benchmarks import check_benchmark, official_tasks, task_files
+from kdray.plan.checks import check_grid
+from kdray.spec import load_grid
 from kdray.spec.errors import InputError
+from kdray.store import Outer, Store
 
 
 def test_tasks_and_groups_are_found_in_their_files():
@@ -43,3 +46,26 @@ def test_the_files_hold_every_task_and_group_of_lm_evals_index():
     manager = TaskManager()
     assert set(manager.all_groups + manager.all_subtasks) <= task_files().keys()
     assert all(task_files()[name] == entry.yaml_path for name, entry in manager.task_index.items() if entry.yaml_path)
+
+
+def test_path_shots_and_chat_template_are_part_of_a_scores_id(plan):
+    def ids(**changes):
+        tasks = [{"name": "lm_eval:arc_easy", "limit": 3, **changes.pop("task", {})}]
+        made = plan({"score.tasks": tasks, **{f"score.{name}": value for name, value in changes.items()}})
+        return {score.measure.id for score in made.scores}
+
+    found = [ids(), ids(likelihood="shared_prefix"), ids(task={"shots": 5}), ids(task={"chat_template": True}), ids(batch=4)]
+    assert sum(map(len, found)) == len(set.union(*found))
+    assert None not in set.union(*found)
+
+
+@pytest.mark.parametrize(("name", "meant"), [("lm_eval", "lm_eval:NAME"), ("lm_eval:NAME", "lm_eval:NAME"), ("xsum:a", "xsum")])
+def test_a_name_behind_a_colon_belongs_to_lm_eval_alone(name, meant, plan):
+    with pytest.raises(InputError, match=f"no task '{name}'; .*{meant}"):
+        plan({"score.tasks": [name]})
+
+
+def test_a_misspelt_benchmark_is_found_by_check(tiny_grid):
+    grid = load_grid(tiny_grid({"score.tasks": ["lm_eval:arc_eazy"]}))
+    with pytest.raises(InputError, match=r"score\.tasks\.0: .*did you mean 'arc_easy'"):
+        check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)

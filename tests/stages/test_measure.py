@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -39,6 +40,7 @@ def measured(tmp_path_factory):
     from kdray.stages import measure as stage
     from kdray.stages.model import model
     from kdray.stages.progress import Progress
+    from kdray.stages.resources import Resources
     from kdray.stages.session import ray_session
     from kdray.stages.work import Work
 
@@ -78,7 +80,8 @@ def measured(tmp_path_factory):
         shutil.rmtree(store.root / "measure")
         return Work(plan, store, outer, locks, progress, resources)
 
-    with ray_session(grid.runtime) as resources, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
+    with ray_session(grid.runtime) as found_here, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
+        resources = Resources((replace(found_here.nodes[0], cpus=2, gpus=0),), workers=1)  # as many actors as models
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
         stage.measure(steps, first)
