@@ -79,28 +79,42 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
     from kdray.plan.checks import check_grid
-    from kdray.stages.progress import Progress
     from kdray.stages.run import resolve
-    from kdray.stages.run import run as run_plan
 
     spec, store, outer = _open(grid)
     check_grid(spec, outer, offline=False)
-    made = resolve(spec, outer)
-    missing = [step for step in made.steps() if step.state(store) != "done"]
-    failed: dict[str, str] = {}
-    if missing:
-        out.print(f"{spec.name}: {len(missing)} of {len(list(made.steps()))} steps to do", highlight=False)
-        mirror = _Mirror(made, store)
-        with Progress(out) as progress:
-            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure_cluster)
-        mirror.finish()
-    else:
-        out.print(f"{spec.name}: all {len(list(made.steps()))} steps are done", highlight=False)
-    _print_report(made, store)
-    _print_mlflow(made, store)
-    if failed or any(step.state(store) != "done" for step in made.steps()):
-        err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
-        raise typer.Exit(FAILED)
+    _do(resolve(spec, outer), store, outer, insecure_cluster)
+
+
+@app.command()
+def score(
+    model: Annotated[list[str], typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again")],
+    tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
+    metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
+    limit: Annotated[int | None, typer.Option(min=1, help="only so many examples of each task")] = None,
+    template: Annotated[str, typer.Option(help="of the prompts: chat or alpaca")] = "chat",
+    batch: Annotated[int, typer.Option(min=1)] = 8,
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
+    store: Annotated[Path, typer.Option(help="where scores are kept")] = Path("runs/scores"),
+    mlflow: Annotated[str | None, typer.Option(help="tracking URI; by default a file in the store")] = None,
+    insecure_cluster: Insecure = False,
+) -> None:
+    """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
+    from kdray.plan import make_scoring_plan
+    from kdray.plan.checks import check_scoring
+    from kdray.spec.grid import Grid, Runtime
+    from kdray.spec.load import parse_scoring
+    from kdray.spec.refs import names_of
+    from kdray.stages.run import resolved
+    from kdray.store import Outer, Store
+
+    models = names_of(model, "--model")
+    scoring = parse_scoring(tasks, metrics, limit, template, batch=batch, dtype=dtype)
+    spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
+    opened = Store(store)
+    outer = Outer(opened.root)
+    check_scoring(spec, models, outer)
+    _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
 
 
 @app.command()
@@ -255,6 +269,29 @@ class _Mirror:
                 reason = str(error).splitlines()[0]
                 err.print(f"[yellow]MLflow cannot be written ({escape(reason)}); `kdray track` rebuilds it later")
             self._warned = True
+
+
+def _do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
+    """Do what is missing of a plan, and show what came out."""
+    from kdray.stages.progress import Progress
+    from kdray.stages.run import run as run_plan
+
+    name, every = made.grid.name, list(made.steps())
+    missing = [step for step in every if step.state(store) != "done"]
+    failed: dict[str, str] = {}
+    if missing:
+        out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
+        mirror = _Mirror(made, store)
+        with Progress(out) as progress:
+            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure)
+        mirror.finish()
+    else:
+        out.print(f"{name}: all {len(every)} steps are done", highlight=False)
+    _print_report(made, store)
+    _print_mlflow(made, store)
+    if failed or any(step.state(store) != "done" for step in every):
+        err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
+        raise typer.Exit(FAILED)
 
 
 def _open(path: Path) -> tuple[Grid, Store, Outer]:

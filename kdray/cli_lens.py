@@ -32,7 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 def table(
     source: Annotations,
     model: Model,
-    target: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set, to transfer to")] = None,
+    target: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set, to transfer to and from")] = None,
     window: Window = 8,
     limit: Limit = None,
     max_words: MaxWords = 700,
@@ -47,11 +47,12 @@ def table(
     loaded, tokenizer = load(model)
     sets: dict[str, list[Aligned]] = {}
     summary: list[dict[str, Any]] = []
-    for role, name in {"source": source, "target": target}.items():
-        if name:
-            sets[role], line = _read(name, tokenizer, template, limit, max_words)
-            summary.append({"set": f"{role}: {name}", **line})
-    made = study(loaded, sets["source"], sets.get("target", []), window, baselines)
+    for name in dict.fromkeys(name for name in (source, target) if name):
+        short = name.partition(":")[0]
+        label = name if short in sets else short
+        sets[label], line = _read(name, tokenizer, template, limit, max_words)
+        summary.append({"set": label, **line})
+    made = study(loaded, sets, window, baselines)
     tables = {"annotations": summary, "numbers": made.counts, "AUROC": made.methods, "heads": made.heads, "layers": made.layers}
     if as_json:
         print(json.dumps(tables))

@@ -33,6 +33,8 @@ GRID = {
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and not TEST_DATA.is_dir():
         pytest.skip(f"no real data at {TEST_DATA}: set KDRAY_TEST_DATA to the folder that has them")
+    if item.get_closest_marker("hub") and not os.environ.get("KDRAY_TEST_HUB"):
+        pytest.skip("asks the Hugging Face hub: set KDRAY_TEST_HUB")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -48,6 +50,23 @@ def data_dir() -> Path:
     """The folder of real data; for tests marked `realdata`, which are skipped where there is none."""
     assert TEST_DATA.is_dir(), "mark the test with pytest.mark.realdata"
     return TEST_DATA
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct as a folder: the quickstart's, if that has run, or made of the same wheel (a minute)."""
+    for folder in sorted(ROOT.glob("runs/quickstart/model/smollm2-135m-instruct*")):
+        if "without" not in folder.name and (folder / "DONE").is_file():
+            return next(folder.glob("attempt-*"))
+    from kdray.models.load import lay_down
+    from kdray.spec import load_grid
+    from kdray.spec.refs import parse_reference
+    from kdray.store import Outer
+
+    base = tmp_path_factory.mktemp("smollm2")
+    ref = parse_reference(load_grid(ROOT / "grids" / "quickstart.yaml").student.model)
+    lay_down(ref, Outer(base / "store"), base / "model", "model")
+    return base / "model"
 
 
 class TinyGrid:

@@ -45,6 +45,12 @@ def test_every_section_and_component_is_in_the_page_on_grid_files() -> None:
             assert name in page, name
 
 
+def test_every_metric_is_in_the_page_on_answers() -> None:
+    page = (ROOT / "docs" / "summaries.md").read_text()
+    for name, metric in components("metric").items():
+        assert f"| `{name}` | {', '.join(metric.constants['SCORES'])}" in page, name
+
+
 def test_the_tree_in_the_readme_is_the_packages() -> None:
     readme = (ROOT / "README.md").read_text()
     for folder in (ROOT / "kdray").iterdir():

@@ -72,15 +72,13 @@ def factual_rate(
         except InputError:
             left_out["no_context"] += 1
     if not passages:
-        raise InputError(
-            "lens", f"no answer to measure ({left_out})", "needs answers of two tokens or more, to documents it was not trained on"
-        )
+        counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+        raise InputError("lens", f"no answer to measure ({counted})", "needs answers of two tokens to documents it was not trained on")
     rows = []
     for batch in batches(passages):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
-        rows += [
-            _example(row.id, window_probabilities(values, lens.window), lens.threshold) for row, values in zip(batch, logits, strict=True)
-        ]
+        for row, values in zip(batch, logits, strict=True):
+            rows.append(_example(row.id, window_probabilities(values, lens.window), lens.threshold))
     rows.sort(key=lambda row: int(row["example"]))
     windows = sum(row["windows"] for row in rows)
     micro = sum(row["factual"] * row["windows"] for row in rows) / windows

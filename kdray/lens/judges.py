@@ -63,9 +63,9 @@ def read_verdict(reply: str) -> tuple[bool | None, list[str]]:
 
     The last conclusion counts: a reply may repeat the question's words before it.
     """
-    conclusions = re.findall(r"Conclusion:\W*(True|False)", reply, re.IGNORECASE)
+    conclusions = re.findall(r"Conclusion\W+(True|False)", reply, re.IGNORECASE)
     conclusion = conclusions[-1].lower() == "true" if conclusions else None
-    listed = re.findall(r"Problematic Spans:\W*?(\[.*?\])\s*(?:\*\*|$|\n)", reply, re.IGNORECASE | re.DOTALL)
+    listed = re.findall(r"Problematic Spans\W*?(\[.*?\])\s*(?:\*\*|$|\n)", reply, re.IGNORECASE | re.DOTALL)
     if conclusion is not False or not listed:
         return conclusion, []
     try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,27 +27,32 @@ class Study:
     counts: list[Line]
 
 
-def study(model: PreTrainedModel, source: Sequence[Aligned], target: Sequence[Aligned], window: int, baselines: bool = True) -> Study:
-    """Everything about one source set, and its transfer to a target set (which may be empty).
+def study(model: PreTrainedModel, sets: Mapping[str, Sequence[Aligned]], window: int, baselines: bool = True) -> Study:
+    """Everything about annotated sets, by name: each alone, and from each to every other.
 
     Raises:
         InputError: too few labels of one kind.
     """
-    sets = {"source": source, "target": target} if target else {"source": source}
     count = model.config.num_hidden_layers
     extracts = [lookback, hidden_states(baseline_states(count))] if baselines else [lookback]
-    tables = {
-        role: {key: table for extract in extracts for key, table in make_tables(model, rows, (PREDEFINED, window), extract).items()}
-        for role, rows in sets.items()
+    tables: dict[str, dict[tuple[str, int], Table]] = {
+        name: {key: table for extract in extracts for key, table in make_tables(model, rows, (PREDEFINED, window), extract).items()}
+        for name, rows in sets.items()
     }
-    names = list(dict.fromkeys(name for name, _ in tables["source"]))
-    methods = [{"method": name, **_line(tables, name, PREDEFINED), **_line(tables, name, window)} for name in names]
-    counts = [_count(role, size, tables[role][LOOKBACK, size]) for role in sets for size in (PREDEFINED, window)]
-    heads, layers = [], []
-    if target:
-        pair = tables["source"][LOOKBACK, PREDEFINED], tables["target"][LOOKBACK, PREDEFINED]
-        heads = [{"heads": f"{choice} {k}", "transfer": value} for (choice, k), value in by_heads(*pair).items()]
-        layers = [{"layers": f"{first}-{last}", "transfer": value} for (first, last), value in by_layers(*pair, count).items()]
+    counts = [_count(name, size, tables[name][LOOKBACK, size]) for name in sets for size in (PREDEFINED, window)]
+    methods, heads, layers = [], [], []
+    for source, target in list(itertools.permutations(sets, 2)) or [(name, None) for name in sets]:
+        way = f"{source} -> {target}" if target else source
+        for method in dict.fromkeys(name for name, _ in tables[source]):
+            line = {"from -> to": way, "method": method}
+            for size in (PREDEFINED, window):
+                line |= _line(tables[source][method, size], tables[target][method, size] if target else None, size)
+            methods.append(line)
+        if target:
+            pair = tables[source][LOOKBACK, PREDEFINED], tables[target][LOOKBACK, PREDEFINED]
+            heads += [{"from -> to": way, "heads": f"{choice} {k}", "AUROC": value} for (choice, k), value in by_heads(*pair).items()]
+            by_layer = by_layers(*pair, count).items()
+            layers += [{"from -> to": way, "layers": f"{first}-{last}", "AUROC": value} for (first, last), value in by_layer]
     return Study(methods, heads, layers, counts)
 
 
@@ -62,16 +68,14 @@ def baseline_states(count: int) -> dict[str, States]:
     }
 
 
-def _line(tables: dict[str, dict[tuple[str, int], Table]], name: str, window: int) -> Line:
+def _line(source: Table, target: Table | None, window: int) -> Line:
     kind = "spans" if window == PREDEFINED else "windows"
-    train, test = two_folds(tables["source"][name, window])
+    train, test = two_folds(source)
     line = {f"{kind} train": train, f"{kind} test": test}
-    if "target" in tables:
-        line[f"{kind} transfer"] = transfer(tables["source"][name, window], tables["target"][name, window])
-    return line
+    return line | {f"{kind} transfer": transfer(source, target)} if target else line
 
 
-def _count(role: str, window: int, table: Table) -> Line:
+def _count(name: str, window: int, table: Table) -> Line:
     kind = "predefined spans" if window == PREDEFINED else f"windows of {window}"
     factual = int(table.labels.sum())
-    return {"set": role, "kind": kind, "number": len(table.labels), "factual": factual, "hallucinated": len(table.labels) - factual}
+    return {"set": name, "kind": kind, "number": len(table.labels), "factual": factual, "hallucinated": len(table.labels) - factual}

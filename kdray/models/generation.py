@@ -31,6 +31,7 @@ def generate_greedy(
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
     config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=[eos, *ends], pad_token_id=pad)
+    model.generation_config = config  # its own, which would fill in what is left out here: a penalty, a longer minimum
     generate: Any = model.generate
     processors = LogitsProcessorList([processor] if processor else [])
     output = generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)

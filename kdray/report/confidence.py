@@ -28,11 +28,12 @@ def plot_confidence(results: Results, path: Path) -> bool:
     if not panels:
         return False
     figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.4), squeeze=False, layout="constrained")
+    references = [reference_name(role, results.plan) for role in results.plan.models]
     for axis, (task, curves) in zip(axes.flat, panels.items(), strict=True):
         places = np.linspace(0, max(map(max, curves.values())) * 1.1, 200)
         for label, values in curves.items():
-            reference = label in map(reference_name, results.plan.models)
-            axis.plot(places, gaussian_kde(values)(places), ls="--" if reference else "-", label=f"{label} ({len(values)})")
+            style = "--" if label in references else "-"
+            axis.plot(places, gaussian_kde(values)(places), ls=style, label=f"{label} ({len(values)})")
         axis.set_title(task, fontsize=10)
         axis.set_xlabel("NLL of wrong answers (nats); sure at 0")
         axis.set_ylabel("density")
@@ -51,7 +52,7 @@ def _curves(results: Results, task: str) -> dict[str, list[float]]:
     """The values behind each curve, of final checkpoints; those too few or all alike for a density are left out."""
     values: dict[str, list[float]] = defaultdict(list)
     for role in results.plan.models:
-        values[reference_name(role)] += _wrong(results, role, task)
+        values[reference_name(role, results.plan)] += _wrong(results, role, task)
     for point in results.plan.points:
         values[arm_of(point.point).name] += _wrong(results, point.point, task)
     return {label: found for label, found in values.items() if len(found) >= LEAST and max(found) > min(found)}

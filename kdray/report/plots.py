@@ -53,7 +53,7 @@ def plot_scores(results: Results, path: Path) -> bool:
         for role, style in zip(results.plan.models, itertools.chain(":", itertools.cycle(("--", "-."))), strict=False):
             final = results.final(role)
             if final and metric in final.scores:
-                axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=reference_name(role))
+                axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=reference_name(role, results.plan))
         axis.set_title(metric, fontsize=10)
         axis.set_xticks(
             range(len(alphas)), ["SFT" if alpha == 0 and {labels for labels, _ in kinds} == {"gold"} else f"{alpha:g}" for alpha in alphas]

@@ -11,6 +11,7 @@ from kdray.plan import Plan
 from kdray.plan.steps import Subject
 from kdray.spec.components import component
 from kdray.spec.decodings import suffix
+from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
@@ -95,10 +96,9 @@ def short_name(task: str, metric: str) -> str:
     """The name of a metric in tables and in MLflow; `rougeL.dola` is that of the answers which DoLa decoded."""
     constants = component("task", task, "score.tasks").constants
     names, of = constants["SHORT"], task.partition(":")[2]
-    metric, dot, decoding = metric.partition(".")
     first = of or next(iter(names.values()))
-    first = first if constants["KIND"] == "choices" else first.partition("_")[0]
-    return names.get(metric, f"{first}_{metric}") + dot + decoding
+    metric, dot, decoding = metric.partition(".")
+    return (names.get(metric) or f"{first if constants['KIND'] == 'choices' else first.partition('_')[0]}_{metric}") + dot + decoding
 
 
 def lower_is_better(short: str, plan: Plan) -> bool:
@@ -109,7 +109,18 @@ def lower_is_better(short: str, plan: Plan) -> bool:
         metrics = {name: metric for metric, name in constants["SHORT"].items()}
         if short in metrics:
             return metrics[short] in constants.get("LOWER_IS_BETTER", ())
-    return short.endswith(("_empty", *CALIBRATION))
+    return short.endswith(("_empty", "_failed", *CALIBRATION))
+
+
+def is_shown(short: str, plan: Plan) -> bool:
+    """Whether tables have a column for a metric: all but what a metric of answers gives beside its first number."""
+    for task in plan.grid.score.tasks:
+        declared = component("task", task.name, "score.tasks").constants
+        if declared["KIND"] == "generate":
+            beside = [name for use in metrics_of(task, plan.grid.score.metrics) for name in scores_of(use)[1:]]
+            if short.partition(".")[0] in [short_name(task.name, name) for name in beside if name not in declared["SHORT"]]:
+                return False
+    return True
 
 
 def _curve(folder: Path | str | None) -> list[dict[str, float]]:

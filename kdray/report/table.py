@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdray.plan import Plan
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import CALIBRATION, Results
+from kdray.report.results import CALIBRATION, Results, Score, is_shown
 from kdray.report.statistics import final_scores, spread
 
 
-def reference_name(role: str) -> str:
-    """What the tables call a model that is no point."""
+def reference_name(role: str, plan: Plan) -> str:
+    """What the tables call a model that is no point; where there are none, models have names of their own."""
+    if not plan.points:
+        return role
     return {"student": "untrained student", "teacher": "teacher"}.get(role, f"teacher {role}")
 
 
@@ -25,9 +28,9 @@ class Row:
 
 
 def metrics_of(results: Results) -> list[str]:
-    """All metrics that anything has a score for, in the order of the grid's tasks; without those of calibration."""
-    names = [name for name in _measured(results) if not name.endswith(CALIBRATION)]
-    return [name for name in names if not (name.partition(".")[0].endswith("_empty") and _all_zero(results, name))]
+    """The metrics that tables show and anything has a score for, in the order of the grid's tasks; without those of calibration."""
+    names = [name for name in _measured(results) if not name.endswith(CALIBRATION) and is_shown(name, results.plan)]
+    return [name for name in names if not (name.partition(".")[0].endswith(("_empty", "_failed")) and _all_zero(results, name))]
 
 
 def calibration_of(results: Results) -> list[str]:
@@ -55,9 +58,14 @@ def rows_of(results: Results, metrics: list[str] | None = None) -> list[Row]:
     for role in results.plan.models:
         final = results.final(role)
         if final:
-            cells = {m: f"{final.scores[m].value:z.2f}" if m in final.scores else "-" for m in metrics}
-            rows.append(Row(reference_name(role), "", cells, reference=True))
+            cells = {m: _cell(final.scores[m], alone=not every) if m in final.scores else "-" for m in metrics}
+            rows.append(Row(reference_name(role, results.plan), "", cells, reference=True))
     return rows
+
+
+def _cell(score: Score, alone: bool) -> str:
+    """A model's value: beside arms, whose spread is over runs, without its standard error over examples."""
+    return f"{score.value:z.2f}" + (f" ± {score.stderr:.2f}" if alone else "")
 
 
 def _all_zero(results: Results, metric: str) -> bool:

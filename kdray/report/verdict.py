@@ -38,7 +38,9 @@ def too_small(results: Results, metric: str) -> str | None:
 
 
 def verdict(results: Results) -> list[str]:
-    """The verdict in sentences."""
+    """The verdict in sentences; none where models are only scored."""
+    if not results.plan.points:
+        return []
     return _findings(results) + _mixed_runtimes(results)
 
 

@@ -19,7 +19,8 @@ from kdray.spec.points import Point
 def print_table(results: Results, console: Console) -> None:
     """The table and the verdict."""
     metrics = metrics_of(results)
-    console.print(f"\n[bold]{results.plan.grid.name}[/]: mean ± sd over lr x batch x seed", highlight=False)
+    spread = "mean ± sd over lr x batch x seed" if results.plan.points else "value ± standard error over the examples"
+    console.print(f"\n[bold]{results.plan.grid.name}[/]: {spread}", highlight=False)
     table = Table(box=None)
     table.add_column("")
     table.add_column("runs", justify="right")
@@ -38,7 +39,10 @@ def write_report(results: Results, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
     lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
-    lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
+    if results.plan.points:
+        lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
+    else:
+        lines += ["Value ± standard error over the examples.", ""]
     lines += _table(results, metrics)
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
@@ -55,7 +59,7 @@ def write_report(results: Results, folder: Path) -> Path:
     body = []
     for checkpoint in results.checkpoints:
         cells = [f"{s.value:z.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
-        body.append([_name(checkpoint.subject), str(checkpoint.examples or ""), *cells])
+        body.append([_name(checkpoint.subject, results), str(checkpoint.examples or ""), *cells])
     lines += _markdown(header, body)
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     _write_csv(results, folder / "scores.csv")
@@ -72,7 +76,7 @@ def _write_csv(results: Results, path: Path) -> None:
             point = subject if isinstance(subject, Point) else None
             axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
             for metric, score in checkpoint.scores.items():
-                writer.writerow([_name(subject), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
+                writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 
 
 def _table(results: Results, metrics: list[str]) -> list[str]:
@@ -83,5 +87,5 @@ def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
 
 
-def _name(subject: Point | str) -> str:
-    return subject.slug if isinstance(subject, Point) else reference_name(subject)
+def _name(subject: Point | str, results: Results) -> str:
+    return subject.slug if isinstance(subject, Point) else reference_name(subject, results.plan)

@@ -77,8 +77,8 @@ class Benchmark:
         if setting.name not in manager.all_groups + manager.all_subtasks:
             raise InputError("score.tasks", f"lm-eval has no task or group '{setting.name}'", "`lm_eval ls tasks` lists them")
         self.loaded: Any = manager.load([setting.name])
-        # lm-eval registers its models through a decorator that hides their methods from a type checker
-        encoder: Any = _Encoder(setting.tokenizer)  # pyright: ignore[reportAbstractUsage]
+        make: Any = _Encoder  # lm-eval registers its models through a decorator that hides their types
+        encoder = make(setting.tokenizer)
         by_kind: dict[str, list[Any]] = defaultdict(list)
         for task in self.loaded["tasks"].values():
             _build(task, setting, encoder)

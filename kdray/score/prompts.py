@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +13,13 @@ from transformers import PreTrainedTokenizerBase
 from kdray.data.example import Example
 from kdray.data.rows import Rows
 from kdray.data.sources import open_source
+from kdray.data.templates.chat import chat
+from kdray.score.question import Form, Question
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
+
+NOT_OF_A_ROW = ("source", "limit", "prompt", "max_new_tokens")  # parameters of the task, not of its function's work
 
 
 @dataclass(frozen=True)
@@ -22,37 +28,114 @@ class Prompt:
 
     example: int
     input_ids: list[int]
-    reference: str
-    source: str  # the text that the answer must be true to
+    question: str
+    source: str  # the text that the answer must be true to, as far as the model is shown it
+    references: list[str]
+    wrong: list[str]
 
 
-def heldout_prompts(rows: Rows, limit: int | None) -> list[Prompt]:
-    """The prompts of the test rows or, where there are none, of the held-out rows, token for token as in training."""
-    chosen = rows.test if len(rows.test) else rows.heldout
-    return [
-        Prompt(int(row), rows.input_ids(row)[: int(rows.prompt_lengths[row])], rows.text(row, "response"), rows.text(row, "context"))
-        for row in chosen[:limit].tolist()
-    ]
+def heldout_prompts(rows: Rows, limit: int | None, room: int | None) -> list[Prompt]:
+    """The prompts of the test rows or, where there are none, of the held-out rows, token for token as in training.
+
+    Raises:
+        InputError: one is longer than `room` tokens.
+    """
+    chosen, prompts = rows.test if len(rows.test) else rows.heldout, []
+    for row in chosen[:limit].tolist():
+        ids = rows.input_ids(row)[: int(rows.prompt_lengths[row])]
+        if room is not None and len(ids) > room:
+            raise _no_room("heldout_answers", f"a prompt of {len(ids)} tokens", room)
+        instruction, context, response = (rows.text(row, column) for column in ("instruction", "context", "response"))
+        prompts.append(Prompt(int(row), ids, instruction, context, [response], []))
+    return prompts
 
 
 def task_prompts(
-    name: str, params: dict[str, Any], ref: Reference, outer: Outer, tokenizer: PreTrainedTokenizerBase, template: Any
+    name: str,
+    params: dict[str, Any],
+    ref: Reference,
+    outer: Outer,
+    tokenizer: PreTrainedTokenizerBase,
+    template: Callable[[Example, Any], str] | None,
+    room: int | None,
 ) -> list[Prompt]:
-    """The prompts of a task with a data set of its own, in the grid's template.
+    """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
+
+    `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
 
     Raises:
-        InputError: the data set lacks a column that the task needs.
+        InputError: the data set lacks a column that the task needs, or there is no room at all.
     """
-    make = getattr(importlib.import_module(f"kdray.score.tasks.{name}"), name)
+    module = importlib.import_module(f"kdray.score.tasks.{name}")
+    make: Callable[..., Question] = getattr(module, name)
+    templates = {"chat": chat, "template": template}
+    write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source")
-    settings = {key: value for key, value in params.items() if key not in ("source", "limit", "max_new_tokens")}
+    settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts = []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):
         try:
-            example: Example = make(row, **settings)
+            question = make(row, **settings)
         except KeyError as error:
             known = ", ".join(table.column_names)
             raise InputError(f"score.tasks.{name}.source", f"no column {error} in {ref}", f"it has {known}") from None
-        ids = tokenizer(template(example, tokenizer), add_special_tokens=False)["input_ids"]
-        prompts.append(Prompt(i, ids, example.response, example.context))
+        text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+        if room is not None and len(ids) > room:
+            raise _no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room)
+        prompts.append(Prompt(i, ids, question.asks, text, question.references, question.wrong))
     return prompts
+
+
+def _no_room(task: str, found: str, room: int) -> InputError:
+    return InputError(f"score.tasks.{task}.max_new_tokens", found, f"beside the answer the model's window has room for {max(room, 0)}")
+
+
+def stops_of(name: str, params: dict[str, Any]) -> list[str]:
+    """The strings that end an answer to a task's prompts."""
+    forms = getattr(importlib.import_module(f"kdray.score.tasks.{name}"), "FORMS", {})
+    form: Form | None = forms.get(params.get("prompt"))
+    return list(form.stops) if form else []
+
+
+def cut_at_stop(ids: list[int], stops: list[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+    """An answer up to the first stop behind its first word: the fewest ids that hold it, and the text before it."""
+    text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    if (end := _stop(text, stops)) is None:
+        return ids, text.strip()
+    low, high = 0, len(ids)  # the stop is within the first `high` ids, and not within the first `low`
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = _stop(str(tokenizer.decode(ids[:middle], skip_special_tokens=True)), stops) is not None
+        low, high = (low, middle) if found else (middle, high)
+    return ids[:high], text[:end].strip()
+
+
+def _stop(text: str, stops: list[str]) -> int | None:
+    """Where in `text` the first stop behind the first word begins."""
+    start = len(text) - len(text.lstrip())
+    places = [place for stop in stops if (place := text.find(stop, start)) >= 0]
+    return min(places, default=None)
+
+
+def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Callable[[str, str], list[int]]:
+    """A function from an instruction and a text to the prompt's token ids; templates bring their special tokens along."""
+
+    def write(instruction: str, text: str) -> list[int]:
+        if isinstance(form, Form):
+            return tokenizer(form.prompt.replace("{instruction}", instruction).replace("{text}", text))["input_ids"]
+        return tokenizer(form(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
+
+    return write
+
+
+def _fit(write: Callable[[str], list[int]], text: str, room: int | None) -> tuple[str, list[int]]:
+    """As much of `text`, in whole words from its beginning, as gives at most `room` ids; with those ids."""
+    ids = write(text)
+    if room is None or len(ids) <= room or not text:
+        return text, ids
+    ends = [0, *(match.end() for match in re.finditer(r"\S+", text))]
+    low, high = 0, len(ends) - 1  # `low` words fit, `high` do not
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if len(write(text[: ends[middle]])) <= room else (low, middle)
+    return text[: ends[low]], write(text[: ends[low]])

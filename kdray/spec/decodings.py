@@ -24,8 +24,8 @@ def decoding_label(use: Use) -> str:
 
 
 def suffix(label: str) -> str:
-    """What the metrics of a decoding's answers end in: nothing for greedy ones, `.dola` for DoLa's."""
-    return "" if label in ("", PLAIN) else f".{label}"
+    """What the metrics of a decoding's answers end in: `.dola` for DoLa's, nothing for greedy ones or where nothing is decoded."""
+    return f".{label}" if label not in ("", PLAIN) else ""
 
 
 def references(use: Use, where: str) -> dict[str, Reference]:

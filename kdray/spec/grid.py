@@ -225,6 +225,7 @@ class Scoring(Section):
     """What is measured on which checkpoints."""
 
     tasks: Annotated[list[Use], Field(min_length=1)]
+    metrics: list[Use] = Field([], description="of answers, beside each task's own, on every task that has what they need")
     decoding: Annotated[list[Use], Field(min_length=1, description="every generation task is answered under each")] = [Use(name="greedy")]
     checkpoints: Literal["all", "last"] = "all"
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
@@ -297,3 +298,19 @@ class Grid(Section):
         """Where in the file every model stands, and the model, by its role: `student`, or a teacher's name."""
         where = "teacher" if self.teacher else "teachers.{}"
         return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}
+
+    @classmethod
+    def only_scoring(cls, name: str, score: Scoring, template: Use, runtime: Runtime) -> Grid:
+        """A grid without points, for models that are only scored: it lacks every section that training needs."""
+        return cls.model_construct(
+            name=name,
+            question="How do these models score?",
+            family="models",
+            teacher=None,
+            teachers={},
+            ensembles={},
+            data=Data.model_construct(template=template),
+            score=score,
+            report=Report(),
+            runtime=runtime,
+        )

@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from kdray.spec.components import bind, component, components
 from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Teacher, Use
+from kdray.spec.grid import Grid, Scoring, Teacher, Use
+from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
 
 CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
@@ -166,38 +167,24 @@ def _siblings(loc: tuple[int | str, ...]) -> list[str]:
 def _bind_components(grid: Grid) -> Grid:
     """The grid with every component's parameters checked and its defaults filled in."""
 
-    def bound(use: Use, kind: str, where: str) -> Use:
-        component(kind, use.name, where)
-        return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
-
     data = grid.data.model_copy(
         update={
-            "recipe": bound(grid.data.recipe, "recipe", "data.recipe"),
-            "template": bound(grid.data.template, "template", "data.template"),
+            "recipe": _bound(grid.data.recipe, "recipe", "data.recipe"),
+            "template": _bound(grid.data.template, "template", "data.template"),
         }
     )
     component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
-    soft_labels = grid.soft_labels.model_copy(update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels")})
-    objective = grid.objective.model_copy(update={"loss": bound(grid.objective.loss, "loss", "objective.loss")})
-    train = grid.train.model_copy(update={"schedule": bound(grid.train.schedule, "schedule", "train.schedule")})
+    soft_labels = grid.soft_labels.model_copy(update={"form": _bound(grid.soft_labels.form, "soft labels", "soft_labels")})
+    objective = grid.objective.model_copy(update={"loss": _bound(grid.objective.loss, "loss", "objective.loss")})
+    train = grid.train.model_copy(update={"schedule": _bound(grid.train.schedule, "schedule", "train.schedule")})
 
     def tuned(teacher: Teacher, where: str) -> Teacher:
         if not teacher.tune:
             return teacher
-        schedule = bound(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
+        schedule = _bound(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
-    runtime = grid.runtime.model_copy(update={"engine": bound(grid.runtime.engine, "engine", "runtime.engine")})
-    tasks = [bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(grid.score.tasks)]
-    for i, task in enumerate(tasks):
-        if task.name in [other.name for other in tasks[:i]]:
-            raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    decoding = [bound(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(grid.score.decoding)]
-    for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
-        if label in labels[:i]:
-            raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
-        references(decoding[i], f"score.decoding.{i}")
-    score = grid.score.model_copy(update={"tasks": tasks, "decoding": decoding})
+    runtime = grid.runtime.model_copy(update={"engine": _bound(grid.runtime.engine, "engine", "runtime.engine")})
     return grid.model_copy(
         update={
             "data": data,
@@ -206,10 +193,55 @@ def _bind_components(grid: Grid) -> Grid:
             "train": train,
             "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
             "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
-            "score": score,
+            "score": bind_scoring(grid.score),
             "runtime": runtime,
         }
     )
+
+
+def bind_scoring(score: Scoring) -> Scoring:
+    """The section with every task, metric and decoding checked, and their defaults filled in.
+
+    Raises:
+        InputError: an unknown one, one that is named twice, or a wrong parameter.
+    """
+    tasks = [_bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
+    for i, task in enumerate(tasks):
+        if task.name in [other.name for other in tasks[:i]]:
+            raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
+    decoding = [_bound(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
+    for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
+        if label in labels[:i]:
+            raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
+        references(decoding[i], f"score.decoding.{i}")
+    return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
+
+
+def _bound(use: Use, kind: str, where: str) -> Use:
+    component(kind, use.name, where)
+    return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
+
+
+def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **fields: Any) -> tuple[Scoring, Use]:
+    """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, and the template of prompts.
+
+    `limit` is for tasks without their own.
+
+    Raises:
+        InputError: as for the section in a grid file, or a task that needs a grid's data.
+    """
+    tree = _read_yaml(f"score: {{tasks: [{tasks}], metrics: [{metrics}]}}", "--tasks, --metrics")["score"] | fields
+    try:
+        score = Scoring.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise _as_input_error(error.errors()) from None
+    for i, task in enumerate(score.tasks):
+        declared = component("task", task.name, f"--tasks.{i}")
+        if declared.constants["KIND"] == "heldout" or declared.constants.get("HELDOUT"):
+            raise InputError(f"--tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
+        if limit is not None and "limit" in declared.parameters:
+            task.params.setdefault("limit", limit)
+    return bind_scoring(score), _bound(Use(name=template), "template", "--template")
 
 
 def _check_teachers(grid: Grid) -> None:
@@ -253,7 +285,9 @@ def _check_report(grid: Grid) -> None:
     metrics = {}
     for task in grid.score.tasks:
         constants = component("task", task.name, "score.tasks").constants
-        metrics[task.name] = [*constants["SHORT"], *(["empty"] if constants["KIND"] == "generate" else [])]
+        generated = constants["KIND"] == "generate"
+        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] + ["empty"] if generated else []
+        metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept]))
         if constants["KIND"] == "choices":
             metrics[task.name] += CALIBRATION
     if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):

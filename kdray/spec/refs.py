@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
@@ -106,3 +107,20 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise InputError(field, f"sha256 '{sha256}'", "write 64 lower-case hexadecimal digits")
     return Reference("wheel", name, version, path, sha256=sha256)
+
+
+def names_of(references: Sequence[str], field: str) -> dict[str, str]:
+    """References by short names that tell them apart: the last part of what each names.
+
+    Raises:
+        InputError: a malformed reference, or one twice.
+    """
+    names: dict[str, str] = {}
+    for text in references:
+        if text in names.values():
+            raise InputError(field, f"'{text}' twice", "name every model once")
+        ref = parse_reference(text, field)
+        name = PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf")
+        same = sum(1 for other in names if other == name or re.fullmatch(rf"{re.escape(name)}-\d+", other))
+        names[f"{name}-{same + 1}" if same else name] = text
+    return names

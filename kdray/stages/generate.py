@@ -1,11 +1,18 @@
-"""generate: the answers of every model on every generation task, kept for good, so that metrics can come later."""
+"""generate: the answers of every model on every generation task, kept for good, so that metrics can come later.
+
+A batch in which one prompt fails is answered prompt by prompt: the failing row is kept with its `error`, and its
+neighbours with their answers.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
+import json
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +21,30 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
-from kdray.models.load import load_folder, load_tokenizer
+from kdray.models.load import TOKENIZER_FILES, load_folder, load_tokenizer, window_of
 from kdray.plan import Step
-from kdray.score.decodings import open_decoding
-from kdray.score.prompts import Prompt, heldout_prompts, task_prompts
+from kdray.score.answers import FATAL
+from kdray.score.decodings import Decoding, open_decoding
+from kdray.score.prompts import Prompt, cut_at_stop, heldout_prompts, stops_of, task_prompts
+from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
 from kdray.stages.work import Work
 
-VERSION = 1
+VERSION = 2
+SCHEMA = pa.schema(
+    [
+        ("example", pa.int64()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("question", pa.string()),
+        ("source", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("wrong", pa.list_(pa.string())),
+        ("output_ids", pa.list_(pa.int32())),
+        ("answer", pa.string()),
+        ("error", pa.string()),  # null where there is an answer
+    ]
+)
 
 
 def generate(steps: list[Step], work: Work) -> None:
@@ -34,8 +56,8 @@ def generate(steps: list[Step], work: Work) -> None:
             prompts: dict[str, list[list[Prompt]]] = {}
             groups, expected = defaultdict(list), {}
             for step, attempt in claimed:
-                task, present = step.params["task"]["name"], carry_over(attempt)
-                batches = prompts.get(task) or prompts.setdefault(task, _batches(step, work))
+                asked, present = _asked(step, work), carry_over(attempt)
+                batches = prompts.get(asked) or prompts.setdefault(asked, _batches(step, work))
                 expected[step.key.id] = len(batches)
                 model = str(work.folder(step.inputs["model"]))
                 for i, batch in enumerate(batches):
@@ -66,15 +88,37 @@ class Generator:
         model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
         prompts = [Prompt(**prompt) for prompt in item["prompts"]]
         decode, began = open_decoding(**item["decoding"]), time.perf_counter()
-        answers = decode(model, tokenizer, prompts, item["max_new_tokens"])
+        answers = answer_all(decode, model, tokenizer, prompts, item["max_new_tokens"])
         cost = {SECONDS: f"{time.perf_counter() - began:.3f}"}
-        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        rows = [
-            {**prompt.__dict__, "output_ids": ids, "answer": text.strip()}
-            for prompt, ids, text in zip(prompts, answers, texts, strict=True)
-        ]
-        table = pa.Table.from_pylist(rows).replace_schema_metadata(cost)
+        rows = []
+        for prompt, answer in zip(prompts, answers, strict=True):
+            row = {**prompt.__dict__, "output_ids": [], "answer": "", "error": None}
+            if isinstance(answer, str):
+                row["error"] = answer
+            else:
+                row["output_ids"], row["answer"] = cut_at_stop(answer, item["stops"], tokenizer)
+            rows.append(row)
+        table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(cost))
         write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+
+
+def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
+    """The answer to every prompt, as token ids, or in its place why there is none.
+
+    Raises:
+        Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do better.
+    """
+    try:
+        return list(decode(model, tokenizer, prompts, max_new_tokens))
+    except (*FATAL, InputError):
+        raise
+    except Exception as failure:
+        if len(prompts) == 1:
+            return [f"{type(failure).__name__}: {failure}"]
+        one_by_one = [answer for prompt in prompts for answer in answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
+        if all(isinstance(answer, str) for answer in one_by_one):
+            raise
+        return one_by_one
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:
@@ -86,16 +130,28 @@ def read_answers(folder: Path) -> list[dict[str, Any]]:
 def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     """The task's prompts, longest first, cut into batches: the same whatever is done already."""
     task, params = step.params["task"], step.params
+    folder = work.folder(step.inputs["model"])
+    window = window_of(folder)
+    room = None if window is None else window - task["params"]["max_new_tokens"]
     if "data" in step.inputs:
-        prompts = heldout_prompts(Rows(work.folder(step.inputs["data"])), task["params"]["limit"])
+        prompts = heldout_prompts(Rows(work.folder(step.inputs["data"])), task["params"]["limit"], room)
     else:
-        name = step.params["template"]["name"]
-        template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
-        tokenizer = load_tokenizer(work.folder(step.inputs["model"]))
+        template = None
+        if "template" in params:
+            name = params["template"]["name"]
+            template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
         assert step.source is not None
-        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template)
+        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     return [prompts[i : i + params["batch"]] for i in range(0, len(prompts), params["batch"])]
+
+
+def _asked(step: Step, work: Work) -> str:
+    """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
+    folder = work.folder(step.inputs["model"])
+    files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
+    kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
+    return json.dumps([kind, window_of(folder), [hashlib.sha256(file).hexdigest() for file in files]])
 
 
 def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:
@@ -107,6 +163,7 @@ def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt])
         "dtype": step.params["dtype"],
         "max_new_tokens": step.params["task"]["params"]["max_new_tokens"],
         "decoding": _decoding(step),
+        "stops": stops_of(step.params["task"]["name"], step.params["task"]["params"]),
         "prompts": [prompt.__dict__ for prompt in batch],
     }
 

@@ -7,7 +7,6 @@ requests of benchmarks are all built before the first is answered, and answered 
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import math
 import statistics
@@ -27,6 +26,7 @@ from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
+from kdray.score.answers import Given, Metric, load_metric, score_answers
 from kdray.score.choices import lay_down_task, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
@@ -162,6 +162,7 @@ class Measurer:
     def __init__(self, loads: Path) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.loads, self.load = loads, functools.lru_cache(maxsize=1)(self._load)
+        self._metric = functools.lru_cache(maxsize=4)(self._load_metric)
 
     def __call__(self, item: Item) -> None:
         if item["kind"] == "part":
@@ -211,21 +212,43 @@ class Measurer:
         return {metric: _token_mean(rows, metric) for metric in metrics}, rows
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        rows = []
-        for answer in read_answers(Path(item["outputs"])):
-            row = {"example": answer["example"], "empty": not answer["answer"]}
-            for name in item["metrics"]:
-                metric = getattr(importlib.import_module(f"kdray.score.metrics.{name}"), name)
-                row |= metric(answer["answer"], answer["reference"], answer["source"])
-            rows.append(row)
-        names = [name for name in rows[0] if name not in ("example", "empty")]
-        scores = {name: _mean([row[name] for row in rows]) for name in names}
-        return scores | {"empty": _mean([100.0 * row["empty"] for row in rows])}, rows
+        metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
+        rows = read_answers(Path(item["outputs"]))
+        for drawn in item["samples"]:
+            for row, sample in zip(rows, read_answers(Path(drawn)), strict=True):
+                row.setdefault("samples", []).append(sample["answer"])
+        return score_answers(rows, metrics, count_empty=item["count_empty"])
+
+    def _load_metric(self, metric: str, cache: str) -> Metric:
+        """A metric of one step, kept for the next ones: those of a metric with a model follow each other."""
+        use = json.loads(metric)
+        given = Given({name: Path(folder) for name, folder in use["models"].items()}, self.device, Path(cache))
+        return load_metric(use["name"], use["params"], given)
 
 
 def _model(step: Step, work: Work) -> str:
-    """What the steps of one group share: the model, or the answers."""
-    return str(work.folder(step.inputs.get("model") or step.inputs["outputs"]))
+    """What the steps of one group share, so that it is loaded once: the model that scores, or else the answers."""
+    scoring = [needed for name, needed in step.inputs.items() if name == "model" or ".model" in name]
+    return str(work.folder(scoring[0] if scoring else step.inputs["outputs"]))
+
+
+def _answers(step: Step, work: Work) -> Item:
+    """What the metrics of kept answers need; the parameters that change no number come from the grid as it is now."""
+    now = {use.name: use.params for use in work.plan.grid.score.metrics}
+    metrics = []
+    for metric in step.params["metrics"]:
+        name = metric["name"]
+        runtime = component("metric", name, "score.metrics").constants.get("RUNTIME", ())
+        folders = {key.partition(".")[2]: str(work.folder(made)) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
+        params = metric["params"] | {key: value for key, value in now.get(name, {}).items() if key in runtime}
+        metrics.append({"name": name, "params": params, "models": folders})
+    return {
+        "outputs": str(work.folder(step.inputs["outputs"])),
+        "samples": [str(work.folder(drawn)) for key, drawn in step.inputs.items() if key.startswith("samples.")],
+        "metrics": metrics,
+        "count_empty": not any(component("metric", metric["name"], "score.metrics").constants.get("SLOW") for metric in metrics),
+        "cache": str(work.store.root / "cache"),
+    }
 
 
 def _kind(step: Step) -> str:
@@ -239,13 +262,12 @@ def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple
     """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums up."""
     item: Item = {"key": step.key.id, "kind": _kind(step), "target": str(attempt.path)}
     if item["kind"] == "answers":
-        metrics = [metric["name"] for metric in step.params["metrics"]]
-        return [item | {"outputs": str(work.folder(step.inputs["outputs"])), "metrics": metrics}]
+        return [item | _answers(step, work)]
     task = step.params["task"]
     item |= {"task": task["name"], "params": task["params"], "dtype": step.params["dtype"], "model": _model(step, work)}
     if item["kind"] == "heldout":
-        sources = [vars(source) for source in work.soft_labels(step)]
-        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": sources}]
+        labels = [vars(source) for source in work.soft_labels(step)]
+        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": labels}]
     setting, count = benchmarks[step.key.id]
     item |= {"benchmark": setting}
     present = carry_over(attempt)
@@ -257,12 +279,6 @@ def _benchmark(item: Item) -> Any:
     from kdray.score.benchmark import Setting, open_benchmark
 
     return open_benchmark(Setting(**item["benchmark"]))
-
-
-def _mean(values: list[float]) -> dict[str, float]:
-    """The mean over examples with its standard error."""
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}
 
 
 def _token_mean(rows: list[dict[str, Any]], metric: str) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.exceptions import RayTaskError
@@ -25,7 +26,7 @@ def model(steps: list[Step], work: Work) -> None:
                 for _, attempt in claimed:
                     source = work.folder(step.inputs["model"]) if step.inputs else None
                     task = ray.remote(_make).options(num_cpus=1)
-                    arguments = (step.source, source, step.params.get("drop_layers"), work.outer, attempt.path)
+                    arguments = (step.source, source, step.params, work.outer, attempt.path)
                     try:
                         ray.get(task.remote(*arguments))
                     except RayTaskError as error:
@@ -34,12 +35,11 @@ def model(steps: list[Step], work: Work) -> None:
                     bar.advance()
 
 
-def _make(ref: Reference | None, source: Path | None, cut: list[int] | None, outer: Outer, target: Path) -> None:
+def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path) -> None:
     if source is None:
         assert ref is not None
-        lay_down(ref, outer, target, "model")
+        lay_down(ref, outer, target, "model", weights=params.get("weights", True))
         return
     whole, tokenizer = load_folder(source)
-    assert cut is not None
-    drop_layers(whole, cut[0], cut[1], "student.drop_layers")
+    drop_layers(whole, *params["drop_layers"], field="student.drop_layers")
     save(whole, tokenizer, target)

@@ -28,11 +28,15 @@ def resolve(grid: Grid, outer: Outer) -> Plan:
     Raises:
         InputError: a reference cannot be resolved.
     """
-    plan = make_plan(grid, outer)
-    for step in plan.steps():
+    return resolved(lambda: make_plan(grid, outer), outer)
+
+
+def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
+    """As `resolve`, of the plan that `make` makes."""
+    for step in make().steps():
         if step.source is not None:
             outer.resolve(step.source, _field(step.kind))
-    return make_plan(grid, outer)
+    return make()
 
 
 def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False) -> dict[str, str]:
@@ -56,20 +60,22 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
-        _check_compile(plan.grid, resources.gpus)
+        if plan.prepare:
+            _check_compile(plan.grid, resources.gpus)
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
-        folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
-        check_models(plan.grid, folders)
-        check_decodings(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
-        prepare([plan.prepare], work)
-        teach([step for step in steps if step.kind == "teach"], work)
-        augment([step for step in steps if step.kind == "augment"], work)
-        soften([step for step in steps if step.kind == "soften"], work)
-        train(plan.points, work)
-        after()
-        generate([score.generate for score in plan.scores if score.generate], work)
+        if plan.prepare:
+            folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+            check_models(plan.grid, folders)
+            check_decodings(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
+            prepare([plan.prepare], work)
+            teach([step for step in steps if step.kind == "teach"], work)
+            augment([step for step in steps if step.kind == "augment"], work)
+            soften([step for step in steps if step.kind == "soften"], work)
+            train(plan.points, work)
+            after()
+        generate([step for step in steps if step.kind == "generate"], work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed

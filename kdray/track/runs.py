@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
+
 from kdray.plan import Plan
 from kdray.plan.steps import State, Step, Subject
 from kdray.report.results import Checkpoint, Results
@@ -30,6 +32,7 @@ CURVES = {
     "heldout_ce": "ckpt/heldout_ce",
     "heldout_kl": "ckpt/heldout_kl",
 }
+ANSWERS_SHOWN, SOURCE_SHOWN = 10, 1000  # answers, and characters of a source text, among a run's files
 NAME_LENGTH = 20  # what the page's list of runs shows
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
@@ -61,7 +64,7 @@ class WantedRun:
     params: Mapping[str, str]
     tags: Mapping[str, str]
     entries: list[Entry] = field(default_factory=list)
-    files: Mapping[str, Any] = field(default_factory=dict)  # JSON by file name
+    files: Mapping[str, Any] = field(default_factory=dict)  # by name: what to write as JSON, or the path of a file
 
 
 def wanted_runs(results: Results, store: Store) -> Iterator[WantedRun]:
@@ -111,7 +114,7 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
         },
         tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
-        files=_files(train, checkpoints),
+        files=_files(train, checkpoints) | _examples(point, results, store),
     )
 
 
@@ -120,14 +123,14 @@ def _reference(role: str, model: Step, artifact: Artifact, results: Results, sto
     identity = _reference_identity(role, model)
     return WantedRun(
         identity=identity,
-        name=reference_name(role),
+        name=reference_name(role, results.plan)[:NAME_LENGTH],
         status="FINISHED",
         started=_milliseconds(artifact.folder / "record.json"),
         ended=_milliseconds(artifact.folder / "DONE"),
         params={"family": results.plan.grid.family},
         tags=_tags(results.plan, identity, "reference", artifact, store),
         entries=_finals(role, results, store),
-        files=_files(model, results.of(role)),
+        files=_files(model, results.of(role)) | _examples(role, results, store),
     )
 
 
@@ -180,6 +183,26 @@ def _files(step: Step, checkpoints: list[Checkpoint]) -> dict[str, Any]:
         if c.scores
     ]
     return {"record.json": step.payload} | ({"scores.json": {"checkpoints": scores}} if scores else {})
+
+
+def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any]:
+    """The scores of every example at the final checkpoint, and the first answers to each task as a person reads them."""
+    final, files = results.final(subject), {}
+    for score in results.plan.scores:
+        if final is None or score.subject != subject or score.position != final.position:
+            continue
+        if artifact := store.get(score.measure.key):
+            files[f"examples/{score.measure.slug}.parquet"] = artifact.path / "examples.parquet"
+        if score.generate and (artifact := store.get(score.generate.key)):
+            files[f"answers/{score.generate.slug}.json"] = {"answers": _first_answers(artifact.path)}
+    return files
+
+
+def _first_answers(folder: Path) -> list[dict[str, Any]]:
+    parts = sorted(folder.glob("part-*.parquet"))
+    columns = ["example", "source", "references", "answer"]
+    rows = [row for path in parts[-2:] for row in pq.read_table(path, columns=columns).to_pylist()]  # the shortest prompts
+    return [row | {"source": row["source"][:SOURCE_SHOWN]} for row in rows[:ANSWERS_SHOWN]]
 
 
 def _reference_identity(role: str, model: Step) -> str:

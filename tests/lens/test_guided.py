@@ -45,6 +45,7 @@ def plain_loop(model, score, sampler, ends):
     return (answer[:-1] if answer[-1] in ends else answer), choices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["llama", "mistral", "gemma2", "gpt_neox"])
 @torch.no_grad()
 def test_answers_are_those_of_a_plain_loop_over_the_definition(family):

@@ -128,6 +128,26 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {},
         ["score.tasks.2.source: no column 'document'", "it has article, summary"],
     ),
+    "WordNet that is not installed": (
+        nothing,
+        {"score.metrics": ["meteor"]},
+        ["score.metrics.meteor: nltk's data 'corpora/wordnet' are not installed", "nltk.downloader wordnet, or set synonyms: false"],
+    ),
+    "a judge that no address is known of": (
+        nothing,
+        {"score.metrics": [{"name": "judge", "model": "m"}]},
+        ["score.metrics.judge: OPENAI_BASE_URL is not set", "export OPENAI_BASE_URL=http"],
+    ),
+    "a metric's model without weights": (
+        remove("teacher/model.safetensors"),
+        {"teacher": ABSENT, "axes.alpha": [0], "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}]},
+        ["score.metrics.support_standin.model: no weights in"],
+    ),
+    "questions under another name": (
+        lambda grid: grid.rows("t.jsonl", [{"query": "a"}]) and None,
+        {"score.tasks": [{"name": "truthfulqa", "source": "file:HERE/t.jsonl"}]},
+        ["score.tasks.0.source: no column 'question' or 'Question' in", "it has query"],
+    ),
     "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
     "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
     "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
@@ -135,8 +155,40 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
 }
 
 
+@pytest.fixture
+def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither WordNet nor a judge, whatever this machine has."""
+    monkeypatch.setattr(module, "_nltk_has", lambda data: False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+def test_a_metric_names_the_extra_that_it_lacks(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = module.importlib.util.find_spec
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else find(name))
+    with pytest.raises(InputError, match=r"score\.metrics\.chrf: the package 'sacrebleu' is not installed; pip install 'kdray\[metrics\]'"):
+        check(tiny_grid, {"score.metrics": ["chrf"]})
+
+
+def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://user:hidden@127.0.0.1:9/v1")
+    judge = {"score.metrics": [{"name": "judge", "model": "m"}]}
+    assert check(tiny_grid, judge) == []  # offline
+    monkeypatch.setattr(module, "_check_hub", lambda grid: None)
+    with pytest.raises(InputError, match="OPENAI_BASE_URL: no endpoint answers there") as caught:
+        check(tiny_grid, judge, offline=False)
+    assert "hidden" not in str(caught.value)
+
+
+def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"max_position_embeddings": 600}))
+    task = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 600}
+    with pytest.raises(InputError, match=r"score\.tasks\.xsum\.max_new_tokens: 600; the student has positions for 600 tokens"):
+        check(tiny_grid, {"score.tasks": [task]})
+
+
 @pytest.mark.parametrize(("break_it", "changes", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
 @pytest.mark.parametrize("store", ["absent", "there"])
+@pytest.mark.usefixtures("no_extras")
 def test_what_cannot_work_is_named_and_nothing_is_written(
     break_it: Break, changes: dict[str, Any], said: list[str], store: str, tiny_grid: TinyGrid
 ) -> None:

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import PositiveInt
 
-from kdray.data.example import Example
+from kdray.score.news import DEMONSTRATIONS, first_words
+from kdray.score.question import Form, Question
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("article", "highlights")
 KIND = "generate"
+GIVES = ("reference", "source")
 METRICS = ("rouge",)
 SHORT = {"rougeL": "cnn_rougeL"}
+FORMS = {
+    "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
+    "leaderboard": Form("Article: {text}\nSummarize the article. Summary:", ("\n",)),
+    "leaderboard_2shot": Form(DEMONSTRATIONS + "Document: {text}\nSummary:", ("\n",)),
+}
 
 
 def cnn_dailymail(
@@ -20,9 +28,9 @@ def cnn_dailymail(
     *,
     source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
     limit: PositiveInt | None = None,
+    prompt: Literal["template", "chat", "lm_eval", "leaderboard", "leaderboard_2shot"] = "template",
     max_words: PositiveInt = 700,
     max_new_tokens: PositiveInt = 256,
-) -> Example:
-    """`source`: the test set; `max_words`: where an article is cut, so that instruction and lead always fit."""
-    article = " ".join(row["article"].split()[:max_words])
-    return Example("Summarize the article.", article, row["highlights"])
+) -> Question:
+    """`source`: the test set; `max_words`: where an article is cut; `max_new_tokens`: where a summary is."""
+    return Question("Summarize the article.", first_words(row["article"], max_words), [row["highlights"]])

@@ -7,6 +7,7 @@ from pydantic import PositiveInt
 VERSION = 1
 KIND = "generate"
 HELDOUT = True
+GIVES = ("reference", "source")
 METRICS = ("rouge",)
 SHORT = {"rougeL": "held_rougeL"}
 

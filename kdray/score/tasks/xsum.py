@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import PositiveInt
 
-from kdray.data.example import Example
+from kdray.score.news import DEMONSTRATIONS, first_words
+from kdray.score.question import Form, Question
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("document", "summary")
 KIND = "generate"
+GIVES = ("reference", "source")
 METRICS = ("rouge",)
 SHORT = {"rougeL": "xsum_rougeL"}
+FORMS = {
+    "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
+    "leaderboard": Form("Article: {text}\nSummarize the article in one sentence. Summary:", ("\n",)),
+    "leaderboard_2shot": Form(DEMONSTRATIONS + "Document: {text}\nSummary:", ("\n",)),
+}
 
 
 def xsum(
@@ -20,9 +28,9 @@ def xsum(
     *,
     source: str = "hf:EdinburghNLP/xsum#split=test",
     limit: PositiveInt | None = None,
+    prompt: Literal["template", "chat", "lm_eval", "leaderboard", "leaderboard_2shot"] = "template",
     max_words: PositiveInt = 700,
     max_new_tokens: PositiveInt = 256,
-) -> Example:
-    """`source`: the test set; `max_words`: where an article is cut, so that instruction and lead always fit."""
-    article = " ".join(row["document"].split()[:max_words])
-    return Example("Summarize the article in one sentence.", article, row["summary"])
+) -> Question:
+    """`source`: the test set; `max_words`: where an article is cut; `max_new_tokens`: where a summary is."""
+    return Question("Summarize the article in one sentence.", first_words(row["document"], max_words), [row["summary"]])

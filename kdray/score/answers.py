@@ -1,0 +1,123 @@
+"""Scores of kept answers: every metric over all of them, a row an answer, and means with standard errors.
+
+A metric is a function `name(answers, **parameters)`, or a class made with a `Given` and the parameters whose
+instances are called with the answers. Either returns one mapping an answer: numbers under the names in its
+`SCORES`, and whatever else is worth keeping of a row, such as spans. An answer that a metric says nothing of has
+an empty mapping, one that it failed on has `error`.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Scores = dict[str, dict[str, float]]
+Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
+OF_EVERY_ROW = ("example", "empty", "error")
+FATAL = (OSError, MemoryError, torch.OutOfMemoryError)  # the machine's or the network's fault: another attempt may do better
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said to what it was asked. `source` is the text that it must be true to, as the model saw it."""
+
+    text: str
+    question: str = ""
+    source: str = ""
+    references: Sequence[str] = ()
+    wrong: Sequence[str] = ()
+    samples: Sequence[str] = ()  # other answers to the same prompt, drawn at random
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a metric that is a class is made with: the folders of its models by parameter, and where it may keep things."""
+
+    models: Mapping[str, Path]
+    device: torch.device | str = "cpu"
+    cache: Path | None = None
+
+
+def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
+    """The metric `name`, ready to be called."""
+    made: Any = getattr(importlib.import_module(f"kdray.score.metrics.{name}"), name)
+    return made(given, **params) if isinstance(made, type) else functools.partial(made, **params)
+
+
+def score_answers(
+    kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, count_empty: bool
+) -> tuple[Scores, list[dict[str, Any]]]:
+    """Score the rows of a `generate` artifact.
+
+    Args:
+        kept: mappings with `example`, `answer` and `error`, and the fields of an `Answer` by name.
+        count_empty: whether `empty`, the percentage of answers without a word, is among the scores.
+
+    Returns:
+        {metric: {value, stderr, n}}, and one row an answer, with None where a metric has no value. A mean is over the
+        answers that have a value; where some have none because of an error, `failed` is their percentage.
+
+    Raises:
+        ValueError: not one answer could be scored; it says why the first could not.
+    """
+    rows: list[dict[str, Any]] = [
+        dict(zip(OF_EVERY_ROW, (row["example"], not row["answer"], row.get("error")), strict=True)) for row in kept
+    ]
+    usable = [i for i, row in enumerate(rows) if not row["error"]]
+    answers = [_answer(kept[i]) for i in usable]
+    for metric in metrics:
+        for i, values in zip(usable, _apply(metric, answers), strict=True):
+            rows[i] |= {key: value for key, value in values.items() if key != "error"}
+            rows[i]["error"] = rows[i]["error"] or values.get("error")
+    failed = [row["error"] for row in rows if row["error"]]
+    if len(failed) == len(rows):
+        raise ValueError(f"no answer could be scored: {failed[0]}")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    rows = [{name: row.get(name) for name in names} for row in rows]
+    scores: Scores = {}
+    for name in names[len(OF_EVERY_ROW) :]:
+        values = [value for row in rows if isinstance(value := row[name], int | float) and math.isfinite(value)]
+        if values:
+            scores[name] = mean(values)
+    if count_empty:
+        scores["empty"] = mean([100.0 * (not answer.text) for answer in answers])
+    if failed:
+        scores["failed"] = mean([100.0 * (row["error"] is not None) for row in rows])
+    return scores, rows
+
+
+def mean(values: Sequence[float]) -> dict[str, float]:
+    """The mean over examples with its standard error."""
+    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}
+
+
+def _answer(row: Mapping[str, Any]) -> Answer:
+    return Answer(row["answer"], row["question"], row["source"], row["references"], row["wrong"], row.get("samples") or ())
+
+
+def _apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """The metric over all answers at once or, where that raises, over one after the other, so that one spoils no other."""
+    try:
+        return metric(answers)
+    except FATAL:
+        raise
+    except Exception:  # noqa: BLE001 - found again, and told, in the row that it belongs to
+        return [_apply_to_one(metric, answer) for answer in answers]
+
+
+def _apply_to_one(metric: Metric, answer: Answer) -> dict[str, Any]:
+    try:
+        return metric([answer])[0]
+    except FATAL:
+        raise
+    except Exception as failure:  # noqa: BLE001 - kept in the row
+        return {"error": f"{type(failure).__name__}: {failure}"}

@@ -1,0 +1,64 @@
+"""BERTScore F1 (Zhang et al. 2020, arXiv 1904.09675) with any encoder, in percent, without IDF weights or rescaling.
+
+Each token of one text is matched to the most similar token of the other, by the cosine of their hidden states at
+`layer`: precision is the mean over the answer's tokens, recall over the reference's. As in the authors' package, the
+special tokens can be matched but do not count. Of several references the best F1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from kdray.score.answers import Answer, Given
+from kdray.score.consistency import batched
+from kdray.score.encoder import Encoder
+from kdray.spec.errors import InputError
+
+VERSION = 1
+SCORES = ("bert_f1", "bert_p", "bert_r")
+NEEDS = ("reference",)
+SLOW = True
+MODELS = {"model": True}
+
+
+class bertscore:
+    """Matches the tokens of answers and references."""
+
+    def __init__(
+        self, given: Given, *, model: str = "hf:FacebookAI/roberta-large", layer: PositiveInt = 17, batch: PositiveInt = 16
+    ) -> None:
+        """`layer`: whose hidden states are compared, 17 being the authors' choice for roberta-large."""
+        self.encoder, self.layer, self.batch = Encoder(given.models["model"], given.device), layer, batch
+        if layer > self.encoder.layers:
+            raise InputError("score.metrics.bertscore.layer", f"{layer}", f"the encoder has layers 1 to {self.encoder.layers}")
+
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
+        counts = [len(answer.references) if answer.text else 0 for answer in answers]
+        pairs = [(answer.text, reference) for answer, count in zip(answers, counts, strict=True) for reference in answer.references[:count]]
+        scores = batched(pairs, self.batch, lambda pair: max(map(len, pair)), self.scores)
+        best, start = [], 0
+        for answer, count in zip(answers, counts, strict=True):
+            zero = dict.fromkeys(SCORES, 0.0) if answer.references else {}
+            best.append(max(scores[start : start + count], key=lambda score: score["bert_f1"], default=zero))
+            start += count
+        return best
+
+    def scores(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
+        """Precision, recall and F1 of every (answer, reference)."""
+        ours, theirs = (self.encoder.states([pair[side] for pair in pairs], self.layer) for side in (0, 1))
+        normalise = torch.nn.functional.normalize
+        cosine = normalise(ours[0], dim=-1) @ normalise(theirs[0], dim=-1).transpose(1, 2)  # [B, T answer, T reference]
+        cosine = cosine.masked_fill(~(ours[1][:, :, None] & theirs[1][:, None, :]), -1.0)
+        precision, recall = _mean(cosine.amax(2), ours[2]), _mean(cosine.amax(1), theirs[2])
+        f1 = 2 * precision * recall / (precision + recall)
+        columns = [(100 * column.nan_to_num()).tolist() for column in (f1, precision, recall)]
+        return [dict(zip(SCORES, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    """[B] means of [B, T] over the counted tokens; 0 where there are none."""
+    return (values * counted).sum(1) / counted.sum(1).clamp(min=1)

@@ -1,0 +1,20 @@
+"""chrF2: character n-grams, by sacrebleu's sentence score in percent (a mean over sentences, not the corpus score)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kdray.score.answers import Answer
+
+VERSION = 1
+SCORES = ("chrf",)
+NEEDS = ("reference",)
+REQUIRES = ("sacrebleu",)
+
+
+def chrf(answers: Sequence[Answer]) -> list[dict[str, float]]:
+    """Overlap of every answer with its references."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF()
+    return [{"chrf": metric.sentence_score(answer.text, list(answer.references)).score} if answer.references else {} for answer in answers]

@@ -1,0 +1,37 @@
+"""HotpotQA, distractor setting: a question, two passages that answer it together, and eight that do not.
+
+The setting is our choice where only the data set's name is given: the answer can be found in the prompt, so that a
+wrong one is unfaithful and not just unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import PositiveInt
+
+from kdray.score.question import Form, Question
+
+VERSION = 1
+COLUMNS = ("question", "answer", "context.title", "context.sentences")
+KIND = "generate"
+GIVES = ("reference", "source", "short")
+METRICS = ("exact_match",)
+SHORT = {"f1": "hpqa_f1", "em": "hpqa_em"}
+FORMS = {"qa": Form("{text}\n\n{instruction}\nAnswer:", ("\n",))}
+
+
+def hotpotqa(
+    row: Mapping[str, Any],
+    *,
+    source: str = "hf:hotpotqa/hotpot_qa#config=distractor&split=validation",
+    limit: PositiveInt | None = None,
+    prompt: Literal["template", "chat", "qa"] = "template",
+    max_new_tokens: PositiveInt = 32,
+) -> Question:
+    """All ten passages are shown, in the data set's order; where a window is too small, the last are cut."""
+    context = row["context"]
+    passages = [f"{title}: {''.join(lines).strip()}" for title, lines in zip(context["title"], context["sentences"], strict=True)]
+    instruction = f"Answer the question from these passages, in a few words. Question: {row['question']}"
+    return Question(instruction, "\n".join(passages), [row["answer"]], asks=row["question"])

@@ -1,0 +1,167 @@
+"""Annotated responses: offsets, quotations, documents that are the same, file formats, judges."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdray.lens.annotations import Annotated, Documents, sketch, statistics
+from kdray.lens.judges import annotate_by_consistency, annotate_by_judge, judge_prompt, read_verdict, sentences
+from kdray.spec.components import components
+from kdray.spec.errors import InputError
+
+ARTICLE = " ".join(f"The {i}th lorry left Dover at {i} o'clock, and nobody knew why it had come." for i in range(30))
+
+
+def read(name: str, path: Path) -> list[Annotated]:
+    return list(getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)(path))
+
+
+@pytest.mark.parametrize("span", [(-1, 3), (4, 4), (5, 4), (0, 6)])
+def test_offsets_outside_the_text_are_refused(span: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=r"annotations 'a': a span \[.*\) in a response of 5 characters"):
+        Annotated("a", "text", "Hello", (span,))
+
+
+def test_quotations_become_all_their_places_and_lost_ones_are_kept_as_such() -> None:
+    row = Annotated("a", "text", "In Rome, not in rome. In Rome").with_quotes([" Rome ", "Paris", ""])
+    assert row.spans == ((3, 7), (25, 29))
+    assert row.unfound == ("Paris",)
+    numbers = statistics([row, Annotated("b", "text", "Fine."), Annotated("c", "other", "Lost.", unfound=("x",))])
+    assert numbers == {"examples": 3, "documents": 2, "correct": pytest.approx(100 / 3), "spans": 2, "unfound": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (str.upper, True),
+        (lambda text: "A sentence that was put before it. " + text, True),
+        (lambda text: text[: len(text) // 2], True),
+        (lambda text: text.replace("Dover", "Calais").replace("lorry", "train"), False),
+        (lambda text: "What it says below the video. " * 3 + "Something else altogether. " * 40, False),
+    ],
+)
+def test_a_document_is_the_same_however_it_is_printed(change: Callable[[str], str], same: bool) -> None:
+    assert (change(ARTICLE) in Documents([sketch(ARTICLE), sketch("Another text.")])) is same
+    assert "" not in Documents([sketch(ARTICLE)])
+
+
+def test_short_documents_are_compared_too() -> None:
+    known = Documents([sketch("It rained all day.")])
+    assert "it rained ALL day" in known
+    assert "It rained all night." not in known
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_formats(tmp_path: Path) -> None:
+    assert set(components("annotations")) == {"jsonl", "faithbench", "qags", "ragtruth", "xsum_hallucination"}
+    own = {"id": 7, "document": "D", "response": "abcdef", "spans": [[4, 6], [0, 1]], "after": "\nSummary:", "output_ids": [1, 2]}
+    [row] = read("jsonl", write(tmp_path / "own.jsonl", [own]))
+    assert (row.id, row.spans, row.prompt, row.output_ids) == ("7", ((0, 1), (4, 6)), ("", "\nSummary:"), (1, 2))
+
+    spans = [
+        {"start": 0, "end": 2, "label": ["Unwanted", "Unwanted.Intrinsic"]},
+        {"start": 0, "end": 2, "label": ["Unwanted.Extrinsic"]},
+        {"start": 3, "end": 4, "label": ["Benign"]},
+    ]
+    rows = [{"id": "f", "source": "S", "summary": "abcdef", "spans": spans, "metadata": {"summarizer": "m"}}]
+    [row] = read("faithbench", write(tmp_path / "f.jsonl", rows))
+    assert (row.spans, row.writer) == (((0, 2),), "m")
+
+    said = [{"sentence": "One.", "faithful": True}, {"sentence": "Two!", "faithful": False}]
+    [row] = read("qags", write(tmp_path / "q.jsonl", [{"id": "q", "article": "A", "sentences": said}]))
+    assert row.response[slice(*row.spans[0])] == "Two!"
+
+    write(tmp_path / "source_info.jsonl", [{"source_id": "s", "source_info": "The text.", "prompt": "Read: The text. Answer:"}])
+    label = {"start": 1, "end": 3, "label_type": "Evident Conflict"}
+    [row] = read("ragtruth", write(tmp_path / "r.jsonl", [{"id": "1", "source_id": "s", "response": "abcd", "labels": [label]}]))
+    assert (row.document, row.prompt, row.spans) == ("The text.", ("Read: ", " Answer:"), ((1, 3),))
+
+
+def test_xsum_annotators_vote_and_wrong_offsets_are_looked_for(tmp_path: Path) -> None:
+    write(tmp_path / "xsum.jsonl", [{"id": "11", "document": "The article."}])
+    columns = ["bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id"]
+    marks = [("extrinsic", "bad", 2, "w1"), ("intrinsic", "bad end", 9, "w2"), ("NULL", "NULL", -1, "w3"), ("extrinsic", "gone", 0, "w3")]
+    with (tmp_path / "x.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([["11", "bert", "a bad end", kind, quote, start, worker] for kind, quote, start, worker in marks])
+        writer.writerow(["12", "bert", "no article", "NULL", "", -1, "w1"])
+    [row] = read("xsum_hallucination", tmp_path / "x.csv")
+    assert (row.id, row.spans, row.unfound) == ("11-bert", ((2, 5),), ("gone",))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", None), ("{", "line 1 of x.jsonl is no JSON"), ('{"id": 1}', "line 1 of x.jsonl has no 'document'"), ("[]", "has no 'id'")],
+)
+def test_damaged_files(tmp_path: Path, text: str, message: str | None) -> None:
+    (tmp_path / "x.jsonl").write_text(text)
+    if message is None:
+        assert read("jsonl", tmp_path / "x.jsonl") == []
+        return
+    with pytest.raises(InputError, match=message):
+        read("jsonl", tmp_path / "x.jsonl")
+
+
+@pytest.mark.realdata
+def test_real_annotations_fit_their_texts(data_dir: Path) -> None:
+    faithbench, qags = read("faithbench", data_dir / "faithbench.jsonl"), read("qags", data_dir / "qags.jsonl")
+    assert (len(faithbench), statistics(faithbench)["documents"]) == (375, 31)
+    assert (len(qags), statistics(qags)["spans"]) == (474, 306)
+    articles = [json.loads(line)["article"] for line in (data_dir / "cnn_dailymail.jsonl").read_text().splitlines()]
+    trained_on = Documents(sketch(row.document) for row in qags)
+    assert sum(article in trained_on for article in articles) == 235  # its test rows are QAGS's; its training rows are not
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("Fine.\n**Conclusion: True**", (True, [])),
+        ("So **Conclusion: False**\n\n**Problematic Spans: [\"in [old] Rome\", 'two']**", (False, ["in [old] Rome", "two"])),
+        ("Conclusion: False\nProblematic Spans: ['a', 'b']", (False, ["a", "b"])),
+        ("You ask for Conclusion: True or not. **Conclusion**: False **Problematic Spans**: ['x']", (False, ["x"])),
+        ("Conclusion: False\nProblematic Spans: [__import__('os')]", (False, [])),
+        ("I cannot say.", (None, [])),
+    ],
+)
+def test_verdicts(reply: str, expected: tuple[bool | None, list[str]]) -> None:
+    assert read_verdict(reply) == expected
+
+
+def test_a_judge_is_asked_with_the_document_and_believed_only_where_it_concludes() -> None:
+    asked: list[str] = []
+    replies = iter(["**Conclusion: False** **Problematic Spans: ['Rome']**", "Hm.", "Conclusion: False"])
+
+    def ask(prompt: str) -> str:
+        asked.append(prompt)
+        return next(replies)
+
+    rows = [(Annotated(id, "The document.", "In Rome."), "The truth.") for id in "abc"]
+    first, second, third = annotate_by_judge(rows, ask)
+    assert first.spans == ((3, 7),)
+    assert second.unfound
+    assert third.unfound
+    assert "#Document#: The document.\n\n#Ground Truth Summary#: The truth.\n\n#Proposed Summary#: In Rome.\n\nWrite" in asked[0]
+    answer = judge_prompt("answer", "D", "T", "R")
+    assert "a proposed answer to a question" in answer
+    assert "disregarding any external context.\n\nAfter your explanation" in answer
+    assert "summary" not in answer.lower()
+
+
+def test_sentences_are_judged_one_by_one() -> None:
+    text = 'He paid 3.5 dollars. "Really?" she said\nNo full stop'
+    assert [text[begin:end] for begin, end in sentences(text)] == ["He paid 3.5 dollars.", '"Really?"', "she said", "No full stop"]
+    row = Annotated("a", "document", "True. False. True.")
+    [judged] = annotate_by_consistency([row], lambda pairs: [0.1 if claim == "False." else 0.9 for _, claim in pairs])
+    assert judged.spans == ((6, 12),)

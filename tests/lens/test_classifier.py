@@ -1,0 +1,154 @@
+"""Lenses: kept, imported, evaluated by document, moved to another model."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LinearRegression, LogisticRegression
+
+from kdray.lens.annotations import Documents, sketch
+from kdray.lens.classifier import Lens, train_lens
+from kdray.lens.evaluate import by_heads, by_layers, chosen_heads, halves, transfer, two_folds
+from kdray.lens.features import Table
+from kdray.lens.pickles import import_pickle
+from kdray.lens.transfer import behind_map, map_heads
+from kdray.spec.errors import InputError
+
+LAYERS, HEADS = 2, 3
+TRUE_WEIGHTS = np.array([4.0, 0.0, 0.0, -3.0, 0.0, 0.0])
+
+
+def table(seed: int = 0, documents: int = 40, rows: int = 5) -> Table:
+    """Ratios whose first and fourth head tell what is factual, the others nothing."""
+    dice = np.random.default_rng(seed)
+    features = dice.random((documents * rows, LAYERS * HEADS))
+    labels = (features @ TRUE_WEIGHTS + dice.normal(0, 0.3, len(features)) > 0.5).astype(int)
+    return Table(features, labels, [sketch(f"Document {seed} {i}") for i in range(documents) for _ in range(rows)])
+
+
+def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
+    data = table()
+    lens = train_lens(data, LAYERS, 4, {"family": "toy"})
+    reference = LogisticRegression(max_iter=1000).fit(data.features, data.labels)
+    got = lens.probability(torch.from_numpy(data.features).view(-1, LAYERS, HEADS))
+    np.testing.assert_allclose(got.numpy(), reference.predict_proba(data.features)[:, 1], rtol=1e-9)
+    lens.save(tmp_path)
+    again = Lens.load(tmp_path)
+    assert again.id == lens.id
+    assert (again.window, again.record["family"]) == (4, "toy")
+    assert "document 0 7" in again.documents
+    torch.testing.assert_close(again.weights, lens.weights)
+    changes: list[dict[str, Any]] = [{"window": 8}, {"threshold": 0.6}, {"intercept": 0.0}, {"documents": Documents([])}]
+    assert len({lens.id, *(replace(lens, **change).id for change in changes)}) == 5
+    assert replace(lens, record={}).id == lens.id
+    with pytest.raises(InputError, match="a lens for 2 layers x 3 heads; the model has 3 x 2"):
+        lens.logit(torch.zeros(3, 2))
+    with pytest.raises(InputError, match="no lens in"):
+        Lens.load(tmp_path / "nowhere")
+
+
+def test_folds_are_of_documents() -> None:
+    data = table()
+    half = halves(data.documents)
+    by_document = {document: {int(h) for d, h in zip(data.documents, half, strict=True) if d == document} for document in data.documents}
+    assert all(len(found) == 1 for found in by_document.values())
+    assert sum(half) == len(half) / 2
+    # What cannot be learned but by heart, a label of each document, is not found again in the other half.
+    dice = np.random.default_rng(1)
+    codes = np.repeat(np.eye(40), 5, axis=0)
+    labels = np.repeat(dice.permutation([0, 1] * 20), 5)
+    folds = two_folds(Table(codes, labels, data.documents))
+    assert folds.train > 99
+    assert folds.test < 60
+    assert two_folds(data).test > 90
+
+
+def test_one_label_makes_no_classifier() -> None:
+    data = table()
+    with pytest.raises(InputError, match="annotations: no factual span"):
+        transfer(Table(data.features, 0 * data.labels, data.documents), data)
+    with pytest.raises(InputError, match="in one half of the documents, only factual spans"):
+        two_folds(Table(data.features, np.maximum(data.labels, halves(data.documents)), data.documents))
+
+
+def test_heads_and_layers() -> None:
+    source, target = table(0), table(1)
+    assert set(chosen_heads(source, 2, "largest")) == {0, 3}
+    assert chosen_heads(source, 1, "most positive") == [0]
+    assert chosen_heads(source, 1, "most negative") == [3]
+    scores = by_heads(source, target, ks=(2,))
+    assert scores["largest", 2] > max(scores["most positive", 2], scores["most negative", 2])
+    by_layer = by_layers(source, target, LAYERS)
+    assert set(by_layer) == {(1, 1), (2, 2)}
+    assert all(60 < value < transfer(source, target) for value in by_layer.values())
+
+
+def test_a_lens_behind_a_map_of_heads_scores_what_the_map_gives() -> None:
+    """Another model of 1 layer and 8 heads whose ratios are a linear mix of the lens's."""
+    torch.manual_seed(0)
+    mix = torch.rand(LAYERS * HEADS, 8)
+    own = [torch.rand(5 + i, LAYERS, HEADS) for i in range(30)]
+    other = [(ratios.flatten(1) @ mix).view(-1, 1, 8) for ratios in own]
+    lens = train_lens(table(), LAYERS, 8, {})
+    heads = map_heads(other, own)
+    moved = behind_map(lens, heads, layers=1)
+    means = torch.stack([ratios.mean(0) for ratios in other])
+    through = torch.from_numpy(LinearRegression.predict(heads, means.flatten(1).numpy())).view(-1, LAYERS, HEADS)
+    torch.testing.assert_close(moved.logit(means), lens.logit(through), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved.logit(means), lens.logit(torch.stack([r.mean(0) for r in own])), rtol=1e-2, atol=1e-2)
+    with pytest.raises(InputError, match="different lengths"):
+        map_heads(other, own[::-1])
+
+
+@pytest.mark.realdata
+def test_published_classifiers_equal_the_arrays_beside_them(data_dir: Path) -> None:
+    files = sorted((data_dir / "lookback_lens").glob("*.pkl"))
+    assert len(files) == 4
+    for file in files:
+        lens, arrays = import_pickle(file), np.load(file.with_suffix(".npz"))
+        assert np.array_equal(lens.weights.numpy(), arrays["coef"].reshape(32, 32))
+        assert lens.intercept == arrays["intercept"]
+        assert lens.record["best_threshold"] == arrays["threshold"]
+        assert lens.window == (8 if "window_8" in file.name else 0)
+
+
+class Command:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("it-ran"),)
+
+
+def published(**changes: Any) -> dict[str, Any]:
+    model = LogisticRegression()
+    model.__dict__ |= {"coef_": np.zeros((1, 1024)), "intercept_": np.zeros(1), "classes_": np.array([0, 1])} | changes
+    return {"clf": model}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"no pickle",
+        b"",
+        pickle.dumps({"clf": 1}),
+        pickle.dumps([1, 2]),
+        pickle.dumps({"clf": Command()}),
+        pickle.dumps(published(coef_=np.zeros((1, 4)))),
+        pickle.dumps(published(classes_=np.array([1, 0]))),
+        pickle.dumps(published(coef_=np.full((1, 1024), np.nan))),
+        pickle.dumps(published(coef_=np.array([[object()] * 1024]))),
+        pickle.dumps(published(extra=Command())),
+        b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0btouch itran\x85R.",
+        b"cbuiltins\neval\n(S'1'\ntR.",
+    ],
+)
+def test_any_other_pickle_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.pkl is refused"):
+        import_pickle(tmp_path / "x.pkl")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pkl"]

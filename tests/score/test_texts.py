@@ -1,0 +1,97 @@
+"""Metrics of texts against the tools that define them."""
+
+from __future__ import annotations
+
+import pytest
+from nltk.translate.meteor_score import single_meteor_score
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics.chrf import CHRF
+
+from kdray.score.answers import Answer
+from kdray.score.metrics.chrf import chrf
+from kdray.score.metrics.exact_match import exact_match
+from kdray.score.metrics.meteor import NoSynonyms, meteor
+from kdray.score.metrics.rouge import rouge
+from kdray.score.metrics.truthful import truthful
+from kdray.score.sentences import split
+
+TEXTS = [
+    ("The cats were running home", "a cat runs home"),
+    ("", "something"),
+    ("same words here", "same words here"),
+    ("First line.\nSecond line, longer.", "Second line.\nA first line!"),
+]
+
+
+@pytest.mark.parametrize(("text", "reference"), TEXTS)
+def test_overlap_metrics_are_the_tools_own(text, reference):
+    answer = Answer(text, references=[reference])
+    expected = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True).score(reference, text)
+    assert rouge([answer])[0] == {name: 100 * value.fmeasure for name, value in expected.items()}
+    assert chrf([answer])[0]["chrf"] == CHRF().sentence_score(text, [reference]).score
+
+
+def test_rouge_takes_the_best_reference_and_lines_count_for_lsum():
+    two = rouge([Answer("b b", references=["a", "b b"])])[0]
+    assert two["rougeL"] == 100
+    lines = rouge([Answer("x y\nz w", references=["z w\nx y"])])[0]
+    assert lines["rougeLsum"] == 100 > lines["rougeL"]
+    assert rouge([Answer("a")]) == [{}]
+
+
+def test_the_stemmer_is_on():
+    assert rouge([Answer("running cats", references=["runs cat"])])[0]["rougeL"] == 100
+
+
+def test_meteor_without_synonyms_is_nltks_with_words_and_stems():
+    text, reference = "The cats were running home", "a cat runs home"
+    expected = single_meteor_score(reference.split(), text.split(), wordnet=NoSynonyms())  # type: ignore[arg-type]
+    assert meteor([Answer(text, references=[reference])], synonyms=False)[0]["meteor"] == pytest.approx(100 * expected)
+    assert expected > 0
+
+
+def test_meteor_parts_sentences_before_words():
+    one = meteor([Answer("It rained. He left.", references=["rained . left ."])], synonyms=False)[0]["meteor"]
+    assert one > meteor([Answer("It rained, He left,", references=["rained . left ."])], synonyms=False)[0]["meteor"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reference", "em", "f1"),
+    [
+        ("The Eiffel Tower!", "eiffel tower", 100, 100),
+        ("It is Paris, France", "Paris", 0, 40),
+        ("yes it is", "yes", 0, 0),  # HotpotQA: a verdict shares no tokens with a sentence
+        ("Yes.", "yes", 100, 100),
+        ("", "a", 100, 100),  # both are nothing once articles are gone
+        ("", "word", 0, 0),
+        ("a a b b", "b b b", 0, 100 * 2 * 1 * (2 / 3) / (1 + 2 / 3)),
+    ],
+)
+def test_exact_match_and_f1_are_those_of_squad_and_hotpotqa(text, reference, em, f1):
+    found = exact_match([Answer(text, references=["zzz zzz", reference])])[0]
+    assert (found["em"], found["f1"]) == (em, pytest.approx(f1))
+
+
+def test_truth_is_being_nearer_to_a_right_answer():
+    answer = Answer("seeds pass through you", references=["nothing happens", "seeds pass through"], wrong=["you get sick"])
+    assert truthful([answer])[0]["truth"] == 100
+    assert truthful([Answer("you get sick", references=answer.references, wrong=answer.wrong)])[0] == {
+        "truth": 0.0,
+        "truth_diff": -100.0,
+    }
+    assert truthful([Answer("x", references=["y"])]) == [{}]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("One. Two! Three?", ["One.", "Two!", "Three?"]),
+        ("Mr. Smith met J. Doe. He left.", ["Mr. Smith met J. Doe.", "He left."]),
+        ('He said "no." Then 3 came.', ['He said "no."', "Then 3 came."]),
+        ("costs 3.5 million. e.g. this", ["costs 3.5 million. e.g. this"]),
+        ("a line\n\nanother", ["a line", "another"]),
+        (" \n", []),
+    ],
+)
+def test_sentences(text, sentences):
+    assert split(text) == sentences

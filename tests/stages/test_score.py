@@ -1,0 +1,129 @@
+"""`kdray score`: models that kdray did not train, through the same pipelines, records and MLflow runs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pyarrow.parquet as pq
+import pytest
+
+from kdray.models.load import load_folder
+from kdray.score.decodings.greedy import greedy
+from kdray.score.prompts import Prompt
+from kdray.stages.generate import answer_all
+from kdray.store import Store
+from tests.tiny import write_model
+
+MAIN = "from kdray.cli import main; main()"
+
+
+def kdray(*arguments, **options):
+    return subprocess.run([sys.executable, "-c", MAIN, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path):
+    models = [write_model(tmp_path / name, layers=layers, seed=layers) for name, layers in (("one", 1), ("two", 2))]
+    rows = [{"document": f"Ada is in Paris . Ben is in Rome {i} .", "summary": f"Ada lives in Paris {i}"} for i in range(5)]
+    (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 6}}"
+    command = ["score", "--tasks", task, "--limit", 4, "--batch", 3, "--store", tmp_path / "store"]
+    command += [part for model in models for part in ("--model", f"file:{model}")]
+    first = kdray(*command, cwd=tmp_path)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "value ± standard error" in first.stdout
+    assert "xsum_rougeL" in first.stdout
+    store = Store(tmp_path / "store")
+
+    def artifacts(kind):
+        return {path.parent.name: path.stat().st_mtime_ns for path in (store.root / kind).glob("*/DONE")}
+
+    generated, measured = artifacts("generate"), artifacts("measure")
+    assert len(generated) == len(measured) == 2
+    slow = [f"{{name: {name}, model: 'file:{models[0]}'{more}}}" for name, more in (("support_standin", ""), ("selfcheck", ", samples: 2"))]
+    extra = ["--metrics", ", ".join(["chrf", *slow])]
+    second = kdray(*command, *extra, cwd=tmp_path)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "xsum_support" in second.stdout
+    kept = artifacts("generate")
+    assert {name: kept[name] for name in generated} == generated, "a model was asked again"
+    assert len(kept) == 2 + 2 * 2  # two samples of each
+    folder = next(path.parent for path in (store.root / "generate").glob("one-xsum-greedy-*/DONE"))
+    answers = [row for part in sorted(folder.glob("*/part-*.parquet")) for row in pq.read_table(part).to_pylist()]
+    assert sorted(row["example"] for row in answers) == [0, 1, 2, 3]
+    assert all(row["error"] is None and len(row["output_ids"]) <= 6 for row in answers)
+    third = kdray(*command, *extra, cwd=tmp_path)
+    assert "are done" in third.stdout
+    assert "starting Ray" not in third.stdout
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{tmp_path}/store/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("store").experiment_id])
+    assert sorted(run.info.run_name for run in runs) == ["one", "two"]
+    assert {"xsum_rougeL", "xsum_rouge1", "xsum_chrf", "xsum_support", "xsum_selfchk"} <= set(runs[0].data.metrics)
+    files = {file.path for folder in ("examples", "answers") for file in client.list_artifacts(runs[0].info.run_id, folder)}
+    assert any(name.endswith("-xsum-greedy.parquet") for name in files), files
+    assert any(name.endswith("-xsum-greedy.json") for name in files), files
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--tasks", "xsun"], "no task 'xsun'; did you mean 'xsum'?"),
+        (["--tasks", "heldout_loss"], "'heldout_loss' is about a grid's own data; leave it out"),
+        (["--tasks", "xsum", "--metrics", "truthful"], "none of the grid's tasks gives what 'truthful' needs"),
+        (["--tasks", "{name: xsum, source: file:none.jsonl}"], "score.tasks.0.source: no file none.jsonl"),
+        (["--tasks", "xsum", "--template", "chatt"], "--template: no template 'chatt'"),
+    ],
+)
+def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
+    model = tmp_path / "model"
+    model.mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", ""), ("tokenizer.json", "{}")):
+        (model / name).write_text(text)
+    answer = kdray("score", "--model", f"file:{model}", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
+    assert answer.returncode == 2, answer.stdout + answer.stderr
+    assert said in answer.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_text("")
+    answer = kdray("score", "--model", f"file:{tmp_path}", "--tasks", "xsum", cwd=tmp_path)
+    assert answer.returncode == 2
+    assert "--model: no tokenizer in" in answer.stderr
+
+
+def test_a_failing_prompt_drops_none_of_its_batch(tmp_path):
+    model, tokenizer = load_folder(write_model(tmp_path / "model", layers=1))
+    prompts = [Prompt(i, tokenizer(f"Ada is in Rome {i}")["input_ids"], "", "", [], []) for i in range(3)]
+
+    def decode(model, tokenizer, batch, max_new_tokens, /):
+        if any(prompt.example == 1 for prompt in batch):
+            raise ValueError("no")
+        return greedy(model, tokenizer, batch, max_new_tokens)
+
+    answers = answer_all(decode, model, tokenizer, prompts, 4)
+    assert answers[1] == "ValueError: no"
+    assert [answers[0], answers[2]] == [greedy(model, tokenizer, [prompts[i]], 4)[0] for i in (0, 2)]
+
+    def broken(*_):
+        raise RuntimeError("device")
+
+    with pytest.raises(RuntimeError, match="device"):  # not the prompts' fault: another attempt may do better
+        answer_all(broken, model, tokenizer, prompts, 4)
+
+
+def test_a_models_own_settings_of_generation_do_not_leak_in(tmp_path):
+    model, tokenizer = load_folder(write_model(tmp_path / "model", layers=1))
+    prompt = Prompt(0, tokenizer("Ada is in Rome")["input_ids"], "", "", [], [])
+    plain = greedy(model, tokenizer, [prompt], 8)
+    model.generation_config.repetition_penalty = 50.0
+    model.generation_config.suppress_tokens = plain[0][:1]
+    model.generation_config.min_new_tokens = 8
+    assert greedy(model, tokenizer, [prompt], 8) == plain
