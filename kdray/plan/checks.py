@@ -177,14 +177,14 @@ def _check_tasks(grid: Grid) -> None:
         declared = component("task", use.name, "score.tasks").constants
         if declared.get("HELDOUT") and not recipe.constants.get("PROMPTS", True):
             raise InputError(f"score.tasks.{i}", f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
-        if declared.get("NAMED"):
-            check_benchmark(use.name.partition(":")[2], f"score.tasks.{i}")
     _check_sources(grid.score.tasks)
 
 
 def _check_sources(tasks: Sequence[Use]) -> None:
     for i, use in enumerate(tasks):
         declared = component("task", use.name, "score.tasks").constants
+        if declared.get("NAMED"):
+            check_benchmark(use.name.partition(":")[2], f"score.tasks.{i}")
         if (source := use.params.get("source")) is not None:
             field = f"score.tasks.{i}.source"
             _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))
