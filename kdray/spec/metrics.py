@@ -32,7 +32,7 @@ def bind_metrics(chosen: Sequence[Use], tasks: Sequence[Use]) -> list[Use]:
         if use.name in [other.name for other in bound]:
             raise InputError(where, f"'{use.name}' a second time", "name every metric once")
         if not any(_fits(use.name, task.name) for task in tasks):
-            able = [name for name in components("task") if _fits(use.name, name)]
+            able = [name for name, task in components("task").items() if not task.constants.get("NAMED") and _fits(use.name, name)]
             raise InputError(where, f"none of the grid's tasks gives what '{use.name}' needs", f"it fits {', '.join(able)}")
         bound.append(Use.model_construct(name=use.name, params=params))
     return bound

@@ -58,7 +58,7 @@ def reference_answer(model, prompt, eos, plausibility=0.1, penalty=1.2):
 def test_answers_are_those_of_the_definition_whatever_the_batch(tiny):
     model, tokenizer = tiny
     texts = ["Ada is in Paris . Where does Ada live?", "Ben", "Where does Ben live? now .", "<|im_start|>user Cleo"]
-    prompts = [Prompt(i, tokenizer(text)["input_ids"], "", "") for i, text in enumerate(texts)]
+    prompts = [Prompt(i, tokenizer(text)["input_ids"], "", "", [], []) for i, text in enumerate(texts)]
     assert len({len(prompt.input_ids) for prompt in prompts}) == 4  # so that rows are padded, with the eos token
     dola = open_decoding("dola", {"layers": LAYERS, "plausibility": 0.1, "repetition_penalty": 1.2})
     double = AutoModelForCausalLM.from_pretrained(model.name_or_path, dtype=torch.float64)

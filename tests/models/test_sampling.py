@@ -32,7 +32,8 @@ def test_random_numbers_belong_to_prompt_and_seed():
 def test_a_sample_does_not_depend_on_its_batch(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m"))
     prompts = [
-        Prompt(i, tokenizer(text)["input_ids"], "", "") for i, text in enumerate(["Ada lives in", "Where does Ben live? now .", "Ben"])
+        Prompt(i, tokenizer(text)["input_ids"], "", "", [], [])
+        for i, text in enumerate(["Ada lives in", "Where does Ben live? now .", "Ben"])
     ]
 
     def sample(prompts, seed):

@@ -81,6 +81,7 @@ class Bench:
         if self.store.get(step.key) is None:
             attempt = self.store.begin(step.key, step.payload or {})
             (attempt.path / "scores.json").write_text(json.dumps(scores))
+            (attempt.path / "examples.parquet").write_bytes(b"rows")
             attempt.seal(**facts)
 
     def sql(self, query: str, *values: object) -> list[Sequence[Any]]:
