@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
+from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_decodings, shape_of
-from kdray.plan.steps import make_plan
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Scoring, Use

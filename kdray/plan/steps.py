@@ -12,23 +12,17 @@ A step whose outer references are not resolved yet has no id, and neither have t
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib.metadata
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec.components import component
-from kdray.spec.decodings import decoding_label, references
-from kdray.spec.grid import Grid, Labels, Model, Train, Tune, Use
-from kdray.spec.metrics import metrics_of
-from kdray.spec.points import Point, expand
-from kdray.spec.refs import Reference, parse_reference
-from kdray.store import Key, Outer, Store, fingerprint
+from kdray.spec.grid import Grid, Use
+from kdray.spec.points import Point
+from kdray.spec.refs import Reference
+from kdray.store import Key, Store, fingerprint
 
 State = Literal["done", "running", "missing", "unresolved"]
 Subject = Point | str  # or a reference model: the student, or a teacher by its name
@@ -128,62 +122,7 @@ class Plan:
             yield from walk(score.measure)
 
 
-def make_plan(grid: Grid, outer: Outer) -> Plan:
-    """The plan of `grid`, its outer references identified as far as that is possible offline.
-
-    Raises:
-        InputError: a local file that the grid names does not exist.
-    """
-    models = {role: _model(model, f"{field}.model", outer) for role, (field, model) in grid.models().items()}
-    student = models["student"]
-    prepare = _prepare(grid, student.inputs.get("model", student), outer)
-    for name, teacher in grid.all_teachers.items():
-        if teacher.tune:
-            models[name] = _teach(teacher.tune, models[name], prepare)
-
-    @functools.cache
-    def rows(labels: Labels, teacher: str) -> Step:
-        if labels == "gold":
-            return prepare
-        if labels == "teacher":
-            inputs = {"teacher": models[teacher], "data": prepare}
-            return _step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), inputs)
-        return _step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": rows("teacher", teacher)})
-
-    @functools.cache
-    def soft_labels(labels: Labels, teacher: str) -> Mapping[str, Step]:
-        return _soft_labels(grid, models[teacher], rows(labels, teacher))
-
-    def point_plan(point: Point) -> PointPlan:
-        teacher = point.teacher or "teacher"
-        members = grid.ensembles.get(teacher, [teacher]) if point.alpha > 0 else []
-        return _point(point, grid, models["student"], rows(point.labels, teacher), [soft_labels(point.labels, name) for name in members])
-
-    first = next(iter(grid.all_teachers), None)
-    heldout_labels = soft_labels("gold", first) if first else {}
-    plan = Plan(grid, models, prepare, heldout_labels, [point_plan(point) for point in expand(grid)], [])
-    plan.scores.extend(_scores(plan, outer))
-    return plan
-
-
-def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Plan:
-    """The plan that scores models, references by name, as `grid.score` says. Of the grid it needs what `only_scoring` gives.
-
-    Raises:
-        InputError: a local file does not exist, or a reference is malformed.
-    """
-    steps = {name: _model(Model(model=ref), "--model", outer) for name, ref in models.items()}
-    plan = Plan(grid, steps, None, {}, [], [])
-    plan.scores.extend(_scores(plan, outer))
-    return plan
-
-
-def position_slug(train: Train, position: float) -> str:
-    """A checkpoint's short name: `e1` for one epoch, `s200` for 200 steps."""
-    return f"{train.unit[0]}{position:g}"
-
-
-def _step(
+def make_step(
     kind: str, slug: str, params: dict[str, Any] | None, inputs: Mapping[str, Step], source: Reference | None = None, stage: str = ""
 ) -> Step:
     """A step, unresolved if its params or any of its inputs are."""
@@ -195,193 +134,16 @@ def _step(
     return Step(kind, slug, payload, inputs, source)
 
 
-def _use(use: Use, kind: str) -> dict[str, Any]:
+def named(use: Use, kind: str) -> dict[str, Any]:
+    """A component as it enters ids."""
     return {"name": use.name, "version": component(kind, use.name, kind).version, "params": use.params}
 
 
-def _model(model: Model, field: str, outer: Outer) -> Step:
-    ref = parse_reference(model.model, field)
-    identity = outer.identify(ref, field)
-    slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
-    base = _step("model", slug, identity and {"source": identity, "gguf": ref.is_gguf}, {}, ref)
-    if not model.drop_layers:
-        return base
-    first, end = model.drop_layers
-    return _step("model", f"{slug}-without{first}to{end - 1}", {"drop_layers": [first, end]}, {"model": base})
-
-
-def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
-    ref = parse_reference(grid.data.source, "data.source")
-    identity = outer.identify(ref, "data.source")
-    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
-    components = {"recipe": _use(grid.data.recipe, "recipe"), "template": _use(grid.data.template, "template")}
-    slug = _slug(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
-    return _step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
-
-
-def _optimiser(section: Train | Tune) -> dict[str, Any]:
-    """What of a training section changes the weights."""
-    fields = section.model_dump(exclude={"keep", "schedule", "epochs", "steps"})
-    length = {"unit": section.unit, "length": section.total}
-    if section.method == "full":
-        del fields["rank"]
-    return fields | length | {"schedule": _use(section.schedule, "schedule")}
-
-
-def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
-    return _step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
-
-
-def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
-    """What points that train on `data` get one teacher's soft labels from, as their input."""
-    if grid.soft_labels.form.name == "online":
-        return {"teacher": teacher}
-    return {"soft_labels": _soften(grid, teacher, data)}
-
-
-def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
-    form = grid.soft_labels.form.name
-    params = _labels(grid) | {"batch": grid.soft_labels.batch}
-    if component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
-        params["temperature"] = grid.objective.temperature
-    slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
-    return _step("soften", slug, params, {"teacher": teacher, "data": data})
-
-
-def _labels(grid: Grid) -> dict[str, Any]:
+def labels_of(grid: Grid) -> dict[str, Any]:
     """What of the section `soft_labels` changes the labels themselves."""
-    return {"form": _use(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
+    return {"form": named(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
 
 
-def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence[Mapping[str, Step]]) -> PointPlan:
-    """`labels`: inputs with soft labels, of one teacher or of the members of an ensemble."""
-    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
-    params = _optimiser(grid.train) | {"keep": grid.train.kept}
-    params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
-    inputs = {"student": student, "data": data}
-    if point.alpha > 0:
-        objective = grid.objective
-        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": _use(objective.loss, "loss")}
-        if weights := grid.ensembles.get(point.teacher):
-            params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
-            inputs |= {f"{name}.{i}": step for i, member in enumerate(labels) for name, step in member.items()}
-        else:
-            inputs |= labels[0]
-        if grid.soft_labels.form.name == "online":
-            params["soft_labels"] = _labels(grid)
-    train = _step("train", point.slug, params, inputs)
-    exports = {
-        position: _step("student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train")
-        for position in grid.train.kept
-    }
-    return PointPlan(point, train, exports)
-
-
-def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
-    grid = plan.grid
-    wanted = [role for role in plan.models if not plan.points or ("student" if role == "student" else "teacher") in grid.score.references]
-    subjects: list[tuple[Subject, float | None, Step]] = [(role, None, plan.models[role]) for role in wanted]
-    for point in plan.points:
-        exports = list(point.exports.items())
-        subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
-    for index, task in enumerate(grid.score.tasks):
-        source = task.params.get("source")
-        ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
-        identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
-        for subject, position, model in subjects:
-            yield from _score(plan, task, ref, identity, subject, position, model, outer)
-
-
-def _score(
-    plan: Plan,
-    task: Use,
-    ref: Reference | None,
-    identity: Mapping[str, Any] | None,
-    subject: Subject,
-    position: float | None,
-    model: Step,
-    outer: Outer,
-) -> Iterator[ScoreStep]:
-    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
-    declared = component("task", task.name, "score.tasks").constants
-    scoring = plan.grid.score
-    params = None
-    if identity is not None:
-        settings = {key: value for key, value in task.params.items() if key != "source"}
-        named = _use(task, "task") | {"params": settings, "source": dict(identity)}
-        params = {"task": named, "dtype": scoring.dtype, "batch": scoring.batch}
-    inputs = {"model": model}
-    if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
-        assert plan.prepare is not None
-        inputs["data"] = plan.prepare
-    if declared["KIND"] == "heldout":
-        inputs |= plan.heldout_labels
-        if params is not None and "teacher" in plan.heldout_labels:
-            params |= {"soft_labels": _labels(plan.grid)}
-    slug = f"{model.slug}-{_slug(task.name)}"
-    if params is not None and declared["KIND"] == "choices":
-        # lm-eval's task files and code do the scoring
-        params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
-    if declared["KIND"] != "generate":
-        yield ScoreStep(subject, position, task, _step("measure", slug, params, inputs, ref), None)
-        return
-    if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
-        params |= {"template": _use(plan.grid.data.template, "template")}
-    for i, decoding in enumerate(scoring.decoding):
-        label = decoding_label(decoding)
-        files = references(decoding, f"score.decoding.{i}")
-        contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
-        asked = params and params | {"decoding": _decoding(decoding, contents)}
-        generate = dataclasses.replace(_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
-        for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
-            yield ScoreStep(subject, position, task, measure, generate, label)
-
-
-def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, outer: Outer) -> Iterator[Step]:
-    """The measurements of one task's answers: text metrics together, each metric with a model or an endpoint apart.
-
-    So a metric more never takes those again that are dear. `asked` is what the answers were generated with.
-    """
-    slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
-    quick = [_use(use, "metric") for use in metrics if use not in slow]
-    if quick:
-        yield _step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
-    for use in slow:
-        declared = component("metric", use.name, "score.metrics").constants
-        inputs = {"outputs": generate}
-        for name, weights in declared.get("MODELS", {}).items():
-            inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
-        if declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
-            seeds = range(use.params["samples"])
-            inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
-        apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
-        params = {key: value for key, value in use.params.items() if key not in apart}
-        metric = _use(Use.model_construct(name=use.name, params=params), "metric")
-        yield _step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
-
-
-def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
-    """The answers to the same prompts, drawn with a seed."""
-    drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
-    params = asked and asked | {"decoding": _decoding(drawn, {})}
-    return _step("generate", f"{generate.slug}-sample{seed}", params, generate.inputs, generate.source)
-
-
-def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
-    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer alone."""
-    ref = parse_reference(text, field)
-    identity = outer.identify(ref, field)
-    slug = _slug(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
-    params = identity and {"source": identity, "gguf": ref.is_gguf} | ({} if weights else {"weights": False})
-    return _step("model", slug, params, {}, ref)
-
-
-def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
-    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
-    named = _use(use, "decoding")
-    named["params"] = named["params"] | contents
-    return named if named["params"] or named["version"] > 1 else use.name
-
-
-def _slug(text: str) -> str:
+def slug_of(text: str) -> str:
+    """`text` as it may stand in the name of a folder."""
     return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-") or "unnamed"
