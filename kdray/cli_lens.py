@@ -32,9 +32,7 @@ Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 def table(
     source: Annotations,
     model: Model,
-    target: Annotated[
-        str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set: transfer from each to the other")
-    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set, to transfer to and from")] = None,
     window: Window = 8,
     limit: Limit = None,
     max_words: MaxWords = 700,

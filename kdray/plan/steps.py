@@ -3,7 +3,7 @@
     model    fetched, converted from GGUF, or cut          student   an exported checkpoint of a point
     prepare  instruction data as tokens                    generate  a model's answers on a task
     teach    the teacher, fine-tuned                       measure   scores of a model on a task
-    augment  the same data with the teacher's answers
+    augment  the same data with the teacher's answers   lens      a Lookback Lens of the untrained student
     soften   the teacher's soft labels
     train    one point
 
@@ -258,12 +258,16 @@ def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
+    lens = _lens(grid, plan.models["student"], outer)
     for index, task in enumerate(grid.score.tasks):
         source = task.params.get("source")
         ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
         identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
         for subject, position, model in subjects:
-            yield from _score(plan, task, ref, identity, subject, position, model, outer)
+            scores = list(_score(plan, task, ref, identity, subject, position, model, outer))
+            yield from scores
+            if lens and subject != "teacher" and component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE"):
+                yield from (_factual_rate(score, model, lens) for score in scores)
 
 
 def _score(
@@ -309,6 +313,27 @@ def _score(
         generate = dataclasses.replace(_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
         measure = _step("measure", f"{slug}-{label}", {"metrics": metrics}, {"outputs": generate})
         yield ScoreStep(subject, position, task, measure, generate, label)
+
+
+def _lens(grid: Grid, student: Step, outer: Outer) -> Step | None:
+    """The lens that the grid asks for: one for all its points, which share the student's shape."""
+    section = grid.lens
+    if section is None:
+        return None
+    ref = parse_reference(section.source, "lens.source")
+    identity = outer.identify(ref, "lens.source")
+    fields = section.model_dump(exclude={"annotations", "source"}) | {"dtype": grid.score.dtype}
+    named = {"annotations": _use(Use(name=section.annotations), "annotations"), "template": _use(grid.data.template, "template")}
+    slug = f"{student.slug}-{section.annotations}"
+    return _step("lens", slug, identity and {"source": identity, **fields, **named}, {"model": student}, ref)
+
+
+def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
+    """The factual rate of answers that are scored already: a score of its own, so that a new lens makes nothing else again."""
+    assert score.generate is not None
+    inputs = {"outputs": score.generate, "model": model, "lens": lens}
+    params = {"dtype": lens.payload and lens.params["dtype"]}
+    return dataclasses.replace(score, measure=_step("measure", f"{score.measure.slug}-fr", params, inputs))
 
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:

@@ -1,6 +1,7 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example.
+Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example; that of a factual
+rate also `factual.json`, its companions and what it depends on.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
+from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
@@ -33,7 +35,7 @@ from kdray.stages.work import Work
 from kdray.store import io
 
 VERSION = 1
-SCORES, EXAMPLES = "scores.json", "examples.parquet"
+SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
 
 
 def measure(steps: list[Step], work: Work) -> None:
@@ -52,7 +54,7 @@ def measure(steps: list[Step], work: Work) -> None:
                     if error:
                         work.fail(step, error)
                     else:
-                        work.seal(step, attempt, [attempt.path / SCORES, attempt.path / EXAMPLES])
+                        work.seal(step, attempt, [path for name in (SCORES, EXAMPLES, FACTUAL) if (path := attempt.path / name).is_file()])
                     bar.advance()
                     work.after()
             io.delete(scratch)
@@ -91,6 +93,12 @@ class Measurer:
         metrics = ["ce", "kl"] if signal else ["ce"]
         return {metric: _token_mean(rows, metric) for metric in metrics}, rows
 
+    def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        model, tokenizer = self._model(item)
+        result = measured_rate(model, tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
+        io.put_json(Path(item["target"]) / FACTUAL, result.facts)
+        return dict(result.scores), list(result.rows)
+
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         rows = []
         for answer in read_answers(Path(item["outputs"])):
@@ -111,6 +119,9 @@ def _model(step: Step, work: Work) -> str:
 
 def _item(step: Step, target: Path, work: Work, scratch: Path) -> Item:
     item: Item = {"key": step.key.id, "target": str(target)}
+    if "lens" in step.inputs:
+        folders = {name: str(work.folder(needed)) for name, needed in step.inputs.items()}
+        return item | folders | {"kind": "factual", "dtype": step.params["dtype"]}
     if "outputs" in step.inputs:
         metrics = [metric["name"] for metric in step.params["metrics"]]
         return item | {"kind": "answers", "outputs": str(work.folder(step.inputs["outputs"])), "metrics": metrics}

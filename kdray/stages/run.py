@@ -48,6 +48,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
+        from kdray.stages.lens import lens
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
@@ -70,6 +71,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         train(plan.points, work)
         after()
         generate([score.generate for score in plan.scores if score.generate], work)
+        lens([step for step in steps if step.kind == "lens"], work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed
@@ -108,4 +110,4 @@ def _insistent_interrupt() -> Iterator[None]:
 
 
 def _field(kind: str) -> str:
-    return {"model": "model", "prepare": "data.source"}.get(kind, "score.tasks.source")
+    return {"model": "model", "prepare": "data.source", "lens": "lens.source"}.get(kind, "score.tasks.source")

@@ -13,6 +13,7 @@ COLUMNS = ("article", "highlights")
 KIND = "generate"
 METRICS = ("rouge",)
 SHORT = {"rougeL": "cnn_rougeL"}
+FACTUAL_RATE = True  # by the grid's lens, if it has one
 
 
 def cnn_dailymail(

@@ -13,6 +13,7 @@ COLUMNS = ("document", "summary")
 KIND = "generate"
 METRICS = ("rouge",)
 SHORT = {"rougeL": "xsum_rougeL"}
+FACTUAL_RATE = True  # by the grid's lens, if it has one
 
 
 def xsum(
