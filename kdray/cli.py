@@ -58,16 +58,19 @@ def check(
 
 @app.command()
 def plan(grid: GridFile, as_json: Json = False) -> None:
-    """Show every step that a grid needs, with its id and state. Touches neither network nor store."""
+    """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
+    from kdray.plan.sizes import size_of_labels
+
     made, store = _plan(grid)
     if as_json:
         print(json.dumps(_plan_as_json(made, store), indent=1))
         return
     from rich.table import Table
 
-    table = Table("step", "name", "id", "state", box=None)
+    table = Table("step", "name", "id", "state", "size", box=None)
     for step in made.steps():
-        table.add_row(step.kind, step.slug, step.id or "", _coloured(step.state(store)))
+        size = size_of_labels(step, store) if step.kind == "soften" else None
+        table.add_row(step.kind, step.slug, step.id or "", _coloured(step.state(store)), str(size or ""))
     out.print(table)
 
 
@@ -255,6 +258,8 @@ def _plan(path: Path) -> tuple[Plan, Store]:
 
 
 def _plan_as_json(made: Plan, store: Store) -> dict[str, Any]:
+    from kdray.plan.sizes import size_of_labels
+
     steps = [
         {
             "kind": step.kind,
@@ -262,6 +267,7 @@ def _plan_as_json(made: Plan, store: Store) -> dict[str, Any]:
             "id": step.id,
             "state": step.state(store),
             "inputs": {name: needed.id for name, needed in step.inputs.items()},
+            **({"bytes": size.total} if step.kind == "soften" and (size := size_of_labels(step, store)) else {}),
         }
         for step in made.steps()
     ]

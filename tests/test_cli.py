@@ -208,7 +208,7 @@ def test_the_table_of_the_plan_shows_ids_and_states(run: Run, tiny_grid: TinyGri
     seal(Store(tiny_grid.folder / "store"), made.prepare)
     _, stdout, _ = run("plan", path)
     assert re.search(rf"prepare +rows +{made.prepare.id} +done", stdout)
-    assert re.search(rf"teach +teacher-lora +{made.teach and made.teach.id} +missing", stdout)
+    assert re.search(rf"teach +teacher-lora +{made.models['teacher'].id} +missing", stdout)
 
 
 def test_status_counts_steps_by_state(run: Run, tiny_grid: TinyGrid) -> None:
@@ -255,3 +255,68 @@ def test_every_shipped_grid_can_be_run(path: Path, run: Run) -> None:
     code, stdout, stderr = run("check", "--offline", path)
     assert (code, stderr) == (0, "")
     assert re.search(r"fine, \d+ points", stdout)
+
+
+# lookback lens
+
+
+def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from kdray.data.example import Example
+    from kdray.data.templates.alpaca import alpaca
+    from kdray.models.load import load_tokenizer
+    from tests.tiny import PLACES, write_model
+
+    tokenizer = load_tokenizer(write_model(tmp_path / "model", layers=2))
+    lines = [
+        {
+            "id": i,
+            "document": f"Ada is in {here} .",
+            "response": f"Ada lives in {there} now .",
+            "spans": [] if here == there else [[13, 18]],
+        }
+        for i, (here, there) in enumerate((here, there) for here in PLACES for there in (here, "Delhi"))
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    model = ("--model", f"file:{tmp_path}/model", "--template", "alpaca")
+    code, stdout, stderr = run("lens", "train", "jsonl:own.jsonl", *model, "--to", "lens", "--window", 3)
+    assert code == 0, stderr
+    assert "AUROC" in stdout
+    code, stdout, _ = run("lens", "table", "jsonl:own.jsonl", "--target", "jsonl:./own.jsonl", *model, "--json")
+    assert code == 0
+    tables = json.loads(stdout.splitlines()[-1])
+    assert tables["annotations"][0]["examples"] == 12
+    assert len(tables["AUROC"]) == 20  # ten methods, both ways
+    (tmp_path / "answers").mkdir()
+    rows = [
+        {
+            "example": i,
+            "source": f"Ben is in {place} .",
+            "input_ids": tokenizer(alpaca(Example("Who?", f"Ben is in {place} .", ""), tokenizer))["input_ids"],
+            "output_ids": tokenizer(f"Ben lives in {place} now .")["input_ids"],
+        }
+        for i, place in enumerate(PLACES)
+    ] + [{"example": 9, "source": "Ada is in Rome .", "input_ids": [3], "output_ids": [4, 5]}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "answers" / "part-00000-x.parquet")
+    code, stdout, _ = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
+    assert code == 0
+    rate = json.loads(stdout.splitlines()[-1])
+    assert rate["scores"]["fr"]["n"] == len(PLACES)
+    assert rate["facts"]["left_out"]["training_documents"] == 1
+    assert rate["scores"]["auroc"]["n"] == 0  # every labelled document trained the lens
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("lens train jsonl:nowhere.jsonl --model file:nowhere --to lens", "nowhere"),
+        ("lens import nowhere.pkl", "no file nowhere.pkl"),
+    ],
+)
+def test_wrong_lens_input_is_one_line(run: Run, arguments: str, message: str) -> None:
+    code, _, stderr = run(*arguments.split())
+    assert code == cli.WRONG_INPUT
+    assert message in stderr
+    assert stderr.count("\n") == 1

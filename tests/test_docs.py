@@ -40,7 +40,7 @@ def test_every_section_and_component_is_in_the_page_on_grid_files() -> None:
     page = (ROOT / "docs" / "grid.md").read_text()
     for field in Grid.model_fields:
         assert f"`{field}" in page, field
-    for kind in ("recipe", "template", "soft labels", "loss", "schedule", "engine", "task"):
+    for kind in ("recipe", "template", "soft labels", "loss", "schedule", "engine", "task", "decoding"):
         for name in components(kind):
             assert name in page, name
 

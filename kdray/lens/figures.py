@@ -8,6 +8,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -47,6 +48,7 @@ def plot_heads(
     groups = {"positive": [i for i in order if flat[i] > 0][:top], "negative": [i for i in reversed(order) if flat[i] < 0][:top]}
     size = (max(6.0, 0.34 * len(tokens) + 2), 0.22 * sum(map(len, groups.values())) + 1.8)
     figure, axes = plt.subplots(2, 1, figsize=size, sharex=True, layout="constrained")
+    shades: Any = None
     for axis, (sign, heads) in zip(axes, groups.items(), strict=True):
         shades = axis.imshow(ratios.flatten(1)[:, heads].T.float().numpy(), aspect="auto", cmap="coolwarm", vmin=0, vmax=1)
         axis.set_yticks(

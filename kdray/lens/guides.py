@@ -121,8 +121,8 @@ class TextGuide:
         yield Nothing()
 
     def score(self, model: PreTrainedModel, draft: Draft) -> Tensor:
-        texts = [self.tokenizer.decode([*draft.answer, *chunk], skip_special_tokens=True).strip() for chunk in draft.chunks]
-        return torch.tensor(list(self.judge(self.document, texts)))
+        texts = self.tokenizer.batch_decode([[*draft.answer, *chunk] for chunk in draft.chunks], skip_special_tokens=True)
+        return torch.tensor(list(self.judge(self.document, [text.strip() for text in texts])))
 
 
 class SupportGuide:

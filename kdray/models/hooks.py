@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from kdray.spec.errors import InputError
 
 
-def blocks_of(model: PreTrainedModel) -> Sequence[Any]:
+def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     """The decoder's layers in order.
 
     Raises:

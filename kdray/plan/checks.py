@@ -23,7 +23,6 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 from kdray.store.outer import ask_hub
 
-MODEL_FIELDS = ("student", "teacher")
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
 ROWS = 100  # a column may be absent from the first rows
@@ -38,13 +37,13 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     _check_writable(outer.root)
     outer.locked()
     folders = {}
-    for role in MODEL_FIELDS:
-        if role == "student" or grid.teacher is not None:
-            folders[role] = _check_model(grid.reference(role), f"{role}.model")
+    models = grid.models()
+    for role, (field, model) in models.items():
+        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model")
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
-    check_decodings(grid, {role: shape_of(folder, grid.student if role == "student" else grid.teacher) for role, folder in local.items()})
-    _check_table(grid.reference("data"), "data.source", _recipe_columns(grid))
+    check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
+    _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     _check_tasks(grid)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
@@ -61,8 +60,10 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
     Raises:
         InputError: they do not.
     """
-    if "student" in folders and "teacher" in folders:
-        _check_same_tokenizer(folders["student"], folders["teacher"])
+    models = grid.models()
+    for role, folder in folders.items():
+        if "student" in folders and role != "student":
+            _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
         positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
         if positions is not None and grid.data.max_length > positions:
@@ -99,11 +100,11 @@ def _check_model(ref: Reference, field: str) -> Path | None:
     return path
 
 
-def _check_same_tokenizer(student: Path, teacher: Path) -> None:
-    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, "teacher.model")
+def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
+    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, field)
     if ours is not None and theirs is not None and ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
-        raise InputError("teacher.model", f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
+        raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
 
 
 def _vocabulary(folder: Path, field: str) -> dict[str, int] | None:
@@ -196,10 +197,8 @@ def _names(row: dict[str, Any]) -> Iterator[str]:
 
 def _check_hub(grid: Grid) -> None:
     """Whether the hub knows the grid's ids."""
-    for field, ref in [("student.model", grid.reference("student")), *_teacher(grid), ("data.source", grid.reference("data"))]:
+    wanted = {f"{field}.model": model.model for field, model in grid.models().values()} | {"data.source": grid.data.source}
+    for field, text in wanted.items():
+        ref = parse_reference(text, field)
         if ref.scheme == "hf":
             ask_hub(ref, field, dataset=field == "data.source")
-
-
-def _teacher(grid: Grid) -> list[tuple[str, Reference]]:
-    return [("teacher.model", grid.reference("teacher"))] if grid.teacher else []

@@ -46,7 +46,8 @@ def check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
     Raises:
         InputError: a layer that a model does not have, a file that is no guide, or a guide for a model of another shape.
     """
-    scored = {role: shape for role, shape in shapes.items() if shape and (role == "student" or role in grid.score.references)}
+    teachers = "teacher" in grid.score.references
+    scored = {role: shape for role, shape in shapes.items() if shape and (role == "student" or teachers)}
     for i, use in enumerate(grid.score.decoding):
         field = f"score.decoding.{i}"
         guides = [(f"{field}.{name}", Path(ref.name)) for name, ref in references(use, field).items()]

@@ -13,9 +13,10 @@ A step whose outer references are not resolved yet has no id, and neither have t
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -29,7 +30,7 @@ from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Key, Outer, Store, fingerprint
 
 State = Literal["done", "running", "missing", "unresolved"]
-Subject = Point | Literal["student", "teacher"]
+Subject = Point | str  # or a reference model: the student, or a teacher by its name
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,16 @@ class PointPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything a grid needs. `soften` is that of the original responses, on which all points' held-out scores are measured."""
+    """Everything a grid needs.
+
+    `models` are the student and, by name, the teachers as they label; `heldout_labels` the inputs with the soft labels
+    that all points' held-out scores are measured on: of the first teacher, at the original responses.
+    """
 
     grid: Grid
-    models: Mapping[Literal["student", "teacher"], Step]
+    models: Mapping[str, Step]
     prepare: Step
-    teach: Step | None
-    soften: Step | None
+    heldout_labels: Mapping[str, Step]
     points: list[PointPlan]
     scores: list[ScoreStep]
 
@@ -112,8 +116,7 @@ class Plan:
             yield step
 
         inputs = [needed for point in self.points for needed in point.train.inputs.values()]
-        roots = [*self.models.values(), self.prepare, self.teach, *inputs]
-        for root in [root for root in roots if root]:
+        for root in [*self.models.values(), self.prepare, *inputs]:
             yield from walk(root)
         for point in self.points:
             yield from walk(point.train)
@@ -129,22 +132,34 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     Raises:
         InputError: a local file that the grid names does not exist.
     """
-    student = _model(grid.student, "student.model", outer)
-    models: dict[Literal["student", "teacher"], Step] = {"student": student}
-    tokenizer = student.inputs.get("model", student)
-    prepare = _prepare(grid, tokenizer, outer)
-    teach = None
-    data: dict[Labels, Step] = {"gold": prepare}
-    soft: dict[Labels, dict[str, Step]] = {}
-    if grid.teacher:
-        teacher = _model(grid.teacher, "teacher.model", outer)
-        if grid.teacher.tune:
-            teacher = teach = _teach(grid.teacher.tune, teacher, prepare)
-        models["teacher"] = teacher
-        data |= _augment(grid, teacher, prepare)
-        soft = {labels: _soft_labels(grid, teacher, rows) for labels, rows in data.items()}
-    points = [_point(point, grid, student, data[point.labels], soft.get(point.labels, {})) for point in expand(grid)]
-    plan = Plan(grid, models, prepare, teach, soft.get("gold", {}).get("soft_labels"), points, [])
+    models = {role: _model(model, f"{field}.model", outer) for role, (field, model) in grid.models().items()}
+    student = models["student"]
+    prepare = _prepare(grid, student.inputs.get("model", student), outer)
+    for name, teacher in grid.all_teachers.items():
+        if teacher.tune:
+            models[name] = _teach(teacher.tune, models[name], prepare)
+
+    @functools.cache
+    def rows(labels: Labels, teacher: str) -> Step:
+        if labels == "gold":
+            return prepare
+        if labels == "teacher":
+            inputs = {"teacher": models[teacher], "data": prepare}
+            return _step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), inputs)
+        return _step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": rows("teacher", teacher)})
+
+    @functools.cache
+    def soft_labels(labels: Labels, teacher: str) -> Mapping[str, Step]:
+        return _soft_labels(grid, models[teacher], rows(labels, teacher))
+
+    def point_plan(point: Point) -> PointPlan:
+        teacher = point.teacher or "teacher"
+        members = grid.ensembles.get(teacher, [teacher]) if point.alpha > 0 else []
+        return _point(point, grid, models["student"], rows(point.labels, teacher), [soft_labels(point.labels, name) for name in members])
+
+    first = next(iter(grid.all_teachers), None)
+    heldout_labels = soft_labels("gold", first) if first else {}
+    plan = Plan(grid, models, prepare, heldout_labels, [point_plan(point) for point in expand(grid)], [])
     plan.scores.extend(_scores(plan, outer))
     return plan
 
@@ -182,7 +197,7 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
 
 
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
-    ref = grid.reference("data")
+    ref = parse_reference(grid.data.source, "data.source")
     identity = outer.identify(ref, "data.source")
     fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
     components = {"recipe": _use(grid.data.recipe, "recipe"), "template": _use(grid.data.template, "template")}
@@ -203,15 +218,8 @@ def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
     return _step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
 
 
-def _augment(grid: Grid, teacher: Step, prepare: Step) -> dict[Labels, Step]:
-    """What points train on whose labels are not the original responses alone."""
-    answers = _step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), {"teacher": teacher, "data": prepare})
-    both = _step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": answers})
-    return {"teacher": answers, "both": both}
-
-
 def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
-    """What points that train on `data` get their soft labels from, as their input."""
+    """What points that train on `data` get one teacher's soft labels from, as their input."""
     if grid.soft_labels.form.name == "online":
         return {"teacher": teacher}
     return {"soft_labels": _soften(grid, teacher, data)}
@@ -231,7 +239,8 @@ def _labels(grid: Grid) -> dict[str, Any]:
     return {"form": _use(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
 
 
-def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[str, Step]) -> PointPlan:
+def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence[Mapping[str, Step]]) -> PointPlan:
+    """`labels`: inputs with soft labels, of one teacher or of the members of an ensemble."""
     # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
     params = _optimiser(grid.train) | {"keep": grid.train.kept}
     params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
@@ -239,8 +248,12 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[
     if point.alpha > 0:
         objective = grid.objective
         params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": _use(objective.loss, "loss")}
-        inputs |= labels
-        if "teacher" in labels:
+        if weights := grid.ensembles.get(point.teacher):
+            params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
+            inputs |= {f"{name}.{i}": step for i, member in enumerate(labels) for name, step in member.items()}
+        else:
+            inputs |= labels[0]
+        if grid.soft_labels.form.name == "online":
             params["soft_labels"] = _labels(grid)
     train = _step("train", point.slug, params, inputs)
     exports = {
@@ -252,9 +265,8 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Mapping[
 
 def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     grid = plan.grid
-    subjects: list[tuple[Subject, float | None, Step]] = [
-        (role, None, plan.models[role]) for role in grid.score.references if role in plan.models
-    ]
+    wanted = [role for role in plan.models if ("student" if role == "student" else "teacher") in grid.score.references]
+    subjects: list[tuple[Subject, float | None, Step]] = [(role, None, plan.models[role]) for role in wanted]
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
@@ -291,11 +303,10 @@ def _score(
     inputs = {"model": model}
     if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
         inputs["data"] = plan.prepare
-    if declared["KIND"] == "heldout" and plan.soften:
-        inputs["soft_labels"] = plan.soften
-    elif declared["KIND"] == "heldout" and plan.grid.teacher:
-        inputs["teacher"] = plan.models["teacher"]
-        params = params and params | {"soft_labels": _labels(plan.grid)}
+    if declared["KIND"] == "heldout":
+        inputs |= plan.heldout_labels
+        if params is not None and "teacher" in plan.heldout_labels:
+            params |= {"soft_labels": _labels(plan.grid)}
     slug = f"{model.slug}-{task.name}"
     if params is not None and declared["KIND"] == "choices":
         params |= {"lm_eval": importlib.metadata.version("lm_eval")}  # whose task files and code do the scoring

@@ -13,25 +13,26 @@ HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of tr
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, and the weight of their soft labels."""
+    """Which responses are trained on, the weight of their soft labels, and the teacher where there is a choice."""
 
     labels: Labels
     alpha: float
+    teacher: str = ""
 
     @property
     def name(self) -> str:
-        if self.alpha == 0:
-            return HARD[self.labels]
-        return f"KD {self.alpha:g}" if self.labels == "gold" else f"{HARD[self.labels]} + KD {self.alpha:g}"
+        hard = "" if self.labels == "gold" and self.alpha else HARD[self.labels]
+        terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}" if self.alpha else ""]))
+        return f"{terms} ({self.teacher})" if self.teacher else terms
 
 
 BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha)
+    return Arm(point.labels, point.alpha, point.teacher)
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:
-    """The arms in the order of the points: of the original responses first, alphas rising."""
+    """The arms in the order of the points: of the original responses first, teacher by teacher, alphas rising."""
     return list(dict.fromkeys(map(arm_of, points)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import matplotlib
@@ -12,12 +13,11 @@ import matplotlib.pyplot as plt
 from kdray.report.arms import Arm, arm_of
 from kdray.report.results import Results
 from kdray.report.statistics import final_scores, spread
-from kdray.report.table import REFERENCES, metrics_of
+from kdray.report.table import metrics_of, reference_name
 from kdray.spec.grid import Labels
-from kdray.spec.points import LABELS
 
 INK, GREY = "#1f4e79", "#888888"
-COLOURS = {"gold": INK, "teacher": "#b3541e", "both": "#4d7c2f"}
+COLOURS = (INK, "#b3541e", "#4d7c2f", "#7b3f9e", "#b08900", "#2a8f8f")
 LINES = {"gold": "-", "teacher": "--", "both": ":"}
 LEGEND = {"gold": "original responses", "teacher": "teacher's answers", "both": "both"}
 
@@ -25,13 +25,13 @@ LEGEND = {"gold": "original responses", "teacher": "teacher's answers", "both": 
 def plot_scores(results: Results, path: Path) -> bool:
     """One panel a metric: every run as a dot, mean and spread per alpha, references as lines. False if there is none.
 
-    Where points differ in labels, each kind of them has its colour and its place beside the tick.
+    Where points differ in labels or teacher, each kind of them has its colour and its place beside the tick.
     """
     metrics = [metric for metric in metrics_of(results) if final_scores(results, metric)]
     if not metrics:
         return False
     alphas = sorted({point.point.alpha for point in results.plan.points})
-    kinds: list[Labels] = [labels for labels in LABELS if any(point.point.labels == labels for point in results.plan.points)]
+    kinds: list[tuple[Labels, str]] = list(dict.fromkeys((point.point.labels, point.point.teacher) for point in results.plan.points))
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.2 * lines), squeeze=False, layout="constrained")
@@ -39,21 +39,25 @@ def plot_scores(results: Results, path: Path) -> bool:
         axis.set_visible(False)
     for axis, metric in zip(axes.flat, metrics, strict=False):
         scores = final_scores(results, metric)
-        for kind, labels in enumerate(kinds):
-            label = LEGEND[labels] if len(kinds) > 1 else None
+        for kind, (labels, teacher) in enumerate(kinds):
+            label = ", ".join(filter(None, [LEGEND[labels], teacher])) if len(kinds) > 1 else None
             for place, alpha in enumerate(alphas):
-                values = [score.value for point, score in scores.items() if arm_of(point) == Arm(labels, alpha)]
+                values = [score.value for point, score in scores.items() if arm_of(point) == Arm(labels, alpha, teacher)]
                 if values:
                     summary, x = spread(values), place + 0.12 * (kind - (len(kinds) - 1) / 2)
                     axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
-                    axis.errorbar(x, summary.mean, yerr=summary.sd or 0, fmt="o", color=COLOURS[labels], capsize=4, zorder=3, label=label)
+                    axis.errorbar(
+                        x, summary.mean, yerr=summary.sd or 0, fmt="o", color=COLOURS[kind % len(COLOURS)], capsize=4, zorder=3, label=label
+                    )
                     label = None
-        for role, style in zip(results.plan.grid.score.references, (":", "--"), strict=False):
+        for role, style in zip(results.plan.models, itertools.chain(":", itertools.cycle(("--", "-."))), strict=False):
             final = results.final(role)
             if final and metric in final.scores:
-                axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=REFERENCES[role])
+                axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=reference_name(role))
         axis.set_title(metric, fontsize=10)
-        axis.set_xticks(range(len(alphas)), ["SFT" if alpha == 0 and kinds == ["gold"] else f"{alpha:g}" for alpha in alphas])
+        axis.set_xticks(
+            range(len(alphas)), ["SFT" if alpha == 0 and {labels for labels, _ in kinds} == {"gold"} else f"{alpha:g}" for alpha in alphas]
+        )
         axis.set_xlabel("alpha")
         axis.margins(x=0.15)
     axes.flat[0].legend(fontsize=7)
@@ -73,7 +77,7 @@ def plot_curves(results: Results, path: Path) -> bool:
     labelled = set()
     for point, curve in curves.items():
         arm, style = arm_of(point), {"color": colours[point.alpha], "ls": LINES[point.labels], "lw": 1}
-        label = None if arm in labelled else f"alpha {arm.alpha:g}" if arm.labels == "gold" and arm.alpha else arm.name
+        label = None if arm in labelled else arm.name
         labelled.add(arm)
         left.plot([e["examples"] for e in curve], [e["ce"] for e in curve], label=label, **style)
         held = [e for e in curve if "heldout_ce" in e]

@@ -8,7 +8,10 @@ from kdray.report.arms import arm_of, arms_of
 from kdray.report.results import Results
 from kdray.report.statistics import final_scores, spread
 
-REFERENCES = {"student": "untrained student", "teacher": "teacher"}
+
+def reference_name(role: str) -> str:
+    """What the tables call a model that is no point."""
+    return {"student": "untrained student", "teacher": "teacher"}.get(role, f"teacher {role}")
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,11 @@ def rows_of(results: Results) -> list[Row]:
             cells[metric] = str(spread(values)) if values else "-"
         scored = sum(1 for point in points if (final := results.final(point)) and final.scores)
         rows.append(Row(arm.name, f"{scored}/{len(points)}", cells))
-    for role in results.plan.grid.score.references:
+    for role in results.plan.models:
         final = results.final(role)
         if final:
             cells = {m: f"{final.scores[m].value:z.2f}" if m in final.scores else "-" for m in metrics}
-            rows.append(Row(REFERENCES[role], "", cells, reference=True))
+            rows.append(Row(reference_name(role), "", cells, reference=True))
     return rows
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import REFERENCES, metrics_of, rows_of
+from kdray.report.table import metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.points import Point
 
@@ -73,4 +73,4 @@ def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _name(subject: Point | str) -> str:
-    return subject.slug if isinstance(subject, Point) else REFERENCES[subject]
+    return subject.slug if isinstance(subject, Point) else reference_name(subject)

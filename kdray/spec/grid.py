@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec.errors import InputError
-from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.refs import parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
 Labels = Literal["gold", "teacher", "both"]  # the original responses, the teacher's answers, or both together
@@ -205,6 +205,9 @@ class Axes(Section):
     alpha: Annotated[list[NonNegative], Field(min_length=1, description="weight of the soft labels; 0 is SFT")]
     seed: Annotated[list[Seed], Field(min_length=1)] = [0]
     labels: Annotated[list[Labels], Field(min_length=1, description="the responses to train on")] = ["gold"]
+    teacher: Annotated[list[Slug], AfterValidator(_all_different)] = Field(
+        default=[], description="of `teachers`, `ensembles`; default: all"
+    )
 
 
 class PointSpec(Section):
@@ -215,6 +218,7 @@ class PointSpec(Section):
     alpha: NonNegative
     seed: Seed = 0
     labels: Labels = "gold"
+    teacher: Slug | None = Field(default=None, description="needed where the grid has several and the point uses one")
 
 
 class Scoring(Section):
@@ -267,6 +271,10 @@ class Grid(Section):
     question: str = ""
     family: Slug
     teacher: Teacher | None = None
+    teachers: dict[Slug, Teacher] = Field(default={}, description="several of them by name, instead of `teacher`: an axis of the grid")
+    ensembles: dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]] = Field(
+        default={}, description="more teachers: averages of the probabilities of some `teachers`, with these weights"
+    )
     student: Model
     data: Data
     soft_labels: SoftLabels = SoftLabels()
@@ -281,10 +289,12 @@ class Grid(Section):
     report: Report = Report()
     runtime: Runtime
 
-    def reference(self, role: Literal["teacher", "student", "data"]) -> Reference:
-        """The outer reference behind one of the grid's three inputs."""
-        if role == "data":
-            return parse_reference(self.data.source, "data.source")
-        model = self.teacher if role == "teacher" else self.student
-        assert model is not None
-        return parse_reference(model.model, f"{role}.model")
+    @property
+    def all_teachers(self) -> dict[str, Teacher]:
+        """The teachers by name; the only one of `teacher` is called `teacher`."""
+        return {"teacher": self.teacher} if self.teacher else self.teachers
+
+    def models(self) -> dict[str, tuple[str, Model]]:
+        """Where in the file every model stands, and the model, by its role: `student`, or a teacher's name."""
+        where = "teacher" if self.teacher else "teachers.{}"
+        return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from kdray.spec.components import bind, component, components
 from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid, Teacher, Use
 from kdray.spec.points import expand
 
 
@@ -43,11 +43,14 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
         raise _as_input_error(error.errors()) from None
     grid = _bind_components(grid)
     _check_report(grid)
+    _check_teachers(grid)
     points = expand(grid)
-    if grid.teacher is None and any(point.alpha > 0 for point in points):
+    if not grid.all_teachers and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
-    if grid.teacher is None and any(point.labels != "gold" for point in points):
+    if not grid.all_teachers and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+    if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
+        raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
     recipe = component("recipe", grid.data.recipe.name, "data.recipe")
     if not recipe.constants.get("PROMPTS", True) and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
@@ -174,10 +177,13 @@ def _bind_components(grid: Grid) -> Grid:
     soft_labels = grid.soft_labels.model_copy(update={"form": bound(grid.soft_labels.form, "soft labels", "soft_labels")})
     objective = grid.objective.model_copy(update={"loss": bound(grid.objective.loss, "loss", "objective.loss")})
     train = grid.train.model_copy(update={"schedule": bound(grid.train.schedule, "schedule", "train.schedule")})
-    teacher = grid.teacher
-    if teacher and teacher.tune:
-        schedule = bound(teacher.tune.schedule, "schedule", "teacher.tune.schedule")
-        teacher = teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+
+    def tuned(teacher: Teacher, where: str) -> Teacher:
+        if not teacher.tune:
+            return teacher
+        schedule = bound(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
+        return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
+
     runtime = grid.runtime.model_copy(update={"engine": bound(grid.runtime.engine, "engine", "runtime.engine")})
     tasks = [bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(grid.score.tasks)]
     for i, task in enumerate(tasks):
@@ -198,11 +204,30 @@ def _bind_components(grid: Grid) -> Grid:
             "soft_labels": soft_labels,
             "objective": objective,
             "train": train,
-            "teacher": teacher,
+            "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
+            "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
             "score": score,
             "runtime": runtime,
         }
     )
+
+
+def _check_teachers(grid: Grid) -> None:
+    """Whether the names of teachers and ensembles make sense; that of the axis is checked where it is read."""
+    if grid.teacher and grid.teachers:
+        raise InputError("teachers", "beside `teacher`", "name all of them in `teachers`")
+    for name in [*grid.teachers, *grid.ensembles]:
+        if name in ("student", "teacher"):
+            raise InputError(f"teachers.{name}", "a name with a meaning of its own", "choose another")
+    form = grid.soft_labels.form.name
+    if grid.ensembles and component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
+        raise InputError("ensembles", f"with soft_labels.form {form}", "their probabilities need the form hidden, logits or online")
+    for ensemble, weights in grid.ensembles.items():
+        if ensemble in grid.teachers:
+            raise InputError(f"ensembles.{ensemble}", "is the name of a teacher too", "choose another")
+        for name in weights:
+            if name not in grid.teachers:
+                raise InputError(f"ensembles.{ensemble}.{name}", "no such teacher", did_you_mean(name, grid.teachers))
 
 
 def _check_objective(grid: Grid, largest_alpha: float) -> None:

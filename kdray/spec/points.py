@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
-from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Labels
+from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.grid import Grid, Labels, PointSpec
 
 LABELS: tuple[Labels, ...] = get_args(Labels)
 
@@ -17,6 +17,7 @@ class Point:
     """One cell of the grid.
 
     `alpha` = 0 is plain supervised fine-tuning (SFT), on the teacher's answers also called sequence-level KD (SeqKD).
+    `teacher` is empty where the point has none, or the grid no choice of them.
     """
 
     alpha: float
@@ -24,34 +25,65 @@ class Point:
     batch: int
     seed: int
     labels: Labels = "gold"
+    teacher: str = ""
+
+    @property
+    def needs_teacher(self) -> bool:
+        return self.alpha > 0 or self.labels != "gold"
 
     @property
     def slug(self) -> str:
-        return f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}" + ("" if self.labels == "gold" else f"-{self.labels}")
+        parts = [f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}", "" if self.labels == "gold" else self.labels, self.teacher]
+        return "-".join(filter(None, parts))
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of labels (gold, teacher, both), alpha, lr, batch, seed.
+    """The points in the order of labels (gold, teacher, both), teacher, alpha, lr, batch, seed.
 
     Raises:
-        InputError: a point occurs twice, an excluded point is not in the grid, or none is left.
+        InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is left.
     """
-    axes = grid.axes
+    axes, teachers = grid.axes, _teachers(grid)
     points = [
         Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels)
         for lr, batch, alpha, seed, labels in itertools.product(axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels)
     ]
+    points = [replace(point, teacher=teacher) for point in points for teacher in (teachers if point.needs_teacher else [""])]
     _refuse_duplicates(points, "axes")
-    points += [Point(**spec.model_dump()) for spec in grid.include]
+    points += [_by_hand(spec, teachers, f"include.{i}") for i, spec in enumerate(grid.include)]
     _refuse_duplicates(points, "include")
     for i, spec in enumerate(grid.exclude):
-        point = Point(**spec.model_dump())
+        point = _by_hand(spec, teachers, f"exclude.{i}")
         if point not in points:
             raise InputError(f"exclude.{i}", f"{point.slug} is not in the grid", "exclude only points of axes or include")
         points.remove(point)
     if not points:
         raise InputError("exclude", "leaves no point", "keep at least one point")
-    return sorted(points, key=lambda p: (LABELS.index(p.labels), p.alpha, p.lr, p.batch, p.seed))
+    order = ["", *teachers]
+    return sorted(points, key=lambda p: (LABELS.index(p.labels), order.index(p.teacher), p.alpha, p.lr, p.batch, p.seed))
+
+
+def _teachers(grid: Grid) -> list[str]:
+    """What points choose from; one nameless choice where the grid has one teacher, or none."""
+    if not grid.teachers:
+        if grid.axes.teacher:
+            raise InputError("axes.teacher", f"{', '.join(grid.axes.teacher)} without teachers", "name them in a section `teachers`")
+        return [""]
+    known = [*grid.teachers, *grid.ensembles]
+    for name in grid.axes.teacher:
+        if name not in known:
+            raise InputError("axes.teacher", f"no teacher '{name}'", did_you_mean(name, known))
+    return grid.axes.teacher or known
+
+
+def _by_hand(spec: PointSpec, teachers: list[str], field: str) -> Point:
+    point = Point(**spec.model_dump(exclude={"teacher"}))
+    if not point.needs_teacher or (teachers == [""] and spec.teacher is None):
+        return point
+    if spec.teacher not in teachers:
+        found = "missing" if spec.teacher is None else f"no teacher '{spec.teacher}' on the axis"
+        raise InputError(f"{field}.teacher", found, f"known: {', '.join(teachers)}" if teachers != [""] else "the grid has one teacher")
+    return replace(point, teacher=spec.teacher)
 
 
 def _refuse_duplicates(points: list[Point], field: str) -> None:

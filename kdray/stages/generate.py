@@ -50,7 +50,7 @@ def generate(steps: list[Step], work: Work) -> None:
                 if step.key.id in errors:
                     work.fail(step, errors[step.key.id])
                 elif len(parts(attempt.path)) == expected[step.key.id]:
-                    work.seal(step, attempt, **measured_cost(attempt.path))
+                    work.seal(step, attempt, None, **measured_cost(attempt.path))
             for line in costs(work.plan.scores, work.store):
                 work.progress.say(line)
 

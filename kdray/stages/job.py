@@ -37,7 +37,7 @@ class Job:
     settings: Settings
     model: Path
     data: Path
-    soft_labels: LabelSource | None
+    soft_labels: tuple[LabelSource, ...]
     store: Path
     attempt: Attempt
     exports: tuple[Export, ...]

@@ -82,10 +82,8 @@ class Measurer:
 
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)
-        data, signal = Rows(Path(item["data"])), None
-        if item["soft_labels"]:
-            dtype = getattr(torch, item["dtype"])
-            signal = open_signal(**item["soft_labels"], rows=data, device=self.device, dtype=dtype)
+        data = Rows(Path(item["data"]))
+        signal = open_signal(item["soft_labels"], data, self.device, getattr(torch, item["dtype"]))
         student, rows = Student(ResponseModel(model)), []
         for row in data.heldout[: item["params"]["limit"]].tolist():
             ce, kl, tokens = heldout_sums(student, data, [[row]], signal, len(tokenizer), self.device).tolist()
@@ -129,8 +127,7 @@ def _item(step: Step, target: Path, work: Work, scratch: Path) -> Item:
     item |= {"task": task["name"], "params": task["params"], "batch": step.params["batch"], "dtype": step.params["dtype"]}
     item |= {"kind": component("task", task["name"], "score.tasks").constants["KIND"], "model": _model(step, work)}
     if item["kind"] == "heldout":
-        source = work.soft_labels(step)
-        return item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": vars(source) if source else None}
+        return item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": [vars(source) for source in work.soft_labels(step)]}
     assert step.source is not None
     folder = scratch / task["name"]
     if not folder.is_dir():

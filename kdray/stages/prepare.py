@@ -59,7 +59,7 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
     split = Split(params["heldout"], params["test"])
-    facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept"), 0))
+    facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
     with work.progress.bar("prepare", count, "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
         with pa.ipc.new_file(sink, SCHEMA) as writer:
@@ -72,7 +72,7 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
                 rows = rows.slice(0, min(rows.num_rows, limit - facts["kept"]))
                 writer.write_table(rows)
                 split.add(rows["source_row"].to_numpy())
-                facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows})
+                facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows, "response_tokens": _response_tokens(rows)})
                 bar.set(facts["read"])
                 if facts["kept"] >= limit:
                     break
@@ -82,6 +82,10 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
         raise _nothing_to_train_on(facts, params)
     (target / SPLIT).write_text(json.dumps(chosen))
     return dict(facts)
+
+
+def _response_tokens(rows: pa.Table) -> int:
+    return sum(len(chunk.flatten()) for chunk in rows["input_ids"].chunks) - sum(rows["n_prompt"].to_pylist())
 
 
 def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputError:

@@ -64,8 +64,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         check_models(plan.grid, folders)
         check_decodings(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
         prepare([plan.prepare], work)
-        if plan.teach:
-            teach([plan.teach], work)
+        teach([step for step in steps if step.kind == "teach"], work)
         augment([step for step in steps if step.kind == "augment"], work)
         soften([step for step in steps if step.kind == "soften"], work)
         train(plan.points, work)
@@ -82,8 +81,8 @@ def _before_tuning(model: Step) -> Step:
 
 
 def _check_compile(grid: Grid, gpus: int) -> None:
-    sections = {"train": grid.train, "teacher.tune": grid.teacher.tune if grid.teacher else None}
-    for field, section in sections.items():
+    tuned = {grid.models()[name][0] + ".tune": teacher.tune for name, teacher in grid.all_teachers.items()}
+    for field, section in {"train": grid.train, **tuned}.items():
         if section and section.compile and not gpus:
             raise InputError(f"{field}.compile", "true without a GPU", "on a CPU it does not pay: leave it out")
 

@@ -26,7 +26,7 @@ def teach(steps: list[Step], work: Work) -> None:
                     settings=settings_of(step.params | {"alpha": 0.0}),
                     model=work.folder(step.inputs["student"]),
                     data=work.folder(step.inputs["data"]),
-                    soft_labels=None,
+                    soft_labels=(),
                     store=work.store.root,
                     attempt=attempt,
                     exports=(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kdray.plan import Plan, Step
@@ -36,14 +36,17 @@ class Work:
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
 
-    def soft_labels(self, step: Step) -> LabelSource | None:
-        """Where a step that needs soft labels gets them from; None for one that needs none."""
-        if kept := step.inputs.get("soft_labels"):
-            params = kept.params
-            return LabelSource(str(self.folder(kept)), params["form"], params["compute"], params.get("temperature", 1.0))
-        if teacher := step.inputs.get("teacher"):
-            return LabelSource(str(self.folder(teacher)), **step.params["soft_labels"])
-        return None
+    def soft_labels(self, step: Step) -> tuple[LabelSource, ...]:
+        """Where a step gets soft labels from: nowhere, one teacher, or the members of an ensemble."""
+        sources = []
+        for name, needed in step.inputs.items():
+            if name.startswith("soft_labels"):
+                params = needed.params
+                sources.append(LabelSource(str(self.folder(needed)), params["form"], params["compute"], params.get("temperature", 1.0)))
+            elif name.startswith("teacher"):
+                sources.append(LabelSource(str(self.folder(needed)), **step.params["soft_labels"]))
+        weights = step.params.get("weights", [1.0] * len(sources))
+        return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
 
     def missing(self, steps: Iterable[Step]) -> list[Step]:
         """The steps that are neither done nor failed; those whose inputs failed are marked failed."""

@@ -34,10 +34,8 @@ def train_job(job: Job) -> None:
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()
     tokenizer = load_tokenizer(job.model)
-    rows, signal = Rows(job.data), None
-    if job.soft_labels:
-        dtype = getattr(torch, job.settings.dtype)
-        signal = open_signal(**vars(job.soft_labels), rows=rows, device=device, dtype=dtype)
+    rows = Rows(job.data)
+    signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
     loop = Loop(
         ResponseModel(_model(job, device)),
         rows,

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from kdray.plan import Plan
 from kdray.plan.steps import State, Step, Subject
 from kdray.report.results import Checkpoint, Results
+from kdray.report.table import reference_name
 from kdray.spec.points import Point
 from kdray.store import Artifact, Store
 
@@ -106,6 +107,7 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             "labels": point.labels,
             "lr": f"{point.lr:g}",
             "seed": f"{point.seed:g}",
+            **({"teacher": point.teacher} if point.teacher else {}),
         },
         tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
@@ -113,12 +115,12 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
     )
 
 
-def _reference(role: Literal["student", "teacher"], model: Step, artifact: Artifact, results: Results, store: Store) -> WantedRun:
+def _reference(role: str, model: Step, artifact: Artifact, results: Results, store: Store) -> WantedRun:
     """An untrained student or the teacher. It has none of the axes' params, so charts of those show points only."""
     identity = _reference_identity(role, model)
     return WantedRun(
         identity=identity,
-        name="untrained student" if role == "student" else role,
+        name=reference_name(role),
         status="FINISHED",
         started=_milliseconds(artifact.folder / "record.json"),
         ended=_milliseconds(artifact.folder / "DONE"),
@@ -188,7 +190,8 @@ def _name(point: Point) -> str:
     """`a0.1 lr3e-4 b4 s0`, `seq a1 lr3e-4 b4 s0`; cut where the page would cut it."""
     labels = {"gold": "" if point.alpha > 0 else "sft ", "teacher": "seq ", "both": "both "}[point.labels]
     alpha = f"a{point.alpha:g} " if point.alpha > 0 else ""
-    return f"{labels}{alpha}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
+    teacher = f"{point.teacher} " if point.teacher else ""
+    return f"{labels}{alpha}{teacher}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
 
 
 def _brief(value: float) -> str:

@@ -14,6 +14,7 @@ class LabelSource:
     form: dict[str, Any]  # name and params
     compute: str  # type in which the teacher's backbone runs
     temperature: float = 1.0  # at which they were kept
+    weight: float = 1.0  # in an ensemble
 
 
 @dataclass(frozen=True)

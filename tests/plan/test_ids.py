@@ -91,8 +91,10 @@ DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
 def ids(plan: Plan) -> dict[str, Any]:
     """The ids of the steps that the tests speak of."""
     scores = {score.task.name: score.generate or score.measure for score in plan.scores if score.subject == "student"}
-    teacher = plan.teach.inputs["student"] if plan.teach else plan.models["teacher"]
-    found = {"student": plan.models["student"], "teacher": teacher, "prepare": plan.prepare, "teach": plan.teach, "soften": plan.soften}
+    labeller = plan.models["teacher"]
+    tuned = labeller.kind == "teach"
+    found = {"student": plan.models["student"], "teacher": labeller.inputs["student"] if tuned else labeller, "prepare": plan.prepare}
+    found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.get("soft_labels")}
     found |= {"loss": scores["heldout_loss"], "answers": scores["heldout_answers"]}
     found |= {"xsum": scores["xsum"]} if "xsum" in scores else {}
     points = {point.point.slug: point.train for point in plan.points}
@@ -180,7 +182,7 @@ def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
         assert set(point.train.inputs) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
     alone = plan({"teacher": ABSENT, "axes.alpha": [0], "score.references": ["student"]})
     assert [p.train.id for p in alone.points] == [p.train.id for p in made.points if p.point.alpha == 0]
-    assert (alone.teach, alone.soften, list(alone.models)) == (None, None, ["student"])
+    assert (alone.heldout_labels, list(alone.models)) == ({}, ["student"])
 
 
 def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:

@@ -13,7 +13,7 @@ import pytest
 from kdray.plan import position_slug
 from kdray.spec import InputError
 from kdray.store import Locks, Store
-from tests.conftest import TinyGrid, tree_of
+from tests.conftest import ABSENT, TinyGrid, tree_of
 from tests.plan.conftest import MakePlan, seal
 
 
@@ -142,7 +142,7 @@ def test_the_answers_are_one_step_and_soft_labels_are_made_on_the_text_that_is_t
     made = plan({"axes.labels": ["gold", "teacher", "both"]})
     answers, both = [step for step in made.steps() if step.kind == "augment"]
     assert [answers.slug, both.slug] == ["rows-teacher", "rows-both"]
-    assert dict(answers.inputs) == {"teacher": made.teach, "data": made.prepare}
+    assert dict(answers.inputs) == {"teacher": made.models["teacher"], "data": made.prepare}
     assert dict(both.inputs) == {"data": made.prepare, "answers": answers}
     text = {"gold": made.prepare, "teacher": answers, "both": both}
     for point in made.points:
@@ -158,7 +158,7 @@ def test_a_teacher_beside_the_student_reads_the_text_that_is_trained_on(plan: Ma
     kinds = [step.kind for step in made.steps()]
     assert (kinds.count("augment"), kinds.count("soften")) == (1, 0)
     inputs = made.points[0].train.inputs
-    assert (inputs["data"].kind, inputs["teacher"]) == ("augment", made.teach)
+    assert (inputs["data"].kind, inputs["teacher"]) == ("augment", made.models["teacher"])
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_heldout_scores_are_on_the_original_rows_whatever_a_point_trained_on(pla
         if score.task.name.startswith("heldout"):
             assert step.inputs["data"] is made.prepare
         if score.task.name == "heldout_loss":
-            assert step.inputs["soft_labels"] is made.soften
+            assert step.inputs["soft_labels"] is made.heldout_labels["soft_labels"]
             assert step.inputs["soft_labels"].inputs["data"] is made.prepare
 
 
@@ -210,3 +210,55 @@ def test_answers_are_made_again_only_if_they_may_differ(changes: dict[str, objec
         for made in (plan({"axes.labels": ["teacher"]}), plan({"axes.labels": ["teacher"], **changes}))
     ]
     assert (ids[0] == ids[1]) == same
+
+
+TEACHERS = {
+    "teacher": ABSENT,
+    "teachers": {"big": {"model": "file:HERE/teacher"}, "small": {"model": "file:HERE/student", "tune": {"lr": 1e-3, "steps": 2}}},
+}
+
+
+def test_teachers_are_an_axis_of_all_points_that_use_one(plan: MakePlan) -> None:
+    made = plan(TEACHERS | {"axes.lr": [1e-3], "axes.alpha": [0, 1], "axes.labels": ["gold", "teacher"]})
+    assert [(p.point.labels, p.point.alpha, p.point.teacher) for p in made.points] == [
+        ("gold", 0, ""),
+        ("gold", 1, "big"),
+        ("gold", 1, "small"),
+        ("teacher", 0, "big"),
+        ("teacher", 1, "big"),
+        ("teacher", 0, "small"),
+        ("teacher", 1, "small"),
+    ]
+    for point in made.points[1:]:
+        inputs, teacher = point.train.inputs, made.models[point.point.teacher]
+        if point.point.labels == "teacher":
+            assert inputs["data"].inputs["teacher"] is teacher
+        if point.point.alpha:
+            assert inputs["soft_labels"].inputs["teacher"] is teacher
+    assert {score.subject for score in made.scores if isinstance(score.subject, str)} == {"student", "big", "small"}
+    losses = [score.measure for score in made.scores if score.task.name == "heldout_loss"]
+    assert {step.inputs["soft_labels"].inputs["teacher"].slug for step in losses} == {made.models["big"].slug}, "one yardstick for all"
+
+
+def test_a_teacher_by_name_is_the_teacher_of_a_grid_with_one(plan: MakePlan) -> None:
+    alone = plan({"teacher": {"model": "file:HERE/teacher"}, "axes.alpha": [0, 1]})
+    named = plan(TEACHERS | {"axes.alpha": [0, 1], "axes.teacher": ["big"]})
+    assert [point.train.id for point in named.points] == [point.train.id for point in alone.points]
+
+
+def test_an_ensemble_reads_the_soft_labels_of_its_members(plan: MakePlan) -> None:
+    grid = TEACHERS | {"axes.alpha": [1], "axes.teacher": ["big", "mix"], "ensembles": {"mix": {"big": 3, "small": 1}}}
+    made = plan(grid)
+    alone, mixed = (next(p.train for p in made.points if p.point.teacher == name) for name in ("big", "mix"))
+    assert mixed.params["weights"] == [0.75, 0.25]
+    assert mixed.inputs["soft_labels.0"] is alone.inputs["soft_labels"]
+    assert mixed.inputs["soft_labels.1"].inputs["teacher"] is made.models["small"]
+    other = plan(grid | {"ensembles": {"mix": {"big": 6, "small": 2}}})
+    assert mixed.id in {point.train.id for point in other.points}, "weights are relative"
+    assert mixed.id not in {point.train.id for point in plan(grid | {"ensembles": {"mix": {"big": 1, "small": 1}}}).points}
+
+
+def test_an_ensemble_of_teachers_beside_the_student(plan: MakePlan) -> None:
+    grid = TEACHERS | {"axes.alpha": [1], "axes.teacher": ["mix"], "ensembles": {"mix": {"big": 1, "small": 1}}}
+    (point, *_) = plan(grid | {"soft_labels.form": "online"}).points
+    assert [point.train.inputs[f"teacher.{i}"].kind for i in (0, 1)] == ["model", "teach"]

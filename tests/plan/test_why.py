@@ -47,9 +47,8 @@ def test_a_nested_field_is_named_by_its_path(plan: MakePlan, store: Store) -> No
 def test_an_input_that_only_one_has_is_named(plan: MakePlan, store: Store) -> None:
     made = plan({"axes.lr": [1e-3]})
     sft, kd = (begin(store, point.train) for point in made.points)
-    assert made.soften is not None
     assert list(differences(store, sft, kd)) == [
-        ("inputs.soft_labels", None, made.soften.id),
+        ("inputs.soft_labels", None, made.heldout_labels["soft_labels"].id),
         ("alpha", 0.0, 0.1),
         ("objective.loss.name", None, "cross_entropy"),
         ("objective.loss.version", None, 1),

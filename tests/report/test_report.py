@@ -106,7 +106,7 @@ def test_a_small_grid_gets_no_verdict_and_says_why(tiny_grid, n, lrs, reason):
 def test_points_that_ran_differently_are_pointed_out(tiny_grid):
     results = make_results(tiny_grid)
     for i, point in enumerate(results.curves):
-        results.runtimes[point] = {"workers": 1 + i % 2, "threads": 1, "device": "cpu", "micro_batch": None, "torch": "2"}
+        results.runtimes[point] = {"workers": 1 + i % 2, "threads": 1, "device": "cpu", "micro_batch": None, "engine": "ddp", "torch": "2"}
     assert verdict(results)[1:] == ["Note: the points ran with different workers: 1, 2."]
 
 

@@ -15,6 +15,9 @@ from tests.conftest import ABSENT, TinyGrid
 NAN, INF = math.nan, math.inf
 POINT = {"lr": 1e-3, "batch": 2, "alpha": 0}
 TUNE = {"lr": 1e-3, "steps": 2}
+TEACHER = {"model": "file:HERE/teacher"}
+TEACHERS = {"teacher": ABSENT, "teachers": {"big": TEACHER, "small": {"model": "file:HERE/student"}}}
+MIX = {"big": 1, "small": 1}
 
 # what is changed in a valid grid, and what the line must say
 SCHEMA = {
@@ -123,6 +126,32 @@ SCHEMA = {
     "answers where nothing is asked": (
         {"data.recipe": "text", "axes.labels": ["teacher"]},
         ["axes.labels: answers to rows of the recipe 'text'", "use labels: [gold]"],
+    ),
+    "a teacher beside teachers": ({"teachers": {"big": TEACHER}}, ["teachers: beside `teacher`", "name all of them in `teachers`"]),
+    "a choice among one teacher": ({"axes.teacher": ["big"]}, ["axes.teacher: big without teachers"]),
+    "an unknown teacher": (TEACHERS | {"axes.teacher": ["bigg"]}, ["axes.teacher: no teacher 'bigg'", "did you mean 'big'?"]),
+    "a reserved name": ({"teacher": ABSENT, "teachers": {"student": TEACHER}}, ["teachers.student: a name with a meaning of its own"]),
+    "an ensemble of strangers": (
+        TEACHERS | {"ensembles": {"mix": {"big": 1, "smal": 1}}},
+        ["ensembles.mix.smal: no such teacher", "did you mean 'small'?"],
+    ),
+    "an ensemble of one": (TEACHERS | {"ensembles": {"mix": {"big": 1}}}, ["ensembles.mix: ", "at least 2 items"]),
+    "an ensemble with a weight of 0": (
+        TEACHERS | {"ensembles": {"mix": {"big": 1, "small": 0}}},
+        ["ensembles.mix.small: 0", "greater than 0"],
+    ),
+    "an ensemble with a teacher's name": (TEACHERS | {"ensembles": {"big": MIX}}, ["ensembles.big: is the name of a teacher too"]),
+    "an ensemble of sampled labels": (
+        TEACHERS | {"ensembles": {"mix": MIX}, "soft_labels.form": "sampled"},
+        ["ensembles: with soft_labels.form sampled", "hidden, logits or online"],
+    ),
+    "answers of an ensemble": (
+        TEACHERS | {"ensembles": {"mix": MIX}, "axes.labels": ["teacher"]},
+        ["axes.labels: answers of an ensemble", "use labels: [gold]"],
+    ),
+    "a point by hand without its teacher": (
+        TEACHERS | {"include": [{"lr": 1e-5, "batch": 2, "alpha": 1}]},
+        ["include.0.teacher: missing", "known: big, small"],
     ),
     "a temperature of 0": ({"objective.temperature": 0}, ["objective.temperature: 0", "greater than 0"]),
     "a negative margin": ({"report.margin": {"xsum": -1}}, ["report.margin.xsum: -1", "greater than or equal to 0"]),

@@ -27,6 +27,7 @@ MAX_NEW_TOKENS = 6  # of about that many, so that some answers end and some are 
 def ran(tmp_path_factory):
     """The plan, the store and what the interrupted step did: parts before the interruption, parts made after it."""
     from kdray.stages import augment as stage
+    from kdray.stages import pipeline as frame
     from kdray.stages.progress import Progress
     from kdray.stages.run import resolve, run
 
@@ -44,7 +45,7 @@ def ran(tmp_path_factory):
     store = Store(grid.runtime.store)
     outer = Outer(store.root)
     seen = {}
-    pipeline, augment = stage.run_pipeline, stage.augment
+    pipeline, augment = frame.run_pipeline, stage.augment
 
     def interrupted(groups, *arguments):
         yield from itertools.islice(pipeline(groups, *arguments), 4)
@@ -56,13 +57,13 @@ def ran(tmp_path_factory):
 
     def twice(steps, work):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "run_pipeline", interrupted)
+            patch.setattr(frame, "run_pipeline", interrupted)
             with pytest.raises(KeyboardInterrupt):
                 augment(steps, work)
             found = parts(store.folder(steps[0].key) / "attempt-001")
             seen["kept"] = set(found) - {0}
             found[0].write_bytes(b"damaged")
-            patch.setattr(stage, "run_pipeline", watched)
+            patch.setattr(frame, "run_pipeline", watched)
             augment(steps, work)
 
     with pytest.MonkeyPatch.context() as patch, Progress(Console(quiet=True)) as progress:
@@ -79,8 +80,7 @@ def data(ran):
 
 def test_training_rows_are_the_prompt_and_the_teachers_own_greedy_answer(ran):
     plan, store, _ = ran
-    assert plan.teach is not None
-    teacher, tokenizer = load_folder(store.get(plan.teach.key).path)
+    teacher, tokenizer = load_folder(store.get(plan.models["teacher"].key).path)
     gold, taught = data(ran)["gold"], data(ran)["teacher"]
     expected = []
     for row in gold.train.tolist():

@@ -20,7 +20,7 @@ from kdray.train.engines import Ranks
 from kdray.train.engines.ddp import WEIGHTS
 from kdray.train.loop import DivergedError, Loop
 from kdray.train.order import Order
-from kdray.train.settings import Settings
+from kdray.train.settings import LabelSource, Settings
 from tests.distill.reference import reference
 from tests.tiny import write_model, write_rows
 
@@ -189,9 +189,8 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
         labels = cached.read(chosen)
         assert torch.allclose(labels.chunk(0, len(labels)), online.logits(chosen), atol=1e-5)
     assert len(cached.read([])) == 0
-    beside = open_signal(
-        str(world / "teacher"), {"name": "online", "params": {}}, "float32", 1.0, rows=rows, device="cpu", dtype=torch.float32
-    )
+    source = LabelSource(str(world / "teacher"), {"name": "online", "params": {}}, "float32")
+    beside = open_signal([vars(source)], rows, "cpu", torch.float32)
     reference = make_loop(world)
     curve = [(metrics["loss"], metrics["soft"]) for metrics in reference.steps()]
     for signal in (cached, beside):

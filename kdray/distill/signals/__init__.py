@@ -7,13 +7,14 @@ to what the objective reads; `distill.stored` puts the tensors on disk. `online`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdray.data.rows import Rows
+from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
 
@@ -24,20 +25,19 @@ def make_form(form: Mapping[str, Any]) -> Any:
     return getattr(importlib.import_module(f"kdray.distill.signals.{name}"), name)(**form["params"])
 
 
-def open_signal(
-    folder: str,
-    form: Mapping[str, Any],
-    compute: str,
-    temperature: float,
-    *,
-    rows: Rows,
-    device: torch.device | str,
-    dtype: torch.dtype,
-) -> Signal:
-    """The soft labels of `rows`; the first four arguments are the fields of a `LabelSource`.
+def open_signal(sources: Sequence[Mapping[str, Any]], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal | None:
+    """The soft labels of `rows`; `sources` are the fields of `LabelSource`s, more than one for an ensemble of teachers.
 
-    The teacher's head, where the form needs one, computes in `dtype`.
+    A teacher's head, where its form needs one, computes in `dtype`.
     """
-    if form["name"] == "online":
-        return make_form(form).open(Path(folder), rows, device, getattr(torch, compute), dtype)
-    return Stored(Path(folder), make_form(form), temperature, device, dtype)
+    signals = [_open(source, rows, device, dtype) for source in sources]
+    if len(signals) > 1:
+        return Ensemble(signals, [source["weight"] for source in sources])
+    return signals[0] if signals else None
+
+
+def _open(source: Mapping[str, Any], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
+    folder, form = Path(source["folder"]), make_form(source["form"])
+    if source["form"]["name"] == "online":
+        return form.open(folder, rows, device, getattr(torch, source["compute"]), dtype)
+    return Stored(folder, form, source["temperature"], device, dtype)

@@ -1,9 +1,10 @@
-"""Lookback-guided: of several sampled chunks the one that looks most factual to a guide, by default to a Lookback Lens."""
+"""Lookback-guided: of several sampled chunks the one that looks most factual to a guide, such as a Lookback Lens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -15,7 +16,7 @@ from kdray.score.prompts import Prompt
 from kdray.spec.components import Share
 
 VERSION = 1
-REFERENCES = {"guide": ("lens", "support")}  # parameters that are references to files, or one of these words
+REFERENCES = {"guide": ("support",)}  # parameters that are references to files, or one of these words
 
 
 def lookback_guided(
@@ -25,19 +26,20 @@ def lookback_guided(
     max_new_tokens: int,
     /,
     *,
-    guide: str = "lens",
+    guide: str,
     candidates: PositiveInt = 8,
     chunk: PositiveInt = 8,
     temperature: PositiveFloat = 0.9,
     top_p: Share | None = 0.95,
     seed: NonNegativeInt = 0,
 ) -> list[list[int]]:
-    """`guide`: the grid's `lens`; `file:` and a lens or classifier on hidden states kept elsewhere; or `support`, a stand-in."""
+    """`guide`: `file:` and a lens or a classifier on hidden states; or `support`, a stand-in that needs no training."""
     chosen = SupportGuide() if guide == "support" else open_guide(Path(guide.removeprefix("file:")))
+    end: Any = tokenizer.eos_token_id
     sampler = Sampler(candidates, chunk, temperature, top_p, seed)
     answers = []
     for prompt in prompts:
         n_context = context_length(tokenizer, prompt.input_ids, prompt.source)
-        found = decode_guided(model, prompt.input_ids, n_context, chosen, sampler, max_new_tokens, {tokenizer.eos_token_id})
+        found = decode_guided(model, prompt.input_ids, n_context, chosen, sampler, max_new_tokens, {end})
         answers.append(found.answer)
     return answers

@@ -1,0 +1,75 @@
+"""How much room soft labels will take, as far as it can be told without making them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdray.plan.steps import Step
+from kdray.spec.components import component
+from kdray.store import Store
+
+WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # bytes
+
+
+@dataclass(frozen=True)
+class LabelSize:
+    """`per_token`: bytes a response token; `fixed`: bytes of the teacher's head; `tokens` is None until the data are prepared."""
+
+    per_token: int
+    fixed: int
+    tokens: int | None
+
+    @property
+    def total(self) -> int | None:
+        return None if self.tokens is None else self.per_token * self.tokens + self.fixed
+
+    def __str__(self) -> str:
+        if self.total is None:
+            return f"{self.per_token:,} bytes a response token"
+        return f"about {self.total / 1e6:,.1f} MB ({self.tokens:,} response tokens x {self.per_token:,} bytes)"
+
+
+def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
+    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
+    if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
+        return None
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    form = soften.params["form"]
+    has_head = component("soft labels", form["name"], "soft_labels.form").constants["HEAD"]
+    width = WIDTH.get(config.get("dtype") or config.get("torch_dtype") or "float32", 4)
+    rows = store.get(soften.inputs["data"].key)
+    tokens = rows.facts.get("response_tokens") if rows else None
+    return LabelSize(bytes_per_token(form, hidden, vocab), hidden * vocab * width if has_head else 0, tokens)
+
+
+def bytes_per_token(form: dict[str, Any], hidden: int, vocab: int) -> int:
+    """Of a form `{name, params}`: what its `keep` leaves on disk."""
+    params, token = form["params"], 2 if vocab <= 1 << 16 else 4
+    match form["name"]:
+        case "hidden":
+            return hidden * WIDTH[params["dtype"]] + (4 if params["dtype"] == "int8" else 0)  # a scale per token
+        case "sampled":
+            return (params["top"] + params["draws"]) * token + params["top"] * 2 + 8  # ids, log-probabilities, tail, entropy
+        case "topk":
+            return params["k"] * (token + 2) + 4
+        case "logits":
+            return vocab * WIDTH[params["dtype"]]
+    raise KeyError(form["name"])
+
+
+def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
+    """Of the teacher's model in the store, or in its own folder."""
+    model = teacher.inputs["student"] if teacher.kind == "teach" else teacher
+    if model.id and (artifact := store.get(model.key)):
+        folder = artifact.path
+    elif model.source is not None and model.source.scheme == "file":
+        folder = Path(model.source.name)
+    else:
+        return None
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    config = config.get("text_config", config)
+    return config if {"hidden_size", "vocab_size"} <= set(config) else None

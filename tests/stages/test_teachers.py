@@ -1,0 +1,42 @@
+"""Teachers as an axis, and an ensemble of them, in a whole grid on tiny models."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.store import Outer, Store
+from tests.stages.test_run import finish, kdray
+from tests.tiny import write_grid
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def test_every_point_learns_from_its_own_teacher(tmp_path):
+    here = f"file:{tmp_path}"
+    path = write_grid(
+        tmp_path,
+        teacher="null",
+        teachers=f"{{big: {{model: '{here}/teacher'}}, small: {{model: '{here}/student'}}}}",
+        ensembles="{mix: {big: 0.9, small: 0.1}}",
+        train="{steps: 3}",
+        axes="{lr: [3.0e-3], batch: [4], alpha: [0, 1]}",
+        score="{tasks: [heldout_loss], batch: 3}",
+    )
+    code, output = finish(kdray("run", path))
+    assert code == 0, output
+    for row in ("SFT", "KD 1 (big)", "KD 1 (small)", "KD 1 (mix)", "untrained student", "teacher big", "teacher small"):
+        assert row in output
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    plan = make_plan(grid, Outer(store.root))
+    kl = {
+        getattr(score.subject, "teacher", score.subject): json.loads((store.get(score.measure.key).path / "scores.json").read_text())["kl"]
+        for score in plan.scores
+    }
+    kl = {name: entry["value"] for name, entry in kl.items()}
+    # the yardstick is the first teacher: closest to it is who learned from it alone, then who did for the most part
+    assert kl["big"] < kl["mix"] < kl["small"]
