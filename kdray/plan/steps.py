@@ -278,7 +278,11 @@ def _scores(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         for subject, position, model in subjects:
             scores = list(_score(plan, task, ref, identity, subject, position, model, outer))
             yield from scores
-            if lens and subject != "teacher" and component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE"):
+            if (
+                lens
+                and (subject == "student" or isinstance(subject, Point))
+                and component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE")
+            ):
                 yield from (_factual_rate(score, model, lens) for score in scores)
 
 

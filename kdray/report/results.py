@@ -14,7 +14,7 @@ from kdray.spec.decodings import suffix
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
-CURVE, SCORES = "metrics.jsonl", "scores.json"
+CURVE, SCORES, FACTUAL = "metrics.jsonl", "scores.json", "factual.json"
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
 
@@ -35,6 +35,7 @@ class Checkpoint:
     position: float | None
     examples: int | None  # sequences seen in training
     scores: dict[str, Score] = field(default_factory=dict)
+    drifted: list[str] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,8 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
+        if (io.read_json(artifact.path / FACTUAL) or {}).get("drifted"):
+            checkpoint.drifted.append(short_name(score.task.name, "fr" + suffix(score.decoding)))
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}

@@ -195,7 +195,7 @@ def _bind_components(grid: Grid) -> Grid:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
         references(decoding[i], f"score.decoding.{i}")
     if grid.lens and (beside := component("annotations", grid.lens.annotations, "lens.annotations").constants.get("BESIDE")):
-        allowed = "in a grid: formats of one file; `kdray lens export` writes these as jsonl"
+        allowed = "in a grid a format must be one file: write these annotations as jsonl"
         raise InputError("lens.annotations", f"'{grid.lens.annotations}' needs {beside} beside its file", allowed)
     score = grid.score.model_copy(update={"tasks": tasks, "decoding": decoding})
     return grid.model_copy(
