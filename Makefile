@@ -1,12 +1,13 @@
 # kdray: `make grid` runs the quickstart grid, `make test` the tests; both set up what they need in .venv.
 PYTHON ?= python3
 GRID ?= grids/quickstart.yaml
+ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install grid check plan report mlflow test test-unit lint clean
+.PHONY: help install grid submit check plan report mlflow test test-unit lint clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -21,7 +22,10 @@ $(READY): pyproject.toml cluster/constraints.txt
 	@touch $@
 
 grid: $(READY)  ## run a grid, or go on with it (GRID=grids/quickstart.yaml)
-	@$(BIN)/kdray run $(GRID)
+	@$(BIN)/kdray run $(GRID) $(ARGS)
+
+submit: $(READY)  ## run a grid as a job of a Ray cluster, or follow it (RAY_API_SERVER_ADDRESS=http://HOST:8265)
+	@$(BIN)/kdray submit $(GRID) $(ARGS)
 
 check: $(READY)  ## check a grid file without running it (GRID=...)
 	@$(BIN)/kdray check $(GRID)

@@ -36,6 +36,7 @@ app.add_typer(lens, name="lens")
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
+Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
@@ -75,7 +76,7 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 
 
 @app.command()
-def run(grid: GridFile) -> None:
+def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
     from kdray.plan.checks import check_grid
     from kdray.stages.progress import Progress
@@ -91,7 +92,7 @@ def run(grid: GridFile) -> None:
         out.print(f"{spec.name}: {len(missing)} of {len(list(made.steps()))} steps to do", highlight=False)
         mirror = _Mirror(made, store)
         with Progress(out) as progress:
-            failed = run_plan(made, store, outer, progress, mirror)
+            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure_cluster)
         mirror.finish()
     else:
         out.print(f"{spec.name}: all {len(list(made.steps()))} steps are done", highlight=False)
@@ -99,6 +100,20 @@ def run(grid: GridFile) -> None:
     _print_mlflow(made, store)
     if failed or any(step.state(store) != "done" for step in made.steps()):
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def submit(
+    grid: GridFile,
+    folder: Annotated[str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")] = None,
+    insecure_cluster: Insecure = False,
+) -> None:
+    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.stages.submit import submit as submit_grid
+
+    options = ["--insecure-cluster"] if insecure_cluster else []
+    if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(FAILED)
 
 

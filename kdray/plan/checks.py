@@ -39,7 +39,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     folders = {}
     models = grid.models()
     for role, (field, model) in models.items():
-        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model")
+        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
     check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
@@ -78,10 +78,12 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(ref: Reference, field: str) -> Path | None:
-    """The folder of a local model; None where there is none to look into."""
+def _check_model(ref: Reference, field: str, outer: Outer) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
     if ref.scheme == "wheel" and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if ref.scheme == "hf":
+        return _in_hub_cache(ref, outer)
     if ref.scheme != "file":
         return None
     path = Path(ref.name)
@@ -98,6 +100,14 @@ def _check_model(ref: Reference, field: str) -> Path | None:
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
     return path
+
+
+def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
+    """Where the hub's client keeps a model that it fetched on this machine before; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(ref.name, "config.json", revision=outer.locked().get(str(ref), ref.version))
+    return Path(config).parent if isinstance(config, str) else None
 
 
 def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:

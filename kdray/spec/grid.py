@@ -257,11 +257,18 @@ class Runtime(Section):
     store: Annotated[str, Field(min_length=1)]
     workers: PositiveInt | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs if the cluster has any")
+    accelerator: Annotated[str, Field(min_length=1)] | None = Field(None, description="use only GPUs of this type, as Ray names it: H100")
     engine: Use = Field(default=Use(name="ddp"), description="how the workers of a point share a model: ddp, fsdp, deepspeed")
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward pass")
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")
     checkpoint_every: PositiveInt = Field(50, description="steps between checkpoints that a point resumes from")
     mlflow: str | None = Field(None, description="tracking URI; null keeps a sqlite file in the store")
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if self.accelerator and self.device == "cpu":
+            raise InputError("accelerator", f"{self.accelerator} with device cpu", "use device: gpu, or leave it out")
+        return self
 
 
 class Grid(Section):

@@ -49,6 +49,8 @@ class Job:
     workers: int
     threads: int  # of each worker
     use_gpu: bool
+    accelerator: str | None  # the only type of GPU to use
+    on_one_node: bool
 
 
 def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
@@ -61,7 +63,8 @@ def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
             num_workers=job.workers,
             use_gpu=job.use_gpu,
             resources_per_worker=cpus or None,
-            placement_strategy="STRICT_PACK" if 1 < job.workers <= 8 else "PACK",
+            accelerator_type=job.accelerator,
+            placement_strategy="STRICT_PACK" if job.on_one_node else "PACK",
         ),
         run_config=RunConfig(
             name=job.attempt.name,

@@ -55,6 +55,7 @@ def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources:
     rows = [{"group": json.dumps(group)} for group in groups if group]
     if not rows:
         return
+    kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
     actors = ray.data.ActorPoolStrategy(size=min(resources.actors, len(rows)), max_tasks_in_flight_per_actor=2)
     answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
@@ -63,6 +64,7 @@ def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources:
         compute=actors,
         num_cpus=0 if resources.gpus else 1,
         num_gpus=1 if resources.gpus else 0,
+        **kind,
     )
     for answer in answers.iter_rows():
         yield answer["key"], answer["error"]

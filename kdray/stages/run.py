@@ -35,16 +35,17 @@ def resolve(grid: Grid, outer: Outer) -> Plan:
     return make_plan(grid, outer)
 
 
-def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None]) -> dict[str, str]:
+def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False) -> dict[str, str]:
     """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
 
-    `after` is called now and then, whenever curves or scores may have grown.
+    `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
+    hosts that asks for no token.
 
     Raises:
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
     """
     progress.say("starting Ray ...")
-    with ray_session(plan.grid.runtime) as resources, Locks() as locks, _insistent_interrupt():
+    with ray_session(plan.grid.runtime, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate

@@ -1,4 +1,4 @@
-"""Connecting to Ray, and what a point may use of it.
+"""Connecting to Ray for the length of a run.
 
 With RAY_ADDRESS set, that cluster is used. Otherwise a local Ray is started, and never another one joined that
 happens to run on the machine.
@@ -12,17 +12,19 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import kdray
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Runtime
+from kdray.stages.resources import Resources, usable
+from kdray.store import Store
 
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll: 2 s by default
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # where a node is lost, its points wait for others to end
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, of use on spot nodes only
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -42,56 +44,37 @@ CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
 
 
-@dataclass(frozen=True)
-class Resources:
-    """What the cluster has, and what one worker of a training job gets."""
-
-    cpus: int
-    gpus: int
-    workers: int  # of one point
-    largest_node: int  # cores
-
-    @property
-    def concurrent_points(self) -> int:
-        return (self.gpus or self.cpus) // self.workers
-
-    @property
-    def actors(self) -> int:
-        """Processes that score or soften side by side: one a GPU, else one a core."""
-        return self.gpus or self.cpus
-
-    @property
-    def teacher_threads(self) -> int:
-        """Cores for each worker of the teacher, which trains alone but must fit on one node."""
-        return max(1, min(16, self.cpus // self.workers, self.largest_node // min(self.workers, 8)))
-
-
 @contextlib.contextmanager
-def ray_session(runtime: Runtime) -> Iterator[Resources]:
-    """A connection to Ray for the length of a run.
+def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resources]:
+    """A connection to Ray for the length of a run; `insecure` allows a cluster of several hosts without a token.
 
     Raises:
-        InputError: the cluster cannot be reached, or is too small for one point.
+        InputError: the cluster cannot be reached, is too small for one point, lets anybody in, or has nodes that do not
+            see the store.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
     from ray.data import DataContext
+    from ray.exceptions import RayError
+
+    from kdray.stages.cluster import check_cluster
 
     if runtime.device == "cpu":
         QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
-        _require_reachable(address)
+        require_reachable(address)
         package = str(Path(kdray.__file__).parent)
         try:
             with _silent():
                 ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", "start it, or unset RAY_ADDRESS") from None
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            reason = str(error).strip().splitlines()[0]
+            allowed = "start it, give its token (RAY_AUTH_MODE=token), or unset RAY_ADDRESS"
+            raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", allowed) from None
     else:
         os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
         with _silent():
@@ -113,16 +96,9 @@ def ray_session(runtime: Runtime) -> Iterator[Resources]:
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
-        total = ray.cluster_resources()
-        workers = 1 if runtime.workers == "auto" else runtime.workers
-        largest = max(int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"])
-        gpus = 0 if runtime.device == "cpu" else int(total.get("GPU", 0))
-        if runtime.device == "gpu" and not gpus:
-            raise InputError("runtime.device", "gpu, but this Ray has none", "use auto or cpu, or a cluster with GPUs")
-        resources = Resources(int(total.get("CPU", 0)), gpus, workers, largest)
-        if resources.concurrent_points == 0:
-            unit, have = ("GPUs", resources.gpus) if resources.gpus else ("CPUs", resources.cpus)
-            raise InputError("runtime.workers", f"{workers} workers need {workers} {unit}", f"this Ray has {have}")
+        resources = usable(runtime, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        if address:
+            check_cluster(Store(runtime.store).root, insecure=insecure)
         yield resources
     finally:
         ray.shutdown()
@@ -142,8 +118,14 @@ def _silent() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _require_reachable(address: str) -> None:
-    """Refuse an address at which nothing listens: Ray itself would go on trying for minutes."""
+def require_reachable(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would go on trying for minutes.
+
+    Raises:
+        InputError: that, or it is a dashboard's address.
+    """
+    if address.startswith(("http://", "https://")):
+        raise InputError("RAY_ADDRESS", f"{address} is a dashboard", "give HOST:6379, or use `kdray submit`")
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not (host and port.isdigit()):
         return  # a word such as "auto": Ray resolves it

@@ -38,6 +38,8 @@ def teach(steps: list[Step], work: Work) -> None:
                     workers=work.resources.workers,
                     threads=work.resources.teacher_threads,
                     use_gpu=work.resources.gpus > 0,
+                    accelerator=work.resources.accelerator,
+                    on_one_node=work.resources.on_one_node,
                 )
                 with watch("teach", [job], work):
                     # Not in this process: there Train would replace the handler of Ctrl-C for good.

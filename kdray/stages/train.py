@@ -101,6 +101,8 @@ def _job(point: PointPlan, step: Step, attempt: Attempt, work: Work) -> Job:
         workers=work.resources.workers,
         threads=1,
         use_gpu=work.resources.gpus > 0,
+        accelerator=work.resources.accelerator,
+        on_one_node=work.resources.on_one_node,
     )
 
 

@@ -23,6 +23,7 @@ ALL = {"student", "teacher", *DATA, "xsum"}
 
 SAME: dict[str, Any] = {
     "runtime.workers": 4,
+    "runtime.accelerator": "H100",
     "runtime.micro_batch": 1,
     "runtime.checkpoint_every": 7,
     "runtime.mlflow": "http://example.org",

@@ -8,7 +8,6 @@ import sys
 
 import pytest
 
-from kdray.stages.session import Resources
 from tests.tiny import write_grid
 
 CLUSTER = """
@@ -18,21 +17,6 @@ print(cluster.address, flush=True)
 input()
 cluster.shutdown()
 """
-
-
-@pytest.mark.parametrize(
-    ("cpus", "gpus", "workers", "points", "actors"),
-    [(2, 0, 1, 2, 2), (2, 0, 2, 1, 2), (2, 0, 3, 0, 2), (64, 8, 4, 2, 8), (64, 8, 16, 0, 8)],
-)
-def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_allow(cpus, gpus, workers, points, actors):
-    resources = Resources(cpus, gpus, workers, largest_node=cpus)
-    assert resources.concurrent_points == points
-    assert resources.actors == actors
-
-
-@pytest.mark.parametrize(("workers", "threads"), [(1, 2), (2, 1), (4, 1)])
-def test_the_teachers_threads_fit_on_one_node(workers, threads):
-    assert Resources(cpus=4, gpus=0, workers=workers, largest_node=2).teacher_threads == threads
 
 
 @pytest.mark.ray

@@ -1,0 +1,5 @@
+"""`python -m kdray` is `kdray`."""
+
+from kdray.cli import main
+
+main()

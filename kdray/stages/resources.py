@@ -1,0 +1,86 @@
+"""What of a cluster may be used, and how much of it one point gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdray.spec.errors import InputError
+from kdray.spec.grid import Runtime
+
+LARGEST_NODE = 8  # GPUs; a point with more workers is spread over nodes
+KIND = "accelerator_type:"  # what Ray puts before the name of a node's GPUs among its resources
+
+
+@dataclass(frozen=True)
+class Node:
+    """What may be used of a machine of the cluster."""
+
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the cluster has, and what a point gets of it."""
+
+    nodes: tuple[Node, ...]
+    workers: int  # of one point
+    accelerator: str | None = None  # the only type of GPU counted, and asked for
+
+    @property
+    def cpus(self) -> int:
+        return sum(node.cpus for node in self.nodes)
+
+    @property
+    def gpus(self) -> int:
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def units(self) -> list[int]:
+        """By node: what workers are counted in, GPUs if there are any, else cores."""
+        return [node.gpus if self.gpus else node.cpus for node in self.nodes]
+
+    @property
+    def concurrent_points(self) -> int:
+        return sum(units // self.workers for units in self.units) if self.on_one_node else sum(self.units) // self.workers
+
+    @property
+    def on_one_node(self) -> bool:
+        """Whether the workers of a point share a machine."""
+        return self.workers <= LARGEST_NODE
+
+    @property
+    def actors(self) -> int:
+        """Processes that score or soften side by side: one a GPU, else one a core."""
+        return sum(self.units)
+
+    @property
+    def teacher_threads(self) -> int:
+        """Cores for each worker of the teacher, which trains alone but must fit on one node."""
+        largest = max(node.cpus for node in self.nodes)
+        return max(1, min(16, self.cpus // self.workers, largest // min(self.workers, LARGEST_NODE)))
+
+
+def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
+    """What `runtime` may use of nodes with these resources.
+
+    Raises:
+        InputError: not enough for one point.
+    """
+    wanted = runtime.accelerator
+    counted = [{**node, "GPU": 0} if runtime.device == "cpu" or (wanted and KIND + wanted not in node) else node for node in nodes]
+    workers = 1 if runtime.workers == "auto" else runtime.workers
+    each = tuple(Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in counted)
+    resources = Resources(each, workers, wanted)
+    if wanted and not resources.gpus:
+        types = sorted({name.removeprefix(KIND) for node in nodes if node.get("GPU") for name in node if name.startswith(KIND)})
+        raise InputError("runtime.accelerator", f"{wanted}, which this Ray has none of", f"it has {', '.join(types) or 'no GPU'}")
+    if runtime.device == "gpu" and not resources.gpus:
+        raise InputError("runtime.device", "gpu, but this Ray has none", "use auto or cpu, or a cluster with GPUs")
+    if resources.concurrent_points == 0:
+        unit = f"{wanted or ''} GPUs".strip() if resources.gpus else "CPUs"
+        found, have = f"{workers} workers need {workers} {unit}", f"this Ray has {sum(resources.units)}"
+        if sum(resources.units) >= workers:
+            found, have = f"{found} on one node", f"{have}, at most {max(resources.units)} on a node"
+        raise InputError("runtime.workers", found, have)
+    return resources

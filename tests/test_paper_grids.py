@@ -1,0 +1,115 @@
+"""The grids of the smoothed-KD paper's three families: 30 points each, checked and planned without a hub.
+
+The hub's cache is played by configurations of the models' real shapes (tests/shapes) and made-up tokenizers, one a
+family, so that an offline check has something to look into.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdray.plan import make_plan
+from kdray.plan.checks import check_grid
+from kdray.spec import InputError, load_grid
+from kdray.spec.grid import Grid
+from kdray.spec.load import parse_grid
+from kdray.store import Outer
+from tests.conftest import ROOT
+
+SHAPES = ROOT / "tests" / "shapes"
+FAMILIES = {  # the teacher's method, and the weights in each model: 10^9, from its shape
+    "llama2_7b": ("full", {"student": 6.7, "teacher": 13.0}),
+    "llama31_8b": ("qlora", {"student": 8.0, "teacher": 70.6}),
+    "qwen25_7b": ("qlora", {"student": 7.6, "teacher": 32.8}),
+}
+COMMIT = "0" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hub cache that holds the six models' configurations and tokenizers."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    for name in FAMILIES:
+        for role in ("student", "teacher"):
+            fetch(tmp_path / "hub", grid_of(name), role)
+    return tmp_path / "hub"
+
+
+def fetch(cache: Path, grid: Grid, role: str, tokens: str = "") -> Path:
+    """Put a model into the cache as the hub's client would; returns its folder."""
+    name = hub_id(grid, role)
+    model = cache / f"models--{name.replace('/', '--')}"
+    (model / "refs").mkdir(parents=True, exist_ok=True)
+    (model / "refs" / "main").write_text(COMMIT)
+    folder = model / "snapshots" / COMMIT
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text((SHAPES / f"{name.partition('/')[2]}.json").read_text())
+    vocabulary = {token: i for i, token in enumerate(["<end>", tokens or grid.family])}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
+    return folder
+
+
+def hub_id(grid: Grid, role: str) -> str:
+    return grid.models()[role][1].model.removeprefix("hf:")
+
+
+def grid_of(name: str) -> Grid:
+    return load_grid(ROOT / "grids" / f"{name}.yaml")
+
+
+def weights(config: dict[str, int]) -> float:
+    """10^9 weights of a Llama or Qwen2 of this shape, from its matrices alone."""
+    d, heads = config["hidden_size"], config["num_attention_heads"]
+    attention = 2 * d * d * (1 + config["num_key_value_heads"] / heads)
+    return (config["num_hidden_layers"] * (attention + 3 * d * config["intermediate_size"]) + 2 * config["vocab_size"] * d) / 1e9
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_grid_is_the_papers(name: str) -> None:
+    grid, (method, sizes) = grid_of(name), FAMILIES[name]
+    points = [point.point for point in make_plan(grid, Outer(Path("no-such-store"))).points]
+    settings = {(point.lr, point.batch, point.alpha) for point in points}
+    assert settings == {(lr, batch, alpha) for lr in (1e-5, 5e-6) for batch in (2, 4, 8) for alpha in (0, 0.01, 0.1, 1, 10)}
+    assert len(points) == len(settings) == 30
+    sequence_level = name == "llama2_7b"  # the paper's KD students of this family learn from the teacher's answers
+    assert {(point.alpha > 0, point.labels) for point in points} == {(False, "gold"), (True, "teacher" if sequence_level else "gold")}
+    assert {"xsum", "cnn_dailymail", "arc_challenge", "arc_easy", "hellaswag", "openbookqa"} <= {task.name for task in grid.score.tasks}
+    assert grid.teacher
+    assert grid.teacher.tune
+    assert grid.teacher.tune.method == method
+    for role, size in sizes.items():
+        shape = json.loads((SHAPES / f"{hub_id(grid, role).partition('/')[2]}.json").read_text())
+        assert weights(shape) == pytest.approx(size, rel=0.01), role
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_grid_passes_the_check_and_is_planned_offline(name: str, hub: Path, tmp_path: Path) -> None:
+    outer = Outer(tmp_path / "store")
+    notes = check_grid(grid_of(name), outer, offline=True)
+    assert all("is not pinned" in note for note in notes)
+    steps = Counter(step.kind for step in make_plan(grid_of(name), outer).steps())
+    answers = 1 if name == "llama2_7b" else 0  # and the soft labels of these rows, beside those of the held-out ones
+    models = 30 * 3 + 2  # every kept checkpoint, the untrained student and the teacher
+    assert steps["train"] == 30
+    assert steps["student"] == 90
+    assert (steps["teach"], steps["prepare"], steps["augment"], steps["soften"]) == (1, 1, answers, 1 + answers)
+    assert (steps["generate"], steps["measure"]) == (2 * models, 7 * models)
+    assert not outer.lockfile.exists()
+
+
+def test_an_offline_check_reads_what_the_hubs_cache_has(hub: Path, tmp_path: Path) -> None:
+    text = yaml.safe_load((ROOT / "grids" / "llama2_7b.yaml").read_text())
+    text["data"]["max_length"] = 4097
+    with pytest.raises(InputError, match=r"data.max_length: 4097; the student has positions for 4096 tokens"):
+        check_grid(parse_grid(yaml.safe_dump(text)), Outer(tmp_path / "store"), offline=True)
+    fetch(hub, grid_of("llama2_7b"), "teacher", tokens="another")
+    with pytest.raises(InputError, match=r"teacher.model: its tokenizer is not the student's"):
+        check_grid(grid_of("llama2_7b"), Outer(tmp_path / "store"), offline=True)
+    text["data"]["max_length"] = 512
+    text["student"]["model"] = "hf:meta-llama/never-fetched"
+    check_grid(parse_grid(yaml.safe_dump(text)), Outer(tmp_path / "store"), offline=True)
