@@ -6,8 +6,10 @@ Offsets come from decoding the ids as they are, token by token. Ids that were st
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -16,6 +18,7 @@ from kdray.data.example import Example
 from kdray.lens.annotations import Annotated, Sketch, sketch
 from kdray.lens.ratios import Passage
 from kdray.spec.errors import InputError
+from kdray.store import io
 
 INSTRUCTION = "Summarize the article in one sentence."  # for annotated texts that come without a prompt
 HELD_BACK = "\N{REPLACEMENT CHARACTER}"  # a character of which some bytes are still to come
@@ -99,6 +102,19 @@ def mark_tokens(
     ends = list(itertools.accumulate(map(len, pieces)))
     # A token that is only the first bytes of a character shares the fate of the one that ends it.
     return tuple(any(inside[end - len(piece) : end]) if piece else inside[end] for piece, end in zip(pieces, ends, strict=True))
+
+
+def write_aligned(rows: Sequence[Aligned], path: Path) -> None:
+    """Keep aligned rows in a file."""
+    io.put_json(path, [asdict(row) for row in rows])
+
+
+def read_aligned(path: Path) -> list[Aligned]:
+    """What `write_aligned` kept."""
+    return [
+        Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"]))
+        for row in json.loads(path.read_text())
+    ]
 
 
 def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

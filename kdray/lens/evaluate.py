@@ -27,10 +27,10 @@ def auroc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarr
     return 100 * float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
 
 
-def halves(documents: Sequence[object]) -> np.ndarray:
-    """[n] 0 or 1: a document's spans are all in one half, and the halves have the same number of documents, give or take one."""
+def numbered(documents: Sequence[object], folds: int) -> np.ndarray:
+    """[n] the fold, 0 to `folds` - 1, of each row: that of its document; folds have the same number of documents, or one less."""
     order = {document: i for i, document in enumerate(sorted(set(documents), key=repr))}
-    return np.array([order[document] % 2 for document in documents])
+    return np.array([order[document] % folds for document in documents])
 
 
 def two_folds(table: Table) -> Folds:
@@ -39,9 +39,9 @@ def two_folds(table: Table) -> Folds:
     Raises:
         InputError: a half has spans of one label only.
     """
-    half, scores = halves(table.documents), []
+    half, scores = numbered(table.documents, 2), []
     for fold in (0, 1):
-        inside, outside = _rows(table, half == fold), _rows(table, half != fold)
+        inside, outside = rows_of(table, half == fold), rows_of(table, half != fold)
         try:
             require_both(outside)
             model = fit(inside)
@@ -89,6 +89,7 @@ def by_layers(source: Table, target: Table, layers: int, groups: int = 8) -> Map
     return scores
 
 
-def _rows(table: Table, chosen: np.ndarray) -> Table:
+def rows_of(table: Table, chosen: np.ndarray) -> Table:
+    """The table with some of its rows."""
     documents = [document for document, take in zip(table.documents, chosen, strict=True) if take]
     return Table(table.features[chosen], table.labels[chosen], documents)

@@ -12,12 +12,13 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.lens.align import Aligned, make_passage
+from kdray.lens.align import Aligned, make_passage, read_aligned
 from kdray.lens.classifier import Lens
 from kdray.lens.evaluate import auroc
 from kdray.lens.features import batches
@@ -25,6 +26,7 @@ from kdray.lens.ratios import RULE, token_logits
 from kdray.lens.spans import sliding_windows
 from kdray.spec.errors import InputError
 
+KEPT_OUT = "kept_out.json"  # beside a lens: annotated responses to documents that did not train it
 DRIFT = 5.0  # points of AUROC (0.05) by which a detector may fall before a report flags it
 
 
@@ -90,6 +92,22 @@ def factual_rate(
     }
     facts = {"lens": lens.id, "threshold": lens.threshold, "window": lens.window, "rule": RULE, "left_out": left_out}
     return FactualRate(scores, rows, facts)
+
+
+def measured_rate(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Mapping[str, Any]], folder: Path
+) -> FactualRate:
+    """As `factual_rate` by the lens in `folder`, with its AUROC on the documents kept out beside it; companions are facts."""
+    lens = Lens.load(folder)
+    rate = factual_rate(model, tokenizer, answers, lens)
+    tested, own = lens_auroc(model, read_aligned(folder / KEPT_OUT), lens), lens.record["auroc_test"]
+    companions = {name: score for name, score in rate.scores.items() if name != "fr"}
+    facts = {**rate.facts, **companions, "auroc_own": own, "auroc_windows": tested["n"], "drifted": False}
+    scores = {"fr": rate.scores["fr"]}
+    if own is not None:
+        facts["drifted"] = has_drifted(tested["value"], own)
+        scores["fr_auroc"] = {"value": tested["value"], "stderr": 0.0, "n": tested["n"]}
+    return FactualRate(scores, rate.rows, facts)
 
 
 def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> dict[str, float]:

@@ -3,7 +3,7 @@
     model    fetched, converted from GGUF, or cut          student   an exported checkpoint of a point
     prepare  instruction data as tokens                    generate  a model's answers on a task
     teach    the teacher, fine-tuned                       measure   scores of a model on a task
-    augment  the same data with the teacher's answers
+    augment  the same data with the teacher's answers   lens      a Lookback Lens of the untrained student
     soften   the teacher's soft labels
     train    one point
 

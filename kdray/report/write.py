@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
@@ -30,7 +31,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in verdict(results):
+    for sentence in [*verdict(results), *drifts(results)]:
         console.print(sentence, highlight=False)
 
 
@@ -64,6 +65,14 @@ def write_report(results: Results, folder: Path) -> Path:
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     _write_csv(results, folder / "scores.csv")
     return folder
+
+
+def drifts(results: Results) -> Iterator[str]:
+    """A sentence for every factual rate that is not to be read as one of facts."""
+    for checkpoint in results.checkpoints:
+        for rate in checkpoint.drifted:
+            auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value
+            yield f"{rate} of {_name(checkpoint.subject)}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
 
 
 def _write_csv(results: Results, path: Path) -> None:

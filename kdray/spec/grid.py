@@ -236,6 +236,16 @@ class Scoring(Section):
     dtype: Dtype = "float32"
 
 
+class Lens(Section):
+    """A Lookback Lens and what trains it: annotated responses, read by the untrained student."""
+
+    annotations: str = Field(description="the format of `source`")
+    source: Ref
+    window: PositiveInt = Field(8, description="tokens of a sliding window")
+    max_words: PositiveInt = Field(700, description="where a document is cut that comes without a stored prompt")
+    limit: PositiveInt | None = Field(None, description="use only so many responses")
+
+
 class Report(Section):
     """How the tables compare points."""
 
@@ -286,6 +296,7 @@ class Grid(Section):
     include: list[PointSpec] = []
     exclude: list[PointSpec] = []
     score: Scoring
+    lens: Lens | None = None
     report: Report = Report()
     runtime: Runtime
 

@@ -23,6 +23,7 @@ import yaml
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
+from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.plan import Step
@@ -210,6 +211,12 @@ class Measurer:
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         return {metric: _token_mean(rows, metric) for metric in metrics}, rows
+
+    def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        model, tokenizer = self._model(item)
+        result = measured_rate(model, tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
+        io.put_json(Path(item["target"]) / FACTUAL, result.facts)
+        return dict(result.scores), list(result.rows)
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]

@@ -53,6 +53,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
+        from kdray.stages.lens import lens
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
@@ -114,4 +115,4 @@ def _insistent_interrupt() -> Iterator[None]:
 
 
 def _field(kind: str) -> str:
-    return {"model": "model", "prepare": "data.source"}.get(kind, "score.tasks.source")
+    return {"model": "model", "prepare": "data.source", "lens": "lens.source"}.get(kind, "score.tasks.source")

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from kdray.lens.annotations import Documents, sketch
 from kdray.lens.classifier import Lens, train_lens
-from kdray.lens.evaluate import by_heads, by_layers, chosen_heads, halves, transfer, two_folds
+from kdray.lens.evaluate import by_heads, by_layers, chosen_heads, numbered, transfer, two_folds
 from kdray.lens.features import Table
 from kdray.lens.pickles import import_pickle
 from kdray.lens.transfer import behind_map, map_heads
@@ -55,7 +55,7 @@ def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
 
 def test_folds_are_of_documents() -> None:
     data = table()
-    half = halves(data.documents)
+    half = numbered(data.documents, 2)
     by_document = {document: {int(h) for d, h in zip(data.documents, half, strict=True) if d == document} for document in data.documents}
     assert all(len(found) == 1 for found in by_document.values())
     assert sum(half) == len(half) / 2
@@ -74,7 +74,7 @@ def test_one_label_makes_no_classifier() -> None:
     with pytest.raises(InputError, match="annotations: no factual span"):
         transfer(Table(data.features, 0 * data.labels, data.documents), data)
     with pytest.raises(InputError, match="in one half of the documents, only factual spans"):
-        two_folds(Table(data.features, np.maximum(data.labels, halves(data.documents)), data.documents))
+        two_folds(Table(data.features, np.maximum(data.labels, numbered(data.documents, 2)), data.documents))
 
 
 def test_heads_and_layers() -> None:

@@ -15,10 +15,11 @@ from kdray.lens.read import read_lines
 from kdray.spec.errors import InputError
 
 VERSION = 1
+BESIDE = "source_info.jsonl"  # another file in the same folder
 
 
 def ragtruth(path: Path) -> Iterator[Annotated]:
-    sources = {row["source_id"]: row for row in read_lines(path.with_name("source_info.jsonl"), ("source_id", "source_info", "prompt"))}
+    sources = {row["source_id"]: row for row in read_lines(path.with_name(BESIDE), ("source_id", "source_info", "prompt"))}
     for row in read_lines(path, ("id", "source_id", "response", "labels")):
         if row["source_id"] not in sources:
             raise InputError("annotations", f"response '{row['id']}' has no source '{row['source_id']}'", "see source_info.jsonl")

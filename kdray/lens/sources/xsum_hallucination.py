@@ -18,11 +18,12 @@ from kdray.lens.read import read_lines
 from kdray.spec.errors import InputError
 
 VERSION = 1
+BESIDE = "xsum.jsonl"  # another file in the same folder
 COLUMNS = ("bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id")
 
 
 def xsum_hallucination(path: Path) -> Iterator[Annotated]:
-    articles = {str(row["id"]): row["document"] for row in read_lines(path.with_name("xsum.jsonl"), ("id", "document"))}
+    articles = {str(row["id"]): row["document"] for row in read_lines(path.with_name(BESIDE), ("id", "document"))}
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     missing = [column for column in COLUMNS if rows and column not in rows[0]]

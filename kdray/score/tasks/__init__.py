@@ -9,5 +9,6 @@
 `FORMS` are its plain-text prompts by id, beside `template` (the grid's) and `chat` (the model's own).
 `COLUMNS` must be there; `a|b` is one column under either name.
 `SHORT` maps each metric to its name in tables and MLflow (at most 12 characters, no slash or dash);
+`FACTUAL_RATE` says that its answers are held against a text, so that a lens can look at them;
 `LOWER_IS_BETTER` lists the metrics that should fall.
 """

@@ -1,0 +1,102 @@
+"""lens: a Lookback Lens from annotated responses, read by the untrained student.
+
+Batches of responses go through a Ray Data pipeline, which leaves the mean lookback ratios of their windows; the driver trains
+scikit-learn's classifier on them. Every fifth document is kept out: on it the lens is tested, for its own model here and for
+every checkpoint that it measures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file, save_file
+
+from kdray.lens.align import Aligned, align, read_aligned, write_aligned
+from kdray.lens.annotations import statistics
+from kdray.lens.classifier import fit, train_lens
+from kdray.lens.evaluate import auroc, numbered, rows_of
+from kdray.lens.factual import KEPT_OUT
+from kdray.lens.features import LOOKBACK, Table, make_tables
+from kdray.models.load import load_folder, load_tokenizer
+from kdray.plan import Step
+from kdray.spec.errors import InputError
+from kdray.stages.pipeline import Item, make_parts, parts, write_part
+from kdray.stages.work import Work
+from kdray.store import Attempt
+
+VERSION = 1
+ALIGNED, BATCH, FIFTH = "aligned.json", 8, 5
+
+
+def lens(steps: list[Step], work: Work) -> None:
+    """Make the missing ones of `steps`."""
+    for step in steps:
+        with work.claim([step]) as claimed:
+            for _, attempt in claimed:
+                _make(step, attempt, work)
+
+
+class Watcher:
+    """Keeps the mean lookback ratios of one batch's windows."""
+
+    def __init__(self, model: Path, dtype: str, aligned: Path, window: int) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, _ = load_folder(model, getattr(torch, dtype), device)
+        self.rows, self.window = read_aligned(aligned), window
+
+    def __call__(self, item: Item) -> None:
+        rows = [dataclasses.replace(self.rows[i], document=(str(i),)) for i in item["rows"]]
+        table = make_tables(self.model, rows, [self.window])[LOOKBACK, self.window]
+        numbers = np.array([int(number) for (number,) in table.documents])
+        tensors = {"features": table.features, "labels": table.labels, "rows": numbers}
+        write_part(Path(item["target"]), item["index"], ".safetensors", lambda path: save_file(tensors, path))
+
+
+def _make(step: Step, attempt: Attempt, work: Work) -> None:
+    params, model = step.params, work.folder(step.inputs["model"])
+    name, template, window = params["annotations"]["name"], params["template"]["name"], params["window"]
+    assert step.source is not None
+    read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
+    annotated = list(read(work.outer.local_file(step.source, "lens.source")))[: params["limit"]]
+    make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
+    rows, problems = align(annotated, load_tokenizer(model), make_prompt, params["max_words"])
+    for problem in problems[:3]:
+        work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")
+    if not rows:
+        raise InputError("lens.source", f"none of {len(annotated)} responses can be used", "see the reasons above")
+    write_aligned(rows, attempt.path / ALIGNED)
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
+    cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    make = functools.partial(Watcher, model, params["dtype"], attempt.path / ALIGNED, window)
+    if error := make_parts("lens", cuts, attempt, make, work):
+        work.fail(step, error)
+        return
+    table = _joined(attempt.path, rows)
+    fold = numbered(table.documents, FIFTH)
+    inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
+    tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
+    counts = {**statistics(annotated), "left_out": len(problems), "windows": len(inside.labels)}
+    config = json.loads((model / "config.json").read_text())
+    origin = {"family": work.plan.grid.family, "annotations": params["annotations"], "source": params["source"]}
+    record = {**origin, **counts, "auroc_test": None if np.isnan(tested) else tested}
+    train_lens(inside, config["num_hidden_layers"], window, record).save(attempt.path)
+    kept_out = set(outside.documents)
+    write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)
+    for path in [attempt.path / ALIGNED, *parts(attempt.path).values()]:
+        path.unlink()
+    work.seal(step, attempt, None, auroc_test=record["auroc_test"], **counts)
+    work.progress.say(f"lens: AUROC {tested:.1f} on {len(outside.labels)} windows of kept-out documents, trained on {len(inside.labels)}")
+
+
+def _joined(folder: Path, rows: list[Aligned]) -> Table:
+    """All parts as one table, its rows by response, whatever batch they were in."""
+    loaded = [load_file(path) for path in parts(folder).values()]
+    features, labels, numbers = (np.concatenate([part[name] for part in loaded]) for name in ("features", "labels", "rows"))
+    order = np.argsort(numbers, kind="stable")
+    return Table(features[order], labels[order], [rows[i].document for i in numbers[order]])

@@ -1,0 +1,73 @@
+"""A lens in a grid: trained once, then a factual rate of every student's kept answers; a new lens makes only that again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from kdray.plan import Plan, make_plan
+from kdray.report.results import collect
+from kdray.spec import load_grid
+from kdray.stages.progress import Progress
+from kdray.stages.run import run
+from kdray.store import Outer, Store
+from tests.tiny import PLACES, write_grid
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+def do(path: Path) -> tuple[Plan, Store, dict[str, str]]:
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    outer = Outer(store.root)
+    plan = make_plan(grid, outer)
+    return plan, store, run(plan, store, outer, Progress(Console(quiet=True)), lambda: None)
+
+
+def ids(plan: Plan, kind: str) -> set[str | None]:
+    return {step.id for step in plan.steps() if step.kind == kind}
+
+
+def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
+    tests = [{"document": f"Ben is in {place} .", "summary": f"Ben lives in {place} ."} for place in PLACES[:3]]
+    (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tests))
+    pairs = [(here, there) for here in PLACES for there in PLACES]
+    labelled = [
+        {"id": i, "document": f"Ada is in {here} .", "response": f"Ada is in {there} .", "spans": [[10, 10 + len(there)]] * (here != there)}
+        for i, (here, there) in enumerate(pairs)
+    ]
+    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    path = write_grid(
+        tmp_path,
+        train="{steps: 2}",
+        axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
+        score=f"{{tasks: [{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 6}}], batch: 3}}",
+        lens=f"{{annotations: jsonl, source: 'file:{tmp_path}/labelled.jsonl', window: 3}}",
+    )
+    plan, store, failed = do(path)
+    assert not failed
+    results = collect(plan, store)
+    for checkpoint in results.checkpoints:
+        # the teacher has another number of layers, for which this lens is not
+        assert ("xsum_fr" in checkpoint.scores) == (checkpoint.subject != "teacher")
+        if checkpoint.subject != "teacher":
+            assert 0 <= checkpoint.scores["xsum_fr"].value <= 100
+            assert checkpoint.scores["xsum_fr_auroc"].n > 0
+    [rate] = [score.measure for score in plan.scores if "lens" in score.measure.inputs and score.subject == "student"]
+    artifact = store.get(rate.key)
+    assert artifact is not None
+    facts = json.loads((artifact.path / "factual.json").read_text())
+    assert facts["left_out"]["training_documents"] == 0
+    assert facts["auroc_own"] == pytest.approx(results.final("student").scores["xsum_fr_auroc"].value)  # pyright: ignore
+    tree = yaml.safe_load(path.read_text())
+    tree["lens"]["window"] = 2
+    path.write_text(yaml.safe_dump(tree))
+    again = make_plan(load_grid(path), Outer(store.root))
+    assert ids(again, "generate") == ids(plan, "generate")
+    assert ids(again, "lens").isdisjoint(ids(plan, "lens"))
+    kept = {score.measure.id for score in plan.scores if "lens" not in score.measure.inputs}
+    assert kept < {score.measure.id for score in again.scores}
