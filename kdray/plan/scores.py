@@ -11,8 +11,9 @@ from typing import Any
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of
 from kdray.spec.components import component
 from kdray.spec.decodings import decoding_label, references
-from kdray.spec.grid import Use
+from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import metrics_of
+from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 
@@ -29,12 +30,18 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
+    lens = _lens(grid, plan.models["student"], outer) if grid.lens else None
     for index, task in enumerate(grid.score.tasks):
         source = task.params.get("source")
         ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
         identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
         for subject, position, model in subjects:
-            yield from _score(plan, task, ref, identity, subject, position, model, outer)
+            scores = list(_score(plan, task, ref, identity, subject, position, model, outer))
+            yield from scores
+            rated = component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE")
+            if lens and rated and (subject == "student" or isinstance(subject, Point)):  # a lens fits one shape of model
+                # several measurements may share their answers, whose rate is one
+                yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
 
 
 def _score(
@@ -119,6 +126,25 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
     params = identity and {"source": identity, "gguf": ref.is_gguf} | ({} if weights else {"weights": False})
     return make_step("model", slug, params, {}, ref)
+
+
+def _lens(grid: Grid, student: Step, outer: Outer) -> Step:
+    """The lens that the grid asks for: one for all its points, which share the student's shape."""
+    section = grid.lens
+    assert section is not None
+    ref = parse_reference(section.source, "lens.source")
+    identity = outer.identify(ref, "lens.source")
+    fields = section.model_dump(exclude={"annotations", "source"}) | {"dtype": grid.score.dtype}
+    fields |= {"annotations": named(Use(name=section.annotations), "annotations"), "template": named(grid.data.template, "template")}
+    return make_step("lens", f"{student.slug}-{section.annotations}", identity and {"source": identity, **fields}, {"model": student}, ref)
+
+
+def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
+    """The factual rate of answers that are kept: a score of its own, so that a new lens makes nothing else again."""
+    assert score.generate is not None
+    inputs = {"outputs": score.generate, "model": model, "lens": lens}
+    params = {"dtype": lens.params["dtype"]} if lens.payload else None
+    return dataclasses.replace(score, measure=make_step("measure", f"{score.generate.slug}-fr", params, inputs))
 
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:

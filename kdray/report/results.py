@@ -15,7 +15,7 @@ from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
-CURVE, SCORES, EXAMPLES = "metrics.jsonl", "scores.json", "examples.parquet"
+CURVE, SCORES, EXAMPLES, FACTUAL = "metrics.jsonl", "scores.json", "examples.parquet", "factual.json"
 CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
@@ -38,6 +38,7 @@ class Checkpoint:
     examples: int | None  # sequences seen in training
     scores: dict[str, Score] = field(default_factory=dict)
     rows: dict[str, Path] = field(default_factory=dict)  # by task: the file with one row an example
+    drifted: list[str] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def collect(plan: Plan, store: Store) -> Results:
         if not artifact:
             continue
         checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
+        if (io.read_json(artifact.path / FACTUAL) or {}).get("drifted"):
+            checkpoint.drifted.append(short_name(score.task.name, "fr" + suffix(score.decoding)))
         for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}

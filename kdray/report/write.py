@@ -39,7 +39,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), ""]
+    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), *drifts(results), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     else:
@@ -72,7 +72,8 @@ def drifts(results: Results) -> Iterator[str]:
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
             auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value
-            yield f"{rate} of {_name(checkpoint.subject)}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
+            who = _name(checkpoint.subject, results)
+            yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
 
 
 def _write_csv(results: Results, path: Path) -> None:

@@ -185,6 +185,9 @@ def _bind_components(grid: Grid) -> Grid:
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
     runtime = grid.runtime.model_copy(update={"engine": _bound(grid.runtime.engine, "engine", "runtime.engine")})
+    if grid.lens and (beside := component("annotations", grid.lens.annotations, "lens.annotations").constants.get("BESIDE")):
+        allowed = "in a grid a format must be one file: write these annotations as jsonl"
+        raise InputError("lens.annotations", f"'{grid.lens.annotations}' needs {beside} beside its file", allowed)
     return grid.model_copy(
         update={
             "data": data,

@@ -1,7 +1,8 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example. The
-requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed run.
+Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example; that of a
+factual rate also `factual.json`, its companions and what it depends on. The requests of benchmarks are all built
+before the first is answered, and answered in parts, which outlive a killed run.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from kdray.stages.work import Work
 from kdray.store import Attempt, io
 
 VERSION = 2
-SCORES, EXAMPLES = "scores.json", "examples.parquet"
+SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
 DETAILS = "details.json"  # of a benchmark: lm-eval's results as they are, the bins of the calibration error
 LOADS = "loads"
 ANSWERS = pa.schema(
@@ -74,7 +75,7 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
         work.fail(step, error)
         return
     facts = io.read_json(attempt.path / DETAILS) or {}
-    kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS) if (attempt.path / name).is_file()]
+    kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS, FACTUAL) if (attempt.path / name).is_file()]
     work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "truncated") if name in facts})
     if facts.get("failed"):
         work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
@@ -216,7 +217,7 @@ class Measurer:
         model, tokenizer = self._model(item)
         result = measured_rate(model, tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
         io.put_json(Path(item["target"]) / FACTUAL, result.facts)
-        return dict(result.scores), list(result.rows)
+        return dict(result.scores), [dict(row) for row in result.rows]
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
@@ -259,7 +260,9 @@ def _answers(step: Step, work: Work) -> Item:
 
 
 def _kind(step: Step) -> str:
-    """How a step measures: `answers` that are kept, or as its task says."""
+    """How a step measures: the `factual` rate or `answers` of what is kept, or as its task says."""
+    if "lens" in step.inputs:
+        return "factual"
     if "outputs" in step.inputs:
         return "answers"
     return component("task", step.params["task"]["name"], "score.tasks").constants["KIND"]
@@ -270,6 +273,9 @@ def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple
     item: Item = {"key": step.key.id, "kind": _kind(step), "target": str(attempt.path)}
     if item["kind"] == "answers":
         return [item | _answers(step, work)]
+    if item["kind"] == "factual":
+        folders = {name: str(work.folder(needed)) for name, needed in step.inputs.items()}
+        return [item | folders | {"dtype": step.params["dtype"]}]
     task = step.params["task"]
     item |= {"task": task["name"], "params": task["params"], "dtype": step.params["dtype"], "model": _model(step, work)}
     if item["kind"] == "heldout":

@@ -77,6 +77,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             train(plan.points, work)
             after()
         generate([step for step in steps if step.kind == "generate"], work)
+        lens([step for step in steps if step.kind == "lens"], work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed

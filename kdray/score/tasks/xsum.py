@@ -16,6 +16,7 @@ KIND = "generate"
 GIVES = ("reference", "source")
 METRICS = ("rouge",)
 SHORT = {"rougeL": "xsum_rougeL"}
+FACTUAL_RATE = True  # by the grid\'s lens, if it has one
 FORMS = {
     "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
     "leaderboard": Form("Article: {text}\nSummarize the article in one sentence. Summary:", ("\n",)),
