@@ -66,7 +66,7 @@ def measure(steps: list[Step], work: Work) -> None:
                     bar.advance()
                     if not items_left[key]:
                         _finish(*by_id[key], errors.get(key), work)
-            _say_loads(scratch / LOADS, len({_model(step, work) for step, _ in claimed}), work)
+            _say_loads(scratch / LOADS, len({step.inputs["model"].id for step, _ in claimed if "model" in step.inputs}), work)
             io.delete(scratch)
 
 
