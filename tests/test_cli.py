@@ -138,6 +138,7 @@ def test_the_real_command_knows_its_commands() -> None:
     assert "Traceback" not in answer.stderr
 
 
+@pytest.mark.slow
 def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
     path = tiny_grid({"teacher.model": "hf:org/teacher"})
     answer = kdray("check", path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
@@ -261,6 +262,7 @@ def test_every_shipped_grid_can_be_run(path: Path, run: Run) -> None:
 # lookback lens
 
 
+@pytest.mark.slow
 def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

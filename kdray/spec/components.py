@@ -82,12 +82,12 @@ def component(kind: str, name: str, where: str) -> Component:
     Raises:
         InputError: there is none; `where` is the field that named it.
     """
-    known = {f"{other}:NAME" if found.constants.get("NAMED") else other: found for other, found in components(kind).items()}
     base, colon, of = name.partition(":")
-    wanted = f"{base}:NAME" if colon and of else name
-    if wanted not in known or name.endswith(":NAME"):
-        raise InputError(where, f"no {kind} '{name}'", did_you_mean(wanted, known))
-    return known[wanted]
+    found = components(kind).get(base)
+    if found is None or bool(found.constants.get("NAMED")) != bool(colon) or of == "NAME" or (colon and not of):
+        known = [f"{other}:NAME" if each.constants.get("NAMED") else other for other, each in components(kind).items()]
+        raise InputError(where, f"no {kind} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known))
+    return found
 
 
 def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:

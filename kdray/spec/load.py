@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from yaml.composer import ComposerError
 
 from kdray.spec.components import bind, component, components
 from kdray.spec.decodings import decoding_label, references, suffix
@@ -63,12 +64,20 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses duplicate keys and reads plain words and numbers as YAML 1.2 does.
+    """SafeLoader that refuses aliases, tags and duplicate keys, and reads plain words and numbers as YAML 1.2 does.
 
     So 1e-5 is a number, and `no`, 1:30, 010 and 2020-01-01 are not a bool, 90, 8 and a date.
     """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to say it
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            raise ComposerError(None, None, f"the YAML alias *{event.anchor}", event.start_mark, "write the value out")
+        if (tag := getattr(event, "tag", None)) is not None:
+            raise ComposerError(None, None, f"the YAML tag {tag}", event.start_mark, "grid files use no tags")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -93,17 +102,10 @@ for _tag, _pattern, _first in (
 
 def _read_yaml(text: str, where: str) -> dict[str, Any]:
     try:
-        for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML alias *{event.anchor}", "write the value out")
-            if (tag := getattr(event, "tag", None)) is not None:
-                raise InputError(f"{where}:{event.start_mark.line + 1}", f"the YAML tag {tag}", "grid files use no tags")
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except InputError:
-        raise
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InputError(f"{where}:{line}", str(error.problem), "write plain YAML with each key once") from None
+        raise InputError(f"{where}:{line}", str(error.problem), error.note or "write plain YAML with each key once") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(where, f"not YAML ({str(error).splitlines()[0]})", "write plain YAML") from None
     if not isinstance(tree, dict):

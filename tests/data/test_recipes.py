@@ -117,6 +117,7 @@ def minillm(row, tokenizer):
     return [*whole, tokenizer.eos_token_id][:512], len(prompt)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_dolly_is_prepared_as_minillm_prepares_it(data_dir):
     with (data_dir / "databricks-dolly-15k.jsonl").open() as file:

@@ -102,6 +102,7 @@ def test_rows_come_back_one_by_one_and_in_any_order(tmp_path, teacher, states, n
     assert len(stored.read([])) == 0
 
 
+@pytest.mark.slow
 def test_draws_from_the_tail_are_unbiased_and_never_repeat_the_top(teacher, states):
     form, exact = make_form({"name": "sampled", "params": {"top": 4, "draws": 3}}), teacher.log_probabilities(states[0]).exp()
     total, dice = torch.zeros_like(exact), torch.Generator().manual_seed(0)

@@ -114,6 +114,7 @@ def test_damaged_files(tmp_path: Path, text: str, message: str | None) -> None:
         read("jsonl", tmp_path / "x.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_real_annotations_fit_their_texts(data_dir: Path) -> None:
     faithbench, qags = read("faithbench", data_dir / "faithbench.jsonl"), read("qags", data_dir / "qags.jsonl")

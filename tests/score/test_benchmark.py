@@ -169,6 +169,7 @@ def test_a_model_of_nans_has_no_score(tmp_path, model):
         benchmark.scores(rows)
 
 
+@pytest.mark.slow
 def test_generated_answers_are_those_of_lm_evals_own_model(tmp_path, model):
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM

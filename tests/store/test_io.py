@@ -12,6 +12,7 @@ from tests.conftest import tree_of
 from tests.store.processes import in_processes
 
 
+@pytest.mark.slow
 def test_put_if_absent_has_one_winner_among_many_processes(tmp_path: Path) -> None:
     for round_ in range(5):
         target = tmp_path / f"{round_}.json"

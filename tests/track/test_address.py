@@ -16,6 +16,8 @@ from kdray.track.mirror import Mirror
 from tests.conftest import TinyGrid
 from tests.track.bench import Bench
 
+pytestmark = pytest.mark.slow  # a new MLflow database each
+
 
 def grid_at(folder: Path, uri: str | None = None) -> tuple[Grid, Store]:
     grid = parse_grid(TinyGrid(folder).text({"runtime.mlflow": uri}))

@@ -22,6 +22,8 @@ from kdray.track.mirror import TRACKING_ERRORS, Mirror
 from kdray.track.view import VIEW_TAG
 from tests.track.bench import END, Bench
 
+pytestmark = pytest.mark.slow  # a new MLflow database each
+
 CURVE_ROWS = 4 * 4 + 2 * 2  # loss, ce, lr, gradient norm of four steps, two held-out numbers at two of them
 SCORE_ROWS = 3 * 4  # four metrics at two checkpoints and as final
 ALL_ROWS = 2 * (CURVE_ROWS + SCORE_ROWS) + 4 + 2 * 4  # soft cross-entropy of one point; the references' metrics
@@ -336,7 +338,6 @@ def test_the_users_patience_is_respected(bench: Bench, monkeypatch: pytest.Monke
     assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "1"
 
 
-@pytest.mark.slow
 def test_a_file_made_by_two_at_once(tmp_path: Path) -> None:
     """MLflow's migrations, begun by two processes on one new file, break it for ever."""
     bench = Bench(tmp_path)
