@@ -60,13 +60,15 @@ def check(
 @app.command()
 def plan(grid: GridFile, as_json: Json = False) -> None:
     """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
+    from rich.table import Table
+
+    from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels
 
     made, store = _plan(grid)
     if as_json:
-        print(json.dumps(_plan_as_json(made, store), indent=1))
+        print(json.dumps(listed_plan(made, store), indent=1))
         return
-    from rich.table import Table
 
     table = Table("step", "name", "id", "state", "size", box=None)
     for step in made.steps():
@@ -134,20 +136,16 @@ def submit(
 @app.command()
 def status(grid: GridFile, as_json: Json = False) -> None:
     """Show how far a grid is: steps by state, and every point."""
-    made, store = _plan(grid)
-    states = [(step, step.state(store)) for step in made.steps()]
-    counts: dict[str, dict[str, int]] = {}
-    for step, state in states:
-        counts.setdefault(step.kind, {}).setdefault(state, 0)
-        counts[step.kind][state] += 1
-    if as_json:
-        points = [{"slug": p.train.slug, "id": p.train.id, "state": p.train.state(store)} for p in made.points]
-        print(json.dumps({"steps": counts, "points": points}, indent=1))
-        return
     from rich.table import Table
 
+    from kdray.plan.listing import listed_status
+
+    listed = listed_status(*_plan(grid))
+    if as_json:
+        print(json.dumps(listed, indent=1))
+        return
     table = Table("step", "done", "running", "missing", "unresolved", box=None)
-    for kind, by_state in counts.items():
+    for kind, by_state in listed["steps"].items():
         table.add_row(kind, *(str(by_state.get(state, "")) for state in ("done", "running", "missing", "unresolved")))
     out.print(table)
 
@@ -307,33 +305,6 @@ def _plan(path: Path) -> tuple[Plan, Store]:
 
     spec, store, outer = _open(path)
     return make_plan(spec, outer), store
-
-
-def _plan_as_json(made: Plan, store: Store) -> dict[str, Any]:
-    from kdray.plan.sizes import size_of_labels
-
-    steps = [
-        {
-            "kind": step.kind,
-            "slug": step.slug,
-            "id": step.id,
-            "state": step.state(store),
-            "inputs": {name: needed.id for name, needed in step.inputs.items()},
-            **({"bytes": size.total} if step.kind == "soften" and (size := size_of_labels(step, store)) else {}),
-        }
-        for step in made.steps()
-    ]
-    points = [
-        {
-            **vars(point.point),
-            "slug": point.train.slug,
-            "id": point.train.id,
-            "state": point.train.state(store),
-            "inputs": {name: needed.id for name, needed in point.train.inputs.items()},
-        }
-        for point in made.points
-    ]
-    return {"grid": made.grid.name, "store": str(store.root), "steps": steps, "points": points}
 
 
 def _print_report(made: Plan, store: Store) -> None:

@@ -8,8 +8,6 @@ are left out and counted.
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.data.estimates import mean, pooled_mean
 from kdray.lens.align import Aligned, make_passage, read_aligned
 from kdray.lens.classifier import Lens
 from kdray.lens.evaluate import auroc
@@ -82,13 +81,12 @@ def factual_rate(
         for row, values in zip(batch, logits, strict=True):
             rows.append(_example(row.id, window_probabilities(values, lens.window), lens.threshold))
     rows.sort(key=lambda row: int(row["example"]))
-    windows = sum(row["windows"] for row in rows)
-    micro = sum(row["factual"] * row["windows"] for row in rows) / windows
+    shares = [row["factual"] for row in rows]
     scores = {
-        "fr": _mean([row["factual"] for row in rows]),
-        "fr_micro": {"value": micro, "stderr": _ratio_error(rows, micro), "n": windows},
-        "fr_mean_p": _mean([row["mean_p"] for row in rows]),
-        "fr_all": _mean([100.0 * (row["factual"] == 100.0) for row in rows]),
+        "fr": mean(shares),
+        "fr_micro": pooled_mean(shares, [row["windows"] for row in rows]),
+        "fr_mean_p": mean([row["mean_p"] for row in rows]),
+        "fr_all": mean([100.0 * (share == 100.0) for share in shares]),
     }
     facts = {"lens": lens.id, "threshold": lens.threshold, "window": lens.window, "rule": RULE, "left_out": left_out}
     return FactualRate(scores, rows, facts)
@@ -134,14 +132,3 @@ def has_drifted(own: float, trained_on: float) -> bool:
 def _example(id: str, probabilities: Tensor, threshold: float) -> dict[str, Any]:
     share = (probabilities > threshold).double().mean().item()
     return {"example": id, "windows": len(probabilities), "factual": 100 * share, "mean_p": 100 * probabilities.mean().item()}
-
-
-def _mean(values: Sequence[float]) -> dict[str, float]:
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}
-
-
-def _ratio_error(rows: Sequence[Mapping[str, Any]], value: float) -> float:
-    """The standard error of a share of all windows, examples being what is drawn."""
-    spread = sum((row["windows"] * (row["factual"] - value)) ** 2 for row in rows)
-    return math.sqrt(spread * len(rows) / max(len(rows) - 1, 1)) / sum(row["windows"] for row in rows)

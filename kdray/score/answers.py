@@ -11,13 +11,14 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from kdray.data.estimates import mean
 
 Scores = dict[str, dict[str, float]]
 Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
@@ -92,12 +93,6 @@ def score_answers(
     if failed:
         scores["failed"] = mean([100.0 * (row["error"] is not None) for row in rows])
     return scores, rows
-
-
-def mean(values: Sequence[float]) -> dict[str, float]:
-    """The mean over examples with its standard error."""
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:

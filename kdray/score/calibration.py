@@ -7,12 +7,13 @@ these from the truth, summed over the choices (0 to 2). The expected calibration
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+
+from kdray.data.estimates import mean
 
 BINS = 10
 DRAWS = 200  # of the bootstrap
@@ -82,9 +83,3 @@ def calibration(choices: Sequence[Choice]) -> tuple[dict[str, dict[str, float]],
     if wrong := [-choice.loglikelihoods[choice.chosen] for choice in choices if choice.chosen != choice.gold]:
         scores["wrong_nll"] = mean(wrong)
     return scores, [asdict(b) for b in found]
-
-
-def mean(values: Sequence[float]) -> dict[str, float]:
-    """The mean with its standard error."""
-    stderr = statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 0.0
-    return {"value": statistics.fmean(values), "stderr": stderr, "n": len(values)}

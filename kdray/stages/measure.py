@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 import yaml
 
+from kdray.data.estimates import pooled_mean
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
@@ -211,7 +211,8 @@ class Measurer:
             ce, kl, tokens = heldout_sums(student, data, [[row]], signal, len(tokenizer), self.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
-        return {metric: _token_mean(rows, metric) for metric in metrics}, rows
+        counts = [row["tokens"] for row in rows]
+        return {metric: pooled_mean([row[metric] for row in rows], counts) for metric in metrics}, rows
 
     def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)
@@ -292,15 +293,6 @@ def _benchmark(item: Item) -> Any:
     from kdray.score.benchmark import Setting, open_benchmark
 
     return open_benchmark(Setting(**item["benchmark"]))
-
-
-def _token_mean(rows: list[dict[str, Any]], metric: str) -> dict[str, float]:
-    """The mean over all tokens; its standard error is that of a ratio estimate over examples."""
-    tokens = sum(row["tokens"] for row in rows)
-    value = sum(row[metric] * row["tokens"] for row in rows) / tokens
-    spread = sum((row["tokens"] * (row[metric] - value)) ** 2 for row in rows)
-    stderr = math.sqrt(spread * len(rows) / max(len(rows) - 1, 1)) / tokens
-    return {"value": value, "stderr": stderr, "n": len(rows)}
 
 
 def read_scores(folder: Path) -> dict[str, dict[str, float]]:

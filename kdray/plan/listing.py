@@ -1,0 +1,34 @@
+"""What `kdray plan --json` and `kdray status --json` print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from kdray.plan.sizes import size_of_labels
+from kdray.plan.steps import Plan, Step
+from kdray.store import Store
+
+
+def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
+    """Every step and point with id, state and inputs; a `soften` step with the bytes of its soft labels, where they are known."""
+    steps = []
+    for step in plan.steps():
+        size = size_of_labels(step, store) if step.kind == "soften" else None
+        steps.append({"kind": step.kind, **_listed(step, store), **({"bytes": size.total} if size else {})})
+    points = [{**vars(point.point), **_listed(point.train, store)} for point in plan.points]
+    return {"grid": plan.grid.name, "store": str(store.root), "steps": steps, "points": points}
+
+
+def listed_status(plan: Plan, store: Store) -> dict[str, Any]:
+    """How many steps of each kind are in each state, and every point's state."""
+    counts: dict[str, Counter[str]] = {}
+    for step in plan.steps():
+        counts.setdefault(step.kind, Counter())[step.state(store)] += 1
+    points = [{"slug": point.train.slug, "id": point.train.id, "state": point.train.state(store)} for point in plan.points]
+    return {"steps": counts, "points": points}
+
+
+def _listed(step: Step, store: Store) -> dict[str, Any]:
+    inputs = {name: needed.id for name, needed in step.inputs.items()}
+    return {"slug": step.slug, "id": step.id, "state": step.state(store), "inputs": inputs}
