@@ -12,7 +12,7 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_ste
 from kdray.spec.components import component
 from kdray.spec.decodings import decoding_label, references
 from kdray.spec.grid import Grid, Use
-from kdray.spec.metrics import metrics_of
+from kdray.spec.metrics import metrics_of, rated_by_lens
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -38,8 +38,7 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         for subject, position, model in subjects:
             scores = list(_score(plan, task, ref, identity, subject, position, model, outer))
             yield from scores
-            rated = component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE")
-            if lens and rated and (subject == "student" or isinstance(subject, Point)):  # a lens fits one shape of model
+            if lens and rated_by_lens(task) and (subject == "student" or isinstance(subject, Point)):  # a lens fits one shape of model
                 # several measurements may share their answers, whose rate is one
                 yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
 

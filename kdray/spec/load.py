@@ -17,7 +17,7 @@ from kdray.spec.components import bind, component, components
 from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Scoring, Teacher, Use
-from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
+from kdray.spec.metrics import bind_metrics, metrics_of, rated_by_lens, scores_of
 from kdray.spec.points import expand
 
 CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
@@ -47,6 +47,7 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
     except ValidationError as error:
         raise _as_input_error(error.errors()) from None
     grid = _bind_components(grid)
+    _check_lens(grid)
     _check_report(grid)
     _check_teachers(grid)
     points = expand(grid)
@@ -187,9 +188,6 @@ def _bind_components(grid: Grid) -> Grid:
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
     runtime = grid.runtime.model_copy(update={"engine": _bound(grid.runtime.engine, "engine", "runtime.engine")})
-    if grid.lens and (beside := component("annotations", grid.lens.annotations, "lens.annotations").constants.get("BESIDE")):
-        allowed = "in a grid a format must be one file: write these annotations as jsonl"
-        raise InputError("lens.annotations", f"'{grid.lens.annotations}' needs {beside} beside its file", allowed)
     return grid.model_copy(
         update={
             "data": data,
@@ -285,6 +283,20 @@ def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
     return bool(metric) and task in tasks and ":" in task
 
 
+def _check_lens(grid: Grid) -> None:
+    """Whether the lens can be made, and has something to look at."""
+    if grid.lens is None:
+        return
+    if beside := component("annotations", grid.lens.annotations, "lens.annotations").constants.get("BESIDE"):
+        allowed = "in a grid a format must be one file: write these annotations as jsonl"
+        raise InputError("lens.annotations", f"'{grid.lens.annotations}' needs {beside} beside its file", allowed)
+    if not any(map(rated_by_lens, grid.score.tasks)):
+        able = ", ".join(name for name, task in components("task").items() if task.constants.get("FACTUAL_RATE"))
+        raise InputError(
+            "lens", "none of the grid's tasks has answers that a lens can rate", f"add one of {able} to score.tasks, or leave it out"
+        )
+
+
 def _check_report(grid: Grid) -> None:
     """Whether the report speaks of tasks and metrics that the grid measures."""
     metrics = {}
@@ -292,7 +304,8 @@ def _check_report(grid: Grid) -> None:
         constants = component("task", task.name, "score.tasks").constants
         generated = constants["KIND"] == "generate"
         kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] + ["empty"] if generated else []
-        metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept]))
+        rated = ["fr"] if grid.lens and rated_by_lens(task) else []
+        metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept, *rated]))
         if constants["KIND"] == "choices":
             metrics[task.name] += CALIBRATION
     if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -37,6 +37,7 @@ class Reference:
     sha256: str | None = None  # of the wheel
     config: str | None = None  # of a hub data set
     split: str | None = None
+    field: str = field(default="reference", compare=False)  # where the user wrote it, for errors
 
     @property
     def pinned(self) -> bool:
@@ -69,7 +70,7 @@ class Reference:
 
 
 def parse_reference(text: str, field: str = "reference") -> Reference:
-    """Parse `text`; `field` names the place in the grid file for the error.
+    """Parse `text`; `field` names the place in the grid file, for errors.
 
     A leading `~` of a local path is the home folder.
 
@@ -80,7 +81,7 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     if scheme == "file":
         if not rest:
             raise InputError(field, f"'{text}' names no path", "write file:path")
-        return Reference("file", os.path.expanduser(rest))
+        return Reference("file", os.path.expanduser(rest), field=field)
     body, _, fragment = rest.partition("#")
     allowed = {"hf": ("config", "split"), "wheel": ("sha256",)}.get(scheme)
     if allowed is None:
@@ -96,7 +97,7 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
         if match is None:
             raise InputError(field, f"'{text}' is no hub id", "write hf:org/name@commit")
         name, version = match.groups()
-        return Reference("hf", name, version, config=options.get("config"), split=options.get("split"))
+        return Reference("hf", name, version, config=options.get("config"), split=options.get("split"), field=field)
     match = re.fullmatch(rf"({NAME})==([A-Za-z0-9][A-Za-z0-9_.!+-]*)/(.+)", body)
     if match is None:
         raise InputError(field, f"'{text}' is no wheel reference", "write wheel:NAME==VERSION/path/inside#sha256=HEX")
@@ -106,7 +107,7 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     sha256 = options.get("sha256")
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise InputError(field, f"sha256 '{sha256}'", "write 64 lower-case hexadecimal digits")
-    return Reference("wheel", name, version, path, sha256=sha256)
+    return Reference("wheel", name, version, path, sha256=sha256, field=field)
 
 
 def names_of(references: Sequence[str], field: str) -> dict[str, str]:

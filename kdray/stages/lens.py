@@ -18,7 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from kdray.lens.align import Aligned, align, read_aligned, write_aligned
-from kdray.lens.annotations import statistics
+from kdray.lens.annotations import Annotated, statistics
 from kdray.lens.classifier import fit, train_lens
 from kdray.lens.evaluate import auroc, numbered, rows_of
 from kdray.lens.factual import KEPT_OUT
@@ -42,6 +42,18 @@ def lens(steps: list[Step], work: Work) -> None:
                 _make(step, attempt, work)
 
 
+def read_annotations(step: Step, work: Work) -> list[Annotated]:
+    """The annotated responses that a lens is made of.
+
+    Raises:
+        InputError: the file is not what it should be.
+    """
+    name = step.params["annotations"]["name"]
+    assert step.source is not None
+    read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
+    return list(read(work.outer.local_file(step.source, step.source.field)))[: step.params["limit"]]
+
+
 class Watcher:
     """Keeps the mean lookback ratios of one batch's windows."""
 
@@ -60,10 +72,8 @@ class Watcher:
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
-    name, template, window = params["annotations"]["name"], params["template"]["name"], params["window"]
-    assert step.source is not None
-    read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
-    annotated = list(read(work.outer.local_file(step.source, "lens.source")))[: params["limit"]]
+    template, window = params["template"]["name"], params["window"]
+    annotated = read_annotations(step, work)
     make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
     rows, problems = align(annotated, load_tokenizer(model), make_prompt, params["max_words"])
     for problem in problems[:3]:

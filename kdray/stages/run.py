@@ -35,7 +35,7 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
     """As `resolve`, of the plan that `make` makes."""
     for step in make().steps():
         if step.source is not None:
-            outer.resolve(step.source, _field(step.kind))
+            outer.resolve(step.source, step.source.field)
     return make()
 
 
@@ -53,7 +53,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
-        from kdray.stages.lens import lens
+        from kdray.stages.lens import lens, read_annotations
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
@@ -66,6 +66,9 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
+        lenses = [step for step in steps if step.kind == "lens"]
+        for step in lenses:
+            read_annotations(step, work)  # not found to be malformed after days of training
         if plan.prepare:
             folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
             check_models(plan.grid, folders)
@@ -77,7 +80,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             train(plan.points, work)
             after()
         generate([step for step in steps if step.kind == "generate"], work)
-        lens([step for step in steps if step.kind == "lens"], work)
+        lens(lenses, work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed
@@ -113,7 +116,3 @@ def _insistent_interrupt() -> Iterator[None]:
         for timer in timers:
             timer.cancel()
         signal.signal(signal.SIGINT, previous)
-
-
-def _field(kind: str) -> str:
-    return {"model": "model", "prepare": "data.source", "lens": "lens.source"}.get(kind, "score.tasks.source")

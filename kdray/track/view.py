@@ -12,6 +12,7 @@ from typing import Any
 from kdray.plan import Plan
 from kdray.report.results import lower_is_better, short_name
 from kdray.spec.components import component
+from kdray.spec.metrics import rated_by_lens
 
 VIEW_KEY = "kdray"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
@@ -24,6 +25,7 @@ def final_metrics(plan: Plan) -> list[str]:
     names: list[str] = []
     for use in plan.grid.score.tasks:  # what lm-eval's own tasks measure is not known here: most have an accuracy
         names += component("task", use.name, "score.tasks").constants["SHORT"].values() or [short_name(use.name, "acc")]
+        names += [short_name(use.name, "fr")] if plan.grid.lens and rated_by_lens(use) else []
     primary = primary_metric(plan) or names[0]
     return [primary, *(name for name in names if name != primary)]
 

@@ -114,6 +114,15 @@ SCHEMA = {
         ["report.primary: nothing measures 'arc_easy/acc'", "known: ", "xsum/rougeL"],
     ),
     "a verdict about an unknown metric": ({"report.primary": "xsum/rougel"}, ["report.primary: ", "did you mean 'xsum/rougeL'?"]),
+    "a verdict about a factual rate without a lens": ({"report.primary": "xsum/fr"}, ["report.primary: nothing measures 'xsum/fr'"]),
+    "a lens without answers for it": (
+        {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
+        ["lens: none of the grid's tasks", "add one of cnn_dailymail, xsum"],
+    ),
+    "annotations of several files": (
+        {"lens": {"annotations": "ragtruth", "source": "file:HERE/rows.jsonl"}},
+        ["lens.annotations: 'ragtruth' needs", "beside its file", "jsonl"],
+    ),
     "a margin for an unmeasured task": ({"report.margin": {"xsumm": 1}}, ["report.margin.xsumm: ", "did you mean 'xsum'?"]),
     "alpha > 1 with convex weights": (
         {"objective.weighting": "convex", "axes.alpha": [0, 2]},

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from kdray.plan import Plan, make_plan
 from kdray.report.results import collect
-from kdray.spec import load_grid
+from kdray.spec import InputError, load_grid
 from kdray.stages.progress import Progress
 from kdray.stages.run import run
 from kdray.store import Outer, Store
@@ -48,6 +48,13 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         score=f"{{tasks: [{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 6}}], batch: 3}}",
         lens=f"{{annotations: jsonl, source: 'file:{tmp_path}/labelled.jsonl', window: 3}}",
     )
+    good = (tmp_path / "labelled.jsonl").read_text()
+    (tmp_path / "labelled.jsonl").write_text(good + "{}\n")
+    with pytest.raises(InputError, match=r"line \d+ of labelled\.jsonl has no"):
+        do(path)
+    assert not (tmp_path / "store" / "train").exists()  # said before anything is trained
+
+    (tmp_path / "labelled.jsonl").write_text(good)
     plan, store, failed = do(path)
     assert not failed
     results = collect(plan, store)

@@ -164,3 +164,12 @@ def test_the_view_is_about_the_primary_metric(bench: Bench) -> None:
     bench.changes["report"] = {"primary": "heldout_loss/kl"}
     lower = json.loads(shared_view(bench.plan))
     assert (lower["orderByKey"], lower["orderByAsc"]) == ("metrics.`held_kl`", True)
+
+
+def test_the_view_may_be_about_a_factual_rate(bench: Bench) -> None:
+    bench.changes["lens"] = {"annotations": "jsonl", "source": f"file:{bench.folder}/rows.jsonl"}
+    bench.changes["score.tasks"] = ["heldout_loss", {"name": "xsum", "source": f"file:{bench.folder}/xsum.jsonl"}]
+    bench.changes["report"] = {"primary": "xsum/fr"}
+    state = json.loads(shared_view(bench.plan))
+    bars = [chart["metricKey"] for chart in state["compareRunCharts"] if chart["type"] == "BAR"]
+    assert bars == ["xsum_fr", "held_ce", "held_kl", "xsum_rougeL"]
