@@ -236,15 +236,18 @@ def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **
     tree = _read_yaml(f"score: {{tasks: [{tasks}], metrics: [{metrics}]}}", "--tasks, --metrics")["score"] | fields
     try:
         score = Scoring.model_validate_json(json.dumps(tree))
+        for i, task in enumerate(score.tasks):
+            declared = component("task", task.name, f"tasks.{i}")
+            if declared.constants["KIND"] == "heldout" or declared.constants.get("HELDOUT"):
+                raise InputError(f"tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
+            if limit is not None and "limit" in declared.parameters:
+                task.params.setdefault("limit", limit)
+        return bind_scoring(score), _bound(Use(name=template), "template", "template")
     except ValidationError as error:
-        raise _as_input_error(error.errors()) from None
-    for i, task in enumerate(score.tasks):
-        declared = component("task", task.name, f"--tasks.{i}")
-        if declared.constants["KIND"] == "heldout" or declared.constants.get("HELDOUT"):
-            raise InputError(f"--tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
-        if limit is not None and "limit" in declared.parameters:
-            task.params.setdefault("limit", limit)
-    return bind_scoring(score), _bound(Use(name=template), "template", "--template")
+        wrong = _as_input_error(error.errors())
+    except InputError as error:
+        wrong = error
+    raise InputError(f"--{wrong.field.removeprefix('score.')}", wrong.found, wrong.allowed)
 
 
 def _check_teachers(grid: Grid) -> None:
