@@ -14,7 +14,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,7 +23,7 @@ from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_decodings, shape_of
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Scoring, Use
+from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -51,8 +51,9 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     check_models(grid, local)
     check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
-    _check_tasks(grid)
-    check_metrics(grid.score, outer, offline=offline)
+    _check_prompts(grid)
+    _check_sources(_tasks(grid))
+    check_metrics(_metrics(grid), outer, offline=offline)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
@@ -71,9 +72,9 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
     _check_writable(outer.root)
     for name, text in models.items():
         if folder := _check_model(parse_reference(text, "--model"), "--model", outer):
-            check_room(grid.score.tasks, name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
-    _check_sources(grid.score.tasks)
-    check_metrics(grid.score, outer, offline=False)
+            check_room(_tasks(grid), name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
+    _check_sources(_tasks(grid))
+    check_metrics(_metrics(grid), outer, offline=False)
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
@@ -90,15 +91,27 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
         positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
         if positions is not None and grid.data.max_length > positions:
             raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
-        check_room(grid.score.tasks, role, positions)
+        check_room(_tasks(grid), role, positions)
 
 
-def check_room(tasks: Sequence[Use], model: str, positions: int | None) -> None:
-    """Whether a model with so many positions has some left for a prompt beside the longest answers."""
-    for task in tasks:
+def check_room(tasks: Mapping[str, Use], model: str, positions: int | None) -> None:
+    """Whether a model with so many positions has some left for a prompt beside the longest answers to `tasks`, by field."""
+    for field, task in tasks.items():
         length = task.params.get("max_new_tokens", 0)
         if positions is not None and length >= positions:
-            raise InputError(f"score.tasks.{task.name}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens")
+            raise InputError(f"{field}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens")
+
+
+def _tasks(grid: Grid) -> dict[str, Use]:
+    """All tasks that the grid's models are given, by field."""
+    own = {"lens.own.task": grid.lens.own.task} if grid.lens and grid.lens.own else {}
+    return {f"score.tasks.{i}": use for i, use in enumerate(grid.score.tasks)} | own
+
+
+def _metrics(grid: Grid) -> dict[str, Use]:
+    """All metrics that are taken of answers, by field."""
+    own = {"lens.own.metric": grid.lens.own.metric} if grid.lens and grid.lens.own else {}
+    return {f"score.metrics.{use.name}": use for task in grid.score.tasks for use in metrics_of(task, grid.score.metrics)} | own
 
 
 def _check_writable(folder: Path) -> None:
@@ -171,34 +184,30 @@ def _recipe_columns(grid: Grid) -> list[str]:
     return [*constants.get("COLUMNS", ()), *(name for name in named if name)]
 
 
-def _check_tasks(grid: Grid) -> None:
+def _check_prompts(grid: Grid) -> None:
     recipe = component("recipe", grid.data.recipe.name, "data.recipe")
-    for i, use in enumerate(grid.score.tasks):
-        declared = component("task", use.name, "score.tasks").constants
-        if declared.get("HELDOUT") and not recipe.constants.get("PROMPTS", True):
-            raise InputError(f"score.tasks.{i}", f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
-    _check_sources(grid.score.tasks)
+    for field, use in _tasks(grid).items():
+        if component("task", use.name, field).constants.get("ROWS") and not recipe.constants.get("PROMPTS", True):
+            raise InputError(field, f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
 
 
-def _check_sources(tasks: Sequence[Use]) -> None:
-    for i, use in enumerate(tasks):
-        declared = component("task", use.name, "score.tasks").constants
+def _check_sources(tasks: Mapping[str, Use]) -> None:
+    for field, use in tasks.items():
+        declared = component("task", use.name, field).constants
         if declared.get("NAMED"):
-            check_benchmark(use.name.partition(":")[2], f"score.tasks.{i}")
+            check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
-            field = f"score.tasks.{i}.source"
-            _check_table(parse_reference(source, field), field, list(declared.get("COLUMNS", ())))
+            _check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
 
 
-def check_metrics(score: Scoring, outer: Outer, *, offline: bool) -> None:
-    """Whether what the metrics need beside answers is there: packages, data, models, an endpoint.
+def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:
+    """Whether what the metrics, by field, need beside answers is there: packages, data, models, an endpoint.
 
     Raises:
         InputError: it is not.
     """
-    uses = {use.name: use for task in score.tasks for use in metrics_of(task, score.metrics)}
-    for name, use in uses.items():
-        declared, field = component("metric", name, "score.metrics").constants, f"score.metrics.{name}"
+    for field, use in uses.items():
+        declared = component("metric", use.name, field).constants
         for package in declared.get("REQUIRES", ()):
             if importlib.util.find_spec(package) is None:
                 raise InputError(field, f"the package '{package}' is not installed", "pip install 'kdray[metrics]'")

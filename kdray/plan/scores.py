@@ -11,8 +11,9 @@ from typing import Any
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of
 from kdray.spec.components import component
 from kdray.spec.decodings import decoding_label, references
-from kdray.spec.grid import Grid, Use
-from kdray.spec.metrics import metrics_of, rated_by_lens
+from kdray.spec.grid import Lens, OwnAnswers, Use
+from kdray.spec.lens import rated_by_lens
+from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -30,61 +31,67 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
-    lens = _lens(grid, plan.models["student"], outer) if grid.lens else None
+    lens = _lens(plan, grid.lens, outer) if grid.lens else None
     for index, task in enumerate(grid.score.tasks):
-        source = task.params.get("source")
-        ref = parse_reference(source, f"score.tasks.{index}.source") if source is not None else None
-        identity = outer.identify(ref, f"score.tasks.{index}.source") if ref else {}
+        asked = _asked(plan, task, f"score.tasks.{index}", outer)
         for subject, position, model in subjects:
-            scores = list(_score(plan, task, ref, identity, subject, position, model, outer))
+            scores = list(_score(plan, task, asked, subject, position, model, outer))
             yield from scores
             if lens and rated_by_lens(task) and (subject == "student" or isinstance(subject, Point)):  # a lens fits one shape of model
                 # several measurements may share their answers, whose rate is one
                 yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
 
 
-def _score(
-    plan: Plan,
-    task: Use,
-    ref: Reference | None,
-    identity: Mapping[str, Any] | None,
-    subject: Subject,
-    position: float | None,
-    model: Step,
-    outer: Outer,
-) -> Iterator[ScoreStep]:
-    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
-    declared = component("task", task.name, "score.tasks").constants
-    scoring = plan.grid.score
-    params = None
-    if identity is not None:
-        settings = {key: value for key, value in task.params.items() if key != "source"}
-        described = named(task, "task") | {"params": settings, "source": dict(identity)}
-        params = {"task": described, "dtype": scoring.dtype, "batch": scoring.batch}
-    inputs = {"model": model}
-    if declared["KIND"] == "heldout" or declared.get("HELDOUT"):
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What a task asks of any model: the parameters of its steps, their inputs beside the model, and where its data are."""
+
+    params: dict[str, Any] | None
+    inputs: Mapping[str, Step]
+    source: Reference | None
+
+
+def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
+    declared, scoring = component("task", task.name, field).constants, plan.grid.score
+    inputs: dict[str, Step] = {}
+    if declared["KIND"] == "heldout" or declared.get("ROWS"):
         assert plan.prepare is not None
         inputs["data"] = plan.prepare
     if declared["KIND"] == "heldout":
         inputs |= plan.heldout_labels
-        if params is not None and "teacher" in plan.heldout_labels:
-            params |= {"soft_labels": labels_of(plan.grid)}
-    slug = f"{model.slug}-{slug_of(task.name)}"
-    if params is not None and declared["KIND"] == "choices":
-        # lm-eval's task files and code do the scoring
+    source = task.params.get("source")
+    ref = parse_reference(source, f"{field}.source") if source is not None else None
+    identity = outer.identify(ref, f"{field}.source") if ref else {}
+    if identity is None:
+        return _Asked(None, inputs, ref)
+    settings = {key: value for key, value in task.params.items() if key != "source"}
+    described = named(task, "task") | {"params": settings, "source": dict(identity)}
+    params: dict[str, Any] = {"task": described, "dtype": scoring.dtype, "batch": scoring.batch}
+    if "teacher" in inputs:
+        params |= {"soft_labels": labels_of(plan.grid)}
+    if declared["KIND"] == "choices":  # lm-eval's task files and code do the scoring
         params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
-    if declared["KIND"] != "generate":
-        yield ScoreStep(subject, position, task, make_step("measure", slug, params, inputs, ref), None)
-        return
-    if params is not None and not declared.get("HELDOUT") and task.params.get("prompt", "template") == "template":
+    if declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template":
         params |= {"template": named(plan.grid.data.template, "template")}
+    return _Asked(params, inputs, ref)
+
+
+def _score(
+    plan: Plan, task: Use, asked: _Asked, subject: Subject, position: float | None, model: Step, outer: Outer
+) -> Iterator[ScoreStep]:
+    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
+    scoring, inputs = plan.grid.score, {"model": model, **asked.inputs}
+    slug = f"{model.slug}-{slug_of(task.name)}"
+    if component("task", task.name, "score.tasks").constants["KIND"] != "generate":
+        yield ScoreStep(subject, position, task, make_step("measure", slug, asked.params, inputs, asked.source), None)
+        return
     for i, decoding in enumerate(scoring.decoding):
         label = decoding_label(decoding)
         files = references(decoding, f"score.decoding.{i}")
         contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
-        asked = params and params | {"decoding": _decoding(decoding, contents)}
-        generate = dataclasses.replace(make_step("generate", f"{slug}-{label}", asked, inputs, ref), files=files)
-        for measure in _measures(metrics_of(task, scoring.metrics), generate, params, outer):
+        params = asked.params and asked.params | {"decoding": _decoding(decoding, contents)}
+        generate = dataclasses.replace(make_step("generate", f"{slug}-{label}", params, inputs, asked.source), files=files)
+        for measure in _measures(metrics_of(task, scoring.metrics), generate, asked.params, outer):
             yield ScoreStep(subject, position, task, measure, generate, label)
 
 
@@ -98,17 +105,22 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
     if quick:
         yield make_step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
     for use in slow:
-        declared = component("metric", use.name, "score.metrics").constants
-        inputs = {"outputs": generate}
-        for name, weights in declared.get("MODELS", {}).items():
-            inputs[f"{use.name}.{name}"] = _metric_model(use.params[name], weights, f"score.metrics.{use.name}.{name}", outer)
-        if declared.get("SAMPLES"):  # answers drawn at random, generated once and kept like all others
-            seeds = range(use.params["samples"])
+        metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
+        inputs = {"outputs": generate, **inputs}
+        if component("metric", use.name, "score.metrics").constants.get("SAMPLES"):
+            seeds = range(use.params["samples"])  # answers drawn at random, generated once and kept like all others
             inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
-        apart = {*declared.get("MODELS", {}), *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
-        params = {key: value for key, value in use.params.items() if key not in apart}
-        metric = named(Use.model_construct(name=use.name, params=params), "metric")
         yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+
+
+def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[str, Step]]:
+    """A metric as it enters ids, and its models as inputs of the step that takes it."""
+    declared = component("metric", use.name, field).constants
+    models = declared.get("MODELS", {})
+    inputs = {f"{use.name}.{name}": _metric_model(use.params[name], weights, f"{field}.{name}", outer) for name, weights in models.items()}
+    apart = {*models, *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
+    params = {key: value for key, value in use.params.items() if key not in apart}
+    return named(Use.model_construct(name=use.name, params=params), "metric"), inputs
 
 
 def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
@@ -127,15 +139,30 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return make_step("model", slug, params, {}, ref)
 
 
-def _lens(grid: Grid, student: Step, outer: Outer) -> Step:
+def _lens(plan: Plan, section: Lens, outer: Outer) -> Step:
     """The lens that the grid asks for: one for all its points, which share the student's shape."""
-    section = grid.lens
-    assert section is not None
+    student, params = plan.models["student"], {"window": section.window, "dtype": plan.grid.score.dtype}
+    if section.own:
+        annotated = _annotated(plan, section.own, outer)
+        return make_step("lens", f"{student.slug}-own", params, {"model": student, "annotated": annotated})
+    assert section.source is not None
+    assert section.annotations is not None
     ref = parse_reference(section.source, "lens.source")
     identity = outer.identify(ref, "lens.source")
-    fields = section.model_dump(exclude={"annotations", "source"}) | {"dtype": grid.score.dtype}
-    fields |= {"annotations": named(Use(name=section.annotations), "annotations"), "template": named(grid.data.template, "template")}
-    return make_step("lens", f"{student.slug}-{section.annotations}", identity and {"source": identity, **fields}, {"model": student}, ref)
+    params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
+    params |= {"annotations": named(Use(name=section.annotations), "annotations"), "template": named(plan.grid.data.template, "template")}
+    return make_step("lens", f"{student.slug}-{section.annotations}", params if identity else None, {"model": student}, ref)
+
+
+def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step:
+    """The untrained student's answers with the hallucinations that a metric finds in them."""
+    student, asked = plan.models["student"], _asked(plan, own.task, "lens.own.task", outer)
+    params = asked.params and asked.params | {"decoding": "greedy"}
+    slug = f"{student.slug}-{slug_of(own.task.name)}-greedy"
+    outputs = make_step("generate", slug, params, {"model": student, **asked.inputs}, asked.source)
+    metric, models = _metric(own.metric, "lens.own.metric", outer)
+    settings = {"metric": metric, "threshold": own.threshold}
+    return make_step("annotate", f"{slug}-{own.metric.name}", settings, {"outputs": outputs, **models})
 
 
 def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:

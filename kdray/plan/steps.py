@@ -2,9 +2,9 @@
 
     model    fetched, converted from GGUF, or cut          student   an exported checkpoint of a point
     prepare  instruction data as tokens                    generate  a model's answers on a task
-    teach    the teacher, fine-tuned                       measure   scores of a model on a task
-    augment  the same data with the teacher's answers   lens      a Lookback Lens of the untrained student
-    soften   the teacher's soft labels
+    teach    the teacher, fine-tuned                       annotate  answers with their hallucinated spans
+    augment  the same data with the teacher's answers      lens      a Lookback Lens of the untrained student
+    soften   the teacher's soft labels                     measure   scores of a model on a task
     train    one point
 
 A step whose outer references are not resolved yet has no id, and neither have the steps that need it.

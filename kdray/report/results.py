@@ -49,6 +49,7 @@ class Results:
     checkpoints: list[Checkpoint]
     curves: dict[Point, list[dict[str, float]]]
     runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
+    lens: dict[str, Any] | None = None  # the numbers of what trained the grid's lens, and its AUROC
 
     def of(self, subject: Subject) -> list[Checkpoint]:
         """A subject's checkpoints in the order of training."""
@@ -92,7 +93,9 @@ def collect(plan: Plan, store: Store) -> Results:
     for point in plan.points:
         if artifact := point.train.id and store.get(point.train.key):
             runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
-    return Results(plan, list(checkpoints.values()), curves, runtimes)
+    lenses = [score.measure.inputs["lens"] for score in plan.scores if "lens" in score.measure.inputs]
+    lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
+    return Results(plan, list(checkpoints.values()), curves, runtimes, dict(lens.facts) if lens else None)
 
 
 def short_name(task: str, metric: str) -> str:

@@ -31,7 +31,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in [*verdict(results), *drifts(results)]:
+    for sentence in [*verdict(results), *lens_notes(results)]:
         console.print(sentence, highlight=False)
 
 
@@ -39,7 +39,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), *drifts(results), ""]
+    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), *lens_notes(results), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     else:
@@ -67,8 +67,13 @@ def write_report(results: Results, folder: Path) -> Path:
     return folder
 
 
-def drifts(results: Results) -> Iterator[str]:
-    """A sentence for every factual rate that is not to be read as one of facts."""
+def lens_notes(results: Results) -> Iterator[str]:
+    """How far factual rates can be trusted: what trained the lens, and those that are not to be read as rates of facts."""
+    section, facts = results.plan.grid.lens, results.lens
+    if section and facts:
+        whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
+        tested = "unknown" if facts["auroc_test"] is None else f"{facts['auroc_test']:.1f}"
+        yield f"Factual rates are by a lens of {facts['examples']} {whose}: AUROC {tested} on documents kept out of its training."
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
             auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value

@@ -73,7 +73,7 @@ def score_answers(
         dict(zip(OF_EVERY_ROW, (row["example"], not row["answer"], row.get("error")), strict=True)) for row in kept
     ]
     usable = [i for i, row in enumerate(rows) if not row["error"]]
-    answers = [_answer(kept[i]) for i in usable]
+    answers = [answer_of(kept[i]) for i in usable]
     for metric in metrics:
         for i, values in zip(usable, _apply(metric, answers), strict=True):
             rows[i] |= {key: value for key, value in values.items() if key != "error"}
@@ -95,7 +95,8 @@ def score_answers(
     return scores, rows
 
 
-def _answer(row: Mapping[str, Any]) -> Answer:
+def answer_of(row: Mapping[str, Any]) -> Answer:
+    """A row of a `generate` artifact as metrics see it."""
     return Answer(row["answer"], row["question"], row["source"], row["references"], row["wrong"], row.get("samples") or ())
 
 

@@ -6,7 +6,7 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -34,17 +34,18 @@ class Prompt:
     wrong: list[str]
 
 
-def heldout_prompts(rows: Rows, limit: int | None, room: int | None) -> list[Prompt]:
-    """The prompts of the test rows or, where there are none, of the held-out rows, token for token as in training.
+def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
+    """The prompts of the grid's own rows, token for token as in training; the unseen ones are the test rows or, without, the held-out.
 
     Raises:
         InputError: one is longer than `room` tokens.
     """
-    chosen, prompts = rows.test if len(rows.test) else rows.heldout, []
+    unseen = rows.test if len(rows.test) else rows.heldout
+    chosen, prompts = unseen if side == "unseen" else rows.train, []
     for row in chosen[:limit].tolist():
         ids = rows.input_ids(row)[: int(rows.prompt_lengths[row])]
         if room is not None and len(ids) > room:
-            raise _no_room("heldout_answers", f"a prompt of {len(ids)} tokens", room)
+            raise _no_room(task, f"a prompt of {len(ids)} tokens", room)
         instruction, context, response = (rows.text(row, column) for column in ("instruction", "context", "response"))
         prompts.append(Prompt(int(row), ids, instruction, context, [response], []))
     return prompts

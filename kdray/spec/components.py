@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.grid import Use
 
 FOLDERS = {
     "recipe": "data/recipes",
@@ -110,6 +111,11 @@ def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str
             raise InputError(f"{where}.{key}", f"{value!r}", f"must be {_in_words(parameter.annotation)}")
         bound[key] = _as_annotated(annotation, value)
     return bound
+
+
+def bind_use(use: Use, kind: str, where: str) -> Use:
+    """As `bind`, of a component as the grid file names it."""
+    return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
 
 
 def _read(kind: str, path: Path) -> Component | None:

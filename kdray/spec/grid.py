@@ -236,14 +236,23 @@ class Scoring(Section):
     dtype: Dtype = "float32"
 
 
-class Lens(Section):
-    """A Lookback Lens and what trains it: annotated responses, read by the untrained student."""
+class OwnAnswers(Section):
+    """Answers of the untrained student, and what finds the hallucinations in them."""
 
-    annotations: str = Field(description="the format of `source`")
-    source: Ref
+    task: Use
+    metric: Use = Field(description="of factual consistency")
+    threshold: float = Field(50.0, description="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
+
+
+class Lens(Section):
+    """A Lookback Lens and what trains it: a file of annotated responses, or the untrained student's own, which it reads."""
+
+    annotations: str | None = Field(None, description="the format of `source`")
+    source: Ref | None = None
+    own: OwnAnswers | None = Field(None, description="instead of a file")
     window: PositiveInt = Field(8, description="tokens of a sliding window")
     max_words: PositiveInt = Field(700, description="where a document is cut that comes without a stored prompt")
-    limit: PositiveInt | None = Field(None, description="use only so many responses")
+    limit: PositiveInt | None = Field(None, description="use only so many responses of the file")
 
 
 class Report(Section):

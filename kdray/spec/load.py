@@ -13,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 
-from kdray.spec.components import bind, component, components
+from kdray.spec.components import bind_use, component, components
 from kdray.spec.decodings import decoding_label, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Scoring, Teacher, Use
-from kdray.spec.metrics import bind_metrics, metrics_of, rated_by_lens, scores_of
+from kdray.spec.lens import bind_lens, rated_by_lens
+from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
 
 CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
@@ -47,7 +48,6 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
     except ValidationError as error:
         raise _as_input_error(error.errors()) from None
     grid = _bind_components(grid)
-    _check_lens(grid)
     _check_report(grid)
     _check_teachers(grid)
     points = expand(grid)
@@ -172,22 +172,22 @@ def _bind_components(grid: Grid) -> Grid:
 
     data = grid.data.model_copy(
         update={
-            "recipe": _bound(grid.data.recipe, "recipe", "data.recipe"),
-            "template": _bound(grid.data.template, "template", "data.template"),
+            "recipe": bind_use(grid.data.recipe, "recipe", "data.recipe"),
+            "template": bind_use(grid.data.template, "template", "data.template"),
         }
     )
     component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
-    soft_labels = grid.soft_labels.model_copy(update={"form": _bound(grid.soft_labels.form, "soft labels", "soft_labels")})
-    objective = grid.objective.model_copy(update={"loss": _bound(grid.objective.loss, "loss", "objective.loss")})
-    train = grid.train.model_copy(update={"schedule": _bound(grid.train.schedule, "schedule", "train.schedule")})
+    soft_labels = grid.soft_labels.model_copy(update={"form": bind_use(grid.soft_labels.form, "soft labels", "soft_labels")})
+    objective = grid.objective.model_copy(update={"loss": bind_use(grid.objective.loss, "loss", "objective.loss")})
+    train = grid.train.model_copy(update={"schedule": bind_use(grid.train.schedule, "schedule", "train.schedule")})
 
     def tuned(teacher: Teacher, where: str) -> Teacher:
         if not teacher.tune:
             return teacher
-        schedule = _bound(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
+        schedule = bind_use(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
-    runtime = grid.runtime.model_copy(update={"engine": _bound(grid.runtime.engine, "engine", "runtime.engine")})
+    runtime = grid.runtime.model_copy(update={"engine": bind_use(grid.runtime.engine, "engine", "runtime.engine")})
     return grid.model_copy(
         update={
             "data": data,
@@ -197,6 +197,7 @@ def _bind_components(grid: Grid) -> Grid:
             "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
             "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
             "score": bind_scoring(grid.score),
+            "lens": grid.lens and bind_lens(grid.lens, grid.score.tasks),
             "runtime": runtime,
         }
     )
@@ -208,21 +209,16 @@ def bind_scoring(score: Scoring) -> Scoring:
     Raises:
         InputError: an unknown one, one that is named twice, or a wrong parameter.
     """
-    tasks = [_bound(use, "task", f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
+    tasks = [bind_use(use, "task", f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    decoding = [_bound(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
+    decoding = [bind_use(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
     for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
         references(decoding[i], f"score.decoding.{i}")
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
-
-
-def _bound(use: Use, kind: str, where: str) -> Use:
-    component(kind, use.name, where)
-    return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
 
 
 def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **fields: Any) -> tuple[Scoring, Use]:
@@ -238,11 +234,11 @@ def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **
         score = Scoring.model_validate_json(json.dumps(tree))
         for i, task in enumerate(score.tasks):
             declared = component("task", task.name, f"tasks.{i}")
-            if declared.constants["KIND"] == "heldout" or declared.constants.get("HELDOUT"):
+            if declared.constants["KIND"] == "heldout" or declared.constants.get("ROWS"):
                 raise InputError(f"tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
             if limit is not None and "limit" in declared.parameters:
                 task.params.setdefault("limit", limit)
-        return bind_scoring(score), _bound(Use(name=template), "template", "template")
+        return bind_scoring(score), bind_use(Use(name=template), "template", "template")
     except ValidationError as error:
         wrong = _as_input_error(error.errors())
     except InputError as error:
@@ -284,20 +280,6 @@ def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
     """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
     task, _, metric = primary.rpartition("/")
     return bool(metric) and task in tasks and ":" in task
-
-
-def _check_lens(grid: Grid) -> None:
-    """Whether the lens can be made, and has something to look at."""
-    if grid.lens is None:
-        return
-    if beside := component("annotations", grid.lens.annotations, "lens.annotations").constants.get("BESIDE"):
-        allowed = "in a grid a format must be one file: write these annotations as jsonl"
-        raise InputError("lens.annotations", f"'{grid.lens.annotations}' needs {beside} beside its file", allowed)
-    if not any(map(rated_by_lens, grid.score.tasks)):
-        able = ", ".join(name for name, task in components("task").items() if task.constants.get("FACTUAL_RATE"))
-        raise InputError(
-            "lens", "none of the grid's tasks has answers that a lens can rate", f"add one of {able} to score.tasks, or leave it out"
-        )
 
 
 def _check_report(grid: Grid) -> None:

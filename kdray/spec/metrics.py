@@ -51,11 +51,6 @@ def scores_of(metric: Use) -> tuple[str, ...]:
     return component("metric", metric.name, "score.metrics").constants["SCORES"]
 
 
-def rated_by_lens(task: Use) -> bool:
-    """Whether a task's answers are held against a text, so that a lens can say how factual they are."""
-    return bool(component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE"))
-
-
 def _fits(metric: str, task: str) -> bool:
     gives = component("task", task, "score.tasks").constants.get("GIVES", ())
     constants = component("metric", metric, "score.metrics").constants

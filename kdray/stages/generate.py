@@ -25,7 +25,8 @@ from kdray.models.load import TOKENIZER_FILES, load_folder, load_tokenizer, wind
 from kdray.plan import Step
 from kdray.score.answers import FATAL
 from kdray.score.decodings import Decoding, open_decoding
-from kdray.score.prompts import Prompt, cut_at_stop, heldout_prompts, stops_of, task_prompts
+from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts
+from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
@@ -134,7 +135,8 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     window = window_of(folder)
     room = None if window is None else window - task["params"]["max_new_tokens"]
     if "data" in step.inputs:
-        prompts = heldout_prompts(Rows(work.folder(step.inputs["data"])), task["params"]["limit"], room)
+        side = component("task", task["name"], "score.tasks").constants["ROWS"]
+        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), side, task["params"]["limit"], room)
     else:
         template = None
         if "template" in params:

@@ -23,9 +23,11 @@ from kdray.lens.classifier import fit, train_lens
 from kdray.lens.evaluate import auroc, numbered, rows_of
 from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
+from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_folder, load_tokenizer
 from kdray.plan import Step
 from kdray.spec.errors import InputError
+from kdray.stages.annotate import ANNOTATED
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
 from kdray.store import Attempt
@@ -48,6 +50,8 @@ def read_annotations(step: Step, work: Work) -> list[Annotated]:
     Raises:
         InputError: the file is not what it should be.
     """
+    if "annotated" in step.inputs:
+        return list(jsonl(work.folder(step.inputs["annotated"]) / ANNOTATED))
     name = step.params["annotations"]["name"]
     assert step.source is not None
     read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
@@ -72,14 +76,16 @@ class Watcher:
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
-    template, window = params["template"]["name"], params["window"]
-    annotated = read_annotations(step, work)
-    make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
-    rows, problems = align(annotated, load_tokenizer(model), make_prompt, params["max_words"])
+    annotated, window = read_annotations(step, work), params["window"]
+    template, make_prompt = params.get("template", {}).get("name"), None  # own answers bring their ids along
+    if template:
+        make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
+    rows, problems = align(annotated, load_tokenizer(model), make_prompt, params.get("max_words"))
     for problem in problems[:3]:
         work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")
     if not rows:
-        raise InputError("lens.source", f"none of {len(annotated)} responses can be used", "see the reasons above")
+        work.fail(step, f"none of {len(annotated)} responses can be used: see the reasons above")
+        return
     write_aligned(rows, attempt.path / ALIGNED)
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
     cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
@@ -90,11 +96,16 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     table = _joined(attempt.path, rows)
     fold = numbered(table.documents, FIFTH)
     inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
-    tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
+    try:
+        tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
+    except InputError as error:
+        work.fail(step, str(error))
+        return
     counts = {**statistics(annotated), "left_out": len(problems), "windows": len(inside.labels)}
     config = json.loads((model / "config.json").read_text())
-    origin = {"family": work.plan.grid.family, "annotations": params["annotations"], "source": params["source"]}
-    record = {**origin, **counts, "auroc_test": None if np.isnan(tested) else tested}
+    source = {key: value for key, value in params.items() if key in ("annotations", "source")}
+    source |= {f"own_{key}": value for key, value in (step.inputs["annotated"].params.items() if "annotated" in step.inputs else ())}
+    record = {"family": work.plan.grid.family, **source, **counts, "auroc_test": None if np.isnan(tested) else tested}
     train_lens(inside, config["num_hidden_layers"], window, record).save(attempt.path)
     kept_out = set(outside.documents)
     write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)

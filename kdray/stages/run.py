@@ -51,6 +51,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
     progress.say("starting Ray ...")
     with ray_session(plan.grid.runtime, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
         from kdray.stages.lens import lens, read_annotations
@@ -68,7 +69,8 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         model([step for step in steps if step.kind == "model"], work)
         lenses = [step for step in steps if step.kind == "lens"]
         for step in lenses:
-            read_annotations(step, work)  # not found to be malformed after days of training
+            if step.source:
+                read_annotations(step, work)  # not found to be malformed after days of training
         if plan.prepare:
             folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
             check_models(plan.grid, folders)
@@ -80,6 +82,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             train(plan.points, work)
             after()
         generate([step for step in steps if step.kind == "generate"], work)
+        annotate([step for step in steps if step.kind == "annotate"], work)
         lens(lenses, work)
         measure([score.measure for score in plan.scores], work)
         after()

@@ -12,7 +12,7 @@ from typing import Any
 from kdray.plan import Plan
 from kdray.report.results import lower_is_better, short_name
 from kdray.spec.components import component
-from kdray.spec.metrics import rated_by_lens
+from kdray.spec.lens import rated_by_lens
 
 VIEW_KEY = "kdray"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"

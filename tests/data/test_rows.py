@@ -9,7 +9,7 @@ import torch
 
 from kdray.data.collate import collate, pack
 from kdray.data.rows import SPLIT, Rows
-from kdray.score.prompts import heldout_prompts
+from kdray.score.prompts import grid_prompts
 from tests.tiny import write_rows, write_tokenizer
 
 
@@ -58,6 +58,6 @@ def test_what_is_neither_held_out_nor_test_is_for_training(tmp_path):
     (folder / SPLIT).write_text(json.dumps({"heldout": [0, 4], "test": [8]}))
     rows = Rows(folder)
     assert rows.train.tolist() == [1, 2, 3, 5, 6, 7]
-    assert [prompt.example for prompt in heldout_prompts(rows, None, None)] == [8]
+    assert [prompt.example for prompt in grid_prompts("heldout_answers", rows, "unseen", None, None)] == [8]
     (folder / SPLIT).write_text(json.dumps({"heldout": [0, 4], "test": []}))
-    assert [prompt.example for prompt in heldout_prompts(Rows(folder), None, None)] == [0, 4]
+    assert [prompt.example for prompt in grid_prompts("heldout_answers", Rows(folder), "unseen", None, None)] == [0, 4]

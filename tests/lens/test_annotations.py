@@ -1,4 +1,4 @@
-"""Annotated responses: offsets, quotations, documents that are the same, file formats, judges."""
+"""Annotated responses: offsets, quotations, documents that are the same, file formats."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kdray.lens.annotations import Annotated, Documents, sketch, statistics
-from kdray.lens.judges import annotate_by_consistency, annotate_by_judge, judge_prompt, read_verdict, sentences
+from kdray.lens.sources.jsonl import jsonl, write_jsonl
 from kdray.spec.components import components
 from kdray.spec.errors import InputError
 
@@ -125,44 +125,10 @@ def test_real_annotations_fit_their_texts(data_dir: Path) -> None:
     assert sum(article in trained_on for article in articles) == 235  # its test rows are QAGS's; its training rows are not
 
 
-@pytest.mark.parametrize(
-    ("reply", "expected"),
-    [
-        ("Fine.\n**Conclusion: True**", (True, [])),
-        ("So **Conclusion: False**\n\n**Problematic Spans: [\"in [old] Rome\", 'two']**", (False, ["in [old] Rome", "two"])),
-        ("Conclusion: False\nProblematic Spans: ['a', 'b']", (False, ["a", "b"])),
-        ("You ask for Conclusion: True or not. **Conclusion**: False **Problematic Spans**: ['x']", (False, ["x"])),
-        ("Conclusion: False\nProblematic Spans: [__import__('os')]", (False, [])),
-        ("I cannot say.", (None, [])),
-    ],
-)
-def test_verdicts(reply: str, expected: tuple[bool | None, list[str]]) -> None:
-    assert read_verdict(reply) == expected
-
-
-def test_a_judge_is_asked_with_the_document_and_believed_only_where_it_concludes() -> None:
-    asked: list[str] = []
-    replies = iter(["**Conclusion: False** **Problematic Spans: ['Rome']**", "Hm.", "Conclusion: False"])
-
-    def ask(prompt: str) -> str:
-        asked.append(prompt)
-        return next(replies)
-
-    rows = [(Annotated(id, "The document.", "In Rome."), "The truth.") for id in "abc"]
-    first, second, third = annotate_by_judge(rows, ask)
-    assert first.spans == ((3, 7),)
-    assert second.unfound
-    assert third.unfound
-    assert "#Document#: The document.\n\n#Ground Truth Summary#: The truth.\n\n#Proposed Summary#: In Rome.\n\nWrite" in asked[0]
-    answer = judge_prompt("answer", "D", "T", "R")
-    assert "a proposed answer to a question" in answer
-    assert "disregarding any external context.\n\nAfter your explanation" in answer
-    assert "summary" not in answer.lower()
-
-
-def test_sentences_are_judged_one_by_one() -> None:
-    text = 'He paid 3.5 dollars. "Really?" she said\nNo full stop'
-    assert [text[begin:end] for begin, end in sentences(text)] == ["He paid 3.5 dollars.", '"Really?"', "she said", "No full stop"]
-    row = Annotated("a", "document", "True. False. True.")
-    [judged] = annotate_by_consistency([row], lambda pairs: [0.1 if claim == "False." else 0.9 for _, claim in pairs])
-    assert judged.spans == ((6, 12),)
+def test_our_own_format_gives_back_what_it_was_given(tmp_path: Path) -> None:
+    rows = [
+        Annotated("1", "Ada is in Oslo.", "Ada is in Rome.", ((10, 14),), input_ids=(1, 2, 3), output_ids=(4, 5), writer="it"),
+        Annotated("2", "Ada is in Oslo.", "Ada is.", unfound=("Rome",), prompt=("Read: ", "\nSummary:")),
+    ]
+    write_jsonl(rows, tmp_path / "own.jsonl")
+    assert list(jsonl(tmp_path / "own.jsonl")) == rows

@@ -182,7 +182,7 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
 def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"max_position_embeddings": 600}))
     task = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 600}
-    with pytest.raises(InputError, match=r"score\.tasks\.xsum\.max_new_tokens: 600; the student has positions for 600 tokens"):
+    with pytest.raises(InputError, match=r"score\.tasks\.0\.max_new_tokens: 600; the student has positions for 600 tokens"):
         check(tiny_grid, {"score.tasks": [task]})
 
 

@@ -117,7 +117,25 @@ SCHEMA = {
     "a verdict about a factual rate without a lens": ({"report.primary": "xsum/fr"}, ["report.primary: nothing measures 'xsum/fr'"]),
     "a lens without answers for it": (
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
-        ["lens: none of the grid's tasks", "add one of cnn_dailymail, xsum"],
+        ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, xsum"],
+    ),
+    "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, or own"]),
+    "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
+    "a lens of a file and of its own answers": (
+        {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
+        ["lens: has annotations, source, own"],
+    ),
+    "a lens of answers to choices": (
+        {"lens": {"own": {"task": "mmlu_bundled", "metric": "hhem"}}},
+        ["lens.own.task: 'mmlu_bundled' gives no text to be true to", "train_answers"],
+    ),
+    "a lens by a metric of references": (
+        {"lens": {"own": {"task": "train_answers", "metric": "rouge"}}},
+        ["lens.own.metric: 'rouge' is not about an answer's source", "hhem, judge, lettucedetect, minicheck, support_standin"],
+    ),
+    "a lens by a metric with a typo": (
+        {"lens": {"own": {"task": "train_answers", "metric": {"name": "hhem", "bach": 2}}}},
+        ["lens.own.metric.bach: ", "did you mean 'batch'?"],
     ),
     "annotations of several files": (
         {"lens": {"annotations": "ragtruth", "source": "file:HERE/rows.jsonl"}},

@@ -9,8 +9,10 @@ import pytest
 import yaml
 from rich.console import Console
 
+from kdray.lens.sources.jsonl import jsonl
 from kdray.plan import Plan, make_plan
 from kdray.report.results import collect
+from kdray.report.write import write_report
 from kdray.spec import InputError, load_grid
 from kdray.stages.progress import Progress
 from kdray.stages.run import run
@@ -78,3 +80,27 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     assert ids(again, "lens").isdisjoint(ids(plan, "lens"))
     kept = {score.measure.id for score in plan.scores if "lens" not in score.measure.inputs}
     assert kept < {score.measure.id for score in again.scores}
+
+
+def test_a_lens_of_the_students_own_answers(tmp_path: Path) -> None:
+    tiny = f"{{name: support_standin, model: 'file:{tmp_path}/teacher'}}"
+    path = write_grid(
+        tmp_path,
+        train="{steps: 2}",
+        axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
+        score="{tasks: [{name: heldout_answers, limit: 6, max_new_tokens: 8}], batch: 3}",
+        lens=f"{{own: {{task: {{name: train_answers, limit: 20, max_new_tokens: 8}}, metric: {tiny}, threshold: 0.0}}, window: 3}}",
+    )
+    plan, store, failed = do(path)
+    assert not failed
+    [annotated] = [step for step in plan.steps() if step.kind == "annotate"]
+    artifact = store.get(annotated.key)
+    assert artifact is not None
+    rows = list(jsonl(artifact.path / "annotated.jsonl"))
+    assert 10 < len(rows) <= 20
+    assert 0 < sum(bool(row.spans) for row in rows) < len(rows)
+    results = collect(plan, store)
+    point = plan.points[0].point
+    assert results.final(point).scores["held_fr"].n > 0  # pyright: ignore
+    assert results.final("student").scores["held_fr"].n > 0  # pyright: ignore
+    assert "lens of 20 of the untrained student's own answers" in (write_report(results, tmp_path / "report") / "report.md").read_text()

@@ -5,6 +5,7 @@
 Those that cost more than a look at the text:
     SLOW      measured by a step of its own, so that another metric never takes it again
     MODELS    parameters that are references to models, and whether their weights are needed
+    SPANS     its rows have the hallucinated `spans` of an answer, as character offsets
     SAMPLES   parameters of answers that are drawn at random for this metric
     RUNTIME   parameters that change no number
     REQUIRES  Python packages that only this metric needs: `pip install 'kdray[metrics]'`

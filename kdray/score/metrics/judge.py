@@ -23,6 +23,7 @@ VERSION = 1
 SCORES = ("judge",)
 NEEDS = ("source",)
 SLOW = True
+SPANS = True
 ENDPOINT = True
 RUNTIME = ("price_in", "price_out", "budget", "concurrency")
 GIVE_UP = 5  # answers without a conclusion, from the first on
@@ -55,7 +56,7 @@ QUESTION = {
     "title": "Proposed Answer",
 }
 CONCLUSION = re.compile(r"Conclusion:[\s*]*(True|False)", re.IGNORECASE)
-SPANS = re.compile(r"Problematic Spans:[\s*]*(\[.*?\])\s*(?:\*|$)", re.IGNORECASE | re.DOTALL)
+QUOTED = re.compile(r"Problematic Spans:[\s*]*(\[.*?\])\s*(?:\*|$)", re.IGNORECASE | re.DOTALL)
 
 
 class judge:
@@ -116,7 +117,7 @@ def read(said: str, answer: str) -> tuple[bool, list[tuple[int, int]]]:
         raise Nonsense(f"no conclusion in {said[:80]!r}")
     if conclusions[-1].lower() == "true":
         return True, []
-    named = SPANS.findall(said)
+    named = QUOTED.findall(said)
     starts = [(answer.find(text), len(text)) for text in (_strings(named[-1]) if named else []) if text]
     return False, sorted({(start, start + length) for start, length in starts if start >= 0})
 

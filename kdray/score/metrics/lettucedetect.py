@@ -20,6 +20,7 @@ VERSION = 1
 SCORES = ("lettuce", "lettuce_tok")
 NEEDS = ("source",)
 SLOW = True
+SPANS = True
 MODELS = {"model": True}
 SUMMARY = "Summarize the following text:\n{source}\noutput:"
 QUESTION = (

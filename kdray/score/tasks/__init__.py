@@ -7,6 +7,7 @@
     heldout    log-likelihoods on the grid's own held-out rows
 `GIVES` says what metrics find in a generation task: `reference`, `source`, `wrong`, and whether answers are `short`.
 `FORMS` are its plain-text prompts by id, beside `template` (the grid's) and `chat` (the model's own).
+`ROWS`: it asks the grid's own prompts, `unseen` ones or those that are trained on (`train`).
 `COLUMNS` must be there; `a|b` is one column under either name.
 `SHORT` maps each metric to its name in tables and MLflow (at most 12 characters, no slash or dash);
 `FACTUAL_RATE` says that its answers are held against a text, so that a lens can look at them;

@@ -6,10 +6,11 @@ from pydantic import PositiveInt
 
 VERSION = 1
 KIND = "generate"
-HELDOUT = True
+ROWS = "unseen"
 GIVES = ("reference", "source")
 METRICS = ("rouge",)
 SHORT = {"rougeL": "held_rougeL"}
+FACTUAL_RATE = True
 
 
 def heldout_answers(*, limit: PositiveInt | None = None, max_new_tokens: PositiveInt = 128) -> None:

@@ -1,0 +1,87 @@
+"""Hallucinated spans in answers, found by a metric of factual consistency.
+
+A metric that names spans is taken at its word. Any other scores an answer sentence by sentence, and those below a threshold
+are hallucinated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from kdray.lens.annotations import Annotated
+from kdray.score.answers import Answer, Metric, answer_of
+from kdray.score.sentences import split
+from kdray.spec.components import component
+
+UNNAMED = "(the metric calls it false and names nothing)"
+
+
+def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float) -> list[Annotated]:
+    """The rows of a `generate` artifact as annotated responses, with their own ids; `metric` is the one called `name`.
+
+    Left out are answers without a word or a source, and those that the metric failed on. One that it calls false without
+    naming a span is `unfound`, not clean.
+
+    Raises:
+        ValueError: the metric failed on every answer; it says why.
+    """
+    declared = component("metric", name, "metric").constants
+    rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
+    answers = [answer for _, answer in rows]
+    find = _named if declared.get("SPANS") else _by_sentence
+    found = find(answers, metric, declared["SCORES"][0], threshold)
+    if rows and all(isinstance(spans, str) for spans in found):
+        raise ValueError(f"no answer could be annotated: {found[0]}")
+    return [
+        Annotated(
+            id=str(row["example"]),
+            document=row["source"],
+            response=row["answer"],
+            spans=tuple(sorted(spans or ())),
+            unfound=(UNNAMED,) if spans is None else (),
+            input_ids=tuple(row["input_ids"]),
+            output_ids=tuple(row["output_ids"]),
+        )
+        for (row, _), spans in zip(rows, found, strict=True)
+        if not isinstance(spans, str)
+    ]
+
+
+Spans = list[tuple[int, int]] | None  # None: something is wrong with the answer, and the metric does not say what
+
+
+def _named(answers: Sequence[Answer], metric: Metric, score: str, threshold: float) -> list[Spans | str]:
+    """Of every answer the spans that the metric names, or why it failed."""
+    found: list[Spans | str] = []
+    for row in metric(answers):
+        if score not in row:
+            found.append(str(row.get("error", "it says nothing")))
+        else:
+            spans = [(int(begin), int(end)) for begin, end in row["spans"]]
+            found.append(spans if spans or row[score] else None)
+    return found
+
+
+def _by_sentence(answers: Sequence[Answer], metric: Metric, score: str, threshold: float) -> list[Spans | str]:
+    """Of every answer the sentences that the metric scores below `threshold`, or why it failed on one of them."""
+    places = [sentence_spans(answer.text) for answer in answers]
+    pairs = zip(answers, places, strict=True)
+    rows = iter(metric([replace(answer, text=answer.text[begin:end]) for answer, spans in pairs for begin, end in spans]))
+    found: list[Spans | str] = []
+    for spans in places:
+        scored = [(span, next(rows)) for span in spans]
+        failed = [str(row.get("error", "it says nothing")) for _, row in scored if score not in row]
+        found.append(failed[0] if failed else [span for span, row in scored if row[score] < threshold])
+    return found
+
+
+def sentence_spans(text: str) -> list[tuple[int, int]]:
+    """[begin, end) of each sentence of `text`."""
+    spans, end = [], 0
+    for sentence in split(text):
+        begin = text.index(sentence, end)
+        end = begin + len(sentence)
+        spans.append((begin, end))
+    return spans
