@@ -32,7 +32,7 @@ def print_table(results: Results, console: Console) -> None:
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
     for sentence in [*verdict(results), *lens_notes(results)]:
-        console.print(sentence, highlight=False)
+        console.print(sentence, highlight=False, soft_wrap=True)
 
 
 def write_report(results: Results, folder: Path) -> Path:

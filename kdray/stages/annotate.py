@@ -2,62 +2,61 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from kdray.lens.sources.jsonl import write_jsonl
+from kdray.lens.sources.jsonl import jsonl, write_jsonl
 from kdray.plan import Step
 from kdray.score.annotate import annotate as annotated
 from kdray.score.answers import Given, load_metric
 from kdray.stages.generate import read_answers
-from kdray.stages.pipeline import Item, run_pipeline
+from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
+from kdray.store import Attempt
 
 VERSION = 1
-ANNOTATED = "annotated.jsonl"
+ANNOTATED, BATCH = "annotated.jsonl", 16
 
 
 def annotate(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    with work.claim(steps) as claimed:
-        if not claimed:
-            return
-        by_id = {step.key.id: (step, attempt) for step, attempt in claimed}
-        groups = [[_item(step, work) | {"target": str(attempt.path)}] for step, attempt in claimed]
-        with work.progress.bar("annotate", len(groups), "sets of answers") as bar:
-            for key, error in run_pipeline(groups, Annotator, work.resources):
-                step, attempt = by_id[key]
-                if error:
-                    work.fail(step, error)
-                else:
-                    work.seal(step, attempt, [attempt.path / ANNOTATED])
-                bar.advance()
+    for step in steps:
+        with work.claim([step]) as claimed:
+            for _, attempt in claimed:
+                _make(step, attempt, work)
 
 
 class Annotator:
-    """Annotates the answers of one step."""
+    """Annotates some of the answers of one step."""
+
+    def __init__(self, outputs: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float) -> None:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.find = load_metric(metric, params, Given(models, device, cache))
+        self.answers, self.metric, self.threshold = read_answers(outputs), metric, threshold
 
     def __call__(self, item: Item) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        given = Given({name: Path(folder) for name, folder in item["models"].items()}, device, Path(item["cache"]))
-        metric = load_metric(item["metric"], item["params"], given)
-        rows = annotated(read_answers(Path(item["outputs"])), metric, item["metric"], item["threshold"])
-        write_jsonl(rows, Path(item["target"]) / ANNOTATED)
+        rows = annotated([self.answers[i] for i in item["rows"]], self.find, self.metric, self.threshold)
+        write_part(Path(item["target"]), item["index"], ".jsonl", lambda path: write_jsonl(rows, path))
 
 
-def _item(step: Step, work: Work) -> Item:
-    """What the metric needs; the parameters that change no number come from the grid as it is now."""
+def _make(step: Step, attempt: Attempt, work: Work) -> None:
     own = work.plan.grid.lens and work.plan.grid.lens.own
     assert own
-    name = own.metric.name
-    models = {key.partition(".")[2]: str(work.folder(made)) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
-    return {
-        "key": step.key.id,
-        "metric": name,
-        "params": {key: value for key, value in own.metric.params.items() if key not in models} | step.params["metric"]["params"],
-        "models": models,
-        "threshold": step.params["threshold"],
-        "outputs": str(work.folder(step.inputs["outputs"])),
-        "cache": str(work.store.root / "cache"),
-    }
+    outputs, name = work.folder(step.inputs["outputs"]), own.metric.name
+    models = {key.partition(".")[2]: work.folder(made) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
+    # the parameters that change no number come from the grid as it is now
+    params = {key: value for key, value in own.metric.params.items() if key not in models} | step.params["metric"]["params"]
+    make = functools.partial(Annotator, outputs, name, params, models, work.store.root / "cache", step.params["threshold"])
+    count = len(read_answers(outputs))
+    cuts = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
+    if error := make_parts("annotate", cuts, attempt, make, work):
+        work.fail(step, error)
+        return
+    made = parts(attempt.path)
+    write_jsonl((row for i in sorted(made) for row in jsonl(made[i])), attempt.path / ANNOTATED)
+    for path in made.values():
+        path.unlink()
+    work.seal(step, attempt)
