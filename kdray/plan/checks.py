@@ -51,6 +51,8 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     check_models(grid, local)
     check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
+    if grid.score.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise InputError("score.engine", "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=offline)

@@ -73,6 +73,8 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
         params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
     if declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template":
         params |= {"template": named(plan.grid.data.template, "template")}
+    if declared["KIND"] == "generate" and scoring.engine != "transformers":
+        params |= {"engine": scoring.engine}
     return _Asked(params, inputs, ref)
 
 

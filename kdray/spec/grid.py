@@ -229,6 +229,7 @@ class Scoring(Section):
     decoding: Annotated[list[Use], Field(min_length=1, description="every generation task is answered under each")] = [Use(name="greedy")]
     checkpoints: Literal["all", "last"] = "all"
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
+    engine: Literal["transformers", "vllm"] = Field("transformers", description="what generates answers; vllm needs GPUs")
     likelihood: Literal["hflm", "shared_prefix"] = Field(
         "hflm", description="hflm: the numbers of the lm_eval command, bit for bit; shared_prefix: a question's choices together, faster"
     )

@@ -218,6 +218,9 @@ def bind_scoring(score: Scoring) -> Scoring:
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
         references(decoding[i], f"score.decoding.{i}")
+        if score.engine == "vllm" and not component("decoding", decoding[i].name, f"score.decoding.{i}").constants.get("VLLM"):
+            able = ", ".join(name for name, other in components("decoding").items() if other.constants.get("VLLM"))
+            raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
 
 

@@ -30,6 +30,7 @@ from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
+from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 
 VERSION = 2
@@ -66,7 +67,11 @@ def generate(steps: list[Step], work: Work) -> None:
                         groups[model].append(_item(step, attempt.path, model, i, batch))
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
-                for key, error in run_pipeline(list(groups.values()), Generator, work.resources):
+                if work.plan.grid.score.engine == "vllm":
+                    answered = answer_by_vllm(groups, keep, work.resources)
+                else:
+                    answered = run_pipeline(list(groups.values()), Generator, work.resources)
+                for key, error in answered:
                     errors |= {key: error} if error else {}
                     bar.advance()
             for step, attempt in claimed:
@@ -90,17 +95,21 @@ class Generator:
         prompts = [Prompt(**prompt) for prompt in item["prompts"]]
         decode, began = open_decoding(**item["decoding"]), time.perf_counter()
         answers = answer_all(decode, model, tokenizer, prompts, item["max_new_tokens"])
-        cost = {SECONDS: f"{time.perf_counter() - began:.3f}"}
-        rows = []
-        for prompt, answer in zip(prompts, answers, strict=True):
-            row = {**prompt.__dict__, "output_ids": [], "answer": "", "error": None}
-            if isinstance(answer, str):
-                row["error"] = answer
-            else:
-                row["output_ids"], row["answer"] = cut_at_stop(answer, item["stops"], tokenizer)
-            rows.append(row)
-        table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata(cost))
-        write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+        keep(item, answers, time.perf_counter() - began, tokenizer)
+
+
+def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+    """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
+    rows = []
+    for prompt, answer in zip(item["prompts"], answers, strict=True):
+        row = {**prompt, "output_ids": [], "answer": "", "error": None}
+        if isinstance(answer, str):
+            row["error"] = answer
+        else:
+            row["output_ids"], row["answer"] = cut_at_stop(answer, item["stops"], tokenizer)
+        rows.append(row)
+    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
+    write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
 
 
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:

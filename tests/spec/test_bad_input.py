@@ -119,6 +119,10 @@ SCHEMA = {
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
         ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, xsum"],
     ),
+    "a decoding that vllm has not": (
+        {"score.engine": "vllm", "score.decoding": ["greedy", "dola"]},
+        ["score.decoding.1: 'dola' with score.engine vllm", "greedy, sampled"],
+    ),
     "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, or own"]),
     "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
     "a lens of a file and of its own answers": (

@@ -3,6 +3,7 @@
 A decoding is a function from a model, its tokenizer, prompts and the greatest number of new tokens to the answers'
 token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
 What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch.
+`VLLM` says that `score.engine: vllm` can do the same.
 """
 
 from __future__ import annotations

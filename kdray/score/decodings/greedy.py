@@ -10,6 +10,7 @@ from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
 
 VERSION = 1
+VLLM = True
 
 
 def greedy(

@@ -12,6 +12,7 @@ from kdray.score.prompts import Prompt
 from kdray.spec.components import Share
 
 VERSION = 1
+VLLM = True
 
 
 def sampled(
