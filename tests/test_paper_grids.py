@@ -98,7 +98,9 @@ def test_a_grid_passes_the_check_and_is_planned_offline(name: str, hub: Path, tm
     assert steps["train"] == 30
     assert steps["student"] == 90
     assert (steps["teach"], steps["prepare"], steps["augment"], steps["soften"]) == (1, 1, answers, 1 + answers)
-    assert (steps["generate"], steps["measure"]) == (2 * models, 7 * models)
+    rated = models - 1  # a lens fits the student's shape, not the teacher's
+    assert (steps["annotate"], steps["lens"]) == (1, 1)
+    assert (steps["generate"], steps["measure"]) == (2 * models + 1, (7 + 2) * models + 2 * rated)  # HHEM apart, and factual rates
     assert not outer.lockfile.exists()
 
 

@@ -13,7 +13,7 @@ A step whose outer references are not resolved yet has no id, and neither have t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -42,6 +42,11 @@ class Step:
     @cached_property
     def id(self) -> str | None:
         return None if self.payload is None else fingerprint(self.payload)
+
+    @cached_property
+    def mark(self) -> Hashable:
+        """What two steps that make one artifact have in common: the id or, while there is none, names and inputs."""
+        return self.id or (self.kind, self.slug, self.source, tuple((name, needed.mark) for name, needed in self.inputs.items()))
 
     @property
     def key(self) -> Key:
@@ -99,13 +104,12 @@ class Plan:
 
     def steps(self) -> Iterator[Step]:
         """Every step once, inputs before the steps that need them."""
-        seen: set[int | str] = set()
+        seen: set[Hashable] = set()
 
         def walk(step: Step) -> Iterator[Step]:
-            mark = step.id or id(step)
-            if mark in seen:
+            if step.mark in seen:
                 return
-            seen.add(mark)
+            seen.add(step.mark)
             for needed in step.inputs.values():
                 yield from walk(needed)
             yield step

@@ -41,7 +41,10 @@ def lens(steps: list[Step], work: Work) -> None:
     for step in steps:
         with work.claim([step]) as claimed:
             for _, attempt in claimed:
-                _make(step, attempt, work)
+                try:
+                    _make(step, attempt, work)
+                except InputError as error:  # such annotations train no lens; what needs none goes on
+                    work.fail(step, str(error))
 
 
 def read_annotations(step: Step, work: Work) -> list[Annotated]:
@@ -77,15 +80,15 @@ class Watcher:
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
     annotated, window = read_annotations(step, work), params["window"]
-    template, make_prompt = params.get("template", {}).get("name"), None  # own answers bring their ids along
-    if template:
+    make_prompt = None  # own answers bring their ids along
+    if "template" in params:
+        template = params["template"]["name"]
         make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
     rows, problems = align(annotated, load_tokenizer(model), make_prompt, params.get("max_words"))
     for problem in problems[:3]:
         work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")
     if not rows:
-        work.fail(step, f"none of {len(annotated)} responses can be used: see the reasons above")
-        return
+        raise InputError("lens", f"none of {len(annotated)} responses can be used", "see the reasons above")
     write_aligned(rows, attempt.path / ALIGNED)
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
     cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
@@ -96,16 +99,11 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     table = _joined(attempt.path, rows)
     fold = numbered(table.documents, FIFTH)
     inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
-    try:
-        tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
-    except InputError as error:
-        work.fail(step, str(error))
-        return
+    tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
     counts = {**statistics(annotated), "left_out": len(problems), "windows": len(inside.labels)}
     config = json.loads((model / "config.json").read_text())
-    source = {key: value for key, value in params.items() if key in ("annotations", "source")}
-    source |= {f"own_{key}": value for key, value in (step.inputs["annotated"].params.items() if "annotated" in step.inputs else ())}
-    record = {"family": work.plan.grid.family, **source, **counts, "auroc_test": None if np.isnan(tested) else tested}
+    learned_from = step.inputs["annotated"].params if "annotated" in step.inputs else {key: params[key] for key in ("annotations", "source")}
+    record = {"family": work.plan.grid.family, **learned_from, **counts, "auroc_test": None if np.isnan(tested) else tested}
     train_lens(inside, config["num_hidden_layers"], window, record).save(attempt.path)
     kept_out = set(outside.documents)
     write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)
