@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,9 +25,21 @@ TRAIN = "{steps: 80, keep: [40, 80]}"
 MAIN = "from kdray.cli import main; main()"
 
 
+STARTED = []
+
+
 def kdray(*arguments, **options):
     command = [sys.executable, "-c", MAIN, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+    STARTED.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs_on():
+    """A test that fails leaves no run behind for the next ones to share the machine with."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
 
 
 def finish(process, seconds=400):
@@ -213,8 +226,11 @@ def wait_until(condition, process, seconds=300):
 
 
 def newest_step(attempt):
-    manifests = [json.loads(path.read_text()) for path in attempt.glob("checkpoint-*/manifest.json")]
-    return max((manifest["step"] for manifest in manifests), default=0)
+    steps = [0]
+    for path in attempt.glob("checkpoint-*/manifest.json"):
+        with contextlib.suppress(FileNotFoundError):  # two are kept: the oldest may go at any moment
+            steps.append(json.loads(path.read_text())["step"])
+    return max(steps)
 
 
 def wait_for_a_finished_and_a_running_point(process, plan, store):
