@@ -42,15 +42,15 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         {"id": i, "document": f"Ada is in {here} .", "response": f"Ada is in {there} .", "spans": [[10, 10 + len(there)]] * (here != there)}
         for i, (here, there) in enumerate(pairs)
     ]
-    (tmp_path / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    good = "".join(json.dumps(row) + "\n" for row in labelled)
     path = write_grid(
         tmp_path,
+        teacher=f"{{model: 'file:{tmp_path}/teacher'}}",
         train="{steps: 2}",
         axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
         score=f"{{tasks: [{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 6}}], batch: 3}}",
         lens=f"{{annotations: jsonl, source: 'file:{tmp_path}/labelled.jsonl', window: 3}}",
     )
-    good = (tmp_path / "labelled.jsonl").read_text()
     (tmp_path / "labelled.jsonl").write_text(good + "{}\n")
     with pytest.raises(InputError, match=r"line \d+ of labelled\.jsonl has no"):
         do(path)
@@ -72,35 +72,26 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     facts = json.loads((artifact.path / "factual.json").read_text())
     assert facts["left_out"]["training_documents"] == 0
     assert facts["auroc_own"] == pytest.approx(results.final("student").scores["xsum_fr_auroc"].value)  # pyright: ignore
+
     tree = yaml.safe_load(path.read_text())
-    tree["lens"]["window"] = 2
+    task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
+    metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
+    tree["lens"] = {"own": {"task": task, "metric": metric, "threshold": 0.0}, "window": 3}
     path.write_text(yaml.safe_dump(tree))
-    again = make_plan(load_grid(path), Outer(store.root))
-    assert ids(again, "generate") == ids(plan, "generate")
+    again, store, failed = do(path)
+    assert not failed
+    [annotate] = [step for step in again.steps() if step.kind == "annotate"]
+    assert ids(again, "generate") - ids(plan, "generate") == {annotate.inputs["outputs"].id}
     assert ids(again, "lens").isdisjoint(ids(plan, "lens"))
     kept = {score.measure.id for score in plan.scores if "lens" not in score.measure.inputs}
     assert kept < {score.measure.id for score in again.scores}
-
-
-def test_a_lens_of_the_students_own_answers(tmp_path: Path) -> None:
-    tiny = f"{{name: support_standin, model: 'file:{tmp_path}/teacher'}}"
-    path = write_grid(
-        tmp_path,
-        train="{steps: 2}",
-        axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
-        score="{tasks: [{name: heldout_answers, limit: 6, max_new_tokens: 8}], batch: 3}",
-        lens=f"{{own: {{task: {{name: train_answers, limit: 20, max_new_tokens: 8}}, metric: {tiny}, threshold: 0.0}}, window: 3}}",
-    )
-    plan, store, failed = do(path)
-    assert not failed
-    [annotated] = [step for step in plan.steps() if step.kind == "annotate"]
-    artifact = store.get(annotated.key)
-    assert artifact is not None
-    rows = list(jsonl(artifact.path / "annotated.jsonl"))
+    annotated = store.get(annotate.key)
+    assert annotated is not None
+    rows = list(jsonl(annotated.path / "annotated.jsonl"))
     assert 10 < len(rows) <= 20
     assert 0 < sum(bool(row.spans) for row in rows) < len(rows)
-    results = collect(plan, store)
-    point = plan.points[0].point
-    assert results.final(point).scores["held_fr"].n > 0  # pyright: ignore
-    assert results.final("student").scores["held_fr"].n > 0  # pyright: ignore
-    assert "lens of 20 of the untrained student's own answers" in (write_report(results, tmp_path / "report") / "report.md").read_text()
+    results = collect(again, store)
+    for subject in ("student", again.points[0].point):
+        assert results.final(subject).scores["xsum_fr"].n > 0  # pyright: ignore
+    text = (write_report(results, tmp_path / "report") / "report.md").read_text()
+    assert f"lens of {len(rows)} of the untrained student's own answers" in text
