@@ -102,7 +102,8 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
     counts = {**statistics(annotated), "left_out": len(problems), "windows": len(inside.labels)}
     config = json.loads((model / "config.json").read_text())
-    learned_from = step.inputs["annotated"].params if "annotated" in step.inputs else {key: params[key] for key in ("annotations", "source")}
+    own = step.inputs.get("annotated")
+    learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
     record = {"family": work.plan.grid.family, **learned_from, **counts, "auroc_test": None if np.isnan(tested) else tested}
     train_lens(inside, config["num_hidden_layers"], window, record).save(attempt.path)
     kept_out = set(outside.documents)
