@@ -1,0 +1,55 @@
+"""A lens of the untrained student's own answers in the plan, and the engine that generates answers in ids."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdray.plan import Plan, Step
+from kdray.spec.errors import InputError
+from tests.conftest import TinyGrid
+from tests.plan.conftest import MakePlan
+from tests.plan.test_checks import check
+
+XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
+METRIC = {"name": "support_standin", "model": "file:HERE/teacher"}
+
+
+def own(task: object = XSUM, **changes: object) -> dict[str, object]:
+    return {"score.tasks": [dict(XSUM)], "lens": {"own": {"task": task, "metric": METRIC, **changes}}}
+
+
+def steps(plan: Plan, kind: str) -> list[Step]:
+    return [step for step in plan.steps() if step.kind == kind]
+
+
+def test_the_lens_learns_from_the_untrained_students_answers_alone(plan: MakePlan) -> None:
+    made = plan(own())
+    [annotate], [lens] = steps(made, "annotate"), steps(made, "lens")
+    assert lens.inputs == {"model": made.models["student"], "annotated": annotate}
+    answers = annotate.inputs["outputs"]
+    assert answers.inputs["model"] is made.models["student"]
+    scored = [score.generate for score in made.scores if score.subject == "student" and score.generate]
+    assert answers.id in [generate.id for generate in scored]  # the same answers as the score's: generated once
+
+
+def test_what_marks_the_answers_changes_the_lens_and_no_answer(plan: MakePlan) -> None:
+    first, second = plan(own()), plan(own(threshold=1.0))
+    assert {step.id for step in steps(first, "generate")} == {step.id for step in steps(second, "generate")}
+    for kind in ("annotate", "lens"):
+        assert steps(first, kind)[0].id != steps(second, kind)[0].id
+
+
+def test_the_engine_that_generates_is_part_of_answers_ids_and_of_no_others(plan: MakePlan) -> None:
+    changes = {"score.tasks": ["heldout_loss", XSUM]}
+    ours, theirs = plan(changes), plan(changes | {"score.engine": "vllm"})
+    assert {step.id for step in steps(ours, "generate")}.isdisjoint(step.id for step in steps(theirs, "generate"))
+    for kind in ("train", "soften"):
+        assert [step.id for step in steps(ours, kind)] == [step.id for step in steps(theirs, kind)]
+    losses = [[score.measure.id for score in made.scores if score.task.name == "heldout_loss"] for made in (ours, theirs)]
+    assert losses[0] == losses[1]
+
+
+def test_vllm_must_be_installed(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"score\.engine: the package 'vllm' is not installed; pip install 'kdray\[vllm\]'"):
+        check(tiny_grid, {"score.engine": "vllm"})
