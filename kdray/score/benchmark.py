@@ -251,7 +251,7 @@ class _Table(LM):
         return self.answers["generate_until"]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
-        raise NotImplementedError
+        raise NotImplementedError("tasks by the log-likelihood of whole texts (perplexity) are not supported")
 
 
 def _build(task: Any, setting: Setting, encoder: Any) -> None:
