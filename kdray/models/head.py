@@ -69,8 +69,13 @@ class ResponseModel(nn.Module):
         self.model = model
         self.backbone, self.head = split(model)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the hidden states come out: the head's, if the layers are spread over several."""
+        return self.head.linear.weight.device
+
     def hidden(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm.
+        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm, where the head is.
 
         With [1, T] position ids the one row is packed: a sequence begins wherever they are 0, and the mask is not needed.
 
@@ -78,12 +83,13 @@ class ResponseModel(nn.Module):
             InputError: a packed row, and a model that cannot keep its sequences apart.
         """
         if position_ids is None:
-            rows = {"attention_mask": attention_mask}
+            layout = {"attention_mask": attention_mask}
         else:
             enable_packing(self.backbone)
-            rows = {"position_ids": position_ids}
-        states = self.backbone(input_ids=input_ids, use_cache=False, **rows).last_hidden_state
-        return states[positions[:, 0], positions[:, 1]]
+            layout = {"position_ids": position_ids}
+        states = self.backbone(input_ids=input_ids, use_cache=False, **layout).last_hidden_state
+        rows, columns = positions.to(states.device).unbind(1)
+        return states[rows, columns].to(self.device)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
         """As `hidden`, but -> [N, V] logits."""
@@ -108,7 +114,7 @@ def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
     with torch.no_grad():
         model.eval()
         expected = model(input_ids=probe, use_cache=False).logits
-        got = head(backbone(input_ids=probe, use_cache=False).last_hidden_state)
+        got = head(backbone(input_ids=probe, use_cache=False).last_hidden_state).to(expected.device)
         model.train(was_training)
     if not torch.allclose(got.float(), expected.float(), atol=TOLERANCE * expected.abs().max().item()):
         raise InputError("model", f"the output head of {type(model).__name__}", "a linear head with bias, scale or softcap")

@@ -6,12 +6,14 @@ Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -57,6 +59,30 @@ def load_folder(
     """The model and tokenizer in a Hugging Face folder, ready for evaluation."""
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
     return model.to(device).eval(), load_tokenizer(folder)
+
+
+def own_device() -> torch.device:
+    """The GPU that this process has, if it has any."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_folder`, where this process answers or is scored: with several GPUs to itself the layers are spread over them."""
+    if torch.cuda.device_count() <= 1:
+        return load_folder(folder, dtype, own_device())
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, local_files_only=True, device_map="balanced"
+    )
+    return model.eval(), load_tokenizer(folder)
+
+
+def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
+    """What the weights in a Hugging Face folder take as `dtype`, read from their headers alone."""
+    count = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - safe_open is no mapping
+    return count * dtype.itemsize
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

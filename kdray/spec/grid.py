@@ -195,6 +195,7 @@ class Augment(Section):
 
     max_new_tokens: PositiveInt = Field(default=256, description="where an answer is cut")
     batch: PositiveInt = 8
+    compute: Literal["float32", "bfloat16"] = Field(default="float32", description="the teacher's own precision")
 
 
 class Axes(Section):

@@ -6,9 +6,8 @@ import functools
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdray.lens.sources.jsonl import jsonl, write_jsonl
+from kdray.models.load import own_device
 from kdray.plan import Step
 from kdray.score.annotate import annotate as annotated
 from kdray.score.answers import Given, load_metric
@@ -33,8 +32,7 @@ class Annotator:
     """Annotates some of the answers of one step."""
 
     def __init__(self, outputs: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.find = load_metric(metric, params, Given(models, device, cache))
+        self.find = load_metric(metric, params, Given(models, own_device(), cache))
         self.answers, self.metric, self.threshold = read_answers(outputs), metric, threshold
 
     def __call__(self, item: Item) -> None:

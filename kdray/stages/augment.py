@@ -17,13 +17,13 @@ import torch
 from kdray.data.answers import write_answered, write_both
 from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
-from kdray.models.load import load_folder, load_tokenizer
+from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 1
+VERSION = 2
 
 
 def augment(steps: list[Step], work: Work) -> None:
@@ -41,9 +41,8 @@ def augment(steps: list[Step], work: Work) -> None:
 class Answerer:
     """Writes the teacher's answers to one batch of training prompts."""
 
-    def __init__(self, teacher: Path, data: Path, tokenizer: Path, max_new_tokens: int) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, self.tokenizer = load_folder(teacher, device=device)
+    def __init__(self, teacher: Path, compute: str, data: Path, tokenizer: Path, max_new_tokens: int) -> None:
+        self.model, self.tokenizer = load_placed(teacher, getattr(torch, compute))
         self.rows, self.max_new_tokens = Rows(data), max_new_tokens
         # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
         rows_tokenizer: Any = load_tokenizer(tokenizer)
@@ -61,8 +60,10 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
     data = step.inputs["data"]
     folder, tokenizer = work.folder(data), work.folder(data.inputs["tokenizer"])
     rows, max_new_tokens = Rows(folder), step.params["max_new_tokens"]
-    make = functools.partial(Answerer, work.folder(step.inputs["teacher"]), folder, tokenizer, max_new_tokens)
-    if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work):
+    teacher, compute = work.folder(step.inputs["teacher"]), step.params["compute"]
+    make = functools.partial(Answerer, teacher, compute, folder, tokenizer, max_new_tokens)
+    gpus = work.gpus_for(step.inputs["teacher"], compute)
+    if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus):
         work.fail(step, error)
         return
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]

@@ -46,6 +46,22 @@ def check_cluster(store: Path, *, insecure: bool) -> None:
         raise InputError("runtime.store", found, "put it on a file system that all nodes mount at the same path")
 
 
+def smallest_gpu(nodes: list[str]) -> int | None:
+    """The memory in bytes of the smallest GPU of the nodes with these ids; None if one cannot tell."""
+    look: Any = ray.remote(num_cpus=0, num_gpus=0.001, max_retries=0)(_gpu_memory)
+    tasks = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)).remote() for id in nodes]
+    try:
+        return min(ray.get(tasks, timeout=ANSWER_SECONDS))
+    except (GetTimeoutError, RayError):
+        return None
+
+
+def _gpu_memory() -> int:
+    import torch
+
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+
+
 def _ask(nodes: dict[str, str], probe: Path) -> dict[str, tuple[bool, bool]]:
     """By node: whether it sees the probe, and whether it demands a token."""
     look: Any = ray.remote(num_cpus=0, max_retries=0)(_look)

@@ -21,12 +21,13 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
-from kdray.models.load import TOKENIZER_FILES, load_folder, load_tokenizer, window_of
+from kdray.models.load import TOKENIZER_FILES, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
 from kdray.score.answers import FATAL
 from kdray.score.decodings import Decoding, open_decoding
 from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts
 from kdray.spec.components import component
+from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
@@ -62,9 +63,10 @@ def generate(steps: list[Step], work: Work) -> None:
                 batches = prompts.get(asked) or prompts.setdefault(asked, _batches(step, work))
                 expected[step.key.id] = len(batches)
                 model = str(work.folder(step.inputs["model"]))
+                gpus, decoding = work.gpus_for(step.inputs["model"], step.params["dtype"]), _decoding(step, work)
                 for i, batch in enumerate(batches):
                     if i not in present:
-                        groups[model].append(_item(step, attempt.path, model, i, batch))
+                        groups[model].append(_item(step, attempt.path, model, i, batch) | {"gpus": gpus, "decoding": decoding})
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
                 if work.plan.grid.score.engine == "vllm":
@@ -87,11 +89,10 @@ class Generator:
     """Answers one batch of prompts; keeps the model it loaded last."""
 
     def __init__(self) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.load = functools.lru_cache(maxsize=1)(load_folder)
+        self.load = functools.lru_cache(maxsize=1)(load_placed)
 
     def __call__(self, item: Item) -> None:
-        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]), self.device)
+        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))
         prompts = [Prompt(**prompt) for prompt in item["prompts"]]
         decode, began = open_decoding(**item["decoding"]), time.perf_counter()
         answers = answer_all(decode, model, tokenizer, prompts, item["max_new_tokens"])
@@ -173,18 +174,17 @@ def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt])
         "model": model,
         "dtype": step.params["dtype"],
         "max_new_tokens": step.params["task"]["params"]["max_new_tokens"],
-        "decoding": _decoding(step),
         "stops": stops_of(step.params["task"]["name"], step.params["task"]["params"]),
         "prompts": [prompt.__dict__ for prompt in batch],
     }
 
 
-def _decoding(step: Step) -> dict[str, Any]:
-    """Name and parameters of the step's decoding, files by their paths."""
+def _decoding(step: Step, work: Work) -> dict[str, Any]:
+    """Name and parameters of the step's decoding, files and the grid's lens by their paths."""
     decoding = step.params["decoding"]
     if isinstance(decoding, str):
         return {"name": decoding, "params": {}}
-    return {
-        "name": decoding["name"],
-        "params": decoding["params"] | {name: str(Path(ref.name).resolve()) for name, ref in step.files.items()},
-    }
+    paths = {name: Path(ref.name).resolve() for name, ref in step.files.items()}
+    if GUIDE in step.inputs:
+        paths[GUIDE] = work.folder(step.inputs[GUIDE])
+    return {"name": decoding["name"], "params": decoding["params"] | {name: str(path) for name, path in paths.items()}}

@@ -24,7 +24,7 @@ from kdray.lens.evaluate import auroc, numbered, rows_of
 from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.sources.jsonl import jsonl
-from kdray.models.load import load_folder, load_tokenizer
+from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import ANNOTATED
@@ -65,8 +65,7 @@ class Watcher:
     """Keeps the mean lookback ratios of one batch's windows."""
 
     def __init__(self, model: Path, dtype: str, aligned: Path, window: int) -> None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.model, _ = load_folder(model, getattr(torch, dtype), device)
+        self.model, _ = load_placed(model, getattr(torch, dtype))
         self.rows, self.window = read_aligned(aligned), window
 
     def __call__(self, item: Item) -> None:
@@ -93,7 +92,7 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
     cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
     make = functools.partial(Watcher, model, params["dtype"], attempt.path / ALIGNED, window)
-    if error := make_parts("lens", cuts, attempt, make, work):
+    if error := make_parts("lens", cuts, attempt, make, work, work.gpus_for(step.inputs["model"], params["dtype"])):
         work.fail(step, error)
         return
     table = _joined(attempt.path, rows)

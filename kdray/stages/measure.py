@@ -26,7 +26,7 @@ from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_folder
+from kdray.models.load import load_placed, own_device
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, load_metric, score_answers
 from kdray.score.choices import lay_down_task, tokenizer_identity
@@ -89,11 +89,13 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
 def _groups(claimed: list[tuple[Step, Attempt]], work: Work, scratch: Path) -> list[list[Item]]:
     """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
     parts = _collect([step for step, _ in claimed if _kind(step) == "choices"], work, scratch)
-    spread = len({_model(step, work) for step, _ in claimed}) < work.resources.actors
+    spread = len({_model(step, work) for step, _ in claimed}) < work.resources.actors()
     groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
     for step, attempt in claimed:
         if step.key.id not in work.failed:
-            groups[_model(step, work), step.key.id if spread else ""] += _items(step, attempt, work, parts)
+            gpus = work.gpus_for(step.inputs["model"], step.params["dtype"]) if "model" in step.inputs else 1
+            items = [item | {"gpus": gpus} for item in _items(step, attempt, work, parts)]
+            groups[_model(step, work), step.key.id if spread else ""] += items
     return list(groups.values())
 
 
@@ -162,7 +164,7 @@ class Measurer:
     """Does one measurement, or one part of it; keeps the model it loaded last. `loads` gets a line a load: its seconds."""
 
     def __init__(self, loads: Path) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = own_device()
         self.loads, self.load = loads, functools.lru_cache(maxsize=1)(self._load)
         self._metric = functools.lru_cache(maxsize=4)(self._load_metric)
 
@@ -177,7 +179,7 @@ class Measurer:
 
     def _load(self, folder: Path, dtype: str) -> tuple[Any, Any]:
         started = time.monotonic()
-        loaded = load_folder(folder, getattr(torch, dtype), self.device)
+        loaded = load_placed(folder, getattr(torch, dtype))
         self.loads.parent.mkdir(parents=True, exist_ok=True)
         with self.loads.open("a") as log:
             log.write(f"{time.monotonic() - started:.2f}\n")
@@ -205,10 +207,10 @@ class Measurer:
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         model, tokenizer = self._model(item)
         data = Rows(Path(item["data"]))
-        signal = open_signal(item["soft_labels"], data, self.device, getattr(torch, item["dtype"]))
-        student, rows = Student(ResponseModel(model)), []
+        scored, rows = ResponseModel(model), []
+        signal = open_signal(item["soft_labels"], data, scored.device, getattr(torch, item["dtype"]))
         for row in data.heldout[: item["params"]["limit"]].tolist():
-            ce, kl, tokens = heldout_sums(student, data, [[row]], signal, len(tokenizer), self.device).tolist()
+            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, len(tokenizer), scored.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         counts = [row["tokens"] for row in rows]

@@ -7,6 +7,7 @@ is reported by its key and never takes its neighbours with it.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -49,35 +50,54 @@ class _Actor:
 
 
 def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources) -> Iterator[tuple[str, str]]:
-    """(key, error or "") of every item, as groups are finished."""
+    """(key, error or "") of every item, as groups are finished.
+
+    An item may say under `gpus` how many its actor needs, 1 if it does not; groups that need as many share a pool of actors.
+    """
+
+    def needed(group: list[Item]) -> int:
+        return max(item.get("gpus", 1) for item in group)
+
+    for gpus, alike in itertools.groupby(sorted(filter(None, groups), key=needed), needed):
+        yield from _run(list(alike), make, resources, gpus)
+
+
+def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources, gpus: int) -> Iterator[tuple[str, str]]:
     import ray.data
 
-    rows = [{"group": json.dumps(group)} for group in groups if group]
-    if not rows:
+    if not (places := resources.actors(gpus)):
+        reason = f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
+        yield from ((item["key"], reason) for group in groups for item in group)
         return
+    rows = [{"group": json.dumps(group)} for group in groups]
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
-    actors = ray.data.ActorPoolStrategy(size=min(resources.actors, len(rows)), max_tasks_in_flight_per_actor=2)
+    actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=2)
     answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         _Actor,
         fn_constructor_args=(make,),
         batch_size=1,
         compute=actors,
         num_cpus=0 if resources.gpus else 1,
-        num_gpus=1 if resources.gpus else 0,
+        num_gpus=gpus if resources.gpus else 0,
         **kind,
     )
     for answer in answers.iter_rows():
         yield answer["key"], answer["error"]
 
 
-def make_parts(title: str, cuts: Sequence[Sequence[int]], attempt: Attempt, make: Callable[[], Maker], work: Work) -> str | None:
+def make_parts(
+    title: str, cuts: Sequence[Sequence[int]], attempt: Attempt, make: Callable[[], Maker], work: Work, gpus: int = 1
+) -> str | None:
     """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if not.
 
-    A maker finds the rows of its part under `rows`, its number under `index` and the folder under `target`.
+    `gpus` is how many an actor needs. A maker finds the rows of its part under `rows`, its number under `index` and the
+    folder under `target`.
     """
     present, errors = carry_over(attempt), []
     items: list[Item] = [
-        {"key": str(i), "index": i, "rows": list(cut), "target": str(attempt.path)} for i, cut in enumerate(cuts) if i not in present
+        {"key": str(i), "index": i, "rows": list(cut), "target": str(attempt.path), "gpus": gpus}
+        for i, cut in enumerate(cuts)
+        if i not in present
     ]
     with work.progress.bar(title, len(cuts), "parts") as bar:
         bar.set(len(present))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Runtime
 
+ROOM = 0.8  # of a GPU's memory for a model's weights; the rest is for states and logits
 LARGEST_NODE = 8  # GPUs; a point with more workers is spread over nodes
 KIND = "accelerator_type:"  # what Ray puts before the name of a node's GPUs among its resources
 
@@ -26,6 +28,7 @@ class Resources:
     nodes: tuple[Node, ...]
     workers: int  # of one point
     accelerator: str | None = None  # the only type of GPU counted, and asked for
+    gpu_memory: int | None = None  # bytes of the smallest GPU; None where nobody could tell
 
     @property
     def cpus(self) -> int:
@@ -49,10 +52,13 @@ class Resources:
         """Whether the workers of a point share a machine."""
         return self.workers <= LARGEST_NODE
 
-    @property
-    def actors(self) -> int:
-        """Processes that score or soften side by side: one a GPU, else one a core."""
-        return sum(self.units)
+    def actors(self, gpus: int = 1) -> int:
+        """Processes that answer or score side by side: one for so many GPUs of a node or, without GPUs, one a core."""
+        return sum(units // gpus for units in self.units)
+
+    def gpus_for(self, weights: int) -> int:
+        """How many GPUs hold a model of so many bytes, to answer or be scored."""
+        return max(1, math.ceil(weights / (ROOM * self.gpu_memory))) if self.gpu_memory else 1
 
     @property
     def teacher_threads(self) -> int:

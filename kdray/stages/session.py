@@ -12,6 +12,7 @@ import os
 import socket
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import kdray
@@ -59,7 +60,7 @@ def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resourc
     from ray.data import DataContext
     from ray.exceptions import RayError
 
-    from kdray.stages.cluster import check_cluster
+    from kdray.stages.cluster import check_cluster, smallest_gpu
 
     if runtime.device == "cpu":
         QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -96,10 +97,12 @@ def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resourc
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         context.execution_options.preserve_order = True
-        resources = usable(runtime, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        resources = usable(runtime, [node["Resources"] for node in nodes])
         if address:
             check_cluster(Store(runtime.store).root, insecure=insecure)
-        yield resources
+        with_gpus = [node["NodeID"] for node, used in zip(nodes, resources.nodes, strict=True) if used.gpus]
+        yield replace(resources, gpu_memory=smallest_gpu(with_gpus) if with_gpus else None)
     finally:
         ray.shutdown()
 

@@ -13,17 +13,17 @@ from kdray.data.collate import collate
 from kdray.data.rows import Rows
 from kdray.distill.labels import Sparse, Teacher
 from kdray.distill.signals import make_form
-from kdray.distill.stored import Stored, read_fact, write_head, write_part
+from kdray.distill.stored import HEAD, Stored, read_fact, write_head, write_part
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_folder, load_tokenizer
+from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.stages import pipeline
-from kdray.stages.pipeline import Item, make_parts
+from kdray.stages.pipeline import Item, make_parts, run_pipeline
 from kdray.stages.work import Work
 
-VERSION = 2
+VERSION = 3
 PARTS, LEAST_ROWS = 256, 16  # about so many parts; rows in one of them
 CHUNK = 256  # tokens whose logits are there at a time
 
@@ -37,11 +37,14 @@ def soften(steps: list[Step], work: Work) -> None:
                 form, rows = make_form(step.params["form"]), Rows(data)
                 _require_room(form, len(load_tokenizer(teacher)))
                 make = functools.partial(Softener, teacher, data, step.params)
-                if error := make_parts("soften", _cuts(len(rows)), attempt, make, work):
+                gpus = work.gpus_for(step.inputs["teacher"], step.params["compute"])
+                error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
+                if not error and _has_head(step.params) and not (attempt.path / HEAD).is_file():  # an earlier attempt made the first part
+                    head: Item = {"key": "head", "index": 0, "rows": [], "target": str(attempt.path), "gpus": gpus}
+                    [(_, error)] = run_pipeline([[head]], make, work.resources)
+                if error:
                     work.fail(step, error)
                     continue
-                if component("soft labels", step.params["form"]["name"], "form").constants["HEAD"]:
-                    write_head(ResponseModel(load_folder(teacher)[0]).head, attempt.path)
                 facts = _facts(attempt.path, form, int(rows.response_lengths.sum()))
                 work.seal(step, attempt, None, **facts)
                 work.progress.say(
@@ -51,22 +54,25 @@ def soften(steps: list[Step], work: Work) -> None:
 
 
 class Softener:
-    """Writes the soft labels of one part of the rows."""
+    """Writes the soft labels of one part of the rows, and before the first one the teacher's head."""
 
     def __init__(self, teacher: Path, data: Path, params: dict[str, Any]) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        model, tokenizer = load_folder(teacher, getattr(torch, params["compute"]))
-        self.model = ResponseModel(model).to(self.device)
+        model, tokenizer = load_placed(teacher, getattr(torch, params["compute"]))
+        self.model = ResponseModel(model)
         self.teacher = Teacher(self.model.head, len(tokenizer), params.get("temperature", 1.0))
         self.rows, self.params, self.form = Rows(data), params, make_form(params["form"])
 
     @torch.inference_mode()
     def __call__(self, item: Item) -> None:
         chosen = item["rows"]
+        if item["index"] == 0 and _has_head(self.params):
+            write_head(self.model.head, Path(item["target"]))
+        if not chosen:
+            return
         states: list[Tensor] = []
         for start in range(0, len(chosen), self.params["batch"]):
             some = chosen[start : start + self.params["batch"]]
-            batch = collate(self.rows, some).to(self.device)
+            batch = collate(self.rows, some).to(self.model.device)
             hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
             states += hidden.split(self.rows.response_lengths[some].tolist())
         kept = [self._keep(row, of_row) for row, of_row in zip(chosen, states, strict=True)]
@@ -98,6 +104,11 @@ def _cuts(count: int) -> list[range]:
     """All rows cut into parts: a function of their number alone."""
     size = max(LEAST_ROWS, -(-count // PARTS))
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _has_head(params: dict[str, Any]) -> bool:
+    """Whether what is kept is read through the teacher's output head."""
+    return component("soft labels", params["form"]["name"], "form").constants["HEAD"]
 
 
 def _require_room(form: Any, vocab_size: int) -> None:

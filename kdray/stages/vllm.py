@@ -62,10 +62,15 @@ def _answers(model: str, items: Sequence[Item], end: int, resources: Resources) 
         for i, item in enumerate(items)
         for j, prompt in enumerate(item["prompts"])
     ]
+    gpus = items[0].get("gpus", 1)
     config = vLLMEngineProcessorConfig(
         model_source=model,
-        engine_kwargs={"dtype": items[0]["dtype"], "generation_config": "vllm"},  # not the model's own penalties and temperatures
-        concurrency=min(resources.actors, -(-len(prompts) // BATCH)),
+        engine_kwargs={
+            "dtype": items[0]["dtype"],
+            "generation_config": "vllm",  # not the model's own penalties and temperatures
+            "tensor_parallel_size": gpus,
+        },
+        concurrency=max(1, min(resources.actors(gpus), -(-len(prompts) // BATCH))),
         accelerator_type=resources.accelerator,
         batch_size=BATCH,
         chat_template_stage=False,

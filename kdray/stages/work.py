@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
+from kdray.models.load import weight_bytes
 from kdray.plan import Plan, Step
 from kdray.stages.progress import Progress
 from kdray.stages.session import Resources
@@ -35,6 +38,12 @@ class Work:
         artifact = self.store.get(step.key)
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
+
+    def gpus_for(self, model: Step, dtype: str) -> int:
+        """How many GPUs a finished model takes to answer or be scored."""
+        if not self.resources.gpu_memory:
+            return 1
+        return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
 
     def soft_labels(self, step: Step) -> tuple[LabelSource, ...]:
         """Where a step gets soft labels from: nowhere, one teacher, or the members of an ensemble."""

@@ -28,6 +28,7 @@ def ran(tmp_path_factory):
     """The plan, the store and what the interrupted step did: parts before the interruption, parts made after it."""
     from kdray.stages import augment as stage
     from kdray.stages import pipeline as frame
+    from kdray.stages import soften as soften_stage
     from kdray.stages.progress import Progress
     from kdray.stages.run import resolve, run
 
@@ -45,7 +46,7 @@ def ran(tmp_path_factory):
     store = Store(grid.runtime.store)
     outer = Outer(store.root)
     seen = {}
-    pipeline, augment = frame.run_pipeline, stage.augment
+    pipeline, augment, soften = frame.run_pipeline, stage.augment, soften_stage.soften
 
     def interrupted(groups, *arguments):
         yield from itertools.islice(pipeline(groups, *arguments), 4)
@@ -66,8 +67,26 @@ def ran(tmp_path_factory):
             patch.setattr(frame, "run_pipeline", watched)
             augment(steps, work)
 
+    def ended(groups, *arguments):
+        yield from pipeline(groups, *arguments)
+        raise KeyboardInterrupt
+
+    def files(folder, pattern):
+        return {path.name: path.stat().st_ino for path in folder.glob(pattern)}
+
+    def at_its_end(steps, work):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(frame, "run_pipeline", ended)
+            with pytest.raises(KeyboardInterrupt):
+                soften(steps[:1], work)
+        seen["labels"] = files(store.folder(steps[0].key) / "attempt-001", "part-*")
+        soften(steps, work)
+        seen["labels again"] = files(store.get(steps[0].key).path, "part-*")
+        seen["head"] = files(store.get(steps[0].key).path, "head.safetensors")
+
     with pytest.MonkeyPatch.context() as patch, Progress(Console(quiet=True)) as progress:
         patch.setattr(stage, "augment", twice)
+        patch.setattr(soften_stage, "soften", at_its_end)
         assert run(resolve(grid, outer), store, outer, progress, lambda: None) == {}
     return make_plan(grid, outer), store, seen
 
@@ -127,6 +146,12 @@ def test_finished_parts_outlive_an_interruption_and_damaged_ones_do_not(ran):
     assert not seen["made"] & seen["kept"]
     assert 0 in seen["made"]
     assert seen["made"] < set(range(11))  # 32 prompts in batches of 3
+
+
+def test_soft_labels_that_outlive_an_interruption_get_their_head(ran):
+    seen = ran[2]
+    assert seen["labels again"] == seen["labels"] != {}
+    assert len(seen["head"]) == 1
 
 
 def test_points_train_on_their_own_text_and_its_soft_labels(ran):

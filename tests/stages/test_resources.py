@@ -26,7 +26,23 @@ from kdray.store import Attempt, Key
 def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_of_each_node_allow(nodes, workers, points, actors):
     resources = Resources(tuple(Node(*node) for node in nodes), workers)
     assert resources.concurrent_points == points
-    assert resources.actors == actors
+    assert resources.actors() == actors
+
+
+@pytest.mark.parametrize(
+    ("weights", "gpus", "actors"),
+    [
+        (65.5e9, 1, 14),  # 32B in bfloat16
+        (141.1e9, 3, 4),  # 70B: two on the node with eight, one on each of the others
+        (400e9, 6, 1),
+        (640e9, 10, 0),  # no node is large enough
+    ],
+)
+def test_a_model_larger_than_a_gpu_gets_several_of_one_node(weights, gpus, actors):
+    resources = Resources((Node(64, 8), Node(64, 3), Node(64, 3)), 1, gpu_memory=80 << 30)
+    assert resources.gpus_for(int(weights)) == gpus
+    assert resources.actors(gpus) == actors
+    assert Resources((Node(64, 8),), 1).gpus_for(int(weights)) == 1  # nobody could tell how large they are
 
 
 @pytest.mark.parametrize(("workers", "threads"), [(1, 2), (2, 1), (4, 1)])

@@ -1,0 +1,37 @@
+"""What actors of a pipeline get of the cluster: as many GPUs as the models of their items need."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from kdray.stages.pipeline import Item, run_pipeline
+from kdray.stages.resources import Node, Resources
+
+
+class Seer:
+    """Notes which GPUs its process was given."""
+
+    def __call__(self, item: Item) -> None:
+        Path(item["target"], item["key"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+@pytest.mark.ray
+def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
+    def item(key: str, **fields: int) -> Item:
+        return {"key": key, "target": str(tmp_path), **fields}
+
+    groups = [[item("small")], [], [item("large", gpus=3), item("with large")], [item("too large", gpus=5)]]
+    resources = Resources((Node(2, 4),), 1)
+    ray.init(address="local", num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        errors = dict(run_pipeline(groups, Seer, resources))
+    finally:
+        ray.shutdown()
+    seen = {path.name: path.read_text().split(",") for path in tmp_path.iterdir()}
+    assert {key: len(gpus) for key, gpus in seen.items()} == {"small": 1, "large": 3, "with large": 3}
+    assert errors.pop("too large") == "the model needs 5 GPUs of one node; the largest has 4"
+    assert errors == {"small": "", "large": "", "with large": ""}
