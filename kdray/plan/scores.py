@@ -10,7 +10,7 @@ from typing import Any
 
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of
 from kdray.spec.components import component
-from kdray.spec.decodings import decoding_label, references
+from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Lens, OwnAnswers, Use
 from kdray.spec.lens import rated_by_lens
 from kdray.spec.metrics import metrics_of
@@ -35,11 +35,12 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for index, task in enumerate(grid.score.tasks):
         asked = _asked(plan, task, f"score.tasks.{index}", outer)
         for subject, position, model in subjects:
-            scores = list(_score(plan, task, asked, subject, position, model, outer))
+            fitting = lens if subject == "student" or isinstance(subject, Point) else None  # a lens fits one shape of model
+            scores = list(_score(plan, task, asked, subject, position, model, fitting, outer))
             yield from scores
-            if lens and rated_by_lens(task) and (subject == "student" or isinstance(subject, Point)):  # a lens fits one shape of model
+            if fitting and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
-                yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
+                yield from (_factual_rate(score, model, fitting) for score in {id(score.generate): score for score in scores}.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,20 +80,27 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
 
 
 def _score(
-    plan: Plan, task: Use, asked: _Asked, subject: Subject, position: float | None, model: Step, outer: Outer
+    plan: Plan, task: Use, asked: _Asked, subject: Subject, position: float | None, model: Step, lens: Step | None, outer: Outer
 ) -> Iterator[ScoreStep]:
-    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone."""
+    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone.
+
+    Decodings that a lens guides are for models that the `lens` fits.
+    """
     scoring, inputs = plan.grid.score, {"model": model, **asked.inputs}
     slug = f"{model.slug}-{slug_of(task.name)}"
     if component("task", task.name, "score.tasks").constants["KIND"] != "generate":
         yield ScoreStep(subject, position, task, make_step("measure", slug, asked.params, inputs, asked.source), None)
         return
     for i, decoding in enumerate(scoring.decoding):
+        guided = guided_by_grids_lens(decoding)
+        if guided and lens is None:
+            continue
         label = decoding_label(decoding)
         files = references(decoding, f"score.decoding.{i}")
         contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
         params = asked.params and asked.params | {"decoding": _decoding(decoding, contents)}
-        generate = dataclasses.replace(make_step("generate", f"{slug}-{label}", params, inputs, asked.source), files=files)
+        needed = inputs | {GUIDE: lens} if guided and lens else inputs
+        generate = dataclasses.replace(make_step("generate", f"{slug}-{label}", params, needed, asked.source), files=files)
         for measure in _measures(metrics_of(task, scoring.metrics), generate, asked.params, outer):
             yield ScoreStep(subject, position, task, measure, generate, label)
 
@@ -129,7 +137,8 @@ def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, se
     """The answers to the same prompts, drawn with a seed."""
     drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
     params = asked and asked | {"decoding": _decoding(drawn, {})}
-    return make_step("generate", f"{generate.slug}-sample{seed}", params, generate.inputs, generate.source)
+    inputs = {name: needed for name, needed in generate.inputs.items() if name != GUIDE}
+    return make_step("generate", f"{generate.slug}-sample{seed}", params, inputs, generate.source)
 
 
 def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:

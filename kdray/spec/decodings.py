@@ -13,6 +13,7 @@ from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
 
 Layers = Literal["low", "high"] | Sequence[int]
+GUIDE = "guide"  # the parameter that may be the lens of the grid, and the name of that lens among a step's inputs
 PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
 
 
@@ -42,6 +43,11 @@ def references(use: Use, where: str) -> dict[str, Reference]:
             raise InputError(f"{where}.{name}", f"'{use.params[name]}'", f"{', '.join(words)}, or file: and a path")
         found[name] = parse_reference(use.params[name], f"{where}.{name}")
     return found
+
+
+def guided_by_grids_lens(use: Use) -> bool:
+    """Whether a decoding is guided by the lens that the grid makes."""
+    return use.params.get(GUIDE) == "lens"
 
 
 def candidate_layers(layers: Layers, count: int, tied: bool, field: str = "layers") -> list[int]:

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 
 from kdray.spec.components import bind_use, component, components
-from kdray.spec.decodings import decoding_label, references, suffix
+from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Scoring, Teacher, Use
 from kdray.spec.lens import bind_lens, rated_by_lens
@@ -196,18 +196,18 @@ def _bind_components(grid: Grid) -> Grid:
             "train": train,
             "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
             "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
-            "score": bind_scoring(grid.score),
+            "score": bind_scoring(grid.score, has_lens=grid.lens is not None),
             "lens": grid.lens and bind_lens(grid.lens, grid.score.tasks),
             "runtime": runtime,
         }
     )
 
 
-def bind_scoring(score: Scoring) -> Scoring:
-    """The section with every task, metric and decoding checked, and their defaults filled in.
+def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
+    """The section with every task, metric and decoding checked, and their defaults filled in; `has_lens`: the grid makes one.
 
     Raises:
-        InputError: an unknown one, one that is named twice, or a wrong parameter.
+        InputError: an unknown one, one that is named twice, a wrong parameter, or a guide that is not there.
     """
     tasks = [bind_use(use, "task", f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
     for i, task in enumerate(tasks):
@@ -218,6 +218,10 @@ def bind_scoring(score: Scoring) -> Scoring:
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
         references(decoding[i], f"score.decoding.{i}")
+        if guided_by_grids_lens(decoding[i]) and not has_lens:
+            raise InputError(
+                f"score.decoding.{i}.{GUIDE}", "'lens', but the grid has no section `lens`", "add one, or give file: and a path"
+            )
         if score.engine == "vllm" and not component("decoding", decoding[i].name, f"score.decoding.{i}").constants.get("VLLM"):
             able = ", ".join(name for name, other in components("decoding").items() if other.constants.get("VLLM"))
             raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")

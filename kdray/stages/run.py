@@ -12,6 +12,7 @@ from typing import Any
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.checks import check_models
 from kdray.plan.decodings import check_decodings, shape_of
+from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.stages.progress import Progress
@@ -81,9 +82,11 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             soften([step for step in steps if step.kind == "soften"], work)
             train(plan.points, work)
             after()
-        generate([step for step in steps if step.kind == "generate"], work)
+        asked = [step for step in steps if step.kind == "generate"]
+        generate([step for step in asked if GUIDE not in step.inputs], work)
         annotate([step for step in steps if step.kind == "annotate"], work)
         lens(lenses, work)
+        generate([step for step in asked if GUIDE in step.inputs], work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed

@@ -74,7 +74,7 @@ def test_a_guide_counts_by_its_content_and_not_by_its_place(tiny_grid, tmp_path)
         ({"name": "lookback_guided", "guide": "file:HERE"}, None, ["score.decoding.0.guide: no lens.safetensors in"]),
         ({"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"}, None, ["score.decoding.0.guide: ", "holds no weights"]),
         ({"name": "lookback_guided", "guide": "file:HERE/nowhere"}, None, ["score.decoding.0.guide: no file or folder"]),
-        ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, or file:"]),
+        ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, lens, or file:"]),
     ],
 )
 def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut, says):

@@ -39,6 +39,22 @@ def test_what_marks_the_answers_changes_the_lens_and_no_answer(plan: MakePlan) -
         assert steps(first, kind)[0].id != steps(second, kind)[0].id
 
 
+def test_the_lens_may_guide_the_decoding_of_the_models_that_it_fits(plan: MakePlan) -> None:
+    guided = {"name": "lookback_guided", "guide": "lens"}
+    changes = {"score.decoding": ["greedy", guided], "score.metrics": [{"name": "selfcheck", "samples": 1, "model": "file:HERE/teacher"}]}
+    made = plan(own() | changes)
+    [lens] = steps(made, "lens")
+    by_lens = [score for score in made.scores if score.decoding == "lookback_guided-guide-lens"]
+    assert {score.generate.inputs["guide"].id for score in by_lens if score.generate} == {lens.id}
+    assert {score.subject for score in made.scores} - {score.subject for score in by_lens} == {"teacher"}  # of another shape
+    drawn = [step for step in steps(made, "generate") if "sample0" in step.slug]
+    assert drawn
+    assert not any("guide" in step.inputs for step in drawn)
+    again = plan(own(threshold=1.0) | changes)
+    ids = {step.id for step in steps(made, "generate") if "guide" in step.inputs}
+    assert ids.isdisjoint(step.id for step in steps(again, "generate"))
+
+
 def test_the_engine_that_generates_is_part_of_answers_ids_and_of_no_others(plan: MakePlan) -> None:
     changes = {"score.tasks": ["heldout_loss", XSUM]}
     ours, theirs = plan(changes), plan(changes | {"score.engine": "vllm"})

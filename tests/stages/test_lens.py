@@ -77,11 +77,13 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
     metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
     tree["lens"] = {"own": {"task": task, "metric": metric, "threshold": 0.0}, "window": 3}
+    tree["score"]["decoding"] = ["greedy", {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}, "dola"]
     path.write_text(yaml.safe_dump(tree))
     again, store, failed = do(path)
     assert not failed
     [annotate] = [step for step in again.steps() if step.kind == "annotate"]
-    assert ids(again, "generate") - ids(plan, "generate") == {annotate.inputs["outputs"].id}
+    decoded = {score.generate.id for score in again.scores if score.generate and score.decoding != "greedy"}
+    assert ids(again, "generate") - ids(plan, "generate") - decoded == {annotate.inputs["outputs"].id}
     assert ids(again, "lens").isdisjoint(ids(plan, "lens"))
     kept = {score.measure.id for score in plan.scores if "lens" not in score.measure.inputs}
     assert kept < {score.measure.id for score in again.scores}
@@ -92,6 +94,8 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     assert 0 < sum(bool(row.spans) for row in rows) < len(rows)
     results = collect(again, store)
     for subject in ("student", again.points[0].point):
-        assert results.final(subject).scores["xsum_fr"].n > 0  # pyright: ignore
+        scores = results.final(subject).scores  # pyright: ignore
+        assert {"xsum_fr", "xsum_fr.dola", "xsum_fr.lookback_guided-guide-lens-candidates-2-chunk-3"} <= set(scores)
+        assert all(score.n > 0 for name, score in scores.items() if name.startswith("xsum_fr"))
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert f"lens of {len(rows)} of the untrained student's own answers" in text

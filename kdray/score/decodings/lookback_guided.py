@@ -16,7 +16,7 @@ from kdray.score.prompts import Prompt
 from kdray.spec.components import Share
 
 VERSION = 1
-REFERENCES = {"guide": ("support",)}  # parameters that are references to files, or one of these words
+REFERENCES = {"guide": ("support", "lens")}  # parameters that are references to files, or one of these words
 
 
 def lookback_guided(
@@ -33,7 +33,9 @@ def lookback_guided(
     top_p: Share | None = 0.95,
     seed: NonNegativeInt = 0,
 ) -> list[list[int]]:
-    """`guide`: `file:` and a lens or a classifier on hidden states; or `support`, a stand-in that needs no training."""
+    """`guide`: `file:` and a lens or a classifier on hidden states; `support`, a stand-in that needs no training; or
+    `lens`, the one that the grid makes.
+    """
     chosen = SupportGuide() if guide == "support" else open_guide(Path(guide.removeprefix("file:")))
     end: Any = tokenizer.eos_token_id
     sampler = Sampler(candidates, chunk, temperature, top_p, seed)
