@@ -93,6 +93,8 @@ def score(
     model: Annotated[list[str], typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again")],
     tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
     metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
+    decoding: Annotated[str, typer.Option(help="'greedy, dola', as in a grid file")] = "greedy",
+    lens: Annotated[str | None, typer.Option(metavar="file:FOLDER", help="a lens that fits the models, for factual rates")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many examples of each task")] = None,
     template: Annotated[str, typer.Option(help="of the prompts: chat or alpaca")] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,
@@ -111,7 +113,7 @@ def score(
     from kdray.store import Outer, Store
 
     models = names_of(model, "--model")
-    scoring = parse_scoring(tasks, metrics, limit, template, batch=batch, dtype=dtype)
+    scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
     spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
     opened = Store(store)
     outer = Outer(opened.root)

@@ -20,7 +20,7 @@ from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
-from kdray.plan.decodings import check_decodings, shape_of
+from kdray.plan.decodings import check_decodings, check_lens, shape_of
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Use
@@ -49,7 +49,9 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
-    check_decodings(grid, {role: shape_of(folder, models[role][1]) for role, folder in local.items()})
+    shapes = {role: shape_of(folder, models[role][1]) for role, folder in local.items()}
+    check_decodings(grid, shapes)
+    check_lens(grid.lens, {"the student": shapes.get("student")})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     if grid.score.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise InputError("score.engine", "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
@@ -75,6 +77,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
     for name, text in models.items():
         if folder := _check_model(parse_reference(text, "--model"), "--model", outer):
             check_room(_tasks(grid), name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
+            check_lens(grid.lens, {name: shape_of(folder)})
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=False)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdray.spec.decodings import candidate_layers, references
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Model, Use
+from kdray.spec.grid import Grid, Lens, Model, Use
 
 LENS = ("lens.safetensors", "lens.json")
 
@@ -59,6 +59,21 @@ def check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
                 own = [shape.layers, shape.heads] if kind == "lens" else [shape.width]
                 if size != own:
                     raise InputError(where, f"a {kind} of shape {size}", f"the {role} has {own}")
+
+
+def check_lens(lens: Lens | None, shapes: Mapping[str, Shape | None]) -> None:
+    """Whether a lens that is there already can rate the answers of models with these shapes, by name, as far as they are known.
+
+    Raises:
+        InputError: it is none, or one for models of another shape.
+    """
+    if lens is None or lens.trained is None:
+        return
+    kind, size = _guide(Path(lens.trained.removeprefix("file:")), "lens.trained")
+    for name, shape in shapes.items():
+        if kind != "lens" or (shape and size != [shape.layers, shape.heads]):
+            wanted = f"a lens for {name}" + (f", which has {[shape.layers, shape.heads]}" if shape else "")
+            raise InputError("lens.trained", f"a {kind} of shape {size}", wanted)
 
 
 def _check_layers(use: Use, shape: Shape, field: str, role: str) -> None:

@@ -31,16 +31,18 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
-    lens = _lens(plan, grid.lens, outer) if grid.lens else None
+    # A lens fits one shape of model: in a grid the students'; where models are only scored, each of them.
+    rated = ["student"] if plan.points else wanted
+    lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = _asked(plan, task, f"score.tasks.{index}", outer)
         for subject, position, model in subjects:
-            fitting = lens if subject == "student" or isinstance(subject, Point) else None  # a lens fits one shape of model
-            scores = list(_score(plan, task, asked, subject, position, model, fitting, outer))
+            lens = lenses.get("student" if isinstance(subject, Point) else subject)
+            scores = list(_score(plan, task, asked, subject, position, model, lens, outer))
             yield from scores
-            if fitting and rated_by_lens(task):
+            if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
-                yield from (_factual_rate(score, model, fitting) for score in {id(score.generate): score for score in scores}.values())
+                yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,19 +152,27 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return make_step("model", slug, params, {}, ref)
 
 
-def _lens(plan: Plan, section: Lens, outer: Outer) -> Step:
-    """The lens that the grid asks for: one for all its points, which share the student's shape."""
-    student, params = plan.models["student"], {"window": section.window, "dtype": plan.grid.score.dtype}
+def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
+    """The lens that the grid asks for, trained or tested on what `model` sees."""
+    params: dict[str, Any] = {"dtype": plan.grid.score.dtype}
     if section.own:
-        annotated = _annotated(plan, section.own, outer)
-        return make_step("lens", f"{student.slug}-own", params, {"model": student, "annotated": annotated})
-    assert section.source is not None
-    assert section.annotations is not None
-    ref = parse_reference(section.source, "lens.source")
-    identity = outer.identify(ref, "lens.source")
-    params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
-    params |= {"annotations": named(Use(name=section.annotations), "annotations"), "template": named(plan.grid.data.template, "template")}
-    return make_step("lens", f"{student.slug}-{section.annotations}", params if identity else None, {"model": student}, ref)
+        inputs = {"model": model, "annotated": _annotated(plan, section.own, outer)}
+        return make_step("lens", f"{model.slug}-own", params | {"window": section.window}, inputs)
+    files, source, identity = {}, None, {}
+    if section.trained:
+        files = {"trained": parse_reference(section.trained, "lens.trained")}
+        params |= {"trained": outer.identify(files["trained"], "lens.trained")}
+    else:
+        params |= {"window": section.window}
+    if section.annotations and section.source:
+        source = parse_reference(section.source, "lens.source")
+        identity = outer.identify(source, "lens.source")
+        params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
+        params |= {"annotations": named(Use(name=section.annotations), "annotations")}
+        params |= {"template": named(plan.grid.data.template, "template")}
+    slug = f"{model.slug}-{'trained' if section.trained else section.annotations}"
+    made = make_step("lens", slug, None if identity is None else params, {"model": model}, source)
+    return dataclasses.replace(made, files=files)
 
 
 def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step:

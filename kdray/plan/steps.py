@@ -37,7 +37,7 @@ class Step:
     payload: dict[str, Any] | None
     inputs: Mapping[str, Step] = field(default_factory=dict)
     source: Reference | None = None
-    files: Mapping[str, Reference] = field(default_factory=dict)  # of its decoding, by parameter; their content is in the payload
+    files: Mapping[str, Reference] = field(default_factory=dict)  # local ones, by parameter; their content is in the payload
 
     @cached_property
     def id(self) -> str | None:

@@ -73,7 +73,10 @@ def lens_notes(results: Results) -> Iterator[str]:
     if section and facts:
         whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
         tested = "unknown" if facts["auroc_test"] is None else f"{facts['auroc_test']:.1f}"
-        yield f"Factual rates are by a lens of {facts['examples']} {whose}: AUROC {tested} on documents kept out of its training."
+        if section.trained:
+            yield f"Factual rates are by a lens that was trained before: AUROC {tested} on {facts.get('examples', 0)} annotated responses."
+        else:
+            yield f"Factual rates are by a lens of {facts['examples']} {whose}: AUROC {tested} on documents kept out of its training."
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
             auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value

@@ -247,14 +247,15 @@ class OwnAnswers(Section):
 
 
 class Lens(Section):
-    """A Lookback Lens and what trains it: a file of annotated responses, or the untrained student's own, which it reads."""
+    """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already."""
 
-    annotations: str | None = Field(None, description="the format of `source`")
+    annotations: str | None = Field(default=None, description="the format of `source`")
     source: Ref | None = None
-    own: OwnAnswers | None = Field(None, description="instead of a file")
-    window: PositiveInt = Field(8, description="tokens of a sliding window")
-    max_words: PositiveInt = Field(700, description="where a document is cut that comes without a stored prompt")
-    limit: PositiveInt | None = Field(None, description="use only so many responses of the file")
+    own: OwnAnswers | None = Field(default=None, description="instead of a file")
+    trained: Ref | None = Field(default=None, description="the folder of a lens; annotations then test it and train nothing")
+    window: PositiveInt = Field(default=8, description="tokens of a sliding window")
+    max_words: PositiveInt = Field(default=700, description="where a document is cut that comes without a stored prompt")
+    limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file")
 
 
 class Report(Section):
@@ -322,7 +323,7 @@ class Grid(Section):
         return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}
 
     @classmethod
-    def only_scoring(cls, name: str, score: Scoring, template: Use, runtime: Runtime) -> Grid:
+    def only_scoring(cls, name: str, score: Scoring, template: Use, lens: Lens | None, runtime: Runtime) -> Grid:
         """A grid without points, for models that are only scored: it lacks every section that training needs."""
         return cls.model_construct(
             name=name,
@@ -333,6 +334,7 @@ class Grid(Section):
             ensembles={},
             data=Data.model_construct(template=template),
             score=score,
+            lens=lens,
             report=Report(),
             runtime=runtime,
         )

@@ -14,21 +14,25 @@ def bind_lens(lens: Lens, tasks: Sequence[Use]) -> Lens:
     """The section with its components checked and their defaults filled in.
 
     Raises:
-        InputError: it has neither a file nor answers of its own, or both; a component that does not exist or does not fit;
-            or none of `tasks` has answers that a lens can rate.
+        InputError: it says too little or too much of where the lens is from; a component that does not exist or does not
+            fit; or none of `tasks` has answers that a lens can rate.
     """
     if not any(map(rated_by_lens, tasks)):
         able = ", ".join(name for name, task in components("task").items() if task.constants.get("FACTUAL_RATE"))
         raise InputError("lens", "none of the grid's tasks has answers that it can rate", f"add one of {able} to score.tasks")
-    if (lens.own is None) == (lens.annotations is None) or (lens.annotations is None) != (lens.source is None):
-        given = [name for name in ("annotations", "source", "own") if getattr(lens, name) is not None]
-        raise InputError("lens", f"has {', '.join(given) or 'nothing to learn from'}", "give annotations and source, or own")
-    if lens.annotations is not None:
-        if beside := component("annotations", lens.annotations, "lens.annotations").constants.get("BESIDE"):
-            allowed = "in a grid a format must be one file: write these annotations as jsonl"
-            raise InputError("lens.annotations", f"'{lens.annotations}' needs {beside} beside its file", allowed)
+    given = [name for name in ("annotations", "source", "own", "trained") if getattr(lens, name) is not None]
+    if given not in (["annotations", "source"], ["own"], ["trained"], ["annotations", "source", "trained"]):
+        raise InputError("lens", f"has {', '.join(given) or 'nothing to learn from'}", "give annotations and source, own, or trained")
+    if lens.trained is not None:
+        if parse_reference(lens.trained, "lens.trained").scheme != "file":
+            raise InputError("lens.trained", f"'{lens.trained}'", "file: and a folder that `kdray lens train` or `import` wrote")
+        if "window" in lens.model_fields_set:
+            raise InputError("lens.window", "beside a lens that is trained", "leave it out: the lens brings its own")
+    if lens.annotations and (beside := component("annotations", lens.annotations, "lens.annotations").constants.get("BESIDE")):
+        allowed = "in a grid a format must be one file: write these annotations as jsonl"
+        raise InputError("lens.annotations", f"'{lens.annotations}' needs {beside} beside its file", allowed)
+    if lens.own is None:
         return lens
-    assert lens.own is not None
     task, metric = bind_use(lens.own.task, "task", "lens.own.task"), bind_use(lens.own.metric, "metric", "lens.own.metric")
     answered = component("task", task.name, "lens.own.task").constants
     if answered["KIND"] != "generate" or "source" not in answered.get("GIVES", ()):

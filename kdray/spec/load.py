@@ -16,7 +16,7 @@ from yaml.composer import ComposerError
 from kdray.spec.components import bind_use, component, components
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Scoring, Teacher, Use
+from kdray.spec.grid import Grid, Lens, Scoring, Teacher, Use
 from kdray.spec.lens import bind_lens, rated_by_lens
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
@@ -228,15 +228,18 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
 
 
-def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **fields: Any) -> tuple[Scoring, Use]:
-    """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, and the template of prompts.
+def parse_scoring(
+    tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, **fields: Any
+) -> tuple[Scoring, Use, Lens | None]:
+    """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens by reference.
 
     `limit` is for tasks without their own.
 
     Raises:
         InputError: as for the section in a grid file, or a task that needs a grid's data.
     """
-    tree = _read_yaml(f"score: {{tasks: [{tasks}], metrics: [{metrics}]}}", "--tasks, --metrics")["score"] | fields
+    text = f"score: {{tasks: [{tasks}], metrics: [{metrics}], decoding: [{decoding}]}}"
+    tree = _read_yaml(text, "--tasks, --metrics, --decoding")["score"] | fields
     try:
         score = Scoring.model_validate_json(json.dumps(tree))
         for i, task in enumerate(score.tasks):
@@ -245,12 +248,14 @@ def parse_scoring(tasks: str, metrics: str, limit: int | None, template: str, **
                 raise InputError(f"tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
             if limit is not None and "limit" in declared.parameters:
                 task.params.setdefault("limit", limit)
-        return bind_scoring(score), bind_use(Use(name=template), "template", "template")
+        bound = bind_scoring(score, has_lens=lens is not None)
+        ready = bind_lens(Lens(trained=lens), bound.tasks) if lens is not None else None
+        return bound, bind_use(Use(name=template), "template", "template"), ready
     except ValidationError as error:
         wrong = _as_input_error(error.errors())
     except InputError as error:
         wrong = error
-    raise InputError(f"--{wrong.field.removeprefix('score.')}", wrong.found, wrong.allowed)
+    raise InputError(f"--{wrong.field.removeprefix('score.').removesuffix('.trained')}", wrong.found, wrong.allowed)
 
 
 def _check_teachers(grid: Grid) -> None:

@@ -1,4 +1,4 @@
-"""lens: a Lookback Lens from annotated responses, read by the untrained student.
+"""lens: a Lookback Lens from annotated responses, read by the untrained student; or one that is there already, tested by them.
 
 Batches of responses go through a Ray Data pipeline, which leaves the mean lookback ratios of their windows; the driver trains
 scikit-learn's classifier on them. Every fifth document is kept out: on it the lens is tested, for its own model here and for
@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from safetensors.numpy import load_file, save_file
 
 from kdray.lens.align import Aligned, align, read_aligned, write_aligned
 from kdray.lens.annotations import Annotated, statistics
-from kdray.lens.classifier import fit, train_lens
+from kdray.lens.classifier import Lens, train_lens
 from kdray.lens.evaluate import auroc, numbered, rows_of
 from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
@@ -78,7 +79,60 @@ class Watcher:
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
-    annotated, window = read_annotations(step, work), params["window"]
+    config = json.loads((model / "config.json").read_text())
+    given = _given(step, config) if "trained" in params else None
+    rows, counts = _annotated_rows(step, model, work)
+    write_aligned(rows, attempt.path / ALIGNED)
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
+    cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    window = given.window if given else params["window"]
+    make = functools.partial(Watcher, model, params["dtype"], attempt.path / ALIGNED, window)
+    if error := make_parts("lens", cuts, attempt, make, work, work.gpus_for(step.inputs["model"], params["dtype"])):
+        work.fail(step, error)
+        return
+    table = _joined(attempt.path, rows)
+    if given:
+        made, record = given, given.record
+        outside = rows_of(table, np.array([document not in given.documents.sketches for document in table.documents], dtype=bool))
+    else:
+        fold = numbered(table.documents, FIFTH)
+        inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
+        made = train_lens(inside, config["num_hidden_layers"], window, {})
+        own = step.inputs.get("annotated")
+        learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
+        counts |= {"windows": len(inside.labels)}
+        record = {"family": work.plan.grid.family, **learned_from, **counts}
+    tested = auroc(outside.labels, outside.features @ made.weights.flatten().numpy() + made.intercept) if rows else np.nan
+    known = None if np.isnan(tested) else tested
+    dataclasses.replace(made, record={**record, "auroc_test": known}).save(attempt.path)
+    kept_out = set(outside.documents)
+    write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)
+    for path in [attempt.path / ALIGNED, *parts(attempt.path).values()]:
+        path.unlink()
+    work.seal(step, attempt, None, auroc_test=known, **counts)
+    trained_on = f"trained on {counts['windows']} windows" if "windows" in counts else f"trained before, {made.id}"
+    found = "not tested" if known is None else f"AUROC {known:.1f} on {len(outside.labels)} windows of documents that did not train it"
+    work.progress.say(f"lens: {trained_on}; {found}")
+
+
+def _given(step: Step, config: dict[str, Any]) -> Lens:
+    """The lens that is there already.
+
+    Raises:
+        InputError: it is for another shape of model, or rates no sliding windows.
+    """
+    lens = Lens.load(Path(step.files["trained"].name))
+    lens.require_shape(config["num_hidden_layers"], config["num_attention_heads"])
+    if not lens.window:
+        raise InputError("lens.trained", "a lens of predefined spans", "a factual rate needs one of sliding windows")
+    return lens
+
+
+def _annotated_rows(step: Step, model: Path, work: Work) -> tuple[list[Aligned], dict[str, Any]]:
+    """The annotated responses as tokens, with their numbers; nothing for a lens that is there already and is not tested."""
+    if not step.source and "annotated" not in step.inputs:
+        return [], {}
+    annotated, params = read_annotations(step, work), step.params
     make_prompt = None  # own answers bring their ids along
     if "template" in params:
         template = params["template"]["name"]
@@ -88,33 +142,13 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
         work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")
     if not rows:
         raise InputError("lens", f"none of {len(annotated)} responses can be used", "see the reasons above")
-    write_aligned(rows, attempt.path / ALIGNED)
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
-    cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    make = functools.partial(Watcher, model, params["dtype"], attempt.path / ALIGNED, window)
-    if error := make_parts("lens", cuts, attempt, make, work, work.gpus_for(step.inputs["model"], params["dtype"])):
-        work.fail(step, error)
-        return
-    table = _joined(attempt.path, rows)
-    fold = numbered(table.documents, FIFTH)
-    inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
-    tested = auroc(outside.labels, fit(inside).decision_function(outside.features))
-    counts = {**statistics(annotated), "left_out": len(problems), "windows": len(inside.labels)}
-    config = json.loads((model / "config.json").read_text())
-    own = step.inputs.get("annotated")
-    learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
-    record = {"family": work.plan.grid.family, **learned_from, **counts, "auroc_test": None if np.isnan(tested) else tested}
-    train_lens(inside, config["num_hidden_layers"], window, record).save(attempt.path)
-    kept_out = set(outside.documents)
-    write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)
-    for path in [attempt.path / ALIGNED, *parts(attempt.path).values()]:
-        path.unlink()
-    work.seal(step, attempt, None, auroc_test=record["auroc_test"], **counts)
-    work.progress.say(f"lens: AUROC {tested:.1f} on {len(outside.labels)} windows of kept-out documents, trained on {len(inside.labels)}")
+    return rows, {**statistics(annotated), "left_out": len(problems)}
 
 
 def _joined(folder: Path, rows: list[Aligned]) -> Table:
     """All parts as one table, its rows by response, whatever batch they were in."""
+    if not rows:
+        return Table(np.empty((0, 0)), np.empty(0), [])
     loaded = [load_file(path) for path in parts(folder).values()]
     features, labels, numbers = (np.concatenate([part[name] for part in loaded]) for name in ("features", "labels", "rows"))
     order = np.argsort(numbers, kind="stable")

@@ -55,6 +55,39 @@ def test_a_guide_counts_by_its_content_and_not_by_its_place(tiny_grid, tmp_path)
     assert again["lookback_guided-guide-lens"].id != first["lookback_guided-guide-lens"].id
 
 
+def test_a_lens_that_is_there_must_fit_the_students(tiny_grid, tmp_path):
+    for role in ("student", "teacher"):
+        (tmp_path / role / "config.json").write_text(json.dumps({"model_type": "llama", **SHAPE}))
+
+    def check(lens, **more):
+        grid = load_grid(tiny_grid({"lens": {"trained": lens}, **more}))
+        return check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)
+
+    fitting = make_lens(tmp_path / "lens")
+    assert check(fitting) == []
+    with pytest.raises(InputError, match=r"lens.trained: a lens of shape \[6, 4\]; a lens for the student, which has \[5, 4\]"):
+        check(fitting, **{"student.drop_layers": [0, 1]})
+    with pytest.raises(InputError, match=r"lens.trained: no file or folder"):
+        check("file:HERE/nowhere")
+    save_file({"weights": torch.zeros(32), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
+    with pytest.raises(InputError, match=r"lens.trained: a classifier on hidden states of shape \[32\]"):
+        check(f"file:{tmp_path}/probe.safetensors")
+
+
+def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
+    def step():
+        grid = load_grid(tiny_grid({"lens": {"trained": make_lens(tmp_path / "lens")}}))
+        [found] = {step.id: step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens"}.values()
+        return found
+
+    first = step()
+    assert str(tmp_path) not in json.dumps(first.payload)
+    assert first.files["trained"].name == f"{tmp_path}/lens"
+    assert step().id == first.id
+    (tmp_path / "lens" / "more.json").write_text("{}")
+    assert step().id != first.id
+
+
 @pytest.mark.parametrize(
     ("decoding", "cut", "says"),
     [

@@ -123,7 +123,13 @@ SCHEMA = {
         {"score.engine": "vllm", "score.decoding": ["greedy", "dola"]},
         ["score.decoding.1: 'dola' with score.engine vllm", "greedy, sampled"],
     ),
-    "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, or own"]),
+    "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, own, or trained"]),
+    "a lens that is there and one of its own answers": (
+        {"lens": {"trained": "file:HERE/lens", "own": {"task": "train_answers", "metric": "hhem"}}},
+        ["lens: has own, trained"],
+    ),
+    "a lens from elsewhere": ({"lens": {"trained": "hf:org/lens"}}, ["lens.trained: 'hf:org/lens'", "file: and a folder"]),
+    "another window for a lens that is there": ({"lens": {"trained": "file:HERE/lens", "window": 8}}, ["lens.window: ", "leave it out"]),
     "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
     "a lens of a file and of its own answers": (
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},

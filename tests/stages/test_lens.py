@@ -73,7 +73,21 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     assert facts["left_out"]["training_documents"] == 0
     assert facts["auroc_own"] == pytest.approx(results.final("student").scores["xsum_fr_auroc"].value)  # pyright: ignore
 
+    # The same lens as one that is there already: the same rates, and no answer is generated again.
+    [lens] = [step for step in plan.steps() if step.kind == "lens"]
     tree = yaml.safe_load(path.read_text())
+    with_lens = {"trained": f"file:{store.get(lens.key).path}", "annotations": "jsonl", "source": f"file:{tmp_path}/labelled.jsonl"}  # pyright: ignore
+    path.write_text(yaml.safe_dump(tree | {"lens": with_lens}))
+    given, store, failed = do(path)
+    assert not failed
+    assert ids(given, "generate") == ids(plan, "generate")
+    for subject in ("student", plan.points[0].point):
+        before, after = (collect(one, store).final(subject).scores for one in (plan, given))  # pyright: ignore
+        assert after["xsum_fr"] == before["xsum_fr"]
+        assert after["xsum_fr_auroc"] == before["xsum_fr_auroc"]  # by the documents that did not train it
+    text = (write_report(collect(given, store), tmp_path / "report") / "report.md").read_text()
+    assert f"a lens that was trained before: AUROC {facts['auroc_own']:.1f} on {len(pairs)} annotated responses" in text
+
     task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
     metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
     tree["lens"] = {"own": {"task": task, "metric": metric, "threshold": 0.0}, "window": 3}

@@ -1,4 +1,4 @@
-"""Benchmarks through Ray Data: one load of weights a model, and the same numbers after kills and damage."""
+"""Answers and benchmarks through Ray Data: one load of weights a model, and the same of both after kills and damage."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ def write_questions(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Scores and details undisturbed, after an actor was killed, and after a run ended with damaged parts; what was said, and facts."""
+    """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what was said; facts."""
+    from kdray.stages import generate as answering
     from kdray.stages import measure as stage
     from kdray.stages.model import model
     from kdray.stages.progress import Progress
@@ -48,6 +49,9 @@ def measured(tmp_path_factory):
     write_questions(here)
     tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, {{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl'}}"
     tasks += f", {{name: 'lm_eval:sciq', source: 'file:{here}/broken.jsonl'}}"
+    texts = [{"document": f"{name} is in Rome " * (i + 1), "summary": f"{name} lives in Rome"} for i, name in enumerate("ABCDEFGH")]
+    (here / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    tasks += f", {{name: xsum, source: 'file:{here}/xsum.jsonl', max_new_tokens: 6}}"
     path = write_grid(
         here,
         teacher=f"{{model: 'file:{here}/teacher'}}",
@@ -58,8 +62,20 @@ def measured(tmp_path_factory):
     store = Store(grid.runtime.store)
     outer, output, found = Outer(store.root), io.StringIO(), {}
     plan = make_plan(grid, outer)
-    steps = [score.measure for score in plan.scores if isinstance(score.subject, str)]
-    killed = here / "killed"
+    scored = [score for score in plan.scores if isinstance(score.subject, str)]
+    steps = [score.measure for score in scored if not score.generate]
+    asked = [score.generate for score in scored if score.generate]
+    killed, answerer_killed = here / "killed", here / "answerer killed"
+
+    class MortalGenerator(answering.Generator):
+        def __call__(self, item):
+            if item["index"] == 1 and not answerer_killed.exists():
+                answerer_killed.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            super().__call__(item)
+
+    def answers():
+        return {step.slug: answering.read_answers(store.get(step.key).path) for step in asked}
 
     class Mortal(stage.Measurer):
         def _part(self, item):
@@ -76,14 +92,31 @@ def measured(tmp_path_factory):
             for step in done
         }
 
-    def again():
-        shutil.rmtree(store.root / "measure")
+    def again(kind="measure"):
+        shutil.rmtree(store.root / kind)
         return Work(plan, store, outer, locks, progress, resources)
 
     with ray_session(grid.runtime) as found_here, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
         resources = Resources((replace(found_here.nodes[0], cpus=2, gpus=0),), workers=1)  # as many actors as models
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
+        answering.generate(asked, first)
+        found["answers"] = {"plain": answers()}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(answering, "Generator", MortalGenerator)
+            answering.generate(asked, again("generate"))
+        assert answerer_killed.exists()
+        found["answers"]["killed"] = answers()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(answering, "measured_cost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                answering.generate(asked, again("generate"))
+        made = parts(store.folder(asked[0].key) / "attempt-001")
+        made[1].unlink()
+        made[2].write_bytes(b"damaged")
+        answering.generate(asked, Work(plan, store, outer, locks, progress, resources))
+        found["answers"]["resumed"] = answers()
+        output.truncate(0)
         stage.measure(steps, first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
@@ -112,6 +145,14 @@ def test_weights_are_loaded_once_a_model_whatever_the_number_of_tasks(measured):
 def test_numbers_are_bitwise_the_same(measured, how):
     assert measured["kept"] > 3
     assert measured[how] == measured["plain"]
+
+
+@pytest.mark.parametrize("how", ["killed", "resumed"])
+def test_answers_are_the_same(measured, how):
+    plain = measured["answers"]["plain"]
+    assert [len(rows) for rows in plain.values()] == [8, 8]
+    assert any(row["output_ids"] for rows in plain.values() for row in rows)
+    assert measured["answers"][how] == plain
 
 
 def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):

@@ -78,6 +78,9 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
         (["--tasks", "xsum", "--metrics", "truthful"], "none of the grid's tasks gives what 'truthful' needs"),
         (["--tasks", "{name: xsum, source: file:none.jsonl}"], "score.tasks.0.source: no file none.jsonl"),
         (["--tasks", "xsum", "--template", "chatt"], "--template: no template 'chatt'"),
+        (["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"], "--decoding.0.guide: 'lens', but the grid has no"),
+        (["--tasks", "xsum", "--lens", "hf:org/lens"], "--lens: 'hf:org/lens'"),
+        (["--tasks", "arc_easy", "--lens", "file:lens"], "--lens: none of the grid's tasks has answers that it can rate"),
     ],
 )
 def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
