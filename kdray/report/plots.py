@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -66,6 +68,13 @@ def plot_scores(results: Results, path: Path) -> bool:
     return True
 
 
+def running_mean(values: Sequence[float], weights: Sequence[float]) -> np.ndarray:
+    """[n] weighted means over a tenth of the values around each; over fewer of them at both ends."""
+    window = np.ones(max(len(values) // 10, 1))
+    sums = np.convolve(np.multiply(values, weights), window, "same")
+    return sums / np.convolve(weights, window, "same")
+
+
 def plot_curves(results: Results, path: Path) -> bool:
     """Training and held-out cross-entropy of every point over the examples seen. False if there is none."""
     curves = {point: curve for point, curve in results.curves.items() if curve}
@@ -79,10 +88,11 @@ def plot_curves(results: Results, path: Path) -> bool:
         arm, style = arm_of(point), {"color": colours[point.alpha], "ls": LINES[point.labels], "lw": 1}
         label = None if arm in labelled else arm.name
         labelled.add(arm)
-        left.plot([e["examples"] for e in curve], [e["ce"] for e in curve], label=label, **style)
+        losses = running_mean([e["ce"] for e in curve], [e["tokens"] for e in curve])
+        left.plot([e["examples"] for e in curve], losses, label=label, **style)
         held = [e for e in curve if "heldout_ce" in e]
         right.plot([e["examples"] for e in held], [e["heldout_ce"] for e in held], marker="o", ms=4, **style)
-    left.set_title("cross-entropy in training (nats a token)", fontsize=10)
+    left.set_title("cross-entropy in training (nats a token, running mean)", fontsize=10)
     right.set_title("cross-entropy on held-out rows", fontsize=10)
     for axis in (left, right):
         axis.set_xlabel("examples seen")

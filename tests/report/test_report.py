@@ -12,6 +12,7 @@ from scipy import stats
 
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
+from kdray.report.plots import running_mean
 from kdray.report.results import Checkpoint, Results, Score
 from kdray.report.statistics import Spread, difference
 from kdray.report.table import rows_of
@@ -36,8 +37,8 @@ def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="held_rou
             point = Point(alpha=alpha, lr=lr, batch=2, seed=0)
             checkpoints.append(Checkpoint(point, 2.0, 4, {metric: Score(value - 5, 1.0, n)}))
             checkpoints.append(Checkpoint(point, 4.0, 8, {metric: Score(value, 1.0, n)}))
-            held = [{"step": 2, "examples": 4, "ce": 2.0, "heldout_ce": 1.0}, {"step": 4, "examples": 8, "ce": 1.5, "heldout_ce": 1.2}]
-            curves[point] = held
+            losses = [(2, 2.0, 1.0), (4, 1.5, 1.2)]
+            curves[point] = [{"step": i, "examples": 2 * i, "tokens": 5, "ce": ce, "heldout_ce": heldout} for i, ce, heldout in losses]
     return Results(plan, checkpoints, curves)
 
 
@@ -123,6 +124,14 @@ def test_a_grid_without_scores_still_prints(tiny_grid):
     assert not (folder / "scores.png").exists()
 
 
+def test_training_losses_are_drawn_as_running_means_over_their_tokens():
+    assert running_mean([1.0, 3.0], [1, 1]).tolist() == [1.0, 3.0]  # too few to be smoothed
+    values, weights = [1.0, 4.0] * 15, [2, 1] * 15  # windows of three: 1 4 1 and 4 1 4
+    inner = running_mean(values, weights)[1:-1]
+    assert inner.tolist() == pytest.approx([8 / 5, 10 / 4] * 14)
+    assert running_mean(values, weights)[0] == pytest.approx(6 / 3)
+
+
 def test_the_report_folder_holds_text_plots_and_every_score(tiny_grid):
     results = make_results(tiny_grid)
     folder = write_report(results, tiny_grid.folder / "report")
@@ -155,7 +164,7 @@ def labelled_results(tiny_grid, arms=LABELLED):
         for (labels, alpha), row in arms.items()
         for lr, value in zip(LRS, row, strict=True)
     ]
-    curve = [{"step": 4, "examples": 8, "ce": 1.5, "heldout_ce": 1.2}]
+    curve = [{"step": 4, "examples": 8, "ce": 1.5, "tokens": 5, "heldout_ce": 1.2}]
     return Results(results.plan, [*references, *points], {c.subject: curve for c in points})
 
 
