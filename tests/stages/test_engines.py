@@ -31,7 +31,8 @@ def scores(tmp_path_factory):
     found = {}
     for name, engine in ENGINES.items():
         folder = tmp_path_factory.mktemp(name)
-        path = write_grid(folder, **SECTIONS, runtime=f"{{store: '{folder}/store', checkpoint_every: 3, workers: {engine}}}")
+        runtime = f"{{store: '{folder}/store', checkpoint_every: 3, workers: {engine}}}"
+        path = write_grid(folder, **SECTIONS, teacher=f"{{model: 'file:{folder}/teacher'}}", runtime=runtime)
         code, output = finish(kdray("run", path))
         assert code == 0, output
         grid = load_grid(path)

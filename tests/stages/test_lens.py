@@ -91,7 +91,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
     metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
     tree["lens"] = {"own": {"task": task, "metric": metric, "threshold": 0.0}, "window": 3}
-    tree["score"]["decoding"] = ["greedy", {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}, "dola"]
+    tree["score"]["decoding"] = ["greedy", {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}, {"name": "dola", "layers": [1]}]
     path.write_text(yaml.safe_dump(tree))
     again, store, failed = do(path)
     assert not failed
@@ -109,7 +109,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     results = collect(again, store)
     for subject in ("student", again.points[0].point):
         scores = results.final(subject).scores  # pyright: ignore
-        assert {"xsum_fr", "xsum_fr.dola", "xsum_fr.lookback_guided-guide-lens-candidates-2-chunk-3"} <= set(scores)
+        assert {"xsum_fr", "xsum_fr.dola-layers-1", "xsum_fr.lookback_guided-guide-lens-candidates-2-chunk-3"} <= set(scores)
         assert all(score.n > 0 for name, score in scores.items() if name.startswith("xsum_fr"))
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert f"lens of {len(rows)} of the untrained student's own answers" in text
