@@ -91,7 +91,8 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
     metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
     tree["lens"] = {"own": {"task": task, "metric": metric, "threshold": 0.0}, "window": 3}
-    tree["score"]["decoding"] = ["greedy", {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}, {"name": "dola", "layers": [1]}]
+    guided = {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}
+    tree["score"]["decoding"] = ["greedy", guided, {"name": "dola", "layers": [1]}]
     path.write_text(yaml.safe_dump(tree))
     again, store, failed = do(path)
     assert not failed
