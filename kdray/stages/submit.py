@@ -24,14 +24,17 @@ from kdray.spec.errors import InputError
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray's own name for it
 GRID, TEXT = "kdray.grid", "kdray.sha256"  # of a job's metadata
 TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
-# Run by the head's Python before kdray is: says in one line which packages it has not.
-LACKS = """
+# What the head's Python runs: kdray, or one line that says which packages it has not.
+START = """
 import importlib.util, os, sys
 needed = "typer pydantic rich yaml ray torch transformers peft deepspeed datasets lm_eval sklearn mlflow"
 missing = [name for name in needed.split() if importlib.util.find_spec(name) is None]
 if missing:
     where = f"{sys.executable} on {os.uname().nodename}"
     sys.exit(f"{where} has no {', '.join(missing)}: `make install` in the folder of the job, or docs/cluster.md's image on all nodes")
+if __name__ == "__main__":
+    from kdray.cli import main
+    main()
 """
 Say = Callable[[str], None]
 
@@ -89,15 +92,14 @@ def _connect() -> Any:
 def _start(client: Any, id: str, text: bytes, folder: str, options: Sequence[str], metadata: dict[str, str]) -> bool:
     """Start the job `id`; False if there is one of that name."""
     # The environment in the folder is used if there is one, else the one that the head has.
-    environment = 'export PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$OLDPWD"'
-    lacks = f"python -P -c {shlex.quote(LACKS)}"
-    run = f'exec python -P -m kdray run {shlex.join(options)} "$OLDPWD/grid.yaml"'
+    run = f'exec python -P "$OLDPWD/start.py" run {shlex.join([*options, "--"])} "$OLDPWD/grid.yaml"'
     with tempfile.TemporaryDirectory() as package:
         shutil.copytree(Path(kdray.__file__).parent, Path(package) / "kdray", ignore=shutil.ignore_patterns("__pycache__"))
         (Path(package) / "grid.yaml").write_bytes(text)
+        (Path(package) / "start.py").write_text(START)
         try:
             client.submit_job(
-                entrypoint=f"cd {shlex.quote(folder)} && {environment} && {lacks} && {run}",
+                entrypoint=f'cd {shlex.quote(folder)} && PATH="$PWD/.venv/bin:$PATH" PYTHONPATH="$OLDPWD" {run}',
                 submission_id=id,
                 runtime_env={"working_dir": package},
                 metadata=metadata,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +14,7 @@ import pytest
 
 from kdray.spec.errors import InputError
 from kdray.stages import submit as module
-from kdray.stages.submit import ADDRESS, LACKS, submit
+from kdray.stages.submit import ADDRESS, START, submit
 
 TEXT = b"name: tiny\n"
 
@@ -81,19 +80,20 @@ def test_a_grid_is_submitted_and_followed(call):
     assert job["submission_id"] == "kdray-tiny-8"
     assert job["metadata"] == metadata("tiny", TEXT)
     assert job["entrypoint"].startswith("cd '/a folder' && ")
-    assert shlex.quote(LACKS) in job["entrypoint"]
-    assert job["entrypoint"].endswith('-m kdray run --insecure-cluster "$OLDPWD/grid.yaml"')
+    assert job["entrypoint"].endswith('"$OLDPWD/start.py" run --insecure-cluster -- "$OLDPWD/grid.yaml"')
     assert "kdray-tiny-8: submitted" in said
     assert "output of kdray-tiny-8" in said
     assert said.endswith("kdray-tiny-8: succeeded\n")
 
 
 def test_an_environment_without_the_packages_is_told_in_one_line(tmp_path):
-    bare = subprocess.run([sys.executable, "-I", "-S", "-c", LACKS], capture_output=True, text=True, check=False)
+    bare = subprocess.run([sys.executable, "-I", "-S", "-c", START], capture_output=True, text=True, check=False)
     assert bare.returncode == 1
     assert "has no typer, pydantic, rich," in bare.stderr
     assert bare.stderr.count("\n") == 1
-    assert subprocess.run([sys.executable, "-P", "-c", LACKS], check=False).returncode == 0
+    whole = subprocess.run([sys.executable, "-c", START, "check", "nowhere.yaml"], capture_output=True, text=True, check=False)
+    assert whole.returncode == 2
+    assert "nowhere.yaml" in whole.stderr
 
 
 def test_a_running_grid_is_only_followed(call):
