@@ -53,8 +53,9 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     check_decodings(grid, shapes)
     check_lens(grid.lens, {"the student": shapes.get("student")})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
-    if grid.score.engine == "vllm" and importlib.util.find_spec("vllm") is None:
-        raise InputError("score.engine", "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
+    for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
+        if engine == "vllm" and importlib.util.find_spec("vllm") is None:
+            raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=offline)

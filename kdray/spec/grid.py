@@ -196,6 +196,7 @@ class Augment(Section):
     max_new_tokens: PositiveInt = Field(default=256, description="where an answer is cut")
     batch: PositiveInt = 8
     compute: Literal["float32", "bfloat16"] = Field(default="float32", description="the teacher's own precision")
+    engine: Literal["transformers", "vllm"] = Field(default="transformers", description="what generates answers; vllm needs GPUs")
 
 
 class Axes(Section):

@@ -7,6 +7,7 @@ Batches of training prompts go through a Ray Data pipeline, as in `generate`; wh
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
+from kdray.stages.resources import Resources
+from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
@@ -41,34 +44,42 @@ def augment(steps: list[Step], work: Work) -> None:
 class Answerer:
     """Writes the teacher's answers to one batch of training prompts."""
 
-    def __init__(self, teacher: Path, compute: str, data: Path, tokenizer: Path, max_new_tokens: int) -> None:
+    def __init__(self, teacher: Path, compute: str, data: Path, max_new_tokens: int, ends: list[int]) -> None:
         self.model, self.tokenizer = load_placed(teacher, getattr(torch, compute))
-        self.rows, self.max_new_tokens = Rows(data), max_new_tokens
-        # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
-        rows_tokenizer: Any = load_tokenizer(tokenizer)
-        self.ends = [rows_tokenizer.eos_token_id]
+        self.rows, self.max_new_tokens, self.ends = Rows(data), max_new_tokens, ends
 
     def __call__(self, item: Item) -> None:
-        prompts = [self.rows.input_ids(row)[: int(self.rows.prompt_lengths[row])] for row in item["rows"]]
-        answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
-        table = pa.table({"row": item["rows"], "output_ids": pa.array(answers, pa.list_(pa.int32()))})
-        write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+        prompts = [_prompt(self.rows, row) for row in item["rows"]]
+        _keep(item, generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends))
+
+
+def _keep(item: Item, answers: Sequence[list[int]]) -> None:
+    table = pa.table({"row": item["rows"], "output_ids": pa.array(answers, pa.list_(pa.int32()))})
+    write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+
+
+def _prompt(rows: Rows, row: int) -> list[int]:
+    return rows.input_ids(row)[: int(rows.prompt_lengths[row])]
 
 
 def _answer(step: Step, attempt: Attempt, work: Work) -> None:
     """Ask the teacher what is not answered yet, and put the answers into the rows."""
     data = step.inputs["data"]
-    folder, tokenizer = work.folder(data), work.folder(data.inputs["tokenizer"])
-    rows, max_new_tokens = Rows(folder), step.params["max_new_tokens"]
-    teacher, compute = work.folder(step.inputs["teacher"]), step.params["compute"]
-    make = functools.partial(Answerer, teacher, compute, folder, tokenizer, max_new_tokens)
-    gpus = work.gpus_for(step.inputs["teacher"], compute)
-    if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus):
+    folder, tokenizer = work.folder(data), load_tokenizer(work.folder(data.inputs["tokenizer"]))
+    rows, max_new_tokens, compute = Rows(folder), step.params["max_new_tokens"], step.params["compute"]
+    teacher, gpus = work.folder(step.inputs["teacher"]), work.gpus_for(step.inputs["teacher"], compute)
+    # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
+    eos: Any = tokenizer.eos_token_id
+    make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
+    if step.params["engine"] == "vllm":
+        asked = {"model": str(teacher), "dtype": compute, "max_new_tokens": max_new_tokens, "decoding": {"name": "greedy", "params": {}}}
+        ask = functools.partial(_ask_vllm, asked, rows, [eos], work.resources)
+    if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
-    counts = write_answered(rows, (ids.as_py() for ids in answers), load_tokenizer(tokenizer), attempt.path, **lengths)
+    counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
     if not counts["kept"]:
         work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts")
         return
@@ -77,6 +88,18 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
         f"teacher's answers: {counts['kept']} kept of {counts['read']} ({counts['empty']} empty, "
         f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
     )
+
+
+def _ask_vllm(asked: Item, rows: Rows, ends: list[int], resources: Resources, items: list[Item]) -> Iterator[tuple[str, str]]:
+    """As a pipeline of `Answerer`s. An answer that vLLM has none of fails the step: rows are not left out by chance."""
+    items = [item | asked | {"prompts": [{"input_ids": _prompt(rows, row)} for row in item["rows"]]} for item in items]
+
+    def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+        if failed := [answer for answer in answers if isinstance(answer, str)]:
+            raise RuntimeError(failed[0])
+        _keep(item, [answer for answer in answers if not isinstance(answer, str)])
+
+    return answer_by_vllm({asked["model"]: items}, keep, resources, ends)
 
 
 def _batches(rows: Rows, size: int) -> list[list[int]]:

@@ -86,12 +86,18 @@ def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resourc
 
 
 def make_parts(
-    title: str, cuts: Sequence[Sequence[int]], attempt: Attempt, make: Callable[[], Maker], work: Work, gpus: int = 1
+    title: str,
+    cuts: Sequence[Sequence[int]],
+    attempt: Attempt,
+    make: Callable[[], Maker],
+    work: Work,
+    gpus: int = 1,
+    instead: Callable[[list[Item]], Iterator[tuple[str, str]]] | None = None,
 ) -> str | None:
     """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if not.
 
-    `gpus` is how many an actor needs. A maker finds the rows of its part under `rows`, its number under `index` and the
-    folder under `target`.
+    `gpus` is how many an actor needs; `instead` does what makers would. A maker finds the rows of its part under `rows`,
+    its number under `index` and the folder under `target`.
     """
     present, errors = carry_over(attempt), []
     items: list[Item] = [
@@ -101,7 +107,7 @@ def make_parts(
     ]
     with work.progress.bar(title, len(cuts), "parts") as bar:
         bar.set(len(present))
-        for _, error in run_pipeline([[item] for item in items], make, work.resources):
+        for _, error in instead(items) if instead else run_pipeline([[item] for item in items], make, work.resources):
             errors += [error] if error else []
             bar.advance()
     if errors or len(parts(attempt.path)) != len(cuts):
