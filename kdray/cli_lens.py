@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,12 +15,15 @@ from kdray.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from kdray.lens.align import Aligned
+    from kdray.lens.annotations import Annotated as Annotated_
+    from kdray.spec.grid import Use
 
 lens = typer.Typer(no_args_is_help=True, help="Detect contextual hallucinations by what a model's attention looks back at.")
 out = Console()
 err = Console(stderr=True)
 Model = Annotated[str, typer.Option(help="a reference such as file:FOLDER or hf:org/name@commit")]
 Annotations = Annotated[str, typer.Argument(metavar="FORMAT:FILE", help="annotated responses, for example faithbench:faithbench.jsonl")]
+Answers = Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of kept answers: store/generate/NAME/attempt-NNN")]
 Window = Annotated[int, typer.Option(min=1, help="tokens of a sliding window")]
 Limit = Annotated[int | None, typer.Option(min=2, help="use only so many responses of each set, spread evenly")]
 MaxWords = Annotated[int, typer.Option(min=1, help="where a document without a stored prompt is cut")]
@@ -38,22 +41,29 @@ def table(
     max_words: MaxWords = 700,
     template: Template = "chat",
     baselines: Annotated[bool, typer.Option(help="classifiers on hidden states too")] = True,
+    metric: Annotated[str | None, typer.Option(help="one of factual consistency as a detector of spans: 'hhem'")] = None,
     as_json: Json = False,
 ) -> None:
     """Train and test lenses on an annotated set: the thesis's Tables 4.1 to 4.4, 4.9 and 4.10."""
     from kdray.lens.tables import study
     from kdray.models import load
 
+    judge = _metric(metric) if metric else None
     loaded, tokenizer = load(model)
     sets: dict[str, list[Aligned]] = {}
     summary: list[dict[str, Any]] = []
+    judged: list[dict[str, Any]] = []
     for name in dict.fromkeys(name for name in (source, target) if name):
         short = name.partition(":")[0]
         label = name if short in sets else short
-        sets[label], line = _read(name, tokenizer, template, limit, max_words)
+        rows = _annotated(name, limit)
+        sets[label], line = _aligned(rows, tokenizer, template, max_words)
         summary.append({"set": label, **line})
+        if judge:
+            judged.append({"set": label, "metric": metric, **judge(rows)})
     made = study(loaded, sets, window, baselines)
     tables = {"annotations": summary, "numbers": made.counts, "AUROC": made.methods, "heads": made.heads, "layers": made.layers}
+    tables |= {"a metric on predefined spans": judged} if judged else {}
     if as_json:
         print(json.dumps(tables))
         return
@@ -80,7 +90,7 @@ def train(
     from kdray.store.io import sha256
 
     loaded, tokenizer = load(model)
-    rows, line = _read(source, tokenizer, template, limit, max_words)
+    rows, line = _aligned(_annotated(source, limit), tokenizer, template, max_words)
     data = make_tables(loaded, rows, [window])[LOOKBACK, window]
     folds = two_folds(data)
     origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(Path(source.partition(":")[2])), **line}
@@ -88,6 +98,35 @@ def train(
     made = train_lens(data, loaded.config.num_hidden_layers, window, record)
     made.save(to)
     out.print(f"lens {made.id} in {to}: AUROC {folds.test:.1f} on held-out documents ({folds.train:.1f} on its own)", highlight=False)
+
+
+@lens.command()
+def annotate(
+    answers: Answers,
+    metric: Annotated[str, typer.Option(help="'lettucedetect', or '{name: judge, model: gpt-4o}', as in a grid file")],
+    to: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
+    threshold: Annotated[
+        float, typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
+    ] = 50.0,
+) -> None:
+    """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own answers."""
+    from kdray.lens.annotations import statistics
+    from kdray.lens.sources.jsonl import write_jsonl
+    from kdray.score.annotate import annotate as annotated
+    from kdray.score.standalone import open_metric
+    from kdray.stages.generate import read_answers
+
+    use = _use(metric)
+    try:
+        rows = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
+    except ValueError as error:
+        raise InputError("--metric", str(error), "see what it needs") from None
+    if not rows:
+        raise InputError(
+            "ANSWERS", f"no answer to be annotated in {answers}", "a folder store/generate/NAME/attempt-NNN of a task with documents"
+        )
+    write_jsonl(rows, to)
+    _print(str(to), [statistics(rows)])
 
 
 @lens.command("import")
@@ -105,7 +144,7 @@ def import_(
 
 @lens.command()
 def rate(
-    answers: Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of kept answers: store/generate/NAME/attempt-NNN")],
+    answers: Answers,
     model: Model,
     by: Annotated[Path, typer.Option(metavar="LENS", help="the lens's folder")],
     labelled: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="annotations on which to test the lens")] = None,
@@ -124,7 +163,7 @@ def rate(
     result = factual_rate(loaded, tokenizer, read_answers(answers), made)
     scores = dict(result.scores)
     if labelled:
-        rows, _ = _read(labelled, tokenizer, template, limit, 700)
+        rows, _ = _aligned(_annotated(labelled, limit), tokenizer, template, 700)
         scores["auroc"] = lens_auroc(loaded, rows, made)
     if as_json:
         print(json.dumps({"scores": scores, "facts": result.facts}))
@@ -136,29 +175,66 @@ def rate(
         out.print(f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was trained")
 
 
-def _read(name: str, tokenizer: Any, template: str, limit: int | None, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
-    """The annotated set FORMAT:FILE as tokens, with its numbers; problems are printed."""
+def _annotated(name: str, limit: int | None) -> list[Annotated_]:
+    """The annotated set FORMAT:FILE, or `limit` of it."""
     import importlib
 
-    from kdray.lens.align import align
-    from kdray.lens.annotations import statistics
-    from kdray.spec.components import component, components
+    from kdray.spec.components import components
 
     kind, _, path = name.partition(":")
     if kind not in components("annotations"):
         raise InputError("annotations", f"no format '{kind}'", did_you_mean(kind, components("annotations")))
-    component("template", template, "template")
     read = getattr(importlib.import_module(f"kdray.lens.sources.{kind}"), kind)
-    make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
     rows = list(read(Path(path)))
-    if limit is not None and limit < len(rows):
-        rows = [rows[i * len(rows) // limit] for i in range(limit)]
+    return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _aligned(rows: list[Annotated_], tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
+    """An annotated set as tokens, with its numbers; problems are printed."""
+    import importlib
+
+    from kdray.lens.align import align
+    from kdray.lens.annotations import statistics
+    from kdray.spec.components import component
+
+    component("template", template, "template")
+    make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
     aligned, problems = align(rows, tokenizer, make_prompt, max_words)
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)
     if len(problems) > 5:
         err.print(f"[yellow]left out[/] {len(problems) - 5} more", highlight=False)
     return aligned, {**statistics(rows), "left_out": len(problems)}
+
+
+def _use(text: str) -> Use:
+    """A metric of factual consistency, as in a grid file."""
+    from kdray.models.load import CACHE
+    from kdray.plan.checks import check_metrics
+    from kdray.spec.components import components
+    from kdray.spec.lens import finds_hallucinations
+    from kdray.spec.load import parse_use
+    from kdray.store import Outer
+
+    use = parse_use(text, "metric", "--metric")
+    if not finds_hallucinations(use.name):
+        raise InputError(
+            "--metric",
+            f"'{use.name}' is not about an answer's source",
+            f"one of {', '.join(filter(finds_hallucinations, components('metric')))}",
+        )
+    check_metrics({"--metric": use}, Outer(CACHE), offline=False)
+    return use
+
+
+def _metric(text: str) -> Callable[[list[Annotated_]], dict[str, Any]]:
+    """What a metric is worth as a detector, for any annotated set."""
+    from kdray.score.standalone import metric_auroc, open_metric
+    from kdray.spec.components import component
+
+    use = _use(text)
+    metric, score = open_metric(use, "--metric"), component("metric", use.name, "--metric").constants["SCORES"][0]
+    return lambda rows: metric_auroc(rows, metric, score)
 
 
 def _print(title: str, lines: Sequence[dict[str, Any]]) -> None:

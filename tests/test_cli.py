@@ -297,11 +297,17 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         {
             "example": i,
             "source": f"Ben is in {place} .",
+            "question": "Who?",
+            "references": ["Ben"],
+            "wrong": [],
+            "answer": f"Ben lives in {place} now . He is there .",
+            "error": None,
             "input_ids": tokenizer(alpaca(Example("Who?", f"Ben is in {place} .", ""), tokenizer))["input_ids"],
             "output_ids": tokenizer(f"Ben lives in {place} now .")["input_ids"],
         }
         for i, place in enumerate(PLACES)
-    ] + [{"example": 9, "source": "Ada is in Rome .", "input_ids": [3], "output_ids": [4, 5]}]
+    ]
+    rows += [rows[0] | {"example": 9, "source": "Ada is in Rome .", "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "answers" / "part-00000-x.parquet")
     code, stdout, _ = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
     assert code == 0
@@ -309,6 +315,16 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     assert rate["scores"]["fr"]["n"] == len(PLACES)
     assert rate["facts"]["left_out"]["training_documents"] == 1
     assert rate["scores"]["auroc"]["n"] == 0  # every labelled document trained the lens
+    metric = f"{{name: support_standin, model: 'file:{tmp_path}/model'}}"
+    code, stdout, _ = run("lens", "annotate", "answers", "--metric", metric, "--threshold", 1e9, "--to", "marked.jsonl")
+    assert code == 0
+    marked = [json.loads(line) for line in (tmp_path / "marked.jsonl").read_text().splitlines()]
+    assert [row["spans"] for row in marked] == [[[0, 19 + len(place)], [20 + len(place), 33 + len(place)]] for place in PLACES]
+    code, stdout, _ = run("lens", "table", "jsonl:own.jsonl", *model, "--no-baselines", "--metric", metric, "--json")
+    assert code == 0
+    [judged] = json.loads(stdout.splitlines()[-1])["a metric on predefined spans"]
+    assert judged["spans"] == 7 + 5 * 3  # clean answers, Delhi's twice; elsewhere what is wrong, and the text on both sides
+    assert 0 <= judged["AUROC"] <= 100
 
 
 @pytest.mark.parametrize(
@@ -316,6 +332,8 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     [
         ("lens train jsonl:nowhere.jsonl --model file:nowhere --to lens", "nowhere"),
         ("lens import nowhere.pkl", "no file nowhere.pkl"),
+        ("lens annotate nowhere --metric rouge --to x.jsonl", "--metric: 'rouge' is not about an answer's source"),
+        ("lens table jsonl:nowhere --model file:nowhere --metric hhemm", "did you mean 'hhem'?"),
     ],
 )
 def test_wrong_lens_input_is_one_line(run: Run, arguments: str, message: str) -> None:

@@ -288,6 +288,19 @@ def _check_objective(grid: Grid, largest_alpha: float) -> None:
         raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form.name}", allowed)
 
 
+def parse_use(text: str, kind: str, field: str) -> Use:
+    """A component from a command line, as in a grid file: `hhem`, or `{name: hhem, batch: 4}`.
+
+    Raises:
+        InputError: there is none of that name, or a wrong parameter.
+    """
+    tree = _read_yaml(f"{{{kind}: {text}}}", field)[kind]
+    try:
+        return bind_use(Use.model_validate(tree), kind, field)
+    except ValidationError:
+        raise InputError(field, f"'{text}'", "write a name, or {name: ..., parameter: ...}") from None
+
+
 def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
     """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
     task, _, metric = primary.rpartition("/")
