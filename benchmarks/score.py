@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from kdray.models.head import ResponseModel
+from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task
@@ -75,8 +77,9 @@ def plain_loop(setting: Setting, students: list[Path]) -> tuple[float, int, floa
     spent = {}
     for path in (benchmark, shared):  # processor time: what else runs on the machine shall not decide
         before = time.process_time()
+        prefix = SharedPrefix(ResponseModel(model)) if path is shared else None
         for part in range(len(path.parts)):
-            path.answer(part, model, tokenizer)
+            path.answer(part, model, tokenizer, prefix)
         spent[path.setting.likelihood] = time.process_time() - before
     return seconds, len(benchmark.requests) * len(students), spent["hflm"] / spent["shared_prefix"]
 

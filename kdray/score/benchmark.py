@@ -100,16 +100,22 @@ class Benchmark:
         size = max(1, -(-len(self.batches) // PARTS))
         return [range(start, min(start + size, len(self.batches))) for start in range(0, len(self.batches), size)]
 
-    def answer(self, part: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-        """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no answer."""
+    def answer(
+        self, part: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shared: SharedPrefix | None = None
+    ) -> list[dict[str, Any]]:
+        """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no answer.
+
+        `shared`, of the same model, spares the path shared_prefix to look into it for every part.
+        """
         setting = self.setting
         lm: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
-        shared = SharedPrefix(ResponseModel(model)) if setting.likelihood == "shared_prefix" else None
+        if setting.likelihood == "shared_prefix":
+            shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
         for batch in [self.batches[i] for i in self.parts[part]]:
             requests = [self.requests[i] for i in batch]
             kind = requests[0].request_type
-            together = shared if kind == "loglikelihood" else None
+            together = shared if kind == "loglikelihood" and setting.likelihood == "shared_prefix" else None
             answers = self._share(together, batch) if together else getattr(lm, kind)(requests, disable_tqdm=True)
             rows += [_row(i, answer) for i, answer in zip(batch, answers, strict=True)]
         return rows

@@ -12,6 +12,7 @@ import json
 import statistics
 import time
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
+from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_placed, own_device
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, load_metric, score_answers
@@ -160,6 +162,18 @@ def _say_loads(log: Path, models: int, work: Work) -> None:
         work.progress.say(f"measure: {models} models, weights loaded {len(seconds)} times in {statistics.fmean(seconds):.1f} s each")
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """A model as it was read, and what is found out about it once."""
+
+    model: Any
+    tokenizer: Any
+
+    @functools.cached_property
+    def shared(self) -> SharedPrefix:
+        return SharedPrefix(ResponseModel(self.model))
+
+
 class Measurer:
     """Does one measurement, or one part of it; keeps the model it loaded last. `loads` gets a line a load: its seconds."""
 
@@ -177,22 +191,24 @@ class Measurer:
         pq.write_table(pa.Table.from_pylist(rows), target / EXAMPLES)
         io.put_json(target / SCORES, scores)
 
-    def _load(self, folder: Path, dtype: str) -> tuple[Any, Any]:
+    def _load(self, folder: Path, dtype: str) -> _Loaded:
         started = time.monotonic()
-        loaded = load_placed(folder, getattr(torch, dtype))
+        loaded = _Loaded(*load_placed(folder, getattr(torch, dtype)))
         self.loads.parent.mkdir(parents=True, exist_ok=True)
         with self.loads.open("a") as log:
             log.write(f"{time.monotonic() - started:.2f}\n")
         return loaded
 
-    def _model(self, item: Item) -> tuple[Any, Any]:
+    def _model(self, item: Item) -> _Loaded:
         return self.load(Path(item["model"]), item["dtype"])
 
     def _part(self, item: Item) -> None:
         """Answer some of a benchmark's requests and keep the answers; not again where a killed actor had done so."""
         target, index = Path(item["target"]), item["index"]
         if index not in parts(target):
-            rows = _benchmark(item).answer(index, *self._model(item))
+            benchmark, loaded = _benchmark(item), self._model(item)
+            shared = loaded.shared if benchmark.setting.likelihood == "shared_prefix" else None
+            rows = benchmark.answer(index, loaded.model, loaded.tokenizer, shared)
             write_part(target, index, ".parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, ANSWERS), path))
 
     def _choices(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -205,20 +221,20 @@ class Measurer:
         return {name: score for name, score in scores.items() if ":" in item["task"] or name in shown}, rows
 
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        model, tokenizer = self._model(item)
+        loaded = self._model(item)
         data = Rows(Path(item["data"]))
-        scored, rows = ResponseModel(model), []
+        scored, rows = ResponseModel(loaded.model), []
         signal = open_signal(item["soft_labels"], data, scored.device, getattr(torch, item["dtype"]))
         for row in data.heldout[: item["params"]["limit"]].tolist():
-            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, len(tokenizer), scored.device).tolist()
+            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, len(loaded.tokenizer), scored.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         counts = [row["tokens"] for row in rows]
         return {metric: pooled_mean([row[metric] for row in rows], counts) for metric in metrics}, rows
 
     def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        model, tokenizer = self._model(item)
-        result = measured_rate(model, tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
+        loaded = self._model(item)
+        result = measured_rate(loaded.model, loaded.tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
         io.put_json(Path(item["target"]) / FACTUAL, result.facts)
         return dict(result.scores), [dict(row) for row in result.rows]
 

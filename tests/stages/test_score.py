@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
+from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
 from kdray.score.decodings.greedy import greedy
 from kdray.score.prompts import Prompt
+from kdray.stages import measure
 from kdray.stages.generate import answer_all
+from kdray.stages.pipeline import parts
 from kdray.store import Store
 from tests.tiny import write_model
 
@@ -130,3 +134,22 @@ def test_a_models_own_settings_of_generation_do_not_leak_in(tmp_path):
     model.generation_config.suppress_tokens = plain[0][:1]
     model.generation_config.min_new_tokens = 8
     assert greedy(model, tokenizer, [prompt], 8) == plain
+
+
+def test_a_model_is_looked_into_once_for_all_parts_of_its_benchmarks(tmp_path, monkeypatch):
+    folder, given = write_model(tmp_path / "model", layers=1), []
+
+    class Benchmark:
+        setting = SimpleNamespace(likelihood="shared_prefix")
+
+        def answer(self, index, model, tokenizer, shared):
+            given.append(shared)
+            return [{"request": index, "loglikelihood": 0.0, "greedy": True, "text": None, "error": None}]
+
+    monkeypatch.setattr(measure, "_benchmark", lambda item: Benchmark())
+    measurer = measure.Measurer(tmp_path / "loads")
+    for i in range(3):
+        measurer({"key": "x", "kind": "part", "index": i, "target": str(tmp_path), "model": str(folder), "dtype": "float32"})
+    assert len(parts(tmp_path)) == 3
+    assert len(set(map(id, given))) == 1
+    assert isinstance(given[0], SharedPrefix)
