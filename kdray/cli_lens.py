@@ -15,7 +15,7 @@ from kdray.spec.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from kdray.lens.align import Aligned
-    from kdray.lens.annotations import Annotated as Annotated_
+    from kdray.lens.annotations import Annotated as Marked
     from kdray.spec.grid import Use
 
 lens = typer.Typer(no_args_is_help=True, help="Detect contextual hallucinations by what a model's attention looks back at.")
@@ -175,7 +175,7 @@ def rate(
         out.print(f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was trained")
 
 
-def _annotated(name: str, limit: int | None) -> list[Annotated_]:
+def _annotated(name: str, limit: int | None) -> list[Marked]:
     """The annotated set FORMAT:FILE, or `limit` of it."""
     import importlib
 
@@ -189,7 +189,7 @@ def _annotated(name: str, limit: int | None) -> list[Annotated_]:
     return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def _aligned(rows: list[Annotated_], tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
+def _aligned(rows: list[Marked], tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
     """An annotated set as tokens, with its numbers; problems are printed."""
     import importlib
 
@@ -227,7 +227,7 @@ def _use(text: str) -> Use:
     return use
 
 
-def _metric(text: str) -> Callable[[list[Annotated_]], dict[str, Any]]:
+def _metric(text: str) -> Callable[[list[Marked]], dict[str, Any]]:
     """What a metric is worth as a detector, for any annotated set."""
     from kdray.score.standalone import metric_auroc, open_metric
     from kdray.spec.components import component
