@@ -30,7 +30,7 @@ from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
+from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
 from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 
@@ -72,7 +72,7 @@ def generate(steps: list[Step], work: Work) -> None:
                 if work.plan.grid.score.engine == "vllm":
                     answered = answer_by_vllm(groups, keep, work.resources)
                 else:
-                    answered = run_pipeline(list(groups.values()), Generator, work.resources)
+                    answered = run_pipeline(spread(list(groups.values()), work.resources), Generator, work.resources)
                 for key, error in answered:
                     errors |= {key: error} if error else {}
                     bar.advance()

@@ -55,11 +55,12 @@ def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources:
     An item may say under `gpus` how many its actor needs, 1 if it does not; groups that need as many share a pool of actors.
     """
 
-    def needed(group: list[Item]) -> int:
-        return max(item.get("gpus", 1) for item in group)
-
-    for gpus, alike in itertools.groupby(sorted(filter(None, groups), key=needed), needed):
+    for gpus, alike in itertools.groupby(sorted(filter(None, groups), key=_gpus), _gpus):
         yield from _run(list(alike), make, resources, gpus)
+
+
+def _gpus(group: list[Item]) -> int:
+    return max(item.get("gpus", 1) for item in group)
 
 
 def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources, gpus: int) -> Iterator[tuple[str, str]]:
@@ -83,6 +84,12 @@ def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resourc
     )
     for answer in answers.iter_rows():
         yield answer["key"], answer["error"]
+
+
+def spread(groups: list[list[Item]], resources: Resources) -> list[list[Item]]:
+    """The groups, each dealt out to several where there are fewer than actors, so that none is idle."""
+    hands = max(1, resources.actors(max(_gpus(group) for group in groups)) // len(groups)) if groups else 1
+    return [group[i::hands] for group in groups for i in range(min(hands, len(group)))]
 
 
 def make_parts(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from kdray.stages.pipeline import Item, run_pipeline
+from kdray.stages.pipeline import Item, run_pipeline, spread
 from kdray.stages.resources import Node, Resources
 
 
@@ -35,3 +35,22 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
     assert {key: len(gpus) for key, gpus in seen.items()} == {"small": 1, "large": 3, "with large": 3}
     assert errors.pop("too large") == "the model needs 5 GPUs of one node; the largest has 4"
     assert errors == {"small": "", "large": "", "with large": ""}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gpus", "hands"),
+    [
+        ([5], 1, [2, 1, 1, 1]),
+        ([5, 3], 1, [3, 2, 2, 1]),
+        ([5, 1, 2], 1, [5, 1, 2]),  # nearly one each
+        ([2], 1, [1, 1]),
+        ([4], 2, [2, 2]),  # two actors of two GPUs
+        ([], 1, []),
+    ],
+)
+def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, hands: list[int]) -> None:
+    groups: list[list[Item]] = [[{"key": f"{g}.{i}", "gpus": gpus} for i in range(size)] for g, size in enumerate(sizes)]
+    dealt = spread(groups, Resources((Node(8, 4),), 1))
+    assert [len(group) for group in dealt] == hands
+    assert sorted(item["key"] for group in dealt for item in group) == sorted(item["key"] for group in groups for item in group)
+    assert all(len({item["key"].partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model
