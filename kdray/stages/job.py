@@ -18,6 +18,8 @@ from kdray.train.settings import LabelSource, Settings
 
 CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
+# Where trials and Train's controllers, which stay on their trial's node, live: losing another node then costs its workers alone.
+ON_HEAD = {"node:__internal_head__": 0.001}
 WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
 

@@ -7,7 +7,7 @@ from ray.exceptions import RayTaskError
 
 from kdray.models.load import FILES
 from kdray.plan import Step
-from kdray.stages.job import CURVE, DIVERGED, START, Job, facts_of, make_trainer
+from kdray.stages.job import CURVE, DIVERGED, ON_HEAD, START, Job, facts_of, make_trainer
 from kdray.stages.train import last_line, settings_of, watch
 from kdray.stages.work import Work
 from kdray.store import io
@@ -44,7 +44,7 @@ def teach(steps: list[Step], work: Work) -> None:
                 with watch("teach", [job], work):
                     # Not in this process: there Train would replace the handler of Ctrl-C for good.
                     try:
-                        ray.get(ray.remote(num_cpus=0)(_fit).remote(job))
+                        ray.get(ray.remote(num_cpus=0, resources=ON_HEAD)(_fit).remote(job))
                     except RayTaskError as error:
                         work.fail(step, last_line(error))
                         continue

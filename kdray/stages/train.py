@@ -14,7 +14,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from kdray.data.rows import Rows
 from kdray.plan import PointPlan, Step
-from kdray.stages.job import CURVE, DIVERGED, Export, Job, facts_of, make_trainer
+from kdray.stages.job import CURVE, DIVERGED, ON_HEAD, Export, Job, facts_of, make_trainer
 from kdray.stages.work import Work
 from kdray.store import Attempt, io
 from kdray.train.order import Order
@@ -50,7 +50,7 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     scratch.mkdir(parents=True)
     # Train reserves the workers itself; a trial that asked for a core of its own would wait for it for ever
     # on a machine whose cores are all reserved.
-    trial = tune.with_resources(tune.with_parameters(_trial, jobs=jobs), {"CPU": 0, "memory": 1_000_000})
+    trial = tune.with_resources(tune.with_parameters(_trial, jobs=jobs), {"CPU": 0, "memory": 1_000_000, **ON_HEAD})
     tuner = tune.Tuner(
         trial,
         param_space={"point": tune.grid_search(list(jobs))},
