@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -112,13 +114,26 @@ def score(
     from kdray.stages.run import resolved
     from kdray.store import Outer, Store
 
-    models = names_of(model, "--model")
-    scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
-    spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
-    opened = Store(store)
-    outer = Outer(opened.root)
-    check_scoring(spec, models, outer)
-    _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
+    with _named_as_options():
+        models = names_of(model, "--model")
+        scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
+        spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
+        opened = Store(store)
+        outer = Outer(opened.root)
+        check_scoring(spec, models, outer)
+        _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
+
+
+@contextlib.contextmanager
+def _named_as_options() -> Iterator[None]:
+    """What is wrong with a field of a grid is said of the option that it stands for."""
+    try:
+        yield
+    except InputError as error:
+        section, _, field = error.field.partition(".")
+        if section in ("score", "runtime"):
+            raise InputError(f"--{field}", error.found, error.allowed) from None
+        raise InputError("--lens" if section == "lens" else error.field, error.found, error.allowed) from None
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Annotated responses: which characters of a response its document does not support.
 
-Annotations come from the sources in `kdray/lens/sources` (files of people's annotations) and from `kdray.lens.judges` (a
-model that is asked). Documents are compared by sketches of their content, so that an article counts as the same with other
+Annotations come from the sources in `kdray/lens/sources` (files of people's annotations) and from `kdray.score.annotate`
+(a metric that is asked). Documents are compared by sketches of their content, so that an article counts as the same with other
 capitals, other spacing, its first sentence left out or its end cut off.
 """
 

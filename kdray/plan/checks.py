@@ -20,7 +20,7 @@ from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
-from kdray.plan.decodings import check_decodings, check_lens, shape_of
+from kdray.plan.decodings import check_shapes, shape_of
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Use
@@ -49,9 +49,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
-    shapes = {role: shape_of(folder, models[role][1]) for role, folder in local.items()}
-    check_decodings(grid, shapes)
-    check_lens(grid.lens, {"the student": shapes.get("student")})
+    check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()})
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -75,10 +73,11 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
         InputError: the first thing that would make it fail.
     """
     _check_writable(outer.root)
-    for name, text in models.items():
-        if folder := _check_model(parse_reference(text, "--model"), "--model", outer):
+    folders = {name: _check_model(parse_reference(text, "--model"), "--model", outer) for name, text in models.items()}
+    for name, folder in folders.items():
+        if folder:
             check_room(_tasks(grid), name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
-            check_lens(grid.lens, {name: shape_of(folder)})
+    check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()})
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=False)
 

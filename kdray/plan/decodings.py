@@ -1,4 +1,4 @@
-"""Whether the grid's decodings fit its models: layers that there are, guides of the right shape. Reads headers only."""
+"""Whether the grid's decodings and lens fit its models: layers that there are, guides of the right shape. Reads headers only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdray.spec.decodings import candidate_layers, references
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Lens, Model, Use
+from kdray.spec.grid import Grid, Model, Use
 
 LENS = ("lens.safetensors", "lens.json")
 
@@ -40,47 +40,49 @@ def shape_of(folder: Path, cut: Model | None = None) -> Shape | None:
         return None
 
 
-def check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
-    """Whether every decoding can be used on every scored model, as far as their `shapes`, by role, are known.
+def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
+    """Whether the grid's decodings and a lens that is there already fit its models, by role, or those that are only scored, by name.
 
     Raises:
-        InputError: a layer that a model does not have, a file that is no guide, or a guide for a model of another shape.
+        InputError: a layer that a model does not have, a file that is no guide, or a guide or lens for a model of another shape.
     """
-    teachers = "teacher" in grid.score.references
-    scored = {role: shape for role, shape in shapes.items() if shape and (role == "student" or teachers)}
+    trained = "student" in shapes
+    called = {f"the {name}" if trained else name: shape for name, shape in shapes.items()}
+    students = {"the student": shapes["student"]} if trained else called
+    _check_decodings(grid, called if "teacher" in grid.score.references else students)
+    if grid.lens is not None and grid.lens.trained is not None:
+        _check_lens(Path(grid.lens.trained.removeprefix("file:")), students)
+
+
+def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
     for i, use in enumerate(grid.score.decoding):
         field = f"score.decoding.{i}"
         guides = [(f"{field}.{name}", Path(ref.name)) for name, ref in references(use, field).items()]
         wanted = [(where, *_guide(path, where)) for where, path in guides]
-        for role, shape in scored.items():
+        for name, shape in shapes.items():
+            if shape is None:
+                continue
             if use.name == "dola":
-                _check_layers(use, shape, f"{field}.layers", role)
+                _check_layers(use, shape, f"{field}.layers", name)
             for where, kind, size in wanted:
                 own = [shape.layers, shape.heads] if kind == "lens" else [shape.width]
                 if size != own:
-                    raise InputError(where, f"a {kind} of shape {size}", f"the {role} has {own}")
+                    raise InputError(where, f"a {kind} of shape {size}", f"{name} has {own}")
 
 
-def check_lens(lens: Lens | None, shapes: Mapping[str, Shape | None]) -> None:
-    """Whether a lens that is there already can rate the answers of models with these shapes, by name, as far as they are known.
-
-    Raises:
-        InputError: it is none, or one for models of another shape.
-    """
-    if lens is None or lens.trained is None:
-        return
-    kind, size = _guide(Path(lens.trained.removeprefix("file:")), "lens.trained")
+def _check_lens(folder: Path, shapes: Mapping[str, Shape | None]) -> None:
+    kind, size = _guide(folder, "lens.trained")
     for name, shape in shapes.items():
         if kind != "lens" or (shape and size != [shape.layers, shape.heads]):
             wanted = f"a lens for {name}" + (f", which has {[shape.layers, shape.heads]}" if shape else "")
             raise InputError("lens.trained", f"a {kind} of shape {size}", wanted)
 
 
-def _check_layers(use: Use, shape: Shape, field: str, role: str) -> None:
+def _check_layers(use: Use, shape: Shape, field: str, name: str) -> None:
     try:
         candidate_layers(use.params["layers"], shape.layers, shape.tied, field)
     except InputError as error:
-        raise InputError(error.field, error.found, f"{error.allowed}: the {role} has {shape.layers} layers") from None
+        raise InputError(error.field, error.found, f"{error.allowed}: {name} has {shape.layers} layers") from None
 
 
 def _guide(path: Path, field: str) -> tuple[str, list[int]]:

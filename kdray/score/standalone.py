@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,9 +35,10 @@ def metric_auroc(rows: Sequence[Annotated], metric: Metric, score: str) -> dict[
     """AUROC in percent of a metric's `score` of predefined spans, asked about each as if it were the answer; and their number.
 
     Spans as in `kdray.lens.spans`: what is hallucinated, the text before and the text after it. Spans without a word, or
-    that the metric fails on, are left out.
+    that the metric fails on, are left out, as are responses whose hallucinations are not all found in them.
     """
-    spans = [(row.document, text, factual) for row in rows for text, factual in predefined_texts(row) if text]
+    known = [row for row in rows if not row.unfound]
+    spans = [(row.document, text, factual) for row in known for text, factual in predefined_texts(row) if text]
     found = metric([Answer(text, source=document) for document, text, _ in spans])
     scored = [(factual, values[score]) for (_, _, factual), values in zip(spans, found, strict=True) if score in values]
     return {"AUROC": auroc([factual for factual, _ in scored], [value for _, value in scored]), "spans": len(scored)}
@@ -47,7 +49,10 @@ def predefined_texts(row: Annotated) -> list[tuple[str, int]]:
     if not row.spans:
         return [(row.response.strip(), 1)]
     begin, end = min(span[0] for span in row.spans), max(span[1] for span in row.spans)
-    wrong = " ".join(row.response[start:stop].strip() for start, stop in sorted(row.spans))
+    covered = bytearray(len(row.response))
+    for start, stop in row.spans:
+        covered[start:stop] = b"x" * (stop - start)
+    wrong = " ".join(row.response[slice(*found.span())].strip() for found in re.finditer(rb"x+", covered))
     return [(row.response[:begin].strip(), 1), (wrong, 0), (row.response[end:].strip(), 1)]
 
 

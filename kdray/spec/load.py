@@ -219,9 +219,8 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
         references(decoding[i], f"score.decoding.{i}")
         if guided_by_grids_lens(decoding[i]) and not has_lens:
-            raise InputError(
-                f"score.decoding.{i}.{GUIDE}", "'lens', but the grid has no section `lens`", "add one, or give file: and a path"
-            )
+            allowed = "add the section `lens` (`kdray score`: --lens), or give file: and a path"
+            raise InputError(f"score.decoding.{i}.{GUIDE}", "'lens', but there is none", allowed)
         if score.engine == "vllm" and not component("decoding", decoding[i].name, f"score.decoding.{i}").constants.get("VLLM"):
             able = ", ".join(name for name, other in components("decoding").items() if other.constants.get("VLLM"))
             raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
@@ -242,20 +241,18 @@ def parse_scoring(
     tree = _read_yaml(text, "--tasks, --metrics, --decoding")["score"] | fields
     try:
         score = Scoring.model_validate_json(json.dumps(tree))
-        for i, task in enumerate(score.tasks):
-            declared = component("task", task.name, f"tasks.{i}")
-            if declared.constants["KIND"] == "heldout" or declared.constants.get("ROWS"):
-                raise InputError(f"tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
-            if limit is not None and "limit" in declared.parameters:
-                task.params.setdefault("limit", limit)
-        bound = bind_scoring(score, has_lens=lens is not None)
-        ready = bind_lens(Lens(trained=lens), bound.tasks) if lens is not None else None
-        return bound, bind_use(Use(name=template), "template", "template"), ready
     except ValidationError as error:
         wrong = _as_input_error(error.errors())
-    except InputError as error:
-        wrong = error
-    raise InputError(f"--{wrong.field.removeprefix('score.').removesuffix('.trained')}", wrong.found, wrong.allowed)
+        raise InputError(f"score.{wrong.field}", wrong.found, wrong.allowed) from None
+    for i, task in enumerate(score.tasks):
+        declared = component("task", task.name, f"score.tasks.{i}")
+        if declared.constants["KIND"] == "heldout" or declared.constants.get("ROWS"):
+            raise InputError(f"score.tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
+        if limit is not None and "limit" in declared.parameters:
+            task.params.setdefault("limit", limit)
+    bound = bind_scoring(score, has_lens=lens is not None)
+    ready = bind_lens(Lens(trained=lens), bound.tasks) if lens is not None else None
+    return bound, bind_use(Use(name=template), "template", "--template"), ready
 
 
 def _check_teachers(grid: Grid) -> None:

@@ -82,37 +82,42 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     config = json.loads((model / "config.json").read_text())
     given = _given(step, config) if "trained" in params else None
     rows, counts = _annotated_rows(step, model, work)
-    write_aligned(rows, attempt.path / ALIGNED)
-    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
-    cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    window = given.window if given else params["window"]
-    make = functools.partial(Watcher, model, params["dtype"], attempt.path / ALIGNED, window)
-    if error := make_parts("lens", cuts, attempt, make, work, work.gpus_for(step.inputs["model"], params["dtype"])):
+    if error := _watch(rows, given.window if given else params["window"], step, attempt, work):
         work.fail(step, error)
         return
-    table = _joined(attempt.path, rows)
+    table = _joined(attempt.path, rows, config["num_hidden_layers"] * config["num_attention_heads"])
     if given:
-        made, record = given, given.record
+        made = given
         outside = rows_of(table, np.array([document not in given.documents.sketches for document in table.documents], dtype=bool))
     else:
         fold = numbered(table.documents, FIFTH)
         inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
-        made = train_lens(inside, config["num_hidden_layers"], window, {})
+        counts |= {"windows": len(inside.labels)}
         own = step.inputs.get("annotated")
         learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
-        counts |= {"windows": len(inside.labels)}
         record = {"family": work.plan.grid.family, **learned_from, **counts}
-    tested = auroc(outside.labels, outside.features @ made.weights.flatten().numpy() + made.intercept) if rows else np.nan
+        made = train_lens(inside, config["num_hidden_layers"], params["window"], record)
+    tested = auroc(outside.labels, outside.features @ made.weights.flatten().numpy() + made.intercept)
     known = None if np.isnan(tested) else tested
-    dataclasses.replace(made, record={**record, "auroc_test": known}).save(attempt.path)
+    dataclasses.replace(made, record={**made.record, "auroc_test": known}).save(attempt.path)
     kept_out = set(outside.documents)
     write_aligned([row for row in rows if row.document in kept_out], attempt.path / KEPT_OUT)
     for path in [attempt.path / ALIGNED, *parts(attempt.path).values()]:
         path.unlink()
     work.seal(step, attempt, None, auroc_test=known, **counts)
-    trained_on = f"trained on {counts['windows']} windows" if "windows" in counts else f"trained before, {made.id}"
+    trained_on = f"trained before, {made.id}" if given else f"trained on {counts['windows']} windows"
     found = "not tested" if known is None else f"AUROC {known:.1f} on {len(outside.labels)} windows of documents that did not train it"
     work.progress.say(f"lens: {trained_on}; {found}")
+
+
+def _watch(rows: list[Aligned], window: int, step: Step, attempt: Attempt, work: Work) -> str | None:
+    """Leave the lookback ratios of all windows in the attempt's parts, long passages first; returns why that failed, None if not."""
+    write_aligned(rows, attempt.path / ALIGNED)
+    order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
+    cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+    model, dtype = step.inputs["model"], step.params["dtype"]
+    make = functools.partial(Watcher, work.folder(model), dtype, attempt.path / ALIGNED, window)
+    return make_parts("lens", cuts, attempt, make, work, work.gpus_for(model, dtype))
 
 
 def _given(step: Step, config: dict[str, Any]) -> Lens:
@@ -145,10 +150,10 @@ def _annotated_rows(step: Step, model: Path, work: Work) -> tuple[list[Aligned],
     return rows, {**statistics(annotated), "left_out": len(problems)}
 
 
-def _joined(folder: Path, rows: list[Aligned]) -> Table:
-    """All parts as one table, its rows by response, whatever batch they were in."""
+def _joined(folder: Path, rows: list[Aligned], width: int) -> Table:
+    """All parts as one table of `width` features, its rows by response, whatever batch they were in."""
     if not rows:
-        return Table(np.empty((0, 0)), np.empty(0), [])
+        return Table(np.empty((0, width)), np.empty(0), [])
     loaded = [load_file(path) for path in parts(folder).values()]
     features, labels, numbers = (np.concatenate([part[name] for part in loaded]) for name in ("features", "labels", "rows"))
     order = np.argsort(numbers, kind="stable")

@@ -11,7 +11,7 @@ from typing import Any
 
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.checks import check_models
-from kdray.plan.decodings import check_decodings, check_lens, shape_of
+from kdray.plan.decodings import check_shapes, shape_of
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
@@ -72,12 +72,10 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         for step in lenses:
             if step.source:
                 read_annotations(step, work)  # not found to be malformed after days of training
+        folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+        check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
         if plan.prepare:
-            folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
             check_models(plan.grid, folders)
-            shapes = {role: shape_of(folder) for role, folder in folders.items()}
-            check_decodings(plan.grid, shapes)
-            check_lens(plan.grid.lens, {"the student": shapes["student"]})
             prepare([plan.prepare], work)
             teach([step for step in steps if step.kind == "teach"], work)
             augment([step for step in steps if step.kind == "augment"], work)

@@ -36,7 +36,7 @@ def test_the_same_decoding_in_two_ways_of_writing(tiny_grid):
         ({"name": "dola", "layer": "low"}, ["score.decoding.0.layer", "did you mean 'layers'?"]),
         ({"name": "dola", "layers": "middle"}, ["score.decoding.0.layers: 'middle'", "low"]),
         ({"name": "dola", "plausibility": 1}, ["score.decoding.0.plausibility: 1"]),
-        ({"name": "lookback_guided", "guide": "lens"}, ["score.decoding.0.guide: 'lens', but the grid has no section `lens`"]),
+        ({"name": "lookback_guided", "guide": "lens"}, ["score.decoding.0.guide: 'lens', but there is none; add the section `lens`"]),
         ({"name": "lookback_guided", "guide": "lense"}, ["score.decoding.0.guide: 'lense'; support, lens, or file: and a path"]),
         ({"name": "sampled", "temperature": 0}, ["score.decoding.0.temperature: 0", "float > 0"]),
     ],

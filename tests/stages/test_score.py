@@ -80,9 +80,11 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
         (["--tasks", "xsun"], "no task 'xsun'; did you mean 'xsum'?"),
         (["--tasks", "heldout_loss"], "'heldout_loss' is about a grid's own data; leave it out"),
         (["--tasks", "xsum", "--metrics", "truthful"], "none of the grid's tasks gives what 'truthful' needs"),
-        (["--tasks", "{name: xsum, source: file:none.jsonl}"], "score.tasks.0.source: no file none.jsonl"),
+        (["--tasks", "{name: xsum, source: file:none.jsonl}"], "--tasks.0.source: no file none.jsonl"),
         (["--tasks", "xsum", "--template", "chatt"], "--template: no template 'chatt'"),
-        (["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"], "--decoding.0.guide: 'lens', but the grid has no"),
+        (["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"], "--decoding.0.guide: 'lens', but there is none"),
+        (["--tasks", "xsum", "--decoding", "{name: dola, layers: [9]}"], "--decoding.0.layers: [9]; layers from 1 to 1"),
+        (["--tasks", "xsum", "--lens", "file:nowhere"], "--lens: no file or folder nowhere"),
         (["--tasks", "xsum", "--lens", "hf:org/lens"], "--lens: 'hf:org/lens'"),
         (["--tasks", "arc_easy", "--lens", "file:lens"], "--lens: none of the grid's tasks has answers that it can rate"),
     ],
@@ -90,7 +92,8 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
 def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    for name, text in (("config.json", "{}"), ("model.safetensors", ""), ("tokenizer.json", "{}")):
+    config = json.dumps({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 8, "tie_word_embeddings": True})
+    for name, text in (("config.json", config), ("model.safetensors", ""), ("tokenizer.json", "{}")):
         (model / name).write_text(text)
     answer = kdray("score", "--model", f"file:{model}", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
     assert answer.returncode == 2, answer.stdout + answer.stderr
