@@ -5,6 +5,8 @@ The optimiser is PyTorch's AdamW, so that no extension has to be compiled and th
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +15,13 @@ import torch
 from torch import Tensor
 
 from kdray.distill.student import Student
+from kdray.store import io
 from kdray.train.engines import Ranks
 from kdray.train.optimiser import adamw
 from kdray.train.settings import Settings
 
 VERSION = 1
-TAG = "zero"
+TAG, UNIVERSAL = "zero", "universal"
 
 
 class deepspeed:
@@ -40,7 +43,7 @@ class deepspeed:
             for parameter in student.model.head.parameters():
                 zero.zero.register_external_parameter(student, parameter)
         self.student, self.stage, self._zero = student, stage, zero
-        self.layout = f"deepspeed-{stage}-{ranks.world}"  # shards are of so many ranks
+        self.ranks, self.layout = ranks, f"deepspeed-{stage}"
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         return self.engine(*arguments)
@@ -63,7 +66,30 @@ class deepspeed:
         self.engine.save_checkpoint(str(folder), tag=TAG)
 
     def load(self, folder: Path) -> None:
-        self.engine.load_checkpoint(str(folder), tag=TAG)
+        if len(list((folder / TAG).glob("*_optim_states.pt"))) == self.ranks.world:
+            self.engine.load_checkpoint(str(folder), tag=TAG)
+        else:
+            self._load_resharded(folder)
+
+    def _load_resharded(self, folder: Path) -> None:
+        """Put back what another number of ranks wrote, by way of DeepSpeed's universal checkpoint, a copy that rank 0 makes."""
+        whole = folder.with_name(f"{folder.name}-{UNIVERSAL}")
+        if self.ranks.rank == 0:
+            io.delete(whole)
+            _convert(folder / TAG, whole / TAG)
+        self.ranks.wait()
+        optimiser = self.engine.optimizer.optimizer
+        settings = [{key: value for key, value in group.items() if key != "params"} for group in optimiser.param_groups]
+        self.engine._config.load_universal_checkpoint = True
+        self.engine.load_checkpoint(str(whole), tag=TAG)
+        self.engine._config.load_universal_checkpoint = False  # it would change what is saved
+        for group, own in zip(optimiser.param_groups, settings, strict=True):
+            group.update(own)  # under ZeRO-3 all have the first one's by now,
+        for state in optimiser.state.values():
+            state["step"] = state["step"].clone()  # and share one counter
+        self.ranks.wait()
+        if self.ranks.rank == 0:
+            io.delete(whole)
 
     def weights(self) -> dict[str, Tensor]:
         found = {}
@@ -71,6 +97,23 @@ class deepspeed:
             with self._zero.zero.GatheredParameters([tensor], enabled=self.stage == 3):
                 found[name] = tensor.detach().cpu().clone()
         return found
+
+
+def _convert(shards: Path, whole: Path) -> None:
+    from deepspeed.checkpoint.ds_to_universal import main
+
+    with contextlib.redirect_stdout(None):
+        main(
+            argparse.Namespace(
+                input_folder=str(shards),
+                output_folder=str(whole),
+                num_extract_workers=1,
+                num_merge_workers=1,
+                keep_temp_folder=False,
+                strict=True,
+                inject_missing_state=True,
+            )
+        )
 
 
 def _deepspeed(device: torch.device) -> Any:
