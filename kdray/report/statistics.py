@@ -52,8 +52,11 @@ def final_scores(results: Results, metric: str) -> dict[Point, Score]:
     return {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
 
 
-def difference(results: Results, metric: str, arm: Arm) -> Difference | None:
-    """The runs of `arm` against SFT, paired by lr, batch and seed (Student's t); None without a pair."""
+def difference(results: Results, metric: str, arm: Arm, among: int = 1) -> Difference | None:
+    """The runs of `arm` against SFT, paired by lr, batch and seed (Student's t); None without a pair.
+
+    The interval holds for all of `among` arms at once (Bonferroni): the best of many looks better than it is.
+    """
     scores = final_scores(results, metric)
     deltas = []
     for point, score in scores.items():
@@ -64,6 +67,6 @@ def difference(results: Results, metric: str, arm: Arm) -> Difference | None:
         return None
     mean, interval = statistics.fmean(deltas), None
     if len(deltas) > 1:
-        half = float(stats.t.ppf(0.975, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5
+        half = float(stats.t.ppf(1 - 0.025 / among, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5
         interval = (mean - half, mean + half)
     return Difference(mean, interval, len(deltas))

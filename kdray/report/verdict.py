@@ -52,17 +52,17 @@ def _findings(results: Results) -> list[str]:
     sentences = [f"No verdict: {reason}."] if reason else []
     sign = -1 if lower_is_better(metric, results.plan) else 1
     arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
-    found = {arm: d for arm in arms if (d := difference(results, metric, arm))}
+    found = {arm: d for arm in arms if (d := difference(results, metric, arm, among=len(arms)))}
     if not found:
         return sentences
     best = max(found, key=lambda arm: sign * found[arm].mean)
     change = found[best]
     direction = "better" if sign * change.mean > 0 else "worse"
-    sure = "" if reason or change.significant else ", not distinguishable from no difference"
+    sure = "" if change.significant else ", not distinguishable from no difference"
     winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
-    sentences.append(
-        f"On {metric}, {winner}: {change} against SFT over {change.pairs} paired run{'s' * (change.pairs != 1)} ({direction}{sure})."
-    )
+    runs = f"over {change.pairs} paired run{'s' * (change.pairs != 1)}"
+    together = f", 95% for all {len(arms)} at once" if len(arms) > 1 and change.interval else ""
+    sentences.append(f"On {metric}, {winner}: {change} against SFT {runs}{together} ({direction}{sure}).")
     return sentences + _harm(results, best)
 
 

@@ -75,6 +75,9 @@ def test_the_difference_is_scipys_paired_interval(tiny_grid):
     assert found.mean == pytest.approx(statistics.fmean(VALUES[1.0]) - statistics.fmean(VALUES[0.0]))
     assert found.interval == pytest.approx((interval.low, interval.high))
     assert found.significant
+    wider = difference(make_results(tiny_grid), "held_rougeL", Arm("gold", 1.0), among=4)
+    interval = test.confidence_interval(1 - 0.05 / 4)
+    assert wider.interval == pytest.approx((interval.low, interval.high))
 
 
 def test_the_verdict_names_the_best_alpha_when_the_grid_is_large_enough(tiny_grid):
@@ -178,10 +181,10 @@ def test_labels_are_rows_of_their_own_and_sft_is_that_on_the_original_responses(
 
 
 def test_the_verdict_compares_every_row_with_sft_on_the_original_responses(tiny_grid):
-    test = stats.ttest_rel(LABELLED["teacher", 0.0], LABELLED["gold", 0.0]).confidence_interval(0.95)
+    test = stats.ttest_rel(LABELLED["teacher", 0.0], LABELLED["gold", 0.0]).confidence_interval(1 - 0.05 / 5)
     interval = f"+4.20 [{test.low:+.2f}, {test.high:+.2f}]"
     assert verdict(labelled_results(tiny_grid)) == [
-        f"On held_rougeL, the best row is SeqKD: {interval} against SFT over 5 paired runs (better)."
+        f"On held_rougeL, the best row is SeqKD: {interval} against SFT over 5 paired runs, 95% for all 5 at once (better)."
     ]
 
 
