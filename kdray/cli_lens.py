@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -61,7 +61,7 @@ def table(
         summary.append({"set": label, **line})
         if judge:
             judged.append({"set": label, "metric": metric, **judge(rows)})
-    made = study(loaded, sets, window, baselines)
+    made = study(loaded, sets, window, baselines, _follow)
     tables = {"annotations": summary, "numbers": made.counts, "AUROC": made.methods, "heads": made.heads, "layers": made.layers}
     tables |= {"a metric on predefined spans": judged} if judged else {}
     if as_json:
@@ -91,7 +91,7 @@ def train(
 
     loaded, tokenizer = load(model)
     rows, line = _aligned(_annotated(source, limit), tokenizer, template, max_words)
-    data = make_tables(loaded, rows, [window])[LOOKBACK, window]
+    data = make_tables(loaded, rows, [window], follow=_follow)[LOOKBACK, window]
     folds = two_folds(data)
     origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(Path(source.partition(":")[2])), **line}
     record = {**origin, "windows": len(data.labels), "auroc_train": folds.train, "auroc_test": folds.test}
@@ -160,7 +160,7 @@ def rate(
 
     loaded, tokenizer = load(model)
     made = Lens.load(by)
-    result = factual_rate(loaded, tokenizer, read_answers(answers), made)
+    result = factual_rate(loaded, tokenizer, read_answers(answers), made, _follow)
     scores = dict(result.scores)
     if labelled:
         rows, _ = _aligned(_annotated(labelled, limit), tokenizer, template, 700)
@@ -235,6 +235,13 @@ def _metric(text: str) -> Callable[[list[Marked]], dict[str, Any]]:
     use = _use(text)
     metric, score = open_metric(use, "--metric"), component("metric", use.name, "--metric").constants["SCORES"][0]
     return lambda rows: metric_auroc(rows, metric, score)
+
+
+def _follow(items: Sequence[Any], title: str) -> Iterable[Any]:
+    """A progress bar, where there is a terminal."""
+    from rich.progress import track
+
+    return track(items, title, console=err, disable=not err.is_terminal)
 
 
 def _print(title: str, lines: Sequence[dict[str, Any]]) -> None:

@@ -20,7 +20,7 @@ from kdray.data.estimates import mean, pooled_mean
 from kdray.lens.align import Aligned, make_passage, read_aligned
 from kdray.lens.classifier import Lens
 from kdray.lens.evaluate import auroc
-from kdray.lens.features import batches
+from kdray.lens.features import Follow, batches, unfollowed
 from kdray.lens.ratios import RULE, token_logits
 from kdray.lens.spans import sliding_windows
 from kdray.spec.errors import InputError
@@ -48,7 +48,11 @@ def window_probabilities(logits: Tensor, size: int) -> Tensor:
 
 
 def factual_rate(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Mapping[str, Any]], lens: Lens
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    answers: Sequence[Mapping[str, Any]],
+    lens: Lens,
+    follow: Follow = unfollowed,
 ) -> FactualRate:
     """The factual rate of kept answers: rows with `example`, `input_ids` and `output_ids`, and `source`, the document's text.
 
@@ -76,7 +80,7 @@ def factual_rate(
         counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
         raise InputError("lens", f"no answer to measure ({counted})", "needs answers of two tokens to documents it was not trained on")
     rows = []
-    for batch in batches(passages):
+    for batch in follow(list(batches(passages)), "reading"):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
         for row, values in zip(batch, logits, strict=True):
             rows.append(_example(row.id, window_probabilities(values, lens.window), lens.threshold))

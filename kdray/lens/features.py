@@ -5,7 +5,7 @@ A response's [R, F] features become one mean vector a span as soon as they are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from kdray.lens.ratios import Passage, backbone_of, ratios_of
 from kdray.lens.spans import make_spans
 
 Extract = Callable[[PreTrainedModel, Sequence[Passage]], Mapping[str, list[Tensor]]]  # by name, [R, F] for each passage
+Follow = Callable[[Sequence[Any], str], Iterable[Any]]  # shows how far a loop over some items is, under a title
 LOOKBACK = "lookback lens"
 
 
@@ -88,6 +89,11 @@ def hidden_states(wanted: Mapping[str, States]) -> Extract:
     return extract
 
 
+def unfollowed(items: Sequence[Any], _: str) -> Sequence[Any]:
+    """No progress bar."""
+    return items
+
+
 def depths(count: int) -> list[int]:
     """The layers of the thesis's baselines (32, 28, 24 and 20 of 32) in a model of `count` layers, counted from 1."""
     return [max(1, round(count * share)) for share in (1, 28 / 32, 24 / 32, 20 / 32)]
@@ -106,11 +112,11 @@ def batches(rows: Sequence[Aligned], tokens: int = 4096) -> Iterator[list[Aligne
 
 
 def make_tables(
-    model: PreTrainedModel, rows: Sequence[Aligned], windows: Sequence[int], extract: Extract = lookback
+    model: PreTrainedModel, rows: Sequence[Aligned], windows: Sequence[int], extract: Extract = lookback, follow: Follow = unfollowed
 ) -> dict[tuple[str, int], Table]:
     """The features of all spans by name and size of window (0: predefined), from one pass over the rows."""
     parts: dict[tuple[str, int], list[Table]] = {}
-    for batch in batches(rows):
+    for batch in follow(list(batches(rows)), "reading"):
         for name, features in extract(model, [row.passage for row in batch]).items():
             for row, values in zip(batch, features, strict=True):
                 for window in windows:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from kdray.lens.align import Aligned
 from kdray.lens.evaluate import by_heads, by_layers, transfer, two_folds
-from kdray.lens.features import LOOKBACK, States, Table, depths, hidden_states, lookback, make_tables
+from kdray.lens.features import LOOKBACK, Follow, States, Table, depths, hidden_states, lookback, make_tables, unfollowed
 from kdray.lens.spans import PREDEFINED
 
 Line = dict[str, Any]
@@ -27,8 +27,10 @@ class Study:
     counts: list[Line]
 
 
-def study(model: PreTrainedModel, sets: Mapping[str, Sequence[Aligned]], window: int, baselines: bool = True) -> Study:
-    """Everything about annotated sets, by name: each alone, and from each to every other.
+def study(
+    model: PreTrainedModel, sets: Mapping[str, Sequence[Aligned]], window: int, baselines: bool = True, follow: Follow = unfollowed
+) -> Study:
+    """Everything about annotated sets, by name: each alone, and from each to every other. `follow` may show a progress bar.
 
     Raises:
         InputError: too few labels of one kind.
@@ -36,24 +38,30 @@ def study(model: PreTrainedModel, sets: Mapping[str, Sequence[Aligned]], window:
     count = model.config.num_hidden_layers
     extracts = [lookback, hidden_states(baseline_states(count))] if baselines else [lookback]
     tables: dict[str, dict[tuple[str, int], Table]] = {
-        name: {key: table for extract in extracts for key, table in make_tables(model, rows, (PREDEFINED, window), extract).items()}
+        name: {key: table for extract in extracts for key, table in make_tables(model, rows, (PREDEFINED, window), extract, follow).items()}
         for name, rows in sets.items()
     }
     counts = [_count(name, size, tables[name][LOOKBACK, size]) for name in sets for size in (PREDEFINED, window)]
     methods, heads, layers = [], [], []
-    for source, target in list(itertools.permutations(sets, 2)) or [(name, None) for name in sets]:
-        way = f"{source} -> {target}" if target else source
-        for method in dict.fromkeys(name for name, _ in tables[source]):
-            line = {"from -> to": way, "method": method}
-            for size in (PREDEFINED, window):
-                line |= _line(tables[source][method, size], tables[target][method, size] if target else None, size)
-            methods.append(line)
+    ways = list(itertools.permutations(sets, 2)) or [(name, None) for name in sets]
+    names = dict.fromkeys(method for table in tables.values() for method, _ in table)
+    for (source, target), method in follow(list(itertools.product(ways, names)), "fitting"):
+        line = {"from -> to": _way(source, target), "method": method}
+        for size in (PREDEFINED, window):
+            line |= _line(tables[source][method, size], tables[target][method, size] if target else None, size)
+        methods.append(line)
+    for source, target in ways:
         if target:
+            way = _way(source, target)
             pair = tables[source][LOOKBACK, PREDEFINED], tables[target][LOOKBACK, PREDEFINED]
             heads += [{"from -> to": way, "heads": f"{choice} {k}", "AUROC": value} for (choice, k), value in by_heads(*pair).items()]
             by_layer = by_layers(*pair, count).items()
             layers += [{"from -> to": way, "layers": f"{first}-{last}", "AUROC": value} for (first, last), value in by_layer]
     return Study(methods, heads, layers, counts)
+
+
+def _way(source: str, target: str | None) -> str:
+    return f"{source} -> {target}" if target else source
 
 
 def baseline_states(count: int) -> dict[str, States]:
