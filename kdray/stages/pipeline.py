@@ -35,8 +35,7 @@ class _Actor:
         torch.set_num_threads(1)
         self.maker = make()
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        answers: dict[str, list[str]] = {"key": [], "error": []}
+    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         for group in batch["group"]:
             for item in json.loads(group):
                 try:
@@ -44,13 +43,11 @@ class _Actor:
                     error = ""
                 except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
                     error = f"{type(failure).__name__}: {failure}"
-                answers["key"].append(item["key"])
-                answers["error"].append(error)
-        return answers
+                yield {"key": [item["key"]], "error": [error]}
 
 
 def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources) -> Iterator[tuple[str, str]]:
-    """(key, error or "") of every item, as groups are finished.
+    """(key, error or "") of every item, as soon as it is finished.
 
     An item may say under `gpus` how many its actor needs, 1 if it does not; groups that need as many share a pool of actors.
     """
@@ -72,8 +69,11 @@ def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resourc
         return
     rows = [{"group": json.dumps(group)} for group in groups]
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
-    actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=2)
-    answers = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+    actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=1)  # none waits while another is idle
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    data.context.target_max_block_size = 1  # a block an item: what is finished is known at once
+    data.context.execution_options.preserve_order = False
+    answers = data.map_batches(
         _Actor,
         fn_constructor_args=(make,),
         batch_size=1,
@@ -82,8 +82,8 @@ def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resourc
         num_gpus=gpus if resources.gpus else 0,
         **kind,
     )
-    for answer in answers.iter_rows():
-        yield answer["key"], answer["error"]
+    for answer in answers.iter_batches(batch_size=None, prefetch_batches=0):
+        yield from zip(answer["key"].tolist(), answer["error"].tolist(), strict=True)
 
 
 def spread(groups: list[list[Item]], resources: Resources) -> list[list[Item]]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 import ray
+import ray.data
 
 from kdray.stages.pipeline import Item, run_pipeline, spread
 from kdray.stages.resources import Node, Resources
@@ -35,6 +37,33 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
     assert {key: len(gpus) for key, gpus in seen.items()} == {"small": 1, "large": 3, "with large": 3}
     assert errors.pop("too large") == "the model needs 5 GPUs of one node; the largest has 4"
     assert errors == {"small": "", "large": "", "with large": ""}
+
+
+class Waiter:
+    """Finishes an item only when the one that it comes after is known to be finished."""
+
+    def __call__(self, item: Item) -> None:
+        deadline = time.monotonic() + 60
+        while item["after"] and not Path(item["target"], item["after"]).exists():
+            assert time.monotonic() < deadline, "nobody was told"
+            time.sleep(0.05)
+
+
+@pytest.mark.ray
+def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -> None:
+    chain = ["2", "0", "3", "1", "4"]  # in turn from the second group and from the first
+    after = dict(zip(chain, ["", *chain], strict=False))
+    groups = [[{"key": key, "target": str(tmp_path), "after": after[key]} for key in group] for group in ("01", "234")]
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().execution_options.preserve_order = True  # as in a session
+    told = []
+    try:
+        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1)):
+            told.append((key, error))
+            Path(tmp_path, key).touch()
+    finally:
+        ray.shutdown()
+    assert told == [(key, "") for key in chain]
 
 
 @pytest.mark.parametrize(
