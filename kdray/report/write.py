@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -14,6 +15,8 @@ from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
 from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
+from kdray.spec.decodings import decoding_label, guided_by_grids_lens
+from kdray.spec.grid import Lens
 from kdray.spec.points import Point
 
 
@@ -71,17 +74,25 @@ def lens_notes(results: Results) -> Iterator[str]:
     """How far factual rates can be trusted: what trained the lens, and those that are not to be read as rates of facts."""
     section, facts = results.plan.grid.lens, results.lens
     if section and facts:
-        whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
-        tested = "unknown" if facts["auroc_test"] is None else f"{facts['auroc_test']:.1f}"
-        if section.trained:
-            yield f"Factual rates are by a lens that was trained before: AUROC {tested} on {facts.get('examples', 0)} annotated responses."
-        else:
-            yield f"Factual rates are by a lens of {facts['examples']} {whose}: AUROC {tested} on documents kept out of its training."
+        yield f"Factual rates are by {_lens(section, facts)}."
+        for use in filter(guided_by_grids_lens, results.plan.grid.score.decoding):
+            yield f"The same lens chose the answers of {decoding_label(use)}: its rate of them is no evidence that they are factual."
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
             auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value
             who = _name(checkpoint.subject, results)
             yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
+
+
+def _lens(section: Lens, facts: dict[str, Any]) -> str:
+    """Where a lens is from, and how good it is."""
+    tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
+    if section.trained:
+        before = f" (AUROC {facts['auroc_before']:.1f} then)" if facts.get("auroc_before") else ""
+        here = f"{tested} on {facts['examples']} annotated responses" if tested else "not tested here"
+        return f"a lens that was trained before{before}: {here}"
+    whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
+    return f"a lens of {facts['examples']} {whose}: {tested or 'AUROC unknown'} on documents kept out of its training"
 
 
 def _write_csv(results: Results, path: Path) -> None:

@@ -87,7 +87,7 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
         return
     table = _joined(attempt.path, rows, config["num_hidden_layers"] * config["num_attention_heads"])
     if given:
-        made = given
+        made, counts["auroc_before"] = given, given.record.get("auroc_test")
         outside = rows_of(table, np.array([document not in given.documents.sketches for document in table.documents], dtype=bool))
     else:
         fold = numbered(table.documents, FIFTH)

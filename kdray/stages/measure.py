@@ -159,7 +159,8 @@ def _say_loads(log: Path, models: int, work: Work) -> None:
     """One line on how often weights were read, which is once a model where there are at least as many models as actors."""
     if log.is_file():
         seconds = [float(line) for line in log.read_text().splitlines()]
-        work.progress.say(f"measure: {models} models, weights loaded {len(seconds)} times in {statistics.fmean(seconds):.1f} s each")
+        models_read, times = f"{models} model{'s' * (models != 1)}", f"{len(seconds)} time{'s' * (len(seconds) != 1)}"
+        work.progress.say(f"measure: {models_read}, weights loaded {times} in {statistics.fmean(seconds):.1f} s each")
 
 
 @dataclass(frozen=True)

@@ -44,11 +44,11 @@ class Progress:
 
 
 class Bar:
-    """One stage's progress. Finished when the block ends without an error."""
+    """One stage's progress. Finished when the block ends without an error; not shown where there is nothing to do."""
 
     def __init__(self, progress: Progress, bars: Bars, title: str, total: float, unit: str) -> None:
         self._progress, self._bars, self.title, self.total, self.unit = progress, bars, title, total, unit
-        self._task = bars.add_task(f"{title:<9}", total=total, unit=unit)
+        self._task = bars.add_task(f"{title:<9}", total=total, unit=unit, visible=total > 0)
         self._done = 0.0
         self._began = self._said = time.monotonic()
 
@@ -56,7 +56,8 @@ class Bar:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        if kind is None and self._bars.disable:
+        self._bars.stop_task(self._task)
+        if kind is None and self.total and self._bars.disable:
             self._progress.say(f"{self.title}: done in {time.monotonic() - self._began:.0f} s")
 
     def set(self, done: float) -> None:

@@ -86,7 +86,8 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         assert after["xsum_fr"] == before["xsum_fr"]
         assert after["xsum_fr_auroc"] == before["xsum_fr_auroc"]  # by the documents that did not train it
     text = (write_report(collect(given, store), tmp_path / "report") / "report.md").read_text()
-    assert f"a lens that was trained before: AUROC {facts['auroc_own']:.1f} on {len(pairs)} annotated responses" in text
+    auroc = f"AUROC {facts['auroc_own']:.1f}"
+    assert f"a lens that was trained before ({auroc} then): {auroc} on {len(pairs)} annotated responses." in text
 
     task = {"name": "train_answers", "limit": 20, "max_new_tokens": 8}
     metric = {"name": "support_standin", "model": f"file:{tmp_path}/teacher"}
@@ -114,3 +115,4 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         assert all(score.n > 0 for name, score in scores.items() if name.startswith("xsum_fr"))
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert f"lens of {len(rows)} of the untrained student's own answers" in text
+    assert "The same lens chose the answers of lookback_guided-guide-lens-candidates-2-chunk-3" in text
