@@ -49,14 +49,14 @@ def table(
     from kdray.models import load
 
     judge = _metric(metric) if metric else None
+    annotated = {name: _annotated(name, limit) for name in (source, target) if name}
     loaded, tokenizer = load(model)
     sets: dict[str, list[Aligned]] = {}
     summary: list[dict[str, Any]] = []
     judged: list[dict[str, Any]] = []
-    for name in dict.fromkeys(name for name in (source, target) if name):
+    for name, rows in annotated.items():
         short = name.partition(":")[0]
         label = name if short in sets else short
-        rows = _annotated(name, limit)
         sets[label], line = _aligned(rows, tokenizer, template, max_words)
         summary.append({"set": label, **line})
         if judge:
@@ -89,8 +89,9 @@ def train(
     from kdray.models import load
     from kdray.store.io import sha256
 
+    annotated = _annotated(source, limit)
     loaded, tokenizer = load(model)
-    rows, line = _aligned(_annotated(source, limit), tokenizer, template, max_words)
+    rows, line = _aligned(annotated, tokenizer, template, max_words)
     data = make_tables(loaded, rows, [window], follow=_follow)[LOOKBACK, window]
     folds = two_folds(data)
     origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(Path(source.partition(":")[2])), **line}
@@ -158,12 +159,12 @@ def rate(
     from kdray.models import load
     from kdray.stages.generate import read_answers
 
+    made, annotated = Lens.load(by), _annotated(labelled, limit) if labelled else []
     loaded, tokenizer = load(model)
-    made = Lens.load(by)
     result = factual_rate(loaded, tokenizer, read_answers(answers), made, _follow)
     scores = dict(result.scores)
     if labelled:
-        rows, _ = _aligned(_annotated(labelled, limit), tokenizer, template, 700)
+        rows, _ = _aligned(annotated, tokenizer, template, 700)
         scores["auroc"] = lens_auroc(loaded, rows, made)
     if as_json:
         print(json.dumps({"scores": scores, "facts": result.facts}))

@@ -330,7 +330,9 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("lens train jsonl:nowhere.jsonl --model file:nowhere --to lens", "nowhere"),
+        ("lens train jsonl:nowhere.jsonl --model file:absent --to lens", "annotations: no file nowhere.jsonl"),
+        ("lens table jsonl:nowhere.jsonl --model file:absent", "annotations: no file nowhere.jsonl"),
+        ("lens rate nowhere --model file:absent --by nowhere", "lens: no lens in nowhere"),
         ("lens import nowhere.pkl", "no file nowhere.pkl"),
         ("lens annotate nowhere --metric rouge --to x.jsonl", "--metric: 'rouge' is not about an answer's source"),
         ("lens table jsonl:nowhere --model file:nowhere --metric hhemm", "did you mean 'hhem'?"),
