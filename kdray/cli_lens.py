@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from kdray.spec.grid import Use
 
 lens = typer.Typer(no_args_is_help=True, help="Detect contextual hallucinations by what a model's attention looks back at.")
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 Model = Annotated[str, typer.Option(help="a reference such as file:FOLDER or hf:org/name@commit")]
 Annotations = Annotated[str, typer.Argument(metavar="FORMAT:FILE", help="annotated responses, for example faithbench:faithbench.jsonl")]
