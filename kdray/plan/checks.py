@@ -49,7 +49,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
-    check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()})
+    check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
@@ -77,7 +77,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
     for name, folder in folders.items():
         if folder:
             check_room(_tasks(grid), name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
-    check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()})
+    check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=False)
 

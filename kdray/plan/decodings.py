@@ -40,15 +40,14 @@ def shape_of(folder: Path, cut: Model | None = None) -> Shape | None:
         return None
 
 
-def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
+def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None], *, by_role: bool) -> None:
     """Whether the grid's decodings and a lens that is there already fit its models, by role, or those that are only scored, by name.
 
     Raises:
         InputError: a layer that a model does not have, a file that is no guide, or a guide or lens for a model of another shape.
     """
-    trained = "student" in shapes
-    called = {f"the {name}" if trained else name: shape for name, shape in shapes.items()}
-    students = {"the student": shapes["student"]} if trained else called
+    called = {f"the {name}" if by_role else name: shape for name, shape in shapes.items()}
+    students = {"the student": shapes["student"]} if by_role else called
     _check_decodings(grid, called if "teacher" in grid.score.references else students)
     if grid.lens is not None and grid.lens.trained is not None:
         _check_lens(Path(grid.lens.trained.removeprefix("file:")), students)

@@ -61,7 +61,8 @@ def _findings(results: Results) -> list[str]:
     sure = "" if change.significant else ", not distinguishable from no difference"
     winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
     runs = f"over {change.pairs} paired run{'s' * (change.pairs != 1)}"
-    together = f", 95% for all {len(arms)} at once" if len(arms) > 1 and change.interval else ""
+    all_arms = "both" if len(arms) == 2 else f"all {len(arms)}"
+    together = f", 95% for {all_arms} at once" if len(arms) > 1 and change.interval else ""
     sentences.append(f"On {metric}, {winner}: {change} against SFT {runs}{together} ({direction}{sure}).")
     return sentences + _harm(results, best)
 

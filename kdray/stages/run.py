@@ -73,7 +73,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             if step.source:
                 read_annotations(step, work)  # not found to be malformed after days of training
         folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
-        check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()})
+        check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare))
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
