@@ -12,6 +12,7 @@ from kdray.lens.classifier import fit, require_both
 from kdray.lens.features import Table
 from kdray.spec.errors import InputError
 
+DRAWS = 200  # of the bootstrap
 Choice = Literal["largest", "most positive", "most negative"]
 
 
@@ -25,6 +26,19 @@ class Folds(NamedTuple):
 def auroc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
     """The area under the ROC curve in percent; nan where there is only one label."""
     return 100 * float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
+
+
+def auroc_stderr(labels: Sequence[int], scores: Sequence[float], documents: Sequence[object]) -> float:
+    """The standard error of `auroc`, by bootstrap over documents, whose spans overlap; 0 where draws have one label only."""
+    places: dict[object, list[int]] = {}
+    for i, document in enumerate(documents):
+        places.setdefault(document, []).append(i)
+    groups, dice = [np.array(group) for group in places.values()], np.random.default_rng(0)
+    labelled, scored = np.asarray(labels), np.asarray(scores)
+    drawn = (np.concatenate([groups[i] for i in dice.integers(len(groups), size=len(groups))]) for _ in range(DRAWS if groups else 0))
+    found = np.array([auroc(labelled[spans], scored[spans]) for spans in drawn])
+    known = found[~np.isnan(found)]
+    return float(known.std(ddof=1)) if len(known) > 1 else 0.0
 
 
 def numbered(documents: Sequence[object], folds: int) -> np.ndarray:

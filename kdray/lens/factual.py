@@ -18,8 +18,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.data.estimates import mean, pooled_mean
 from kdray.lens.align import Aligned, make_passage, read_aligned
+from kdray.lens.annotations import Sketch
 from kdray.lens.classifier import Lens
-from kdray.lens.evaluate import auroc
+from kdray.lens.evaluate import auroc, auroc_stderr
 from kdray.lens.features import Follow, batches, unfollowed
 from kdray.lens.ratios import RULE, token_logits
 from kdray.lens.spans import sliding_windows
@@ -107,26 +108,27 @@ def measured_rate(
     facts = {**rate.facts, **companions, "auroc_own": own, "drifted": False}
     scores = {"fr": rate.scores["fr"]}
     if own is not None:
-        tested = lens_auroc(model, read_aligned(folder / KEPT_OUT), lens)
-        facts["drifted"] = has_drifted(tested["value"], own)
-        scores["fr_auroc"] = {"value": tested["value"], "stderr": 0.0, "n": tested["n"]}
+        scores["fr_auroc"] = lens_auroc(model, read_aligned(folder / KEPT_OUT), lens)
+        facts["drifted"] = has_drifted(scores["fr_auroc"]["value"], own)
     return FactualRate(scores, rate.rows, facts)
 
 
 def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> dict[str, float]:
     """How well the lens still tells factual windows from hallucinated ones by this very checkpoint's attention.
 
-    AUROC in percent over the windows of labelled responses whose documents did not train it, with their number.
+    AUROC in percent over the windows of labelled responses whose documents did not train it, with its standard error and their number.
     """
     known = set(lens.documents.sketches)
     labels: list[int] = []
     scores: list[float] = []
+    documents: list[Sketch] = []
     for batch in batches([row for row in rows if row.document not in known]):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
         for row, values in zip(batch, logits, strict=True):
             labels += [int(span.factual) for span in sliding_windows(row.hallucinated, lens.window)]
             scores += window_probabilities(values, lens.window).tolist()
-    return {"value": auroc(labels, scores), "n": len(labels)}
+            documents += [row.document] * (len(labels) - len(documents))
+    return {"value": auroc(labels, scores), "stderr": auroc_stderr(labels, scores, documents), "n": len(labels)}
 
 
 def has_drifted(own: float, trained_on: float) -> bool:

@@ -12,7 +12,7 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_ste
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Lens, OwnAnswers, Use
-from kdray.spec.lens import rated_by_lens
+from kdray.spec.lens import RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
@@ -190,7 +190,7 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
     """The factual rate of answers that are kept: a score of its own, so that a new lens makes nothing else again."""
     assert score.generate is not None
     inputs = {"outputs": score.generate, "model": model, "lens": lens}
-    params = {"dtype": lens.params["dtype"]} if lens.payload else None
+    params = {"dtype": lens.params["dtype"], "rate": RATE_VERSION} if lens.payload else None
     return dataclasses.replace(score, measure=make_step("measure", f"{score.generate.slug}-fr", params, inputs))
 
 

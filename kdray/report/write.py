@@ -42,7 +42,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    lines = [f"# {grid.name}", "", grid.question, "", *verdict(results), *lens_notes(results), ""]
+    lines = [f"# {grid.name}", "", grid.question, "", *(f"- {found}" for found in [*verdict(results), *lens_notes(results)]), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     else:

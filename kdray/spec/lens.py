@@ -9,6 +9,8 @@ from kdray.spec.errors import InputError
 from kdray.spec.grid import Lens, Use
 from kdray.spec.refs import parse_reference
 
+RATE_VERSION = 2  # of what measures a factual rate, and the lens by it
+
 
 def bind_lens(lens: Lens, tasks: Sequence[Use]) -> Lens:
     """The section with its components checked and their defaults filled in.

@@ -14,7 +14,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from kdray.lens.annotations import Documents, sketch
 from kdray.lens.classifier import Lens, train_lens
-from kdray.lens.evaluate import by_heads, by_layers, chosen_heads, numbered, transfer, two_folds
+from kdray.lens.evaluate import auroc_stderr, by_heads, by_layers, chosen_heads, numbered, transfer, two_folds
 from kdray.lens.features import Table
 from kdray.lens.pickles import import_pickle
 from kdray.lens.transfer import behind_map, map_heads
@@ -152,3 +152,16 @@ def test_any_other_pickle_is_refused_and_runs_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(InputError, match=r"x\.pkl is refused"):
         import_pickle(tmp_path / "x.pkl")
     assert [path.name for path in tmp_path.iterdir()] == ["x.pkl"]
+
+
+def test_the_error_of_an_auroc_is_delongs_where_spans_are_independent_and_no_smaller_for_copies() -> None:
+    dice, n = np.random.default_rng(3), 300
+    labels = (dice.random(n) < 0.4).astype(int)
+    scores = dice.normal(size=n) + labels
+    wins = (scores[labels == 1][:, None] > scores[labels == 0]).astype(float)
+    delong = 100 * np.sqrt(sum(wins.mean(axis).var(ddof=1) / wins.shape[1 - axis] for axis in (0, 1)))
+    alone = auroc_stderr(labels.tolist(), scores.tolist(), range(n))
+    assert alone == pytest.approx(delong, rel=0.15)
+    copies = [np.repeat(values, 4).tolist() for values in (labels, scores, np.arange(n))]
+    assert auroc_stderr(*copies) == pytest.approx(alone)
+    assert auroc_stderr([], [], []) == 0.0

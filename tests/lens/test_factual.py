@@ -119,6 +119,7 @@ def test_the_detector_is_tested_on_other_documents(tiny: tuple[PreTrainedModel, 
     got = lens_auroc(model, rows, detector)
     assert got["n"] == len(labels)
     assert got["value"] == pytest.approx(100 * roc_auc_score(labels, scores))
+    assert got["stderr"] > 0
     assert has_drifted(60.0, 65.1)
     assert not has_drifted(60.0, 65.0)
 
