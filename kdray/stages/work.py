@@ -8,9 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import torch
-
-from kdray.models.load import weight_bytes
 from kdray.plan import Plan, Step
 from kdray.stages.progress import Progress
 from kdray.stages.session import Resources
@@ -43,6 +40,10 @@ class Work:
         """How many GPUs a finished model takes to answer or be scored."""
         if not self.resources.gpu_memory:
             return 1
+        import torch
+
+        from kdray.models.load import weight_bytes
+
         return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
 
     def soft_labels(self, step: Step) -> tuple[LabelSource, ...]:
