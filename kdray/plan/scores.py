@@ -155,23 +155,22 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
 def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
     """The lens that the grid asks for, trained or tested on what `model` sees."""
     params: dict[str, Any] = {"dtype": plan.grid.score.dtype}
-    if section.own:
-        inputs = {"model": model, "annotated": _annotated(plan, section.own, outer)}
-        return make_step("lens", f"{model.slug}-own", params | {"window": section.window}, inputs)
-    files, source, identity = {}, None, {}
+    inputs, files, source, identity = {"model": model}, {}, None, {}
     if section.trained:
         files = {"trained": parse_reference(section.trained, "lens.trained")}
         params |= {"trained": outer.identify(files["trained"], "lens.trained")}
     else:
         params |= {"window": section.window}
+    if section.own:
+        inputs |= {"annotated": _annotated(plan, section.own, outer)}
     if section.annotations and section.source:
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
         params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
         params |= {"annotations": named(Use(name=section.annotations), "annotations")}
         params |= {"template": named(plan.grid.data.template, "template")}
-    slug = f"{model.slug}-{'trained' if section.trained else section.annotations}"
-    made = make_step("lens", slug, None if identity is None else params, {"model": model}, source)
+    slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
+    made = make_step("lens", slug, None if identity is None else params, inputs, source)
     return dataclasses.replace(made, files=files)
 
 

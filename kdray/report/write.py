@@ -87,11 +87,12 @@ def lens_notes(results: Results) -> Iterator[str]:
 def _lens(section: Lens, facts: dict[str, Any]) -> str:
     """Where a lens is from, and how good it is."""
     tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
+    whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
     if section.trained:
         before = f" (AUROC {facts['auroc_before']:.1f} then)" if facts.get("auroc_before") else ""
-        here = f"{tested} on {facts['examples']} annotated responses" if tested else "not tested here"
-        return f"a lens that was trained before{before}: {here}"
-    whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
+        here = f"{tested} on {facts['examples']} {whose}" if tested else "not tested here"
+        unknown = "" if facts.get("documents_known", True) else "; what it learned from is not known and not left out of its rates"
+        return f"a lens that was trained before{before}: {here}{unknown}"
     return f"a lens of {facts['examples']} {whose}: {tested or 'AUROC unknown'} on documents kept out of its training"
 
 

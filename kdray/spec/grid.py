@@ -36,6 +36,16 @@ def _well_formed(text: str) -> str:
 
 Ref = Annotated[str, AfterValidator(_well_formed)]
 
+# By the authors of Lookback Lens, for Llama-2-7B-chat: windows of 8 tokens of its summaries of CNN/DailyMail.
+PUBLISHED_LENS = (
+    "https://raw.githubusercontent.com/voidism/Lookback-Lens/aebfbf65f68a301cba0605dd79c6e3f40b6fb7c7/classifiers/"
+    "classifier_anno-cnndm-7b_sliding_window_8.pkl#sha256=dafc4fda81b765bed4f7030b992a195b6d2bf2dd20ce368756d63a01fd73232c"
+)
+
+
+def _named_lens(text: str) -> str:
+    return PUBLISHED_LENS if text == "published" else _well_formed(text)
+
 
 class Section(BaseModel):
     """A mapping of the grid file: unknown fields are refused, values are read strictly and never change."""
@@ -248,12 +258,17 @@ class OwnAnswers(Section):
 
 
 class Lens(Section):
-    """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already."""
+    """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already.
+
+    With nothing said, the family llama2 takes the one that was published for it.
+    """
 
     annotations: str | None = Field(default=None, description="the format of `source`")
     source: Ref | None = None
     own: OwnAnswers | None = Field(default=None, description="instead of a file")
-    trained: Ref | None = Field(default=None, description="the folder of a lens; annotations then test it and train nothing")
+    trained: Annotated[str, AfterValidator(_named_lens)] | None = Field(
+        default=None, description="a lens's folder, a published classifier, or `published`; annotations then test it and train nothing"
+    )
     window: PositiveInt = Field(default=8, description="tokens of a sliding window")
     max_words: PositiveInt = Field(default=700, description="where a document is cut that comes without a stored prompt")
     limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file")

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 
 from kdray.spec.components import bind_use, component, components
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Lens, Use
+from kdray.spec.grid import PUBLISHED_LENS, Lens, Use
 from kdray.spec.refs import parse_reference
 
 RATE_VERSION = 2  # of what measures a factual rate, and the lens by it
+PICKLED = ".pkl"  # how the name of a published classifier ends
+PUBLISHED_FAMILY, PUBLISHED_SHAPE = "llama2", (32, 32)  # layers, heads: Llama-2-7B's
 
 
-def bind_lens(lens: Lens, tasks: Sequence[Use]) -> Lens:
-    """The section with its components checked and their defaults filled in.
+def bind_lens(lens: Lens, tasks: Sequence[Use], family: str) -> Lens:
+    """The section of a grid of this family, with its components checked and their defaults filled in.
 
     Raises:
         InputError: it says too little or too much of where the lens is from; a component that does not exist or does not
@@ -23,11 +25,15 @@ def bind_lens(lens: Lens, tasks: Sequence[Use]) -> Lens:
         able = ", ".join(name for name, task in components("task").items() if task.constants.get("FACTUAL_RATE"))
         raise InputError("lens", "none of the grid's tasks has answers that it can rate", f"add one of {able} to score.tasks")
     given = [name for name in ("annotations", "source", "own", "trained") if getattr(lens, name) is not None]
-    if given not in (["annotations", "source"], ["own"], ["trained"], ["annotations", "source", "trained"]):
+    if not given and family == PUBLISHED_FAMILY:
+        given, lens = ["trained"], lens.model_copy(update={"trained": PUBLISHED_LENS})
+    if given not in (["annotations", "source"], ["own"], ["trained"], ["annotations", "source", "trained"], ["own", "trained"]):
         raise InputError("lens", f"has {', '.join(given) or 'nothing to learn from'}", "give annotations and source, own, or trained")
     if lens.trained is not None:
-        if parse_reference(lens.trained, "lens.trained").scheme != "file":
-            raise InputError("lens.trained", f"'{lens.trained}'", "file: and a folder that `kdray lens train` or `import` wrote")
+        ref = parse_reference(lens.trained, "lens.trained")
+        if ref.scheme != "file" and not (ref.scheme == "https" and ref.name.endswith(PICKLED)):
+            allowed = f"file: and a folder that `kdray lens train` wrote or a published classifier_*{PICKLED}, or `published`"
+            raise InputError("lens.trained", f"'{lens.trained}'", allowed)
         if "window" in lens.model_fields_set:
             raise InputError("lens.window", "beside a lens that is trained", "leave it out: the lens brings its own")
     if lens.annotations and (beside := component("annotations", lens.annotations, "lens.annotations").constants.get("BESIDE")):

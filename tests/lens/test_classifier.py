@@ -116,6 +116,13 @@ def test_published_classifiers_equal_the_arrays_beside_them(data_dir: Path) -> N
         assert lens.intercept == arrays["intercept"]
         assert lens.record["best_threshold"] == arrays["threshold"]
         assert lens.window == (8 if "window_8" in file.name else 0)
+    by_name = {file.stem.removeprefix("classifier_anno-"): import_pickle(file).record["auroc_test"] for file in files}
+    assert by_name == {  # rounded from what the authors' README prints
+        "cnndm-7b_predefined_span": 87.2,
+        "cnndm-7b_sliding_window_8": 84.7,
+        "nq-7b_predefined_span": 91.4,
+        "nq-7b_sliding_window_8": 86.6,
+    }
 
 
 class Command:
@@ -148,10 +155,17 @@ def published(**changes: Any) -> dict[str, Any]:
 )
 def test_any_other_pickle_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "x.pkl").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.pkl is refused"):
-        import_pickle(tmp_path / "x.pkl")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.pkl"]
+    path = tmp_path / "classifier_x_sliding_window_8.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"window_8\.pkl is refused: \w+, .*; a published Lookback Lens classifier"):
+        import_pickle(path)
+    assert [path.name for path in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_pickle_whose_name_does_not_tell_its_window_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "renamed.pkl").write_bytes(b"")
+    with pytest.raises(InputError, match=r"renamed\.pkl is refused: its name does not tell the window"):
+        import_pickle(tmp_path / "renamed.pkl")
 
 
 def test_the_error_of_an_auroc_is_delongs_where_spans_are_independent_and_no_smaller_for_copies() -> None:

@@ -65,6 +65,11 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {"student.model": f"wheel:a==1/b.safetensors#sha256={'0' * 64}"},
         ["student.model: ", "is no GGUF file"],
     ),
+    "a model at an address that is no GGUF": (
+        nothing,
+        {"student.model": f"https://host/model.safetensors#sha256={'0' * 64}"},
+        ["student.model: ", "is no GGUF file", "at an address"],
+    ),
     "no data": (remove("rows.jsonl"), {}, ["data.source: no file", "rows.jsonl; paths are read from /"]),
     "data that are a folder": (nothing, {"data.source": "file:HERE/student"}, ["data.source: ", "has no known format", ".jsonl"]),
     "a folder named like data": (

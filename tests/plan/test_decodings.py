@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 from kdray.plan import make_plan
 from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
+from kdray.spec.grid import PUBLISHED_LENS
+from kdray.spec.refs import parse_reference
 from kdray.store import Outer, Store
 
 SHAPE = {"num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "tie_word_embeddings": True}
@@ -72,6 +74,43 @@ def test_a_lens_that_is_there_must_fit_the_students(tiny_grid, tmp_path):
     save_file({"weights": torch.zeros(32), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
     with pytest.raises(InputError, match=r"lens.trained: a classifier on hidden states of shape \[32\]"):
         check(f"file:{tmp_path}/probe.safetensors")
+
+
+def test_the_published_lens_is_that_of_llama2_and_fits_only_its_shape(tiny_grid, tmp_path):
+    def grid(**changes):
+        return load_grid(tiny_grid(changes))
+
+    unsaid, said = grid(family="llama2", lens={}), grid(lens={"trained": "published"})
+    assert unsaid.lens == said.lens.model_copy(update={"trained": PUBLISHED_LENS})
+    with pytest.raises(InputError, match="lens: has nothing to learn from"):
+        grid(lens={})
+
+    outer = Outer(Store(said.runtime.store).root)
+    for layers, heads, refused in ((32, 32, False), (6, 4, True)):
+        (tmp_path / "student" / "config.json").write_text(
+            json.dumps({"model_type": "llama", **SHAPE, "num_hidden_layers": layers, "num_attention_heads": heads})
+        )
+        if refused:
+            with pytest.raises(InputError, match=r"lens.trained: a lens of shape \[32, 32\]; a lens for the student, which has \[6, 4\]"):
+                check_grid(said, outer, offline=True)
+        else:
+            assert check_grid(said, outer, offline=True) == []
+
+
+def test_a_lens_that_is_there_may_be_tested_by_own_answers_which_train_nothing(tiny_grid):
+    task = {"name": "train_answers", "limit": 4}
+    own = {"task": task, "metric": {"name": "support_standin", "model": "file:HERE/teacher"}}
+
+    def step(**lens):
+        grid = load_grid(tiny_grid({"lens": {"own": own, **lens}}))
+        return next(step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens")
+
+    learned, given = step(), step(trained="published")
+    assert learned.inputs["annotated"].id == given.inputs["annotated"].id
+    assert learned.id != given.id
+    assert learned.params["window"] == 8
+    assert "window" not in given.params
+    assert given.params["trained"] == {"sha256": parse_reference(PUBLISHED_LENS).sha256}
 
 
 def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):

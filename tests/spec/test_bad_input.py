@@ -18,6 +18,7 @@ TUNE = {"lr": 1e-3, "steps": 2}
 TEACHER = {"model": "file:HERE/teacher"}
 TEACHERS = {"teacher": ABSENT, "teachers": {"big": TEACHER, "small": {"model": "file:HERE/student"}}}
 MIX = {"big": 1, "small": 1}
+SHA = "ab" * 32
 
 # what is changed in a valid grid, and what the line must say
 SCHEMA = {
@@ -124,11 +125,15 @@ SCHEMA = {
         ["score.decoding.1: 'dola' with score.engine vllm", "greedy, sampled"],
     ),
     "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, own, or trained"]),
-    "a lens that is there and one of its own answers": (
-        {"lens": {"trained": "file:HERE/lens", "own": {"task": "train_answers", "metric": "hhem"}}},
-        ["lens: has own, trained"],
+    "a lens that is there and two sets to test it": (
+        {"lens": {"trained": "published", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
+        ["lens: has source, own, trained"],
     ),
-    "a lens from elsewhere": ({"lens": {"trained": "hf:org/lens"}}, ["lens.trained: 'hf:org/lens'", "file: and a folder"]),
+    "a lens from elsewhere": ({"lens": {"trained": "hf:org/lens"}}, ["lens.trained: 'hf:org/lens'", "file: and a folder", "`published`"]),
+    "a lens at an address that is no classifier": (
+        {"lens": {"trained": f"https://host/lens.zip#sha256={SHA}"}},
+        ["lens.trained: 'https://host/lens.zip", "classifier_*.pkl"],
+    ),
     "another window for a lens that is there": ({"lens": {"trained": "file:HERE/lens", "window": 8}}, ["lens.window: ", "leave it out"]),
     "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
     "a lens of a file and of its own answers": (
@@ -248,9 +253,13 @@ YAML = {
 }
 
 REFERENCES = {
-    "no scheme": ("my-model", ["'my-model' has no known scheme", "write hf:org/name@commit, file:path or wheel:"]),
+    "no scheme": ("my-model", ["'my-model' has no known scheme", "write hf:org/name@commit, file:path, wheel:"]),
     "unknown scheme": ("s3:bucket/model", ["'s3:bucket/model' has no known scheme", "write hf:"]),
-    "a URL": ("https://huggingface.co/a/b", ["has no known scheme"]),
+    "an address alone": ("https://huggingface.co/a/b", ["names no file by its content", "https://host/path#sha256=HEX, or hf:org/name"]),
+    "an address without a file": (f"https://host/#sha256={SHA}", ["names no file by its content"]),
+    "an address with a password": (f"https://me:secret@host/a#sha256={SHA}", ["'https://...@host/a#", "names no file by its content"]),
+    "an address with half a hash": ("https://host/a#sha256=ab", ["sha256 'ab'", "64 lower-case"]),
+    "an address that anyone may change": (f"http://host/a#sha256={SHA}", ["has no known scheme"]),
     "nothing": ("", ["'' has no known scheme"]),
     "no path": ("file:", ["'file:' names no path", "write file:path"]),
     "no hub id": ("hf:", ["'hf:' is no hub id", "write hf:org/name@commit"]),

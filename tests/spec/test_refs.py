@@ -25,6 +25,7 @@ COMMIT, SHA = "0123456789" * 4, "ab" * 32
         "file:/a/b#c=d.jsonl",
         "wheel:pkg==1.0.post1/a/b c.gguf",
         f"wheel:pkg==1!1.0+cpu/a.gguf#sha256={SHA}",
+        f"https://host:8080/a%20b/c.pkl#sha256={SHA}",
     ],
 )
 def test_a_reference_is_written_as_it_is_read(text: str) -> None:
@@ -41,6 +42,7 @@ def test_a_reference_is_written_as_it_is_read(text: str) -> None:
         ("file:a", False),
         ("wheel:a==1/b", False),
         (f"wheel:a==1/b#sha256={SHA}", True),
+        (f"https://a/b#sha256={SHA}", True),
     ],
 )
 def test_only_a_commit_or_a_hash_pins(text: str, pinned: bool) -> None:

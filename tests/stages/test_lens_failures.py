@@ -1,16 +1,22 @@
-"""Annotations that train no lens fail its step, and nothing else."""
+"""Annotations that train no lens fail its step, and nothing else; a lens that is there already is read before anything else."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from kdray.lens.classifier import Lens
 from kdray.spec.errors import InputError
+from kdray.spec.grid import PUBLISHED_LENS
+from kdray.spec.refs import parse_reference
 from kdray.stages import lens
+from kdray.store import Outer
 
 
 def test_annotations_of_one_kind_fail_the_step_and_not_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +33,25 @@ def test_annotations_of_one_kind_fail_the_step_and_not_the_run(monkeypatch: pyte
     work: Any = SimpleNamespace(claim=claim, fail=lambda step, reason: failed.append((step, reason)))
     lens.lens(["a", "b"], work)  # type: ignore[list-item]
     assert failed == [(step, "annotations: only factual spans; a classifier needs both") for step in "ab"]
+
+
+def given(reference: str, root: Path) -> Lens:
+    step: Any = SimpleNamespace(files={"trained": parse_reference(reference)})
+    work: Any = SimpleNamespace(outer=Outer(root))
+    return lens.given_lens(step, work)
+
+
+@pytest.mark.realdata
+def test_the_published_lens_is_read_from_where_it_was_fetched_to(data_dir: Path, tmp_path: Path) -> None:
+    published, ref = data_dir / "lookback_lens" / "classifier_anno-cnndm-7b_sliding_window_8.pkl", parse_reference(PUBLISHED_LENS)
+    assert ref.sha256
+    kept = tmp_path / "cache" / "files" / ref.sha256[:16] / published.name
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(published.read_bytes())
+    arrays = np.load(published.with_suffix(".npz"))
+    for reference in (PUBLISHED_LENS, f"file:{published}"):
+        found = given(reference, tmp_path)
+        assert np.array_equal(found.weights.numpy(), arrays["coef"].reshape(32, 32))
+        assert (found.intercept, found.window) == (arrays["intercept"], 8)
+    with pytest.raises(InputError, match=r"lens\.trained: a lens of predefined spans; a factual rate needs one of sliding windows"):
+        given(f"file:{published.with_name('classifier_anno-cnndm-7b_predefined_span.pkl')}", tmp_path)

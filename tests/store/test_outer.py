@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import ssl
 import subprocess
+import threading
 import zipfile
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from kdray.spec import InputError
 from kdray.spec.refs import Reference, parse_reference
@@ -213,6 +222,65 @@ def test_an_answer_that_is_no_commit_is_refused(outer: Outer, monkeypatch: pytes
     monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: type("Info", (), {"sha": "main"}))
     with pytest.raises(InputError, match="the hub gave no commit for hf:a/b"):
         outer.resolve(parse_reference("hf:a/b"), "data.source")
+
+
+# addresses
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """An HTTPS server on this machine, which the client trusts; its files are those of `tmp_path/site`."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = tmp_path / "certificate.pem"
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
+    monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    folder = tmp_path / "site"
+    folder.mkdir()
+    handler = type("Handler", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(handler, directory=str(folder)))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_file_at_an_address_is_fetched_once_and_known_by_its_hash(outer: Outer, file: Path, site: str) -> None:
+    (file.parent / "site" / "a.jsonl").write_bytes(file.read_bytes())
+    ref = parse_reference(f"{site}/a.jsonl#sha256={io.sha256(file)}")
+    assert outer.resolve(ref) == outer.identify(local(file))  # wherever it lies
+    assert not outer.root.exists()
+    fetched = outer.local_file(ref)
+    assert (fetched.name, fetched.read_text()) == ("a.jsonl", "hello")
+    (file.parent / "site" / "a.jsonl").unlink()
+    assert Outer(outer.root).local_file(ref) == fetched
+    fetched.write_text("damaged")
+    with pytest.raises(InputError, match="does not come"):  # what is damaged is fetched again
+        Outer(outer.root).local_file(ref)
+
+
+def test_what_does_not_come_or_is_something_else_is_named_and_not_kept(outer: Outer, tmp_path: Path, site: str) -> None:
+    (tmp_path / "site" / "a").write_text("hello")
+    seen, other = io.sha256(tmp_path / "site" / "a"), "0" * 64
+    said = {
+        f"{site}/a#sha256={other}": f"lens.trained: {site}/a has sha256 {seen}; expected {other}",
+        f"{site}/b#sha256={other}": f"lens.trained: {site}/b does not come (File not found); check the address and the network",
+        f"https://localhost:1/a#sha256={other}": "lens.trained: https://localhost:1/a does not come ([Errno 111] Connection refused)",
+    }
+    for text, expected in said.items():
+        with pytest.raises(InputError) as caught:
+            outer.local_file(parse_reference(text), "lens.trained")
+        assert str(caught.value).startswith(expected)
+    assert [name for name, content in tree_of(outer.root).items() if content is not None] == []
 
 
 # wheels
