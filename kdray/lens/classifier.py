@@ -11,13 +11,11 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from kdray.lens.annotations import Documents
@@ -25,6 +23,9 @@ from kdray.lens.features import Table
 from kdray.lens.ratios import RULE
 from kdray.spec.errors import InputError
 from kdray.store import fingerprint, io
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 WEIGHTS, RECORD = "lens.safetensors", "lens.json"
 
@@ -96,6 +97,9 @@ def fit(table: Table) -> LogisticRegression:
     Raises:
         InputError: all rows have one label.
     """
+    from sklearn.exceptions import ConvergenceWarning  # takes a second to load, which those that only rate by a lens do without
+    from sklearn.linear_model import LogisticRegression
+
     require_both(table)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from kdray.lens.classifier import fit, require_both
 from kdray.lens.features import Table
@@ -25,6 +24,8 @@ class Folds(NamedTuple):
 
 def auroc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
     """The area under the ROC curve in percent; nan where there is only one label."""
+    from sklearn.metrics import roc_auc_score
+
     return 100 * float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
@@ -21,6 +20,8 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> Any:
     The output head gets none: the losses read its weight, and would pass an adapter by. The adapters begin alike
     wherever the seed is the same: on every rank of a point too, which only DDP would see to by itself.
     """
+    from peft import LoraConfig, get_peft_model  # loads bitsandbytes where it is installed: a second that full training does without
+
     torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(model, config)

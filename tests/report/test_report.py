@@ -87,6 +87,15 @@ def test_the_verdict_names_the_best_alpha_when_the_grid_is_large_enough(tiny_gri
     assert "(better)" in sentences[0]
 
 
+def test_the_interval_of_the_best_of_two_alphas_is_that_for_both(tiny_grid):
+    results = make_results(tiny_grid, values={**VALUES, 0.1: [20.5, 21.0, 20.0, 22.5, 18.5]})
+    interval = stats.ttest_rel(VALUES[1.0], VALUES[0.0]).confidence_interval(1 - 0.05 / 2)
+    change = f"+2.90 [{interval.low:+.2f}, {interval.high:+.2f}]"
+    assert verdict(results) == [
+        f"On held_rougeL, the best alpha is 1: {change} against SFT over 5 paired runs, 95% for both at once (better)."
+    ]
+
+
 def test_a_difference_within_the_noise_is_said_to_be_one(tiny_grid):
     noisy = {0.0: VALUES[0.0], 1.0: [15.0, 27.0, 19.0, 21.0, 20.0]}
     assert "not distinguishable" in verdict(make_results(tiny_grid, values=noisy))[0]
