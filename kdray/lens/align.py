@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,16 +44,24 @@ class Problem:
 
 
 def align(
-    rows: Iterable[Annotated], tokenizer: PreTrainedTokenizerBase, template: Any, max_words: int | None = 700
+    rows: Iterable[Annotated],
+    tokenizer: PreTrainedTokenizerBase,
+    template: Any,
+    max_words: int | None = 700,
+    window: int | None = None,
 ) -> tuple[list[Aligned], list[Problem]]:
     """The rows as tokens, and those that cannot be used: a span or the document is not found, or the lengths make no passage.
 
-    `template` makes the prompts of rows that have none; there a document is cut at `max_words`.
+    `template` makes the prompts of rows that have none; there a document is cut at `max_words`. `window` is the number of
+    tokens that the model reads.
     """
     aligned, problems = [], []
     for row in rows:
         try:
-            aligned.append(_align(row, tokenizer, template, max_words))
+            found = _align(row, tokenizer, template, max_words)
+            if window is not None and (length := len(found.passage.input_ids)) > window:
+                raise InputError("passage", f"{length} tokens", f"the model reads {window}")
+            aligned.append(found)
         except InputError as error:
             problems.append(Problem(row.id, str(error)))
     return aligned, problems
@@ -75,6 +84,8 @@ def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], do
     """
     pieces = decode_pieces(tokenizer, prompt)
     text, document = "".join(pieces), document.strip()
+    if document not in text:
+        document = unicodedata.normalize("NFC", document)  # as some tokenizers do
     begin = text.rfind(document) if document else -1
     if begin < 0:
         raise InputError("document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context")
@@ -98,7 +109,8 @@ def mark_tokens(
     inside = [False] * (len(text) + 1)
     for begin, end in spans:
         for place in range(begin, end):
-            inside[place + shift] = not response[place].isspace()
+            if not response[place].isspace():  # which at either end of the response may have no token
+                inside[place + shift] = True
     ends = list(itertools.accumulate(map(len, pieces)))
     # A token that is only the first bytes of a character shares the fate of the one that ends it.
     return tuple(any(inside[end - len(piece) : end]) if piece else inside[end] for piece, end in zip(pieces, ends, strict=True))
@@ -132,11 +144,12 @@ def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> lis
             pieces.append("")
             continue
         pieces.append(text[len(settled) :])
-        # Decoding goes on from the last token, since a tokenizer may treat the first of a text in its own way.
-        begin = end - 1
-        settled = decode(ids[begin:end])
+        # Decoding goes on from the last token that is a text by itself, since a tokenizer may treat the first one in its own way.
+        settled = decode(ids[end - 1 : end])
         if settled.endswith(HELD_BACK):
-            begin, settled = end, ""
+            settled = text
+        else:
+            begin = end - 1
     return pieces
 
 

@@ -84,8 +84,8 @@ class Documents:
             for value in known:
                 self._by_hash.setdefault(value, []).append(i)
 
-    def __contains__(self, document: str) -> bool:
-        own = sketch(document)
+    def __contains__(self, document: str | Sketch) -> bool:
+        own = sketch(document) if isinstance(document, str) else document
         common: dict[int, int] = {}
         for value in own:
             for i in self._by_hash.get(value, ()):

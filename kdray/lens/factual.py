@@ -118,11 +118,10 @@ def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> d
 
     AUROC in percent over the windows of labelled responses whose documents did not train it, with its standard error and their number.
     """
-    known = set(lens.documents.sketches)
     labels: list[int] = []
     scores: list[float] = []
     documents: list[Sketch] = []
-    for batch in batches([row for row in rows if row.document not in known]):
+    for batch in batches([row for row in rows if row.document not in lens.documents]):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
         for row, values in zip(batch, logits, strict=True):
             labels += [int(span.factual) for span in sliding_windows(row.hallucinated, lens.window)]

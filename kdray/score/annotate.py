@@ -11,30 +11,26 @@ from dataclasses import replace
 from typing import Any
 
 from kdray.lens.annotations import Annotated
-from kdray.score.answers import Answer, Metric, answer_of
+from kdray.score.answers import Answer, Metric, answer_of, apply
 from kdray.score.sentences import split
 from kdray.spec.components import component
 
 UNNAMED = "(the metric calls it false and names nothing)"
 
 
-def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float) -> list[Annotated]:
+def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float) -> tuple[list[Annotated], dict[str, str]]:
     """The rows of a `generate` artifact as annotated responses, with their own ids; `metric` is the one called `name`.
 
-    Left out are answers without a word or a source, and those that the metric failed on. One that it calls false without
-    naming a span is `unfound`, not clean.
-
-    Raises:
-        ValueError: the metric failed on every answer; it says why.
+    Left out are answers without a word or a source, and those that the metric failed on: these are the second value, by id,
+    with the reason. One that it calls false without naming a span is `unfound`, not clean.
     """
     declared = component("metric", name, "metric").constants
     rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
     answers = [answer for _, answer in rows]
     find = _named if declared.get("SPANS") else _by_sentence
     found = find(answers, metric, declared["SCORES"][0], threshold)
-    if rows and all(isinstance(spans, str) for spans in found):
-        raise ValueError(f"no answer could be annotated: {found[0]}")
-    return [
+    failed = {str(row["example"]): spans for (row, _), spans in zip(rows, found, strict=True) if isinstance(spans, str)}
+    annotated = [
         Annotated(
             id=str(row["example"]),
             document=row["source"],
@@ -47,6 +43,7 @@ def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, thres
         for (row, _), spans in zip(rows, found, strict=True)
         if not isinstance(spans, str)
     ]
+    return annotated, failed
 
 
 Spans = list[tuple[int, int]] | None  # None: something is wrong with the answer, and the metric does not say what
@@ -55,11 +52,11 @@ Spans = list[tuple[int, int]] | None  # None: something is wrong with the answer
 def _named(answers: Sequence[Answer], metric: Metric, score: str, threshold: float) -> list[Spans | str]:
     """Of every answer the spans that the metric names, or why it failed."""
     found: list[Spans | str] = []
-    for row in metric(answers):
+    for row in apply(metric, answers):
         if score not in row:
             found.append(str(row.get("error", "it says nothing")))
         else:
-            spans = [(int(begin), int(end)) for begin, end in row["spans"]]
+            spans = [(int(begin), int(end)) for begin, end in row["spans"] if begin < end]
             found.append(spans if spans or row[score] else None)
     return found
 
@@ -68,7 +65,8 @@ def _by_sentence(answers: Sequence[Answer], metric: Metric, score: str, threshol
     """Of every answer the sentences that the metric scores below `threshold`, or why it failed on one of them."""
     places = [sentence_spans(answer.text) for answer in answers]
     pairs = zip(answers, places, strict=True)
-    rows = iter(metric([replace(answer, text=answer.text[begin:end]) for answer, spans in pairs for begin, end in spans]))
+    sentences = [replace(answer, text=answer.text[begin:end]) for answer, spans in pairs for begin, end in spans]
+    rows = iter(apply(metric, sentences))
     found: list[Spans | str] = []
     for spans in places:
         scored = [(span, next(rows)) for span in spans]

@@ -75,12 +75,12 @@ def score_answers(
     usable = [i for i, row in enumerate(rows) if not row["error"]]
     answers = [answer_of(kept[i]) for i in usable]
     for metric in metrics:
-        for i, values in zip(usable, _apply(metric, answers), strict=True):
+        for i, values in zip(usable, apply(metric, answers), strict=True):
             rows[i] |= {key: value for key, value in values.items() if key != "error"}
             rows[i]["error"] = rows[i]["error"] or values.get("error")
     failed = [row["error"] for row in rows if row["error"]]
     if len(failed) == len(rows):
-        raise ValueError(f"no answer could be scored: {failed[0]}")
+        raise ValueError(f"no answer could be scored: {failed[0] if failed else 'there is none'}")
     names = list(dict.fromkeys(name for row in rows for name in row))
     rows = [{name: row.get(name) for name in names} for row in rows]
     scores: Scores = {}
@@ -100,7 +100,7 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
     return Answer(row["answer"], row["question"], row["source"], row["references"], row["wrong"], row.get("samples") or ())
 
 
-def _apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """The metric over all answers at once or, where that raises, over one after the other, so that one spoils no other."""
     try:
         return metric(answers)

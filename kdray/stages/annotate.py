@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
-from kdray.lens.sources.jsonl import jsonl, write_jsonl
+from kdray.lens.sources.jsonl import write_jsonl
 from kdray.models.load import own_device
 from kdray.plan import Step
 from kdray.score.annotate import annotate as annotated
@@ -18,6 +19,7 @@ from kdray.store import Attempt
 
 VERSION = 1
 ANNOTATED, BATCH = "annotated.jsonl", 16
+FAILED = "failed"  # of a line that stands for an answer which could not be annotated: why
 
 
 def annotate(steps: list[Step], work: Work) -> None:
@@ -36,8 +38,14 @@ class Annotator:
         self.answers, self.metric, self.threshold = read_answers(outputs), metric, threshold
 
     def __call__(self, item: Item) -> None:
-        rows = annotated([self.answers[i] for i in item["rows"]], self.find, self.metric, self.threshold)
-        write_part(Path(item["target"]), item["index"], ".jsonl", lambda path: write_jsonl(rows, path))
+        rows, failed = annotated([self.answers[i] for i in item["rows"]], self.find, self.metric, self.threshold)
+
+        def write(path: Path) -> None:
+            write_jsonl(rows, path)
+            with path.open("a") as file:
+                file.writelines(json.dumps({FAILED: reason}) + "\n" for reason in failed.values())
+
+        write_part(Path(item["target"]), item["index"], ".jsonl", write)
 
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
@@ -54,7 +62,14 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
         work.fail(step, error)
         return
     made = parts(attempt.path)
-    write_jsonl((row for i in sorted(made) for row in jsonl(made[i])), attempt.path / ANNOTATED)
+    rows = [json.loads(line) for i in sorted(made) for line in made[i].read_text().splitlines()]
+    failed = [row[FAILED] for row in rows if FAILED in row]
+    if failed and len(failed) == len(rows):
+        work.fail(step, f"no answer could be annotated: {failed[0]}")
+        return
+    if failed:
+        work.progress.say(f"annotate: {len(failed)} of {count} answers could not be annotated, the first one: {failed[0]}")
+    (attempt.path / ANNOTATED).write_text("".join(json.dumps(row) + "\n" for row in rows if FAILED not in row))
     for path in made.values():
         path.unlink()
-    work.seal(step, attempt)
+    work.seal(step, attempt, None, failed=len(failed))

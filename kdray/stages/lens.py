@@ -26,7 +26,7 @@ from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
-from kdray.models.load import load_placed, load_tokenizer
+from kdray.models.load import load_placed, load_tokenizer, window_of
 from kdray.plan import Step
 from kdray.spec.errors import InputError
 from kdray.spec.lens import PICKLED
@@ -91,7 +91,7 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     if given:
         made = given
         counts |= {"auroc_before": given.record.get("auroc_test"), "documents_known": bool(given.documents.sketches)}
-        outside = rows_of(table, np.array([document not in given.documents.sketches for document in table.documents], dtype=bool))
+        outside = rows_of(table, np.array([document not in given.documents for document in table.documents], dtype=bool))
     else:
         fold = numbered(table.documents, FIFTH)
         inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
@@ -145,7 +145,7 @@ def _annotated_rows(step: Step, model: Path, work: Work) -> tuple[list[Aligned],
     if "template" in params:
         template = params["template"]["name"]
         make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
-    rows, problems = align(annotated, load_tokenizer(model), make_prompt, params.get("max_words"))
+    rows, problems = align(annotated, load_tokenizer(model), make_prompt, params.get("max_words"), window_of(model))
     for problem in problems[:3]:
         work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")
     if not rows:

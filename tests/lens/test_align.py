@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from kdray.data.templates.chat import chat
@@ -37,6 +38,58 @@ def test_a_token_is_hallucinated_where_one_of_its_characters_is(tokenizer: PreTr
         marks = mark_tokens(tokenizer, ids, text, [(begin, begin + len(marked))])
         chosen = tokenizer.decode([token for token, mark in zip(ids, marks, strict=True) if mark])
         assert str(chosen).strip() == marked.strip()
+
+
+@pytest.mark.parametrize(("response", "span"), [("It is bad. \n\n", (6, 13)), (" \n\n bad.", (0, 8))])
+def test_white_space_at_either_end_may_be_marked_and_has_no_token(
+    tokenizer: PreTrainedTokenizerFast, response: str, span: tuple[int, int]
+) -> None:
+    ids = ids_of(tokenizer, response.strip())
+    marks = mark_tokens(tokenizer, ids, response, [span])
+    marked = "".join(piece for piece, mark in zip(decode_pieces(tokenizer, ids), marks, strict=True) if mark)
+    assert marked.strip() == "bad."
+
+
+def byte_fallback(text: str) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's: `▁` for a space, bytes for what it has no token for, and no space before a text."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"<0x{byte:02X}>": 3 + byte for byte in range(256)}
+    for letter in sorted({"▁", *text}):
+        if letter.isascii() or letter == "▁":
+            vocabulary.setdefault(letter, len(vocabulary))
+    made = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    made.decoder = decoders.Sequence(steps)
+    return PreTrainedTokenizerFast(tokenizer_object=made, unk_token="<unk>", eos_token="</s>")
+
+
+def test_the_space_after_a_character_of_several_byte_tokens_is_kept() -> None:
+    text = "I like \U0001f600 cats and 漢 dogs"
+    tokenizer = byte_fallback(text)
+    ids = ids_of(tokenizer, text)
+    pieces = decode_pieces(tokenizer, ids)
+    assert "".join(pieces) == text
+    assert len(pieces) == len(ids)
+    assert make_passage(tokenizer, [*ids, 5], text, [6, 7]).n_context == len(ids)
+
+
+def test_a_document_is_found_that_the_tokenizer_composes() -> None:
+    composed, decomposed = "caf\u00e9 au lait", "cafe\u0301 au lait"
+    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    made.normalizer, made.decoder = normalizers.NFC(), decoders.ByteLevel()
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    prompt = ids_of(tokenizer, f"{decomposed} ?")
+    assert tokenizer.decode(prompt) == f"{composed} ?"
+    assert make_passage(tokenizer, prompt, decomposed, [1, 2]).n_context == len(prompt) - 2
+
+
+def test_a_passage_beyond_the_models_window_is_left_out(tokenizer: PreTrainedTokenizerFast) -> None:
+    rows = [Annotated(name, "Ada is in Paris . " * times, "in Rome", prompt=("", "\n")) for name, times in (("short", 1), ("long", 9))]
+    aligned, problems = align(rows, tokenizer, chat, window=40)
+    assert [row.id for row in aligned] == ["short"]
+    assert [problem.id for problem in problems] == ["long"]
+    assert problems[0].reason.endswith("the model reads 40")
 
 
 def test_stored_ids_are_taken_as_they_are(tokenizer: PreTrainedTokenizerFast) -> None:

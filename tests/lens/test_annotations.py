@@ -49,6 +49,7 @@ def test_quotations_become_all_their_places_and_lost_ones_are_kept_as_such() -> 
 )
 def test_a_document_is_the_same_however_it_is_printed(change: Callable[[str], str], same: bool) -> None:
     assert (change(ARTICLE) in Documents([sketch(ARTICLE), sketch("Another text.")])) is same
+    assert (sketch(change(ARTICLE)) in Documents([sketch(ARTICLE), sketch("Another text.")])) is same
     assert "" not in Documents([sketch(ARTICLE)])
 
 

@@ -24,7 +24,8 @@ def test_sentences_are_judged_one_by_one_each_against_its_own_source() -> None:
         return [{"support": 0.1 if "Snow" in answer.text else 0.9} for answer in answers]
 
     rows = [row(4, "Snow fell. Snow lay."), row(7, "Rain. Snow fell! Rain.", source="It poured.")]
-    first, second = annotate(rows, support, "support_standin", 0.5)
+    (first, second), failed = annotate(rows, support, "support_standin", 0.5)
+    assert failed == {}
     assert seen[:2] == [("Snow fell.", "It rained."), ("Snow lay.", "It rained.")]
     assert seen[2] == ("Rain.", "It poured.")
     assert (first.id, first.spans, first.output_ids) == ("4", ((0, 10), (11, 20)), (3, 4))
@@ -34,22 +35,38 @@ def test_sentences_are_judged_one_by_one_each_against_its_own_source() -> None:
 def test_a_metric_that_names_spans_is_taken_at_its_word_and_one_that_only_objects_is_unfound() -> None:
     said = [
         {"judge": 100.0, "spans": []},
-        {"judge": 0.0, "spans": [[3, 7]]},
+        {"judge": 0.0, "spans": [[3, 7], [7, 7]]},
         {"judge": 0.0, "spans": []},
         {"error": "judge: no conclusion"},
     ]
-    found = annotate([row(i, "In Rome.") for i in range(4)], lambda answers: said, "judge", 50.0)
+    found, failed = annotate([row(i, "In Rome.") for i in range(4)], lambda answers: said, "judge", 50.0)
+    assert failed == {"3": "judge: no conclusion"}
     assert [(each.id, each.spans, bool(each.unfound)) for each in found] == [("0", (), False), ("1", ((3, 7),), False), ("2", (), True)]
 
 
 def test_what_has_no_word_or_no_source_is_left_out() -> None:
     rows = [row(0, ""), row(1, "Rain.", source=""), row(2, "Rain.", error="out of memory"), row(3, "Rain.")]
-    assert [each.id for each in annotate(rows, lambda answers: [{"support": 1.0}], "support_standin", 0.5)] == ["3"]
+    assert [each.id for each in annotate(rows, lambda answers: [{"support": 1.0}], "support_standin", 0.5)[0]] == ["3"]
 
 
-def test_a_metric_that_always_fails_says_why() -> None:
-    with pytest.raises(ValueError, match="no answer could be annotated: the server is gone"):
-        annotate([row(0, "Rain.")], lambda answers: [{"error": "the server is gone"}], "judge", 0.5)
+@pytest.mark.parametrize("name", ["judge", "support_standin"])
+def test_an_answer_that_a_metric_fails_on_is_left_out_and_spoils_no_other(name: str) -> None:
+    def metric(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        if any("Snow" in answer.text for answer in answers):
+            raise RuntimeError("no snow, please")
+        return [{"judge": 0.0, "support": 0.0, "spans": [[0, 4]]} for _ in answers]
+
+    found, failed = annotate([row(0, "Rain."), row(1, "Snow fell. Rain."), row(2, "Hail.")], metric, name, 0.5)
+    assert [each.id for each in found] == ["0", "2"]
+    assert failed == {"1": "RuntimeError: no snow, please"}
+
+
+def test_out_of_memory_is_nobodys_fault_and_is_told() -> None:
+    def metric(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        annotate([row(0, "Rain.")], metric, "judge", 0.5)
 
 
 def test_spans_of_sentences_are_those_of_the_text() -> None:
