@@ -77,15 +77,16 @@ def _record(
 ) -> None:
     """Give the ratios of a layer's watched queries to the sink."""
     length, keys = query.shape[2], key.shape[2]
-    columns = watch.queries(length)  # [B or 1, R]
+    columns = watch.queries(length).to(query.device)  # [B or 1, R]; layers may lie on several devices
+    n_context, padding = watch.n_context.to(query.device), watch.padding.to(query.device)
     if not columns.shape[1]:
         return
     rows = columns - watch.past
     # A sliding cache has dropped its oldest keys: those that it holds end at the last query's.
     at = torch.arange(keys, device=query.device) + max(watch.past + length - keys, 0)
-    n_context = watch.n_context.float()[:, None]  # [B or 1, 1]
-    n_new = (columns - watch.padding[:, None] + 1) - n_context  # [B or 1, R]
-    in_context = at[None] < (watch.padding + watch.n_context)[:, None]
+    in_context = at[None] < (padding + n_context)[:, None]
+    n_context = n_context.float()[:, None]  # [B or 1, 1]
+    n_new = (columns - padding[:, None] + 1) - n_context  # [B or 1, R]
     parts = torch.stack([in_context, ~in_context], dim=-1)[:, None].float()  # [B or 1, 1, K, 2]
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     key = key.float().transpose(2, 3)
@@ -97,7 +98,7 @@ def _record(
         pieces.append(weights @ parts)
     mass_context, mass_new = torch.cat(pieces, dim=2).unbind(-1)  # [B, H, R]
     mean_context, mean_new = mass_context / n_context[:, None], mass_new / n_new[:, None]
-    watch.sink(module.layer_idx, (mean_context / (mean_context + mean_new)).transpose(1, 2))
+    watch.sink(module.layer_idx, (mean_context / (mean_context + mean_new)).transpose(1, 2).to(watch.n_context.device))
 
 
 def _weights(query: Tensor, key: Tensor, visible: Tensor, softcap: float | None) -> Tensor:

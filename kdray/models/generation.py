@@ -21,22 +21,33 @@ def generate_greedy(
     ends: Sequence[int] = (),
     processor: LogitsProcessor | None = None,
 ) -> list[list[int]]:
-    """The new token ids for every prompt (token ids), without the end-of-sequence token or another one of `ends`.
+    """The new token ids for every prompt (token ids), without the token that ends them: one of the model's own, or of `ends`.
 
     Fewer than `max_new_tokens` if and only if the model ended its answer there. Prompts of unequal length are
     padded on the left under an attention mask. `processor` sees the ids so far, padding included, and the logits in float32.
     """
-    eos, longest = tokenizer.eos_token_id, max(map(len, prompts))
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos
+    own, longest = model.generation_config, max(map(len, prompts))
+    ends = [*ends_of(own, tokenizer), *ends]
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=[eos, *ends], pad_token_id=pad)
-    model.generation_config = config  # its own, which would fill in what is left out here: a penalty, a longer minimum
+    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad)
     generate: Any = model.generate
     processors = LogitsProcessorList([processor] if processor else [])
-    output = generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
+    model.generation_config = config  # its own would fill in what is left out here: a penalty, a longer minimum
+    try:
+        output = generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
+    finally:
+        model.generation_config = own
     answers = output[:, longest:].tolist()
-    return [list(itertools.takewhile(lambda token: token != eos and token not in ends, answer)) for answer in answers]
+    return [list(itertools.takewhile(lambda token: token not in ends, answer)) for answer in answers]
+
+
+def ends_of(own: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that end a model's answer: the end of a sequence, and those of its own settings, such as the end of a turn."""
+    eos: Any = tokenizer.eos_token_id
+    more = own.eos_token_id if own else None
+    return list(dict.fromkeys([eos, *(more if isinstance(more, list) else [] if more is None else [more])]))
 
 
 class Sampling(LogitsProcessor):

@@ -116,14 +116,14 @@ class Endpoint:
 
     def _read(self, response: requests.Response) -> tuple[str, dict[str, int]]:
         body = response.json()
-        answer = body["choices"][0]["message"]["content"]
-        if not isinstance(answer, str):
-            raise TypeError(answer)
         usage = {name: int((body.get("usage") or {}).get(name) or 0) for name in ("prompt_tokens", "completion_tokens")}
         cost = (usage["prompt_tokens"] * self.price_in + usage["completion_tokens"] * self.price_out) / MILLION
         if cost:
             with (self.cache / "ledger.txt").open("a") as ledger:  # one short write: processes do not mix theirs
                 ledger.write(f"{cost:.9f}\n")
+        answer = body["choices"][0]["message"]["content"]
+        if not isinstance(answer, str):
+            raise TypeError(answer)
         return answer, usage
 
     def _headers(self) -> dict[str, str]:

@@ -26,7 +26,7 @@ from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 2
+VERSION = 3
 
 
 def augment(steps: list[Step], work: Work) -> None:

@@ -6,7 +6,6 @@ neighbours with their answers.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import json
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
-from kdray.models.load import TOKENIZER_FILES, load_placed, load_tokenizer, window_of
+from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
 from kdray.score.answers import FATAL
 from kdray.score.decodings import Decoding, open_decoding
@@ -34,7 +33,7 @@ from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread,
 from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 
-VERSION = 2
+VERSION = 3
 SCHEMA = pa.schema(
     [
         ("example", pa.int64()),
@@ -89,7 +88,7 @@ class Generator:
     """Answers one batch of prompts; keeps the model it loaded last."""
 
     def __init__(self) -> None:
-        self.load = functools.lru_cache(maxsize=1)(load_placed)
+        self.load = Latest(load_placed)
 
     def __call__(self, item: Item) -> None:
         model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))

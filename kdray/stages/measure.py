@@ -23,12 +23,13 @@ import yaml
 
 from kdray.data.estimates import pooled_mean
 from kdray.data.rows import Rows
+from kdray.distill.labels import vocabulary
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import load_placed, own_device
+from kdray.models.load import Latest, load_placed, own_device
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, load_metric, score_answers
 from kdray.score.choices import lay_down_task, tokenizer_identity
@@ -180,7 +181,7 @@ class Measurer:
 
     def __init__(self, loads: Path) -> None:
         self.device = own_device()
-        self.loads, self.load = loads, functools.lru_cache(maxsize=1)(self._load)
+        self.loads, self.load = loads, Latest(self._load)
         self._metric = functools.lru_cache(maxsize=4)(self._load_metric)
 
     def __call__(self, item: Item) -> None:
@@ -189,7 +190,8 @@ class Measurer:
             return
         scores, rows = getattr(self, f"_{item['kind']}")(item)
         target = Path(item["target"])
-        pq.write_table(pa.Table.from_pylist(rows), target / EXAMPLES)
+        names = dict.fromkeys(name for row in rows for name in row)  # a question that failed has fewer
+        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), target / EXAMPLES)
         io.put_json(target / SCORES, scores)
 
     def _load(self, folder: Path, dtype: str) -> _Loaded:
@@ -226,8 +228,9 @@ class Measurer:
         data = Rows(Path(item["data"]))
         scored, rows = ResponseModel(loaded.model), []
         signal = open_signal(item["soft_labels"], data, scored.device, getattr(torch, item["dtype"]))
+        size = vocabulary(len(loaded.tokenizer), scored.head, signal)
         for row in data.heldout[: item["params"]["limit"]].tolist():
-            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, len(loaded.tokenizer), scored.device).tolist()
+            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         counts = [row["tokens"] for row in rows]
@@ -244,7 +247,7 @@ class Measurer:
         rows = read_answers(Path(item["outputs"]))
         for drawn in item["samples"]:
             for row, sample in zip(rows, read_answers(Path(drawn)), strict=True):
-                row.setdefault("samples", []).append(sample["answer"])
+                row.setdefault("samples", []).extend([] if sample["error"] else [sample["answer"]])
         return score_answers(rows, metrics, count_empty=item["count_empty"])
 
     def _load_metric(self, metric: str, cache: str) -> Metric:

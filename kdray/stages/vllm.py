@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from transformers import GenerationConfig
+
+from kdray.models.generation import ends_of
 from kdray.models.load import load_tokenizer
 from kdray.spec.errors import InputError
 from kdray.stages.pipeline import Item
@@ -28,7 +31,7 @@ def answer_by_vllm(
 ) -> Iterator[tuple[str, str]]:
     """(key, error or "") of every item, as they are kept; `groups` are items by the folder of their model.
 
-    An answer ends before the model's end-of-sequence token, or one of `ends`.
+    An answer ends before one of the model's own ends, or one of `ends`.
 
     Raises:
         InputError: there is no GPU.
@@ -37,9 +40,9 @@ def answer_by_vllm(
         raise InputError("engine", "vllm without a GPU", "use transformers")
     for model, items in groups.items():
         begun, tokenizer = time.perf_counter(), load_tokenizer(Path(model))
-        eos: Any = tokenizer.eos_token_id
+        settings = GenerationConfig.from_pretrained(model) if (Path(model) / "generation_config.json").is_file() else None
         try:
-            answers = _answers(model, items, [eos, *ends], resources)
+            answers = _answers(model, items, [*ends_of(settings, tokenizer), *ends], resources)
         except Exception as failure:  # noqa: BLE001 - reported by key; the other models go on
             yield from ((item["key"], f"{type(failure).__name__}: {failure}") for item in items)
             continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import transformers
@@ -10,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from kdray.models import load, load_folder
 from kdray.models.generation import generate_greedy
 from kdray.models.head import ResponseModel
-from kdray.models.load import drop_layers, lay_down, save
+from kdray.models.load import Latest, drop_layers, lay_down, save
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
@@ -121,6 +123,37 @@ def test_an_answer_is_as_long_as_allowed_unless_the_model_ended_it(tmp_path):
     expected = [answer[: answer.index(end)] if end in answer else answer for answer in plain]
     assert generate_greedy(model, tokenizer, prompts, 12, [end]) == expected
     assert [len(answer) < 12 for answer in expected] == [end in answer for answer in plain]
+
+
+def test_an_answer_also_ends_where_the_models_own_settings_say_and_these_stay(tmp_path):
+    model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
+    prompt = tokenizer("Ben")["input_ids"]
+    [plain] = generate_greedy(model, tokenizer, [prompt], 12)
+    turn = next(token for token in plain[3:] if token not in plain[:3])
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, turn]
+    for _ in range(2):
+        assert generate_greedy(model, tokenizer, [prompt], 12) == [plain[: plain.index(turn)]]
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, turn]
+
+
+def test_one_model_is_let_go_before_the_next_is_made():
+    class Model:
+        pass
+
+    alive, made = weakref.WeakSet(), []
+
+    def make(name):
+        made.append(name)
+        assert not len(alive), "two at once"
+        model = Model()
+        alive.add(model)
+        return model
+
+    load = Latest(make)
+    assert load("a") is load("a")
+    load("b")
+    load("a")
+    assert made == ["a", "b", "a"]
 
 
 def test_greedy_answers_do_not_depend_on_their_neighbours(tmp_path):

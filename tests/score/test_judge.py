@@ -136,6 +136,14 @@ def test_the_budget_is_kept_over_processes_and_what_was_paid_for_is_not_lost(ser
     assert len(server.asked) == 2
 
 
+def test_an_answer_that_is_no_use_is_paid_for_too(server, tmp_path):
+    usage = {"prompt_tokens": 1000, "completion_tokens": 100}
+    server.say = [{"choices": [{"message": {"content": None}}], "usage": usage}, TRUE]
+    asking = endpoint(tmp_path, price_in=1000.0, price_out=10_000.0, budget=10.0)
+    assert asking.ask("a") == TRUE
+    assert asking.spent() == pytest.approx(4.0)
+
+
 def test_an_answer_without_a_verdict_is_left_out_and_nothing_but_such_stops_all(server, tmp_path):
     metric = judge(Given({}, cache=tmp_path), model="m", concurrency=1)
     server.say = ["I cannot say.", TRUE]

@@ -3,7 +3,8 @@
 A decoding is a function from a model, its tokenizer, prompts and the greatest number of new tokens to the answers'
 token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
 What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch.
-`VLLM` says that `score.engine: vllm` can do the same.
+In place of an answer it may say why it has none. `VLLM` says that `score.engine: vllm` can do the same, `NEEDS` what a
+task must give.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Decoding(Protocol):
 
     def __call__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int, /
-    ) -> list[list[int]]: ...
+    ) -> Sequence[list[int] | str]: ...
 
 
 def open_decoding(name: str, params: Mapping[str, Any]) -> Decoding:
