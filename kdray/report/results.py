@@ -57,16 +57,17 @@ class Results:
         return sorted(found, key=lambda c: c.position or 0)
 
     def final(self, subject: Subject) -> Checkpoint | None:
-        """The checkpoint that tables use: the last, or the one with the least held-out cross-entropy."""
-        found = [c for c in self.of(subject) if c.scores]
-        if not found:
-            return None
+        """The checkpoint that tables use: the last, or the one with the least held-out cross-entropy of all; None until it is scored."""
+        found = self.of(subject)
         if self.plan.grid.report.checkpoint == "best_heldout" and isinstance(subject, Point):
             held = [entry for entry in self.curves.get(subject, []) if "heldout_ce" in entry]
             losses: dict[float | None, float] = {entry["examples"]: entry["heldout_ce"] for entry in held}
-            return min(found, key=lambda c: losses.get(c.examples, float("inf")))
-        complete = [c for c in found if c.position is None or c.position == self.plan.grid.train.total]
-        return complete[-1] if complete else None
+            if any(c.examples not in losses for c in found):
+                return None  # it still trains
+            found = sorted(found, key=lambda c: -losses[c.examples])
+        elif isinstance(subject, Point):
+            found = [c for c in found if c.position == self.plan.grid.train.total]
+        return found[-1] if found and found[-1].scores else None
 
 
 def collect(plan: Plan, store: Store) -> Results:

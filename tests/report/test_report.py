@@ -63,6 +63,19 @@ def test_best_heldout_takes_the_checkpoint_with_the_least_heldout_loss(tiny_grid
     assert rows_of(results)[0].cells["held_rougeL"].startswith("15.00")
 
 
+@pytest.mark.parametrize("missing", ["score", "loss"])
+def test_best_heldout_waits_for_the_whole_of_a_point(tiny_grid, missing):
+    """A point that is half-way is not compared by what it has so far."""
+    results = make_results(tiny_grid, {"report.checkpoint": "best_heldout"})
+    point = results.checkpoints[-1].subject
+    if missing == "score":
+        results.checkpoints[-2].scores.clear()  # the best one's
+    else:
+        results.curves[point].pop()
+    assert results.final(point) is None
+    assert rows_of(results)[1].runs == "4/5"
+
+
 def test_a_rounded_zero_has_no_sign():
     assert str(Spread(-1e-9, None, 1)) == "0.00"
 
