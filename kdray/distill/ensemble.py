@@ -23,6 +23,10 @@ class Ensemble:
     def __init__(self, signals: Sequence[Signal], weights: Sequence[float]) -> None:
         self.signals, self.weights = signals, weights
 
+    @property
+    def width(self) -> int | None:
+        return min((signal.width for signal in self.signals if signal.width is not None), default=None)
+
     def read(self, rows: Sequence[int]) -> Mixture:
         return Mixture([signal.read(rows) for signal in self.signals], self.weights)
 

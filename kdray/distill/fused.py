@@ -27,7 +27,7 @@ BLOCK = 16  # tokens whose softmaxes are taken together on a CPU, so that both m
 
 
 def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0) -> Sums:
-    """The objective's sums over N tokens, `total` times `scale` and with its gradient.
+    """The objective's sums over N tokens, `total` times `scale` and, where gradients are on, with its gradient.
 
     Args:
         hidden: [N, d] last hidden states of the student.
@@ -40,8 +40,8 @@ def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor,
     """
     if objective.alpha > 0 and (soft is None or len(soft) != len(labels)):
         raise ValueError(f"alpha = {objective.alpha:g} with {len(labels)} tokens and soft labels of {0 if soft is None else len(soft)}")
-    linear = head.linear
-    total, hard, softs = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale)  # type: ignore[misc]
+    linear, differentiate = head.linear, torch.is_grad_enabled()  # off inside of `forward`, where nothing else tells
+    total, hard, softs = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate)  # type: ignore[misc]
     return Sums(total, hard, softs)
 
 
@@ -57,11 +57,12 @@ class _Fused(torch.autograd.Function):
         objective: Objective,
         head: Head,
         scale: float,
+        differentiate: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device, size = hidden.device.type, objective.vocab_size
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         states, matrix = hidden.to(dtype), weight[:size].to(dtype)
-        wanted = ctx.needs_input_grad
+        wanted = [differentiate and need for need in ctx.needs_input_grad]
         grads = [torch.zeros_like(t) if t is not None and need else None for t, need in zip((hidden, weight, bias), wanted, strict=False)]
         sums = torch.zeros(3, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
         with torch.autocast(device, enabled=False):
@@ -78,6 +79,8 @@ class _Fused(torch.autograd.Function):
                 slope = head.finish_(ours)
                 gradient, factor, of_chunk = _differentiate(objective, ours, teacher, labels[begin:end])
                 sums += of_chunk
+                if not any(wanted):
+                    continue
                 if slope is not None:
                     gradient *= slope
                 factor *= scale * head.scale
@@ -101,7 +104,7 @@ class _Fused(torch.autograd.Function):
             for grad in ctx.grads:
                 if grad is not None:
                     grad *= factor
-        return *ctx.grads, None, None, None, None, None
+        return *ctx.grads, None, None, None, None, None, None
 
 
 def _scratch(which: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -103,6 +103,17 @@ class Signal(Protocol):
         """That the labels are at; 1 if they are logits, which every temperature can be had from."""
         ...
 
+    @property
+    def width(self) -> int | None:
+        """How many tokens the logits are of; None where there are none but a few entries of the distribution."""
+        ...
+
     def read(self, rows: Sequence[int]) -> SoftLabels:
         """At the response tokens of `rows`, one row after the other."""
         ...
+
+
+def vocabulary(tokens: int, head: Head, signal: Signal | None) -> int:
+    """How many of a tokenizer's `tokens` both student and teacher have logits of: Gemma-3's has one more than its model."""
+    widths = [tokens, head.linear.out_features, signal.width if signal is not None else None]
+    return min(width for width in widths if width is not None)

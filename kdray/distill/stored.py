@@ -84,6 +84,13 @@ class Stored:
         self._spans = np.zeros((int(max(n.max(initial=-1) for n in numbers)) + 1, 3), dtype=np.int64)
         self._spans[np.concatenate(numbers)] = np.concatenate(spans)  # by row: part, first token, end
 
+    @property
+    def width(self) -> int | None:
+        if self.head is not None:
+            return self.head.linear.out_features
+        part = self._open(self._paths[0])
+        return part.get_slice("logits").get_shape()[1] if "logits" in part.keys() else None  # noqa: SIM118 - safe_open is no mapping
+
     def read(self, rows: Sequence[int]) -> SoftLabels:
         """The labels at the response tokens of `rows`, one row after the other."""
         slices = [self._spans[row] for row in rows] or [(0, 0, 0)]

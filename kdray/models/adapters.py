@@ -22,9 +22,11 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> Any:
     """
     from peft import LoraConfig, get_peft_model  # loads bitsandbytes where it is installed: a second that full training does without
 
-    torch.manual_seed(seed)
     config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not all: that would take memory on each
+    with torch.random.fork_rng(devices):  # an export in the middle of training must not disturb its dropout
+        torch.manual_seed(seed)
+        return get_peft_model(model, config)
 
 
 def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:

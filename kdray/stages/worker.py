@@ -11,6 +11,7 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointUploadMode
+from safetensors import SafetensorError
 
 from kdray.data.rows import Rows
 from kdray.distill.signals import open_signal
@@ -33,11 +34,17 @@ def train_job(job: Job) -> None:
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()
-    tokenizer = load_tokenizer(job.model)
+    loaded = _load(job, device)
+    if reason := ranks.agree(str(loaded) if isinstance(loaded, Exception) else None):  # would only happen again: the point's end
+        io.put_json(job.attempt.path / DIVERGED, reason)
+        return
+    if isinstance(loaded, Exception):
+        raise loaded  # the other ranks could read it
+    tokenizer, model = loaded
     rows = Rows(job.data)
     signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
     loop = Loop(
-        ResponseModel(_model(job, device)),
+        ResponseModel(model),
         rows,
         job.settings,
         signal=signal,
@@ -74,6 +81,14 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
         checkpoint_due = not last and loop.step % job.checkpoint_every == 0
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
+
+
+def _load(job: Job, device: torch.device) -> tuple[Any, Any] | Exception:
+    """The tokenizer and the student, or why they cannot be read."""
+    try:
+        return load_tokenizer(job.model), _model(job, device)
+    except (InputError, OSError, SafetensorError) as error:
+        return error
 
 
 def _model(job: Job, device: torch.device) -> Any:

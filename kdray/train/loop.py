@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdray.data.collate import collate, pack
 from kdray.data.rows import Rows
-from kdray.distill.labels import Signal
+from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
@@ -49,10 +49,10 @@ class Loop:
         engine: Mapping[str, Any] = DDP,
     ) -> None:
         self.model, self.rows, self.settings = model, rows, settings
-        self.signal, self.vocab_size, self.ranks = signal, vocab_size, ranks
+        self.signal, self.vocab_size, self.ranks = signal, vocabulary(vocab_size, model.head, signal), ranks
         self.device = next(model.parameters()).device
         self.order = Order(rows.train, settings.batch, settings.seed)
-        self.objective = _objective(settings, vocab_size)
+        self.objective = _objective(settings, self.vocab_size)
         self.micro_batch = micro_batch or settings.batch
         self.total_steps = self.step_of(settings.length)
         self.step = 0
@@ -124,11 +124,14 @@ class Loop:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the next step depends on but weights and optimiser, which the engine keeps."""
-        return {"step": self.step, "rng": torch.get_rng_state()}
+        state = {"step": self.step, "rng": torch.get_rng_state()}
+        return state | ({"cuda_rng": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
 
     def load_state_dict(self, state: dict[str, Any], history: list[dict[str, float]]) -> None:
         self.step, self.history = state["step"], list(history)
         torch.set_rng_state(state["rng"])
+        if self.device.type == "cuda" and "cuda_rng" in state:  # it may have been written without
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
 def _objective(settings: Settings, vocab_size: int) -> Objective:

@@ -21,6 +21,7 @@ class Given:
     temperature = 1.0
 
     def __init__(self, seed: int, width: int) -> None:
+        self.width = width
         self.logits = 3 * torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
 
     def read(self, rows):

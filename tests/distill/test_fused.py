@@ -101,6 +101,17 @@ def test_a_factor_on_the_loss_reaches_the_gradients():
     assert_close(twice, [-2 * grad for grad in once])
 
 
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_without_gradients_none_is_made(monkeypatch, temperature):
+    head, (hidden, teacher, labels) = make_head(), make_inputs()
+    objective = Objective(0.7, V, "forward_kl", temperature=temperature)
+    expected = fused_sums(objective, head, hidden, labels, teacher)
+    monkeypatch.setattr(fused, "_add_product", lambda *_: pytest.fail("a gradient was made"))
+    with torch.no_grad():
+        found = fused_sums(objective, head, hidden, labels, teacher)
+    assert (found.total, found.hard, found.soft) == (expected.total, expected.hard, expected.soft)
+
+
 def test_a_head_tied_to_the_embeddings_gets_both_gradients():
     (_, teacher, labels), embedding = make_inputs(), nn.Embedding(V + 3, D, dtype=torch.float64)
     head = make_head()

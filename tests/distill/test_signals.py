@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from kdray.distill.ensemble import Ensemble
 from kdray.distill.fused import fused_sums
-from kdray.distill.labels import Hidden, Sparse, Teacher
+from kdray.distill.labels import Hidden, Sparse, Teacher, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
 from kdray.distill.stored import Stored, write_head, write_part
@@ -73,6 +74,17 @@ def gradient(labels, states, alpha=1.0):
     objective = Objective(alpha, V, weighting="convex")
     fused_sums(objective, make_head(V + 8, seed=1), hidden, torch.zeros(len(hidden), dtype=torch.long), labels).total.backward()
     return hidden.grad
+
+
+@pytest.mark.parametrize(("name", "width"), [("hidden", V + 8), ("logits", V), ("topk", None), ("sampled", None)])
+def test_what_is_kept_says_of_how_many_tokens_its_logits_are(tmp_path, teacher, states, name, width):
+    stored = keep(tmp_path, {"name": name, "params": {}}, teacher, states)
+    assert stored.width == width
+    student = make_head(V - 1, seed=2)
+    assert vocabulary(V + 1, student, stored) == V - 1
+    if width is not None:
+        assert Ensemble([stored, stored], [0.5, 0.5]).width == width
+        assert vocabulary(V + 9, make_head(V + 20, seed=2), stored) == width
 
 
 @pytest.mark.parametrize("kind", FORMS)

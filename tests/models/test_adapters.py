@@ -78,6 +78,15 @@ def test_adapters_begin_alike_for_one_seed_whatever_was_drawn_before(tmp_path):
     assert not torch.equal(made[0], made[2])
 
 
+def test_merging_leaves_the_random_numbers_of_a_running_loop_alone(tmp_path):
+    folder = write_model(tmp_path / "model")
+    weights = with_lora(load_folder(folder)[0], 4).state_dict()
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    merged(folder, 4, weights)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_adapters_on_the_output_head_are_refused(tmp_path):
     from peft import LoraConfig, get_peft_model
 

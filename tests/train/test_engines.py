@@ -11,6 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from kdray.data.rows import Rows
+from kdray.models.adapters import with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -34,7 +35,10 @@ CASES = [(name, batch, "float32", True) for name in ENGINES for batch in BATCHES
 CASES += [(name, 4, "bfloat16", True) for name in ("ddp", "fsdp", "zero2", "zero3")] + [("ddp", 3, "float32", False)]
 
 
-def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True):
+LORA = ("ddp", "zero2", "zero3")
+
+
+def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True, lora=False):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, tokenizer = load_folder(folder / "student")
@@ -42,7 +46,7 @@ def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True):
     teacher = Online(load_folder(folder / "teacher")[0], rows)
     settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype, packing=packing)
     return Loop(
-        ResponseModel(model),
+        ResponseModel(with_lora(model, 4) if lora else model),
         rows,
         settings,
         signal=teacher,
@@ -51,6 +55,17 @@ def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True):
         micro_batch=1,
         engine=ENGINES[engine],
     )
+
+
+RESUMED = [(name, False) for name in ENGINES] + [(name, True) for name in LORA]
+
+
+def kept(name, lora):
+    return f"{name}-lora" if lora else name
+
+
+def straight_name(name, lora):
+    return kept(name, lora) if lora else label(name, 4)
 
 
 def label(name, batch, dtype="float32", packing=True):
@@ -69,30 +84,32 @@ def rank_process(rank, folder):
     for name, *case in CASES:
         batch, dtype, packing = case
         torch.save(result(make_loop(folder, name, batch, ranks, dtype, packing)), folder / f"{label(name, *case)}-rank{rank}.pt")
-    for name in ENGINES:
-        broken = make_loop(folder, name, 4, ranks)
+    for name in LORA:
+        torch.save(result(make_loop(folder, name, 4, ranks, lora=True)), folder / f"{name}-lora-rank{rank}.pt")
+    for name, lora in RESUMED:
+        broken = make_loop(folder, name, 4, ranks, lora=lora)
         for metrics in broken.steps():
             if metrics["step"] == 8:
                 break
-        checkpoint = folder / name / "attempt-001" / "checkpoint-8"
+        checkpoint = folder / kept(name, lora) / "attempt-001" / "checkpoint-8"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(broken, checkpoint)
-        resumed = make_loop(folder, name, 4, ranks)
+        resumed = make_loop(folder, name, 4, ranks, lora=lora)
         load_checkpoint(resumed, checkpoint)
-        torch.save(result(resumed), folder / f"{name}-resumed-rank{rank}.pt")
+        torch.save(result(resumed), folder / f"{kept(name, lora)}-resumed-rank{rank}.pt")
     dist.destroy_process_group()
 
 
 def lone_process(_, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous-alone", rank=0, world_size=1)
     os.environ["LOCAL_RANK"] = "0"
-    for name in ENGINES:
-        loop = make_loop(folder, name, 4, Ranks())
+    for name, lora in RESUMED:
+        loop = make_loop(folder, name, 4, Ranks(), lora=lora)
         decay = [group["weight_decay"] for group in settings_of(loop)]
-        load_checkpoint(loop, newest_checkpoint(folder / name, loop.engine.layout))
+        load_checkpoint(loop, newest_checkpoint(folder / kept(name, lora), loop.engine.layout))
         assert loop.step == 8
         assert [group["weight_decay"] for group in settings_of(loop)] == decay
-        torch.save(result(loop), folder / f"{name}-alone.pt")
+        torch.save(result(loop), folder / f"{kept(name, lora)}-alone.pt")
     dist.destroy_process_group()
 
 
@@ -137,17 +154,17 @@ def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype, packing
         assert {weight.dtype for weight in first["weights"].values()} == {torch.float32}, "master weights were rounded"
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_resumed_run_is_the_straight_one(folder, name):
-    straight, resumed = read(folder, label(name, 4))[0], read(folder, f"{name}-resumed")[0]
+@pytest.mark.parametrize(("name", "lora"), RESUMED)
+def test_a_resumed_run_is_the_straight_one(folder, name, lora):
+    straight, resumed = read(folder, straight_name(name, lora))[0], read(folder, f"{kept(name, lora)}-resumed")[0]
     assert resumed["curve"] == straight["curve"][8:]
     for key, weight in straight["weights"].items():
         assert torch.equal(resumed["weights"][key], weight), key
 
 
-@pytest.mark.parametrize("name", ENGINES)
-def test_one_rank_goes_on_where_two_stopped(folder, name):
-    straight, alone = read(folder, label(name, 4))[0], torch.load(folder / f"{name}-alone.pt")
+@pytest.mark.parametrize(("name", "lora"), RESUMED)
+def test_one_rank_goes_on_where_two_stopped(folder, name, lora):
+    straight, alone = read(folder, straight_name(name, lora))[0], torch.load(folder / f"{kept(name, lora)}-alone.pt")
     assert_near(alone, straight | {"curve": straight["curve"][8:]}, 1e-4)
     assert not list(folder.rglob("*universal*")), "a copy of the checkpoint was left behind"
 

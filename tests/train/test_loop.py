@@ -7,12 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_model
 
 from kdray.data.rows import Rows
 from kdray.distill.labels import Logits
 from kdray.distill.signals import open_signal
 from kdray.distill.signals.hidden import hidden
+from kdray.distill.signals.online import OnlineTeacher
 from kdray.distill.stored import Stored, write_head, write_part
+from kdray.models.adapters import load_quantised, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.train.checkpoints import MANIFEST, load_checkpoint, newest_checkpoint, save_checkpoint
@@ -46,7 +49,7 @@ class Online:
     temperature = 1.0
 
     def __init__(self, model, rows):
-        self.model, self.rows = model, rows
+        self.model, self.rows, self.width = model, rows, model.config.vocab_size
 
     def read(self, chosen):
         return Logits(self.logits(chosen))
@@ -151,6 +154,80 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(world, tmp_path):
     list(resumed.steps())
     assert resumed.history == curve
     assert_same(weights(straight), weights(resumed))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("quantised", [False, True])
+def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_path, quantised, whole):
+    if quantised:
+        pytest.importorskip("bitsandbytes")
+    folder = write_model(tmp_path / "model", layers=2, hidden=64)
+    tokenizer = load_folder(folder)[1]
+    rows = Rows(write_rows(tmp_path / "rows", tokenizer))
+
+    def make():
+        base = load_quantised(folder, "cpu", torch.float32) if quantised else load_folder(folder)[0]
+        settings = replace(SETTINGS, alpha=0.0, length=4.0)
+        return Loop(ResponseModel(with_lora(base, 4)), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks())
+
+    straight, checkpoint = make(), tmp_path / "checkpoint"
+    steps = straight.steps()
+    next(steps), next(steps)
+    save_checkpoint(straight, checkpoint)
+    assert all("lora_" in name for name in load_file(checkpoint / WEIGHTS)), "frozen weights are kept too"
+    if whole:
+        save_model(straight.model.model, str(checkpoint / WEIGHTS))
+    curve = list(steps)
+    resumed = make()
+    load_checkpoint(resumed, checkpoint)
+    assert list(resumed.steps()) == curve
+    assert_same(straight.engine.weights(), resumed.engine.weights())
+
+
+def test_a_checkpoint_of_other_weights_is_refused(world, tmp_path):
+    loop = make_loop(world, signal=None)
+    save_checkpoint(loop, tmp_path / "checkpoint")
+    loop.model.model.model.norm = torch.nn.Identity()
+    with pytest.raises(ValueError, match=r"the model lacks: \['model.norm.weight'\]"):
+        load_checkpoint(loop, tmp_path / "checkpoint")
+    whole = make_loop(world, signal=None)
+    loop.engine.save(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match=r"are trained: \['model.norm.weight'\]"):
+        load_checkpoint(whole, tmp_path / "checkpoint")
+
+
+def test_a_checkpoint_keeps_the_gpus_random_state_and_does_without(world, monkeypatch):
+    loop, put = make_loop(world), []
+    before = loop.state_dict()
+    monkeypatch.setattr(loop, "device", torch.device("cuda", 1))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([device.index]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.append((state.tolist(), device.index)))
+    loop.load_state_dict(loop.state_dict(), [])
+    assert put == [([1], 1)]
+    loop.load_state_dict(before, [])
+    assert put == [([1], 1)]
+
+
+@pytest.mark.parametrize("longer_than", ["student", "teacher"])
+def test_a_tokenizer_longer_than_a_head_trains_on_what_both_models_know(tmp_path, longer_than):
+    for name in ("student", "teacher"):
+        write_model(tmp_path / name, layers=2, pad_vocabulary=-1 if name == longer_than else 6)
+    student, tokenizer = load_folder(tmp_path / "student")
+    rows = Rows(write_rows(tmp_path / "rows", tokenizer))
+    signal = OnlineTeacher(ResponseModel(load_folder(tmp_path / "teacher")[0]), rows, torch.bfloat16)
+    settings = replace(SETTINGS, dtype="bfloat16", length=2.0)
+    loop = Loop(ResponseModel(student), rows, settings, signal=signal, vocab_size=len(tokenizer), ranks=Ranks())
+    assert loop.vocab_size == len(tokenizer) - 1
+    assert len(list(loop.steps())) == 2
+    assert np.isfinite(list(loop.heldout(3).values())).all()
+
+
+def test_an_online_teacher_computes_in_its_own_type_whatever_the_student_does(world):
+    rows = Rows(world / "rows")
+    teacher = OnlineTeacher(ResponseModel(load_folder(world / "teacher")[0]), rows, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = teacher.read([0, 1]).states
+    assert torch.equal(inside, teacher.read([0, 1]).states)
 
 
 def test_the_order_of_examples_depends_on_seed_and_batch_alone(world):

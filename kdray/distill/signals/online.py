@@ -32,7 +32,13 @@ class OnlineTeacher:
         self.teacher, self.rows = teacher.requires_grad_(False).eval(), rows
         self.head = teacher.head.as_type(dtype)
 
+    @property
+    def width(self) -> int:
+        return self.head.linear.out_features
+
     @torch.no_grad()
     def read(self, rows: Sequence[int]) -> Hidden:
-        batch = collate(self.rows, rows).to(next(self.teacher.parameters()).device)
-        return Hidden(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)
+        device = next(self.teacher.parameters()).device
+        batch = collate(self.rows, rows).to(device)
+        with torch.autocast(device.type, enabled=False):  # it computes in its own type, whatever its student does
+            return Hidden(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)

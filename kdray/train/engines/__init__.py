@@ -71,7 +71,7 @@ class Engine(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write weights and optimiser; ranks write files of their own."""
+        """Write the trained weights and the optimiser; ranks write files of their own."""
         ...
 
     def load(self, folder: Path) -> None:

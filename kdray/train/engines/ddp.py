@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -44,11 +44,20 @@ class ddp:
 
     def save(self, folder: Path) -> None:
         if self.ranks.rank == 0:
-            save_model(self.student.model.model, str(folder / WEIGHTS))
+            named = self.student.model.model.named_parameters()  # what is frozen, quantised or not, comes from the model's folder
+            save_file({name: p.detach().contiguous() for name, p in named if p.requires_grad}, folder / WEIGHTS)
             torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
 
     def load(self, folder: Path) -> None:
-        load_model(self.student.model.model, folder / WEIGHTS)
+        model, saved = self.student.model.model, load_file(folder / WEIGHTS)
+        own = model.state_dict(keep_vars=True)
+        if unexpected := saved.keys() - own.keys():
+            raise ValueError(f"{folder} holds weights that the model lacks: {sorted(unexpected)}")
+        kept = {name: tensor for name, tensor in saved.items() if own[name].requires_grad}  # some hold frozen weights too
+        found = {id(own[name]) for name in kept}  # not by name: of tied weights any name will do
+        if missing := [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in found]:
+            raise ValueError(f"{folder} lacks weights that are trained: {missing}")
+        model.load_state_dict(kept, strict=False)
         device = next(self.student.parameters()).device
         self.optimiser.load_state_dict(torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
 

@@ -63,11 +63,12 @@ class deepspeed:
         return float(self.engine.get_global_grad_norm())
 
     def save(self, folder: Path) -> None:
-        self.engine.save_checkpoint(str(folder), tag=TAG)
+        # What is frozen comes from the model's folder; where it is quantised, the strict load would refuse its state.
+        self.engine.save_checkpoint(str(folder), tag=TAG, exclude_frozen_parameters=True)
 
     def load(self, folder: Path) -> None:
         if len(list((folder / TAG).glob("*_optim_states.pt"))) == self.ranks.world:
-            self.engine.load_checkpoint(str(folder), tag=TAG)
+            self.engine.load_checkpoint(str(folder), tag=TAG, load_module_strict=False)
         else:
             self._load_resharded(folder)
 
