@@ -18,7 +18,10 @@ from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Grid
 from kdray.spec.load import parse_grid
+from kdray.spec.refs import Reference
+from kdray.stages.run import resolve
 from kdray.store import Outer
+from kdray.store import outer as module
 from tests.conftest import ROOT
 
 SHAPES = ROOT / "tests" / "shapes"
@@ -27,6 +30,8 @@ FAMILIES = {  # the teacher's method, and the weights in each model: 10^9, from 
     "llama31_8b": ("qlora", {"student": 8.0, "teacher": 70.6}),
     "qwen25_7b": ("qlora", {"student": 7.6, "teacher": 32.8}),
 }
+DATA = {"databricks/databricks-dolly-15k", "EdinburghNLP/xsum", "abisee/cnn_dailymail"}
+DATA |= {"allenai/ai2_arc", "Rowan/hellaswag", "allenai/openbookqa"}
 COMMIT = "0" * 40
 
 
@@ -115,3 +120,18 @@ def test_an_offline_check_reads_what_the_hubs_cache_has(hub: Path, tmp_path: Pat
     text["data"]["max_length"] = 512
     text["student"]["model"] = "hf:meta-llama/never-fetched"
     check_grid(parse_grid(yaml.safe_dump(text)), Outer(tmp_path / "store"), offline=True)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "grids").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_hub_is_asked_for_data_sets_and_models_as_what_they_are(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, bool]] = []
+
+    def answer(ref: Reference, _: str, dataset: bool) -> str:
+        asked.append((ref.name, dataset))
+        return COMMIT
+
+    monkeypatch.setattr(module, "ask_hub", answer)
+    plan = resolve(load_grid(path), Outer(tmp_path / "store"))
+    assert None not in [step.id for step in plan.steps()]
+    assert asked or path.stem == "quickstart"
+    assert all(dataset == (name in DATA) for name, dataset in asked), asked

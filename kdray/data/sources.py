@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from datasets.exceptions import DatasetGenerationError
 
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
-from kdray.store import Outer
+from kdray.store import Outer, io
 
 FORMATS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 
@@ -33,7 +33,7 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
             revision = outer.pinned(ref).version
             table = datasets.load_dataset(ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache)
         else:
-            file = _unzipped(outer.local_file(ref, field), field)
+            file = _unzipped(outer.local_file(ref, field), outer, field)
             if _is_empty(file):
                 raise InputError(field, f"{ref} has no rows", "give a data set with rows")
             table = datasets.load_dataset(_format(file, field), data_files=str(file), split="train", cache_dir=cache)
@@ -67,20 +67,26 @@ def _format(file: Path, field: str) -> str:
     return FORMATS[file.suffix]
 
 
-def _unzipped(file: Path, field: str) -> Path:
-    """The one table inside a zip, extracted beside it; other files are returned as they are."""
+def _unzipped(file: Path, outer: Outer, field: str) -> Path:
+    """The one table inside a zip, extracted into the cache under the zip's hash; other files are returned as they are."""
     if file.suffix != ".zip":
         return file
     with zipfile.ZipFile(file) as archive:
         members = [name for name in archive.namelist() if Path(name).suffix in FORMATS]
         if len(members) != 1:
             raise InputError(field, f"{file.name} holds {len(members)} tables", f"a zip must hold one of {_formats()}")
-        target = file.with_name(f"{file.stem}.unzipped{Path(members[0]).suffix}")
+        identity = outer.identify(Reference("file", str(file)), field)
+        assert identity is not None
+        target = outer.root / "cache" / "files" / identity["sha256"][:16] / Path(members[0]).name
         if not target.is_file():
-            aside = target.with_name(f".tmp-{os.getpid()}-{target.name}")
-            with archive.open(members[0]) as table, aside.open("wb") as copy:
-                shutil.copyfileobj(table, copy)
-            aside.replace(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
+            try:
+                with archive.open(members[0]) as table, aside.open("wb") as copy:
+                    shutil.copyfileobj(table, copy)
+                aside.replace(target)
+            finally:
+                io.delete(aside)
     return target
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from kdray.plan.scores import score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of
 from kdray.spec.components import component
+from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import parse_reference
@@ -20,7 +21,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     """The plan of `grid`, its outer references identified as far as that is possible offline.
 
     Raises:
-        InputError: a local file that the grid names does not exist.
+        InputError: a local file that the grid names does not exist, or two points are one training.
     """
     models = {role: _model(model, f"{field}.model", outer) for role, (field, model) in grid.models().items()}
     student = models["student"]
@@ -49,7 +50,9 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
     first = next(iter(grid.all_teachers), None)
     heldout_labels = soft_labels("gold", first) if first else {}
-    plan = Plan(grid, models, prepare, heldout_labels, [point_plan(point) for point in expand(grid)], [])
+    points = [point_plan(point) for point in expand(grid)]
+    _refuse_same(points)
+    plan = Plan(grid, models, prepare, heldout_labels, points, [])
     plan.scores.extend(score_steps(plan, outer))
     return plan
 
@@ -69,6 +72,17 @@ def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Pl
 def position_slug(train: Train, position: float) -> str:
     """A checkpoint's short name: `e1` for one epoch, `s200` for 200 steps."""
     return f"{train.unit[0]}{position:g}"
+
+
+def _refuse_same(points: Sequence[PointPlan]) -> None:
+    """Two points with one id would be trained twice, and the first to finish would remove the other's work."""
+    seen: dict[str, str] = {}
+    for point in points:
+        if point.train.id in seen:
+            allowed = "name every model once, and ensembles with other proportions"
+            raise InputError("teachers", f"the points {seen[point.train.id]} and {point.train.slug} are the same training", allowed)
+        if point.train.id:
+            seen[point.train.id] = point.train.slug
 
 
 def _model(model: Model, field: str, outer: Outer) -> Step:

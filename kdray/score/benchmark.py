@@ -29,6 +29,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.data.templates.chat import dated
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
@@ -236,7 +237,10 @@ class _Encoder(HFLM):
     def __init__(self, folder: str) -> None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-        super().__init__(pretrained=model, tokenizer=load_tokenizer(Path(folder)), backend="causal")  # type: ignore[arg-type]
+        tokenizer = load_tokenizer(Path(folder))
+        if isinstance(tokenizer.chat_template, str):
+            tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
+        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")  # type: ignore[arg-type]
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests

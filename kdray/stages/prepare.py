@@ -6,13 +6,15 @@ memory-mapped files, the driver appends what comes back, in order, to one file. 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -29,7 +31,10 @@ from kdray.plan import Step
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.stages.work import Work
-from kdray.store import Outer
+from kdray.store import Outer, fingerprint, io
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 VERSION = 2
 SLICE = 512  # source rows that a task turns into tokens
@@ -99,7 +104,23 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
 def _open(ref: Reference, outer: Outer) -> tuple[list[str], int]:
     """The source as Arrow files, and its rows. Converting JSON takes 200 MB, which are a worker's and not the driver's."""
     source = open_source(ref, outer)
-    return [entry["filename"] for entry in source.cache_files], len(source)
+    files = [entry["filename"] for entry in source.cache_files]
+    if "[" in (ref.split or "") or sum(len(_source((file,))) for file in files) != len(source):
+        files = [str(_written(source, outer.root / "cache" / "parts" / fingerprint(outer.identify(ref))))]
+    return files, len(source)
+
+
+def _written(source: Dataset, folder: Path) -> Path:
+    """The one Arrow file in `folder` with the rows of a sliced split, whose own files hold all rows; written once."""
+    if not folder.is_dir():
+        aside = folder.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            source.save_to_disk(aside, num_shards=1)
+            with contextlib.suppress(OSError):  # another driver was faster
+                aside.rename(folder)
+        finally:
+            io.delete(aside)
+    return next(folder.glob("*.arrow"))
 
 
 def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, batch: dict[str, Any]) -> pa.Table:

@@ -5,11 +5,14 @@ Readers never see half a file: writes go to a temporary name in the same folder 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +51,16 @@ def put_json_if_absent(path: Path, value: Any, durable: bool = True) -> bool:
     if durable:
         sync(path.parent)
     return True
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold off all others that want to change `path`; whoever dies lets go. The file that is locked stays, hidden beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a file system without such locks, or another user's file: better without than not at all
+            fcntl.flock(stack.enter_context(path.with_name(f".{path.name}.flock").open("w")), fcntl.LOCK_EX)
+        yield
 
 
 def claim_folder(path: Path) -> bool:

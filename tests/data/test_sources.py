@@ -70,6 +70,17 @@ def test_a_parquet_file_without_rows_says_so(tmp_path):
         open_source(parse_reference(f"file:{tmp_path / 'rows.parquet'}"), Outer(tmp_path / "store"))
 
 
+def test_a_changed_zip_is_read_anew_and_nothing_is_left_beside_it(tmp_path):
+    (tmp_path / "data").mkdir()
+    for text in ("old", "new"):
+        with zipfile.ZipFile(tmp_path / "data" / "rows.zip", "w") as archive:
+            archive.writestr("../rows.jsonl", json.dumps({"a": text}) + "\n")
+        table = open_source(parse_reference(f"file:{tmp_path / 'data' / 'rows.zip'}"), Outer(tmp_path / "store"))
+        assert table.to_list() == [{"a": text}]
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["rows.zip"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "store"]
+
+
 def test_a_zip_with_two_tables_is_ambiguous(tmp_path):
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         archive.writestr("a.csv", "x\n1\n")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 
 from kdray.data.example import Document, Example
 from kdray.data.templates.alpaca import alpaca
-from kdray.data.templates.chat import chat
+from kdray.data.templates.chat import DATE, chat
 from kdray.data.tokenise import Tokenised
 from kdray.data.tokenise import tokenise as tokenise_all
 from kdray.spec.errors import InputError
@@ -43,6 +44,27 @@ def test_a_merge_over_the_border_never_changes_the_prompt(tokenizer):
     tokens = tokenise(Example("", "", "ives in Rome"), lambda example, _: "Ada l", tokenizer, 50, 60)
     assert tokens.input_ids[: tokens.n_prompt] == tokenizer("Ada l", add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(tokens.input_ids[tokens.n_prompt : -1]) == "ives in Rome"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "  {%- if not date_string is defined %}\n    {%- if strftime_now is defined %}\n"  # as Llama-3.2's
+        "        {%- set date_string = strftime_now('%d %b %Y') %}\n    {%- else %}\n        {%- set date_string = 'no' %}\n"
+        "    {%- endif %}\n{%- endif %}\nToday Date: {{ date_string }}\n\n{{ messages[0]['content'] }}",
+        "  {% set today = strftime_now(format='%-d %B %Y, %H:%M:%S') %}\n  {{ today }}\n\n",
+        "\n{% macro at() %}{% if true %}{{ strftime_now('%Y-%m-%d %A') }}{% endif %}{% endmacro %}{{ at() }}",
+    ],
+)
+def test_a_chat_template_prints_one_date_for_ever(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    tokenizer.chat_template = template
+    prompt = chat(Example("say", "", "x"), tokenizer)
+    turns = [{"role": "user", "content": "say"}]
+    assert prompt != tokenizer.apply_chat_template(turns, tokenize=False)
+    monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", type("Then", (), {"now": lambda: DATE}))
+    assert prompt == tokenizer.apply_chat_template(turns, tokenize=False)  # to the byte, on that day
+    assert tokenizer.chat_template == template
 
 
 def test_long_prompts_are_dropped_and_long_responses_cut_without_eos(tokenizer):

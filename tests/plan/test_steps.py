@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -212,7 +213,7 @@ def test_answers_are_made_again_only_if_they_may_differ(changes: dict[str, objec
     assert (ids[0] == ids[1]) == same
 
 
-TEACHERS = {
+TEACHERS: dict[str, Any] = {
     "teacher": ABSENT,
     "teachers": {"big": {"model": "file:HERE/teacher"}, "small": {"model": "file:HERE/student", "tune": {"lr": 1e-3, "steps": 2}}},
 }
@@ -256,6 +257,21 @@ def test_an_ensemble_reads_the_soft_labels_of_its_members(plan: MakePlan) -> Non
     other = plan(grid | {"ensembles": {"mix": {"big": 6, "small": 2}}})
     assert mixed.id in {point.train.id for point in other.points}, "weights are relative"
     assert mixed.id not in {point.train.id for point in plan(grid | {"ensembles": {"mix": {"big": 1, "small": 1}}}).points}
+
+
+@pytest.mark.parametrize(
+    ("changes", "points"),
+    [
+        ({"teachers": TEACHERS["teachers"] | {"twin": {"model": "file:HERE/teacher"}}}, ("big", "twin")),
+        ({"ensembles": {"mix": {"big": 1, "small": 1}, "same": {"big": 2, "small": 2}}}, ("mix", "same")),
+    ],
+)
+def test_two_points_that_are_one_training_are_refused(changes: dict[str, object], points: tuple[str, str], plan: MakePlan) -> None:
+    slugs = [f"lr0.001-b2-a1-s0-{name}" for name in points]
+    grid = TEACHERS | {"axes.lr": [1e-3], "axes.alpha": [0, 1], **changes}
+    with pytest.raises(InputError, match=f"^teachers: the points {slugs[0]} and {slugs[1]} are the same training; name every model once"):
+        plan(grid)
+    assert len(plan(grid | {"axes.teacher": [points[1], "small"]}).points) == 3
 
 
 def test_an_ensemble_of_teachers_beside_the_student(plan: MakePlan) -> None:

@@ -18,6 +18,7 @@ from kdray.models.load import load_tokenizer
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Runtime
+from kdray.spec.refs import parse_reference
 from kdray.stages.progress import Progress
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid, write_instructions
@@ -103,6 +104,26 @@ def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_pat
     assert not held & {sources[row] for row in rows.train}
     batch = collate(rows, rows.train[:3].tolist())
     assert len(batch.labels) == int((rows.lengths[rows.train[:3]] - 1).sum())
+
+
+@pytest.mark.parametrize("split", ["train", "train[5:8]", "train[5:]+train[:5]"])
+def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    from kdray.stages.prepare import _open, _read
+
+    load = datasets.load_dataset
+    write(tmp_path / "rows.jsonl", [{"i": i} for i in range(10)])
+
+    def fetch(*_: object, split: str, cache_dir: str, **__: object) -> Any:  # in the hub's place
+        return load("json", data_files=str(tmp_path / "rows.jsonl"), split=split, cache_dir=cache_dir)
+
+    monkeypatch.setattr(datasets, "load_dataset", fetch)
+    wanted = {"train": [*range(10)], "train[5:8]": [5, 6, 7], "train[5:]+train[:5]": [*range(5, 10), *range(5)]}[split]
+    ref = parse_reference(f"hf:org/name@{'0' * 40}#split={split}")
+    for _ in range(2):  # and again, when it is there
+        files, count = _open(ref, Outer(tmp_path / "store"))
+        assert [row["i"] for row in _read(files, range(count)).values()] == wanted
 
 
 def test_nested_columns_of_a_parquet_file_are_read(prepare: Prepare, tmp_path: Path) -> None:

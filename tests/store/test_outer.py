@@ -197,6 +197,19 @@ def test_of_two_drivers_that_resolve_at_once_the_first_answer_stays(outer: Outer
     assert outer.resolve(ref) == {"name": "a/b", "version": theirs}
 
 
+def test_drivers_that_resolve_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ask_hub", lambda ref, *_: f"{int(ref.name[2:]):040x}")
+    names = [f"a/{i}" for i in range(8)]
+
+    def turn(number: int, root: Path) -> object:
+        return Outer(root).resolve(parse_reference(f"hf:{names[number]}"), "student.model")
+
+    for attempt in range(10):
+        root = tmp_path / str(attempt)
+        assert in_processes(len(names), turn, root) == [{"name": name, "version": f"{i:040x}"} for i, name in enumerate(names)]
+        assert Outer(root).locked() == {f"hf:{name}": f"{i:040x}" for i, name in enumerate(names)}
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"hf:a/b": 3}', "<<<<<<< ours"])
 def test_a_damaged_lock_file_is_never_taken_for_an_empty_one(content: str, outer: Outer, hub: list[tuple[str, bool]]) -> None:
     outer.lockfile.write_text(content)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kdray.store import Attempt, Key, Locks, Store, io
+from kdray.spec import InputError
+from kdray.store import Artifact, Attempt, Key, Locks, Store, io
 from kdray.store import store as module
 from kdray.store.store import leftovers
 from tests.conftest import tree_of
@@ -185,6 +186,19 @@ def test_an_id_is_never_a_pattern(id: str, store: Store) -> None:
     assert store.find(id) is None
     with pytest.raises(KeyError):
         store.record(id)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}", "[]", "null", '{"attempt": 1, "files": {}, "facts": {}}', '{"attempt": "a", "files": {}}']
+)
+def test_a_damaged_done_is_named_wherever_it_is_met(content: str, store: Store) -> None:
+    folder = written(store).seal().folder
+    (folder / "DONE").write_text(content)
+    for read in (store.get, lambda _: store.find(ID), lambda _: store.verify(ID), lambda _: leftovers(Artifact(KEY, folder))):
+        with pytest.raises(InputError, match=rf"DONE: damaged; remove the folder {folder} and run again"):
+            read(KEY)
+    shutil.rmtree(folder)
+    assert store.get(KEY) is None
 
 
 def test_verify_finds_what_has_changed_and_what_is_missing(store: Store) -> None:
