@@ -181,10 +181,15 @@ def track(
     grid: GridFile, serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False
 ) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
+    from kdray.plan.checks import check_tracking
+
     made, store = _plan(grid)
-    mirror = _Mirror(made, store)
+    check_tracking(made.grid.runtime.mlflow, served=serve)
+    mirror = _Mirror(made, store, "make it reachable, or correct runtime.mlflow")
     mirror()
     mirror.finish()
+    if mirror.failed:
+        raise typer.Exit(FAILED)
     _print_mlflow(made, store)
     if serve:
         from kdray.track.address import serve_command
@@ -210,8 +215,8 @@ def gc(
         made, store = _plan(grid)
         by_store.setdefault(store.root, []).append(made)
         stores[store.root] = store
-    for root, plans in by_store.items():
-        garbage = find_garbage(plans, stores[root])
+    found = {root: find_garbage(plans, stores[root]) for root, plans in by_store.items()}  # of all, before any is removed
+    for root, garbage in found.items():
         for item in garbage:
             out.print(f"{'would remove' if dry_run else 'removed'} {item.path} ({item.bytes / 1e6:,.1f} MB)", soft_wrap=True)
             if not dry_run:
@@ -253,6 +258,12 @@ def main() -> None:
     except WRONG_USAGE as error:
         error.show()
         sys.exit(WRONG_INPUT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{error.filename}: {error.strerror or error}; give a path that can be used"
+        err.print(f"[red]error[/] {escape(reason)}", soft_wrap=True, highlight=False)
+        sys.exit(WRONG_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
@@ -264,11 +275,13 @@ def main() -> None:
 class _Mirror:
     """Keeps the MLflow view up to date; a view that cannot be written never stops the run."""
 
-    def __init__(self, made: Plan, store: Store) -> None:
+    def __init__(self, made: Plan, store: Store, advice: str = "`kdray track` rebuilds it later") -> None:
         from kdray.track.mirror import Mirror
 
         self._mirror = Mirror(made, store)
+        self._advice = advice
         self._warned = False
+        self.failed = False  # the last time
 
     def __call__(self) -> None:
         self._try(self._mirror.update)
@@ -281,11 +294,12 @@ class _Mirror:
 
         try:
             action()
+            self.failed = False
         except TRACKING_ERRORS as error:
             if not self._warned:
                 reason = str(error).splitlines()[0]
-                err.print(f"[yellow]MLflow cannot be written ({escape(reason)}); `kdray track` rebuilds it later")
-            self._warned = True
+                err.print(f"[yellow]MLflow cannot be written[/] ({escape(reason)}); {self._advice}", soft_wrap=True, highlight=False)
+            self._warned = self.failed = True
 
 
 def _do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -58,7 +60,7 @@ def table(
     for name, rows in annotated.items():
         short = name.partition(":")[0]
         label = name if short in sets else short
-        sets[label], line = _aligned(rows, tokenizer, template, max_words)
+        sets[label], line = _aligned(rows, loaded, tokenizer, template, max_words)
         summary.append({"set": label, **line})
         if judge:
             judged.append({"set": label, "metric": metric, **judge(rows)})
@@ -76,7 +78,7 @@ def table(
 def train(
     source: Annotations,
     model: Model,
-    to: Annotated[Path, typer.Option(help="the folder to write")],
+    to: Annotated[str, typer.Option(help="the folder to write")],
     family: Annotated[str, typer.Option(help="for the record")] = "",
     window: Window = 8,
     limit: Limit = None,
@@ -90,23 +92,23 @@ def train(
     from kdray.models import load
     from kdray.store.io import sha256
 
-    annotated = _annotated(source, limit)
+    folder, annotated = _to_folder(to), _annotated(source, limit)
     loaded, tokenizer = load(model)
-    rows, line = _aligned(annotated, tokenizer, template, max_words)
+    rows, line = _aligned(annotated, loaded, tokenizer, template, max_words)
     data = make_tables(loaded, rows, [window], follow=_follow)[LOOKBACK, window]
     folds = two_folds(data)
     origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(Path(source.partition(":")[2])), **line}
     record = {**origin, "windows": len(data.labels), "auroc_train": folds.train, "auroc_test": folds.test}
     made = train_lens(data, loaded.config.num_hidden_layers, window, record)
-    made.save(to)
-    out.print(f"lens {made.id} in {to}: AUROC {folds.test:.1f} on held-out documents ({folds.train:.1f} on its own)", highlight=False)
+    made.save(folder)
+    out.print(f"lens {made.id} in {folder}: AUROC {folds.test:.1f} on held-out documents ({folds.train:.1f} on its own)", highlight=False)
 
 
 @lens.command()
 def annotate(
     answers: Answers,
     metric: Annotated[str, typer.Option(help="'lettucedetect', or '{name: judge, model: gpt-4o}', as in a grid file")],
-    to: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
+    to: Annotated[str, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
     threshold: Annotated[
         float, typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
     ] = 50.0,
@@ -118,17 +120,18 @@ def annotate(
     from kdray.score.standalone import open_metric
     from kdray.stages.generate import read_answers
 
-    use = _use(metric)
-    try:
-        rows = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
-    except ValueError as error:
-        raise InputError("--metric", str(error), "see what it needs") from None
+    file, use = _to_file(to), _use(metric)
+    rows, failed = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
+    for id, reason in list(failed.items())[:5]:
+        err.print(f"[yellow]left out[/] {escape(id)}: {escape(reason)}", soft_wrap=True, highlight=False)
+    if failed and not rows:
+        raise InputError("--metric", f"no answer could be annotated: {next(iter(failed.values()))}", "see what it needs")
     if not rows:
         raise InputError(
             "ANSWERS", f"no answer to be annotated in {answers}", "a folder store/generate/NAME/attempt-NNN of a task with documents"
         )
-    write_jsonl(rows, to)
-    _print(str(to), [statistics(rows)])
+    write_jsonl(rows, file)
+    _print(str(file), [statistics(rows)])
 
 
 @lens.command("import")
@@ -137,7 +140,7 @@ def import_(
         Path | None,
         typer.Argument(metavar="FILE.pkl", help="a published classifier of Llama-2-7B; by default CNN/DailyMail's is fetched"),
     ] = None,
-    to: Annotated[Path | None, typer.Option(help="the folder to write; by default beside the file, or here")] = None,
+    to: Annotated[str | None, typer.Option(help="the folder to write; by default beside the file, or here")] = None,
 ) -> None:
     """Turn a published classifier into a lens without running what is in it; any other pickle is refused."""
     from kdray.lens.pickles import import_pickle
@@ -146,8 +149,10 @@ def import_(
     from kdray.spec.refs import parse_reference
     from kdray.store import Outer
 
+    given = _to_folder(to) if to is not None else None
     source = file or Outer(CACHE).local_file(parse_reference(PUBLISHED_LENS), "lens")
-    made, folder = import_pickle(source), to or (file.with_suffix("") if file else Path(source.stem))
+    made = import_pickle(source)
+    folder = given or _to_folder(str(file.with_suffix("") if file else source.stem))
     made.save(folder)
     out.print(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}", highlight=False)
 
@@ -170,11 +175,14 @@ def rate(
 
     made, annotated = Lens.load(by), _annotated(labelled, limit) if labelled else []
     loaded, tokenizer = load(model)
+    rows = _aligned(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
     result = factual_rate(loaded, tokenizer, read_answers(answers), made, _follow)
     scores = dict(result.scores)
     if labelled:
-        rows, _ = _aligned(annotated, tokenizer, template, 700)
-        scores["auroc"] = lens_auroc(loaded, rows, made)
+        scores["auroc"] = tested = lens_auroc(loaded, rows, made)
+        if math.isnan(tested["value"]):
+            reason = "all windows have one label" if tested["n"] else "every document trained the lens"
+            err.print(f"[yellow]no AUROC[/] of {escape(labelled)}: {reason}", soft_wrap=True, highlight=False)
     if as_json:
         print(json.dumps({"scores": scores, "facts": result.facts}))
         return
@@ -199,7 +207,7 @@ def _annotated(name: str, limit: int | None) -> list[Marked]:
     return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def _aligned(rows: list[Marked], tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
+def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
     """An annotated set as tokens, with its numbers; problems are printed."""
     import importlib
 
@@ -209,16 +217,54 @@ def _aligned(rows: list[Marked], tokenizer: Any, template: str, max_words: int) 
 
     component("template", template, "template")
     make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
-    aligned, problems = align(rows, tokenizer, make_prompt, max_words)
+    aligned, problems = align(rows, tokenizer, make_prompt, max_words, getattr(model.config, "max_position_embeddings", None))
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)
     if len(problems) > 5:
         err.print(f"[yellow]left out[/] {len(problems) - 5} more", highlight=False)
+    if not aligned:
+        reason = f" ({problems[0].reason})" if problems else ""
+        raise InputError("annotations", f"no usable response of {len(rows)}{reason}", "see docs/lens.md")
     return aligned, {**statistics(rows), "left_out": len(problems)}
+
+
+def _to_folder(to: str) -> Path:
+    """The folder to write, which may be there already; what is wrong with it is found before any work."""
+    path = _named(to)
+    if path.exists() and not path.is_dir():
+        raise InputError("--to", f"{path} is no folder", "give a folder")
+    _require_writable(next(place for place in (path, *path.absolute().parents) if place.exists()))
+    return path
+
+
+def _to_file(to: str) -> Path:
+    """As `_to_folder` for a file, whose folder must be there."""
+    path = _named(to)
+    if path.exists() and not path.is_file():
+        raise InputError("--to", f"{path} is no file", "give a file")
+    if not path.parent.exists():
+        raise InputError("--to", f"no folder {path.parent}", "make it, or give a file in another one")
+    _require_writable(path.parent)
+    return path
+
+
+def _named(to: str) -> Path:
+    if not to.strip():
+        raise InputError("--to", "empty", "say where to write")
+    return Path(to)
+
+
+def _require_writable(folder: Path) -> None:
+    if not folder.is_dir():
+        raise InputError("--to", f"{folder} is no folder", "give another place")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError("--to", f"{folder} cannot be written", "give another place")
 
 
 def _use(text: str) -> Use:
     """A metric of factual consistency, as in a grid file."""
+    import yaml
+
     from kdray.models.load import CACHE
     from kdray.plan.checks import check_metrics
     from kdray.spec.components import components
@@ -227,6 +273,12 @@ def _use(text: str) -> Use:
     from kdray.store import Outer
 
     use = parse_use(text, "metric", "--metric")
+    try:
+        named = yaml.safe_load(f"[{text}]")
+    except yaml.YAMLError:
+        named = []
+    if len(named) != 1:
+        raise InputError("--metric", f"'{text}'", "name one metric")
     if not finds_hallucinations(use.name):
         raise InputError(
             "--metric",

@@ -111,7 +111,7 @@ class TinyGrid:
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
         (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
-        (folder / "model.safetensors").write_bytes(weights or name.encode())
+        (folder / "model.safetensors").write_bytes(weights or safetensors_of(name.encode()))
         vocabulary = {token: i for i, token in enumerate(tokens)}
         tokenizer = {"model": {"vocab": vocabulary}, "added_tokens": [{"content": "<end>", "id": len(tokens)}]}
         (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
@@ -122,6 +122,12 @@ class TinyGrid:
         path = self.folder / name
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path
+
+
+def safetensors_of(content: bytes) -> bytes:
+    """A whole safetensors file with one tensor of bytes."""
+    header = json.dumps({"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
+    return len(header).to_bytes(8, "little") + header + content
 
 
 @pytest.fixture

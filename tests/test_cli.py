@@ -64,6 +64,14 @@ WRONG = {
     "unknown ids": "why 0123456789ab ba9876543210",
     "ids that are patterns": "why * **",
     "no such store": "why a b --store nowhere",
+    "a grid with too long a name": f"plan {'a' * 300}.yaml",
+    "a store with too long a name": "plan longstore.yaml",
+    "a store that is the root": "plan rootstore.yaml",
+    "a store with a zero byte": "status zerostore.yaml",
+    "a store of nobody": "gc nobody.yaml",
+    "a store that is a file": "report filestore.yaml",
+    "half a character": "plan half.yaml",
+    "a scheme that MLflow does not know": "track --serve nope.yaml",
 }
 
 
@@ -75,6 +83,11 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run
     tiny_grid({"student.model": f"file:{tiny_grid.folder}/bare"}, "noweights.yaml")
     (tiny_grid.folder / "bare").mkdir()
     tiny_grid({"student.model": "hf:org/student"}, "unresolved.yaml")
+    for name, store in {"long": "HERE/" + "a" * 300, "root": "/", "zero": "a\0b", "file": "HERE/rows.jsonl"}.items():
+        tiny_grid({"runtime.store": store}, f"{name}store.yaml")
+    tiny_grid({"runtime.store": "~nosuchuser/x"}, "nobody.yaml")
+    tiny_grid({"runtime.mlflow": "nope://host"}, "nope.yaml")
+    (tiny_grid.folder / "half.yaml").write_text(tiny_grid.text().replace("Does it work?", '"\\ud800"'))
     before = tree_of(tiny_grid.folder)
     code, stdout, stderr = run(*command.split())
     assert (code, stdout) == (2, "")
@@ -254,6 +267,41 @@ def test_gc_says_what_it_would_remove_and_then_removes_it(run: Run, tiny_grid: T
     assert all(store.get(step.key) for step in old.steps() if step.id in kept)
 
 
+def test_gc_removes_nothing_where_one_of_the_stores_cannot_be_looked_at(run: Run, tiny_grid: TinyGrid) -> None:
+    store = Store(tiny_grid.folder / "store")
+    old = make_plan(load_grid(tiny_grid({"axes.lr": [5e-3]})), Outer(store.root))
+    seal(store, *old.steps())
+    other = tiny_grid({"student.model": "hf:org/student", "runtime.store": "HERE/other"}, "other.yaml")
+    code, stdout, _ = run("gc", tiny_grid(), other)
+    assert (code, stdout) == (2, "")
+    assert all(store.get(step.key) for step in old.steps())
+
+
+@pytest.mark.parametrize("command", ["plan", "status", "report", "gc --dry-run", "track"])
+def test_a_damaged_done_is_one_line(command: str, run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid()
+    store = Store(tiny_grid.folder / "store")
+    [sealed] = seal(store, make_plan(load_grid(path), Outer(store.root)).points[0].train)
+    (sealed.folder / "DONE").write_text("{}")
+    code, stdout, stderr = run(*command.split(), path)
+    assert (code, stdout) == (2, "")
+    assert re.fullmatch(r"error [^\n]+/DONE: damaged; remove the folder [^\n]+\n", stderr)
+
+
+def test_a_view_that_cannot_be_written_fails_track(run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdray.track.connection import TrackingError
+    from kdray.track.mirror import Mirror
+
+    def refuse(_: Mirror) -> None:
+        raise TrackingError("no answer\nat all")
+
+    monkeypatch.setattr(Mirror, "update", refuse)
+    monkeypatch.setattr(Mirror, "finish", refuse)
+    code, stdout, stderr = run("track", tiny_grid())
+    assert (code, stdout) == (cli.FAILED, "")
+    assert stderr == "MLflow cannot be written (no answer); make it reachable, or correct runtime.mlflow\n"
+
+
 @pytest.mark.parametrize("path", GRIDS, ids=[path.name for path in GRIDS])
 def test_every_shipped_grid_can_be_run(path: Path, run: Run) -> None:
     code, stdout, stderr = run("check", "--offline", path)
@@ -311,8 +359,14 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     ]
     rows += [rows[0] | {"example": 9, "source": "Ada is in Rome .", "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "answers" / "part-00000-x.parquet")
-    code, stdout, _ = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
+    code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
     assert code == 0
+    assert "no AUROC of jsonl:own.jsonl: every document trained the lens" in stderr
+    (tmp_path / "empty.jsonl").write_text("")
+    for command in ("train --to other", "table", "rate answers --by lens --labelled"):
+        name, *options = command.split()
+        code, _, stderr = run("lens", name, *options, "jsonl:empty.jsonl", *model)
+        assert (code, stderr.splitlines()[-1]) == (cli.WRONG_INPUT, "error annotations: no usable response of 0; see docs/lens.md")
     rate = json.loads(stdout.splitlines()[-1])
     assert rate["scores"]["fr"]["n"] == len(PLACES)
     assert rate["facts"]["left_out"]["training_documents"] == 1
@@ -338,9 +392,20 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         ("lens import nowhere.pkl", "no file nowhere.pkl"),
         ("lens annotate nowhere --metric rouge --to x.jsonl", "--metric: 'rouge' is not about an answer's source"),
         ("lens table jsonl:nowhere --model file:nowhere --metric hhemm", "did you mean 'hhem'?"),
+        ("lens annotate nowhere --metric support_standin,hhem --to x.jsonl", "--metric: 'support_standin,hhem'; name one metric"),
+        ("lens train jsonl:nowhere --model file:absent --to file", "--to: file is no folder"),
+        ("lens train jsonl:nowhere --model file:absent --to file/lens", "--to: "),
+        ("lens train jsonl:nowhere --model file:absent --to=", "--to: empty"),
+        ("lens import --to=", "--to: empty"),
+        ("lens import nowhere.pkl --to file", "--to: file is no folder"),
+        ("lens annotate nowhere --metric hhem --to folder", "--to: folder is no file"),
+        ("lens annotate nowhere --metric hhem --to absent/x.jsonl", "--to: no folder absent"),
+        ("lens annotate nowhere --metric hhem --to=", "--to: empty"),
     ],
 )
-def test_wrong_lens_input_is_one_line(run: Run, arguments: str, message: str) -> None:
+def test_wrong_lens_input_is_one_line(run: Run, tmp_path: Path, arguments: str, message: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
     code, _, stderr = run(*arguments.split())
     assert code == cli.WRONG_INPUT
     assert message in stderr

@@ -7,6 +7,8 @@ documents that trained it.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from kdray.lens.annotations import Documents
@@ -70,7 +73,8 @@ class Lens:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"weights": self.weights.double().contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
-        save_file(tensors, folder / WEIGHTS)
+        io.delete(folder / RECORD)  # so that no one finds new weights with an old record
+        io.put(folder / WEIGHTS, save(tensors))
         settings = {"window": self.window, "threshold": self.threshold, "rule": RULE, "id": self.id}
         io.put_json(folder / RECORD, settings | {"record": dict(self.record), "documents": self.documents.sketches})
 
@@ -79,16 +83,47 @@ class Lens:
         """The lens in a folder.
 
         Raises:
-            InputError: there is none, or its features follow another rule.
+            InputError: there is none, it is damaged, or its features follow another rule.
         """
-        record = io.read_json(folder / RECORD)
-        if record is None or not (folder / WEIGHTS).is_file():
+        if not all((folder / name).is_file() for name in (WEIGHTS, RECORD)):
             raise InputError("lens", f"no lens in {folder}", f"a folder with {WEIGHTS} and {RECORD}: `kdray lens train` or `import`")
-        if record["rule"] != RULE:
-            raise InputError("lens", f"features by the rule '{record['rule']}'", f"'{RULE}'")
-        tensors = load_file(folder / WEIGHTS)
-        documents = Documents(tuple(sketch) for sketch in record["documents"])
-        return cls(tensors["weights"], tensors["intercept"].item(), record["window"], record["threshold"], record["record"], documents)
+        try:
+            kept, tensors = json.loads((folder / RECORD).read_bytes()), load_file(folder / WEIGHTS)
+            if wrong := [name for name, right in _parts_of(kept, tensors).items() if not right]:
+                raise ValueError(f"wrong {wrong[0]}")
+        except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            reason = f"no {error}" if isinstance(error, KeyError) else error
+            raise InputError("lens", f"{folder} is damaged ({reason})", "train or import it again") from None
+        if kept["rule"] != RULE:
+            raise InputError("lens", f"features by the rule '{kept['rule']}'", f"'{RULE}'")
+        documents = Documents(tuple(sketch) for sketch in kept["documents"])
+        return cls(tensors["weights"], tensors["intercept"].item(), kept["window"], kept["threshold"], kept["record"], documents)
+
+
+def _parts_of(kept: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
+    """Whether each part of a kept lens is of the right type and shape; one that is missing raises."""
+    weights, intercept, record, documents = tensors["weights"], tensors["intercept"], kept["record"], kept["documents"]
+    return {
+        "rule": isinstance(kept["rule"], str),
+        "weights": weights.dim() == 2 and weights.numel() > 0 and _is_finite(weights),
+        "intercept": intercept.numel() == 1 and _is_finite(intercept),
+        "window": type(kept["window"]) is int and kept["window"] >= 0,  # 0: of predefined spans
+        "threshold": _is_number(kept["threshold"]) and 0 <= kept["threshold"] <= 1,
+        "record": isinstance(record, dict) and (record.get("auroc_test") is None or _is_number(record["auroc_test"])),
+        "documents": isinstance(documents, list) and all(map(_is_sketch, documents)),
+    }
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() and bool(tensor.double().isfinite().all())
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_sketch(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(known, str) for known in value)
 
 
 def fit(table: Table) -> LogisticRegression:

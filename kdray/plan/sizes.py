@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kdray.plan.steps import Step
 from kdray.spec.components import component
+from kdray.spec.folders import read_config
 from kdray.store import Store
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # bytes
@@ -39,7 +39,7 @@ def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     form = soften.params["form"]
     has_head = component("soft labels", form["name"], "soft_labels.form").constants["HEAD"]
-    width = WIDTH.get(config.get("dtype") or config.get("torch_dtype") or "float32", 4)
+    width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
     rows = store.get(soften.inputs["data"].key)
     tokens = rows.facts.get("response_tokens") if rows else None
     return LabelSize(bytes_per_token(form, hidden, vocab), hidden * vocab * width if has_head else 0, tokens)
@@ -70,6 +70,5 @@ def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
     else:
         return None
     path = folder / "config.json"
-    config = json.loads(path.read_text()) if path.is_file() else {}
-    config = config.get("text_config", config)
+    config = read_config(folder, "teacher.model") if path.is_file() else {}
     return config if {"hidden_size", "vocab_size"} <= set(config) else None

@@ -36,6 +36,8 @@ def bind_lens(lens: Lens, tasks: Sequence[Use], family: str) -> Lens:
             raise InputError("lens.trained", f"'{lens.trained}'", allowed)
         if "window" in lens.model_fields_set:
             raise InputError("lens.window", "beside a lens that is trained", "leave it out: the lens brings its own")
+    if lens.source and parse_reference(lens.source, "lens.source").scheme == "hf":
+        raise InputError("lens.source", f"'{lens.source}' is a repository", "annotations must be one file: file:, wheel: or https:")
     if lens.annotations and (beside := component("annotations", lens.annotations, "lens.annotations").constants.get("BESIDE")):
         allowed = "in a grid a format must be one file: write these annotations as jsonl"
         raise InputError("lens.annotations", f"'{lens.annotations}' needs {beside} beside its file", allowed)

@@ -132,8 +132,10 @@ def _as_input_error(errors: list[ErrorDetails]) -> InputError:
             if isinstance(cause, InputError):
                 return InputError(".".join(filter(None, (_field(error), cause.field))), cause.found, cause.allowed)
             return InputError(field, shown, str(cause))
-        case "json_invalid":
+        case "json_invalid" if "recursion" in error["msg"]:
             return InputError(field, "is nested too deep", "write plain YAML")
+        case "json_invalid":  # the rest of JSON was written by us: a lone half of a surrogate pair is all that can be wrong
+            return InputError(field, "holds text that is no Unicode", "write every character out, not as \\ud800")
         case _:
             return InputError(field, shown, _allowed([other["msg"] for other in errors if _field(other) == _field(error)]))
 
@@ -221,7 +223,13 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
         if guided_by_grids_lens(decoding[i]) and not has_lens:
             allowed = "add the section `lens` (`kdray score`: --lens), or give file: and a path"
             raise InputError(f"score.decoding.{i}.{GUIDE}", "'lens', but there is none", allowed)
-        if score.engine == "vllm" and not component("decoding", decoding[i].name, f"score.decoding.{i}").constants.get("VLLM"):
+        declared = component("decoding", decoding[i].name, f"score.decoding.{i}").constants
+        for task in tasks:
+            gives = component("task", task.name, "score.tasks").constants
+            if gives["KIND"] == "generate" and (lacking := set(declared.get("NEEDS", ())).difference(gives.get("GIVES", ()))):
+                allowed = f"it needs tasks with a {', '.join(lacking)}: score '{task.name}' in a grid of its own"
+                raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' of the task '{task.name}'", allowed)
+        if score.engine == "vllm" and not declared.get("VLLM"):
             able = ", ".join(name for name, other in components("decoding").items() if other.constants.get("VLLM"))
             raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
@@ -326,9 +334,12 @@ def _check_report(grid: Grid) -> None:
         known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
+    able = [task.name for task in grid.score.tasks if component("task", task.name, "score.tasks").constants["KIND"] == "choices"]
     for name in grid.report.margin:
-        if name.partition("/")[0] not in metrics:
-            raise InputError(f"report.margin.{name}", "not among the grid's tasks", did_you_mean(name, metrics))
+        if name not in able:
+            raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
+    if grid.report.checkpoint == "best_heldout" and grid.score.checkpoints == "last":
+        raise InputError("report.checkpoint", "best_heldout with score.checkpoints last", "score all of them, or report the last")
 
 
 def _suffixes(task: str, grid: Grid) -> list[str]:

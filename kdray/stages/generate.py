@@ -132,8 +132,23 @@ def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[P
 
 
 def read_answers(folder: Path) -> list[dict[str, Any]]:
-    """All answers of a `generate` artifact in the order of the examples."""
-    rows = [row for path in parts(folder).values() for row in pq.read_table(path).to_pylist()]
+    """All answers of a `generate` artifact in the order of the examples.
+
+    Raises:
+        InputError: a part is damaged, or holds something else.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        for path in parts(folder).values():
+            table = pq.read_table(path)
+            if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+                raise ValueError(f"no column '{missing[0]}'")
+            table = table.select(SCHEMA.names).cast(SCHEMA)
+            if empty := [name for name in SCHEMA.names[:-1] if table[name].null_count]:
+                raise ValueError(f"nothing in column '{empty[0]}'")
+            rows += table.to_pylist()
+    except (ValueError, TypeError, OSError, pa.ArrowNotImplementedError) as error:
+        raise InputError("answers", f"{folder} is damaged ({error})", "generate them again") from None
     return sorted(rows, key=lambda row: row["example"])
 
 

@@ -115,6 +115,67 @@ def test_damaged_files(tmp_path: Path, text: str, message: str | None) -> None:
         read("jsonl", tmp_path / "x.jsonl")
 
 
+OWN = {"id": 1, "document": "D", "response": "abcdef", "spans": []}
+FAITH = {"id": "f", "source": "S", "summary": "abc", "spans": [{"start": 0, "end": 2, "label": ["Unwanted"]}]}
+RAG = {"id": "1", "source_id": "s", "response": "abcd", "labels": []}
+SOURCE = {"source_id": "s", "source_info": "The text.", "prompt": "Read: The text. Answer:"}
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    *(("jsonl", OWN | {"document": value}) for value in (None, 5, [], "\ud800")),
+    *(("jsonl", OWN | {"response": value}) for value in (None, 5)),
+    *(("jsonl", OWN | {"spans": [span]}) for span in (5, [1], [1, 2, 3], ["a", "b"], [None, 2], [1.5, 2.5], [True, 2], "12")),
+    *(("jsonl", OWN | {"spans": value}) for value in (None, 5, {"a": 1}, {}, "")),
+    *(("jsonl", OWN | {"input_ids": value}) for value in (5, ["a"], [-1], [2**40])),
+    *(("jsonl", OWN | change) for change in ({"before": 5, "after": ""}, {"after": 5}, {"unfound": 5}, {"unfound": "Rome"}, {"writer": 5})),
+    *(("faithbench", FAITH | {"spans": value}) for value in (None, [{}], [5], [{"start": 0, "end": 2, "label": None}])),
+    *(("faithbench", FAITH | {"spans": [{"start": start, "end": 2, "label": ["Unwanted"]}]}) for start in ("0", None)),
+    ("faithbench", FAITH | {"spans": [{"start": 0, "end": 2, "label": "Unwanted"}]}),
+    ("faithbench", FAITH | {"metadata": 5}),
+    *(
+        ("qags", {"id": 1, "article": "A", "sentences": value})
+        for value in (5, ["x"], [{"sentence": "S."}], [{"sentence": None, "faithful": True}])
+    ),
+    *(("ragtruth", RAG | change) for change in ({"labels": None}, {"labels": [{}]}, {"source_id": []}, {"model": 5})),
+]
+
+
+@pytest.mark.parametrize(("name", "row"), WRONG)
+def test_wrong_types_are_said_with_their_line(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
+    write(tmp_path / "source_info.jsonl", [SOURCE])
+    with pytest.raises(InputError, match=r"^annotations: line 1 of x\.jsonl: .+; see docs/lens\.md$"):
+        read(name, write(tmp_path / "x.jsonl", [row]))
+
+
+@pytest.mark.parametrize("change", [{"source_info": 5}, {"prompt": None}, {"source_id": []}])
+def test_wrong_sources_are_said_with_their_line(tmp_path: Path, change: dict[str, Any]) -> None:
+    write(tmp_path / "source_info.jsonl", [SOURCE | change])
+    with pytest.raises(InputError, match=r"annotations: line 1 of source_info\.jsonl: "):
+        read("ragtruth", write(tmp_path / "x.jsonl", [RAG]))
+
+
+@pytest.mark.parametrize("content", [b'{"id": "\xff"}', b"[" * 100_000, b'{"id": ' + b"1" * 5000 + b"}"])
+def test_lines_that_cannot_be_parsed(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\n" + content)
+    with pytest.raises(InputError, match=r"annotations: line 2 of x\.jsonl"):
+        read("jsonl", tmp_path / "x.jsonl")
+
+
+@pytest.mark.parametrize("row", ["11,bert,text,extrinsic,bad,NULL,w1", "11,bert,text,extrinsic,bad,,w1", "11,bert", "\x00\xff,"])
+def test_wrong_rows_of_xsum_annotations(tmp_path: Path, row: str) -> None:
+    write(tmp_path / "xsum.jsonl", [{"id": "11", "document": "The article."}])
+    with pytest.raises(InputError, match="annotations: no file"):
+        read("xsum_hallucination", tmp_path / "x.csv")
+    columns = "bbcid,system,summary,hallucination_type,hallucinated_span,hallucinated_span_start,worker_id"
+    (tmp_path / "x.csv").write_text(f"{columns}\n{row}\n", encoding="latin-1")
+    with pytest.raises(InputError, match=r"annotations: (line 2 of )?x\.csv"):
+        read("xsum_hallucination", tmp_path / "x.csv")
+
+
+def test_null_is_as_good_as_absent_where_a_field_is_optional(tmp_path: Path) -> None:
+    optional = dict.fromkeys(("before", "after", "input_ids", "output_ids", "unfound", "writer"))
+    assert read("jsonl", write(tmp_path / "x.jsonl", [OWN | optional])) == read("jsonl", write(tmp_path / "y.jsonl", [OWN]))
+    assert read("faithbench", write(tmp_path / "f.jsonl", [FAITH | {"metadata": None}]))[0].writer == ""
+
+
 @pytest.mark.slow
 @pytest.mark.realdata
 def test_real_annotations_fit_their_texts(data_dir: Path) -> None:
@@ -132,4 +193,7 @@ def test_our_own_format_gives_back_what_it_was_given(tmp_path: Path) -> None:
         Annotated("2", "Ada is in Oslo.", "Ada is.", unfound=("Rome",), prompt=("Read: ", "\nSummary:")),
     ]
     write_jsonl(rows, tmp_path / "own.jsonl")
+    assert list(jsonl(tmp_path / "own.jsonl")) == rows
+    with pytest.raises(AttributeError):
+        write_jsonl([rows[0], None], tmp_path / "own.jsonl")  # pyright: ignore[reportArgumentType]
     assert list(jsonl(tmp_path / "own.jsonl")) == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
 from kdray.lens.annotations import Documents, sketch
@@ -51,6 +53,53 @@ def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
         lens.logit(torch.zeros(3, 2))
     with pytest.raises(InputError, match="no lens in"):
         Lens.load(tmp_path / "nowhere")
+
+
+TENSORS = {"weights": torch.ones(2, 3), "intercept": torch.ones(1)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"junk" * 10,
+        save(TENSORS)[:-3],
+        save({"weights": torch.ones(2, 3)}),
+        save({"intercept": torch.ones(1)}),
+        save(TENSORS | {"intercept": torch.ones(2)}),
+        save(TENSORS | {"weights": torch.ones(6)}),
+        save(TENSORS | {"weights": torch.full((2, 3), torch.nan)}),
+    ],
+)
+def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
+    Lens(torch.ones(2, 3), 1.0).save(tmp_path)
+    (tmp_path / "lens.safetensors").write_bytes(content)
+    with pytest.raises(InputError, match=r"^lens: .* is damaged \(.+\); train or import it again$"):
+        Lens.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *("[]", "{}", "{"),
+        *("rule", "documents", "record", "threshold", "window"),
+        *({"window": value} for value in ("x", -3, 1.5)),
+        *({"threshold": value} for value in ("x", None, 10**400)),
+        *({"record": value} for value in (None, [], {"auroc_test": "x"})),
+        *({"documents": value} for value in (5, [5], [[5]])),
+        {"rule": None},
+    ],
+)
+def test_damaged_records(tmp_path: Path, change: str | dict[str, Any]) -> None:
+    Lens(torch.ones(2, 3), 1.0).save(tmp_path)
+    path = tmp_path / "lens.json"
+    kept = json.loads(path.read_text())
+    if isinstance(change, dict):
+        path.write_text(json.dumps(kept | change))
+    else:
+        path.write_text(json.dumps({name: value for name, value in kept.items() if name != change}) if change in kept else change)
+    with pytest.raises(InputError, match=r"^lens: .* is damaged \(.+\); train or import it again$"):
+        Lens.load(tmp_path)
 
 
 def test_folds_are_of_documents() -> None:

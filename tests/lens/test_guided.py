@@ -157,8 +157,8 @@ def test_a_grids_answers_do_not_depend_on_their_batch(tmp_path):
     assert together == [answer([prompt])[0] for prompt in prompts[::-1]][::-1]
     assert together != answer(prompts, seed=1)
     assert together != answer(prompts, guide="support")
-    with pytest.raises(InputError, match="document"):
-        answer([SimpleNamespace(input_ids=prompts[0].input_ids, source="something else")])
+    lost = SimpleNamespace(input_ids=prompts[0].input_ids, source="something else")
+    assert answer([lost, prompts[1]]) == ["document: it is not in the prompt; a lookback ratio needs a context", together[1]]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from kdray.models import load, load_folder
 from kdray.models.generation import generate_greedy
 from kdray.models.head import ResponseModel
-from kdray.models.load import Latest, drop_layers, lay_down, save
+from kdray.models.load import Latest, drop_layers, lay_down, reading, save
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
@@ -34,6 +34,45 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path, name):
     (folder / name).rename(folder / "pytorch_model.bin")
     with pytest.raises(InputError, match=str(folder)):
         load(f"file:{folder}")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
+        ("model.safetensors", b""),
+        ("config.json", b"{}"),
+        ("config.json", b"[]"),
+        ("config.json", b"{"),
+        ("tokenizer.json", b"[]"),
+    ],
+)
+def test_a_damaged_folder_is_one_line(tmp_path, name, content):
+    folder = write_model(tmp_path / "m", layers=1)
+    (folder / name).write_bytes(content)
+    with pytest.raises(InputError, match=r"^(model|tokenizer): .* cannot be read \(.+\); give a whole Hugging Face model$"):
+        load(f"file:{folder}")
+
+
+def test_junk_named_gguf_is_one_line(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"GGUFjunk")
+    with pytest.raises(InputError, match=r"^student\.model: .*m\.gguf cannot be read \(.+\); give a whole GGUF file"):
+        lay_down(parse_reference(f"file:{tmp_path}/m.gguf"), Outer(tmp_path / "store"), tmp_path / "out", "student.model")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_a_machine_without_memory_is_not_the_models_fault(error):
+    with pytest.raises(type(error)), reading("m"):
+        raise error
+
+
+def test_an_id_that_the_hub_does_not_give_is_one_line(monkeypatch):
+    def unreachable(*_, **__):
+        raise OSError("no network\nat all")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unreachable)
+    with pytest.raises(InputError, match=r"^model: hf:org/name cannot be read \(no network\); check the id, the network and HF_TOKEN$"):
+        load("hf:org/name")
 
 
 def test_laying_down_copies_no_pickles(tmp_path):

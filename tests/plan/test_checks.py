@@ -15,9 +15,10 @@ from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
 from kdray.spec.refs import Reference
 from kdray.store import Outer, Store
-from tests.conftest import ABSENT, TinyGrid, tree_of
+from tests.conftest import ABSENT, TinyGrid, safetensors_of, tree_of
 
 Break = Callable[[TinyGrid], None]
+ZIP = b"PK\5\6" + bytes(18)  # an archive with nothing in it
 
 
 def check(grid: TinyGrid, changes: dict[str, Any] | None = None, offline: bool = True) -> list[str]:
@@ -50,6 +51,84 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     ),
     "a model without a tokenizer": (remove("student/tokenizer.json"), {}, ["student.model: no tokenizer in", "tokenizer.json"]),
     "a damaged tokenizer": (write("teacher/tokenizer.json", '{"model": '), {}, ["teacher.model: ", "tokenizer.json is damaged"]),
+    **{
+        f"a tokenizer with {content[:40]}": (
+            write("teacher/tokenizer.json", content),
+            {},
+            ["teacher.model: ", "tokenizer.json is damaged ("],
+        )
+        for content in (
+            "[]",
+            "null",
+            '{"model": null}',
+            '{"model": {"vocab": null}}',
+            '{"model": {"vocab": [1]}}',
+            '{"model": {"vocab": {}}, "added_tokens": [5]}',
+        )
+    },
+    **{
+        f"a configuration with {content[:40] or 'nothing'!r}": (
+            write("student/config.json", content),
+            {},
+            ["student.model: ", "config.json", "; give the config.json of the model"],
+        )
+        for content in (
+            "",
+            "{",
+            b"\x80\x00",
+            "[]",
+            "null",
+            "{}",
+            "[" * 100_000,
+            '{"model_type": 1}',
+            '{"model_type": "llama", "text_config": null}',
+            '{"model_type": "llama", "num_hidden_layers": "two"}',
+            '{"model_type": "llama", "num_hidden_layers": null}',
+            '{"model_type": "llama", "num_hidden_layers": true}',
+            '{"model_type": "llama", "max_position_embeddings": "many"}',
+            '{"model_type": "llama", "text_config": {"hidden_size": -1}}',
+        )
+    },
+    **{
+        f"weights that are {name}": (
+            write("student/model.safetensors", content),
+            {},
+            ["student.model: ", "model.safetensors is no whole safetensors file; fetch it again"],
+        )
+        for name, content in {
+            "a git-lfs pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+            "empty": b"",
+            "cut off": safetensors_of(b"abc")[:-1],
+            "too long": safetensors_of(b"abc") + b"x",
+            "without tensors": (2).to_bytes(8, "little") + b"{}",
+            "a list": (2).to_bytes(8, "little") + b"[]",
+            "a header only": (9).to_bytes(8, "little") + b'{"a": {}}',
+        }.items()
+    },
+    "a shard that is missing": (
+        write("student/model.safetensors.index.json", '{"weight_map": {"a": "model-2.safetensors"}}'),
+        {},
+        ["student.model: no model-2.safetensors in", "names it"],
+    ),
+    "a damaged index of shards": (
+        write("student/model.safetensors.index.json", '{"weight_map": [1]}'),
+        {},
+        ["student.model: ", "index.json is damaged (no weight_map)"],
+    ),
+    "layers that are not there": (
+        write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
+        {"student.drop_layers": [0, 9]},
+        ["student.drop_layers: [0, 9); the model has the layers 0 to 1, and one must be left"],
+    ),
+    "no layer left": (
+        write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
+        {"student.drop_layers": [0, 2]},
+        ["student.drop_layers: [0, 2)"],
+    ),
+    "junk named GGUF": (write("m.gguf", "junk"), {"teacher.model": "file:HERE/m.gguf"}, ["teacher.model: ", "m.gguf is no GGUF file"]),
+    "junk named zip": (write("r.zip", "junk"), {"data.source": "file:HERE/r.zip"}, ["data.source: ", "r.zip is no zip archive"]),
+    "rows nested without end": (write("rows.jsonl", "[" * 100_000), {}, ["data.source: ", "rows.jsonl is damaged ("]),
+    "a number without end": (write("rows.jsonl", '{"response": ' + "1" * 5000 + "}"), {}, ["data.source: ", "rows.jsonl is damaged ("]),
     "a larger vocabulary": (
         lambda grid: grid.model("teacher", tokens=("a", "b", "c")) and None,
         {},
@@ -156,6 +235,16 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
     "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
     "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
+    **{
+        f"the tracking URI {uri}": (nothing, {"runtime.mlflow": uri}, ["runtime.mlflow: ", said])
+        for uri, said in {
+            "nope://user:hidden@host": "the scheme 'nope'; MLflow knows http, https, file",
+            "http://": "without a host",
+            "http://[::1": "no address (",
+            "http://host:port": "no address (",
+            "sqlite:x.db": "without ://",
+        }.items()
+    },
     "a damaged lock file": (write("store.lock.json", "{"), {"teacher.model": "hf:a/b"}, ["store.lock.json: damaged"]),
 }
 
@@ -185,7 +274,7 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
 
 
 def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:
-    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"max_position_embeddings": 600}))
+    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 600}))
     task = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 600}
     with pytest.raises(InputError, match=r"score\.tasks\.0\.max_new_tokens: 600; the student has positions for 600 tokens"):
         check(tiny_grid, {"score.tasks": [task]})
@@ -227,12 +316,12 @@ def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
         ("r.csv", "instruction,context,response\na,b,c,too,many\n"),
         ("r.csv", "instruction,context,response\na," + "b" * 200_000 + ",c\n"),
         ("r.parquet", "not looked into"),
-        ("r.zip", "not looked into"),
+        ("r.zip", ZIP),
     ],
     ids=["list", "one object", "a column that comes later", "byte order mark", "a row too long", "a long field", "parquet", "zip"],
 )
-def test_data_that_can_be_read_are_not_refused(name: str, content: str, tiny_grid: TinyGrid) -> None:
-    (tiny_grid.folder / name).write_text(content)
+def test_data_that_can_be_read_are_not_refused(name: str, content: str | bytes, tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert check(tiny_grid, {"data.source": f"file:{tiny_grid.folder}/{name}"}) == []
 
 
@@ -260,6 +349,13 @@ def test_tokenizers_of_other_kinds_are_compared_by_token_too(tiny_grid: TinyGrid
 def test_a_tokenizer_that_cannot_be_compared_here_is_left_to_the_run(tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / "teacher" / "tokenizer.json").rename(tiny_grid.folder / "teacher" / "tokenizer.model")
     assert check(tiny_grid) == []
+
+
+@pytest.mark.parametrize(
+    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "file:///x", "databricks", "databricks://p"]
+)
+def test_what_mlflow_takes_is_not_refused(uri: str, tiny_grid: TinyGrid) -> None:
+    assert check(tiny_grid, {"runtime.mlflow": uri}) == []
 
 
 def test_without_a_teacher_none_is_looked_for(tiny_grid: TinyGrid) -> None:
@@ -308,7 +404,14 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
 
     monkeypatch.setattr(module, "ask_hub", ask)
     hub = {"teacher.model": "hf:org/teacher@main", "data.source": "hf:org/data"}
+    hub |= {"score.tasks": ["xsum", {"name": "heldout_answers"}], "score.metrics": [{"name": "support_standin", "model": "hf:org/scorer"}]}
     check(tiny_grid, hub)
     assert asked == []
+    hub["lens"] = {"own": {"task": {"name": "xsum", "limit": 5}, "metric": {"name": "support_standin", "model": "hf:org/scorer"}}}
     check(tiny_grid, hub, offline=False)
-    assert asked == [("hf:org/teacher@main", "teacher.model", False), ("hf:org/data", "data.source", True)]
+    assert sorted(asked) == [
+        ("hf:EdinburghNLP/xsum#split=test", "score.tasks.0.source", True),
+        ("hf:org/data", "data.source", True),
+        ("hf:org/scorer", "score.metrics.support_standin.model", False),
+        ("hf:org/teacher@main", "teacher.model", False),
+    ]

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from kdray.models.load import load, load_folder, save
+from kdray.models.load import load, load_folder, load_tokenizer, save
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task, tokenizer_identity
 from kdray.spec.components import bind
@@ -199,6 +199,15 @@ def test_what_is_not_supported_is_said(tmp_path, model):
 def test_the_chat_template_reaches_the_prompts(tmp_path, model):
     benchmark = Benchmark(setting(write_task(tmp_path / "task", QUESTIONS), model, chat_template=True))
     assert benchmark.requests[0].args[0].startswith("<|im_start|>user\nWhere does Ada live?<|im_end|>")
+
+
+def test_a_date_in_the_chat_template_is_always_the_same(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model")
+    tokenizer = load_tokenizer(model)
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} {{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(model)
+    benchmark = Benchmark(setting(write_task(tmp_path / "task", QUESTIONS), model, chat_template=True))
+    assert benchmark.requests[0].args[0].startswith("26 Jul 2024 Where does Ada live?")
 
 
 def test_models_share_a_benchmark_only_with_one_tokenizer_and_one_window(tmp_path, model):

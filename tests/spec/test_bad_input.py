@@ -136,6 +136,10 @@ SCHEMA = {
     ),
     "another window for a lens that is there": ({"lens": {"trained": "file:HERE/lens", "window": 8}}, ["lens.window: ", "leave it out"]),
     "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
+    "a lens of a repository": (
+        {"lens": {"annotations": "jsonl", "source": "hf:org/annotations"}},
+        ["lens.source: 'hf:org/annotations' is a repository", "one file: file:, wheel: or https:"],
+    ),
     "a lens of a file and of its own answers": (
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
         ["lens: has annotations, source, own"],
@@ -156,7 +160,22 @@ SCHEMA = {
         {"lens": {"annotations": "ragtruth", "source": "file:HERE/rows.jsonl"}},
         ["lens.annotations: 'ragtruth' needs", "beside its file", "jsonl"],
     ),
-    "a margin for an unmeasured task": ({"report.margin": {"xsumm": 1}}, ["report.margin.xsumm: ", "did you mean 'xsum'?"]),
+    "a margin for an unmeasured task": (
+        {"report.margin": {"arc_easi": 1}, "score.tasks": [{"name": "arc_easy", "source": "file:HERE/arc.jsonl"}]},
+        ["report.margin.arc_easi: ", "did you mean 'arc_easy'?"],
+    ),
+    "a margin for what is no multiple choice": ({"report.margin": {"xsum": 1}}, ["report.margin.xsum: none of", "multiple-choice"]),
+    "the best of checkpoints of which one is scored": (
+        {"report.checkpoint": "best_heldout", "score.checkpoints": "last"},
+        ["report.checkpoint: best_heldout with score.checkpoints last", "score all of them"],
+    ),
+    "a guided decoding of what has no text": (
+        {
+            "score.tasks": ["xsum", {"name": "truthfulqa", "source": "file:HERE/t.csv"}],
+            "score.decoding": ["greedy", {"name": "lookback_guided", "guide": "support"}],
+        },
+        ["score.decoding.1: 'lookback_guided' of the task 'truthfulqa'", "needs tasks with a source"],
+    ),
     "alpha > 1 with convex weights": (
         {"objective.weighting": "convex", "axes.alpha": [0, 2]},
         ["axes.alpha: 2 with objective.weighting convex", "at most 1"],
@@ -248,6 +267,7 @@ YAML = {
     "a list that holds itself": ("a: &a [*a]\n", ["grid:1: the YAML alias *a", "write the value out"]),
     "a bomb": ("a: &a [x, x]\nb: &b [*a, *a]\n", [":2: the YAML alias *a"]),
     "nesting without end": ("a: " + "[" * 600 + "]" * 600, ["grid: ", "write plain YAML"]),
+    "half a character": ('name: "\\ud800"', ["grid: holds text that is no Unicode"]),
     "nesting that pydantic refuses": ("a: " + "[" * 300 + "]" * 300, ["grid: is nested too deep"]),
     "a number of ten thousand digits": ("a: " + "1" * 10_000, ["not YAML"]),
 }

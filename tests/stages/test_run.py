@@ -187,6 +187,25 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
     assert "starting Ray" not in output
 
 
+def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path):
+    from kdray.stages.progress import Progress
+    from kdray.stages.run import resolve, run
+
+    overrides = {"teacher": "null", "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}", "score": "{tasks: [heldout_loss], references: []}"}
+    path = write_grid(tmp_path, **overrides)
+    (tmp_path / "student" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    outer = Outer(store.root)
+    with Progress(Console(quiet=True)) as progress:
+        plan = resolve(grid, outer)
+        failed = run(plan, store, outer, progress, lambda: None)
+    point = plan.points[0].train
+    assert "cannot be read" in failed[point.id]
+    [told] = store.folder(point.key).glob("attempt-*/diverged.json")  # by the first worker: its failure is not tried again
+    assert json.loads(told.read_text()) == failed[point.id]
+
+
 def test_sigint_ends_with_130_and_keeps_what_is_finished(tmp_path):
     path = write_grid(tmp_path, **POINTS)
     plan, store = planned(path)

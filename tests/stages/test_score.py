@@ -18,6 +18,7 @@ from kdray.stages import measure
 from kdray.stages.generate import answer_all
 from kdray.stages.pipeline import parts
 from kdray.store import Store
+from tests.conftest import safetensors_of
 from tests.tiny import write_model
 
 MAIN = "from kdray.cli import main; main()"
@@ -92,9 +93,12 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
 def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
-    config = json.dumps({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 8, "tie_word_embeddings": True})
-    for name, text in (("config.json", config), ("model.safetensors", ""), ("tokenizer.json", "{}")):
+    config = json.dumps(
+        {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 8, "tie_word_embeddings": True}
+    )
+    for name, text in (("config.json", config), ("tokenizer.json", "{}")):
         (model / name).write_text(text)
+    (model / "model.safetensors").write_bytes(safetensors_of(b"a"))
     answer = kdray("score", "--model", f"file:{model}", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
     assert answer.returncode == 2, answer.stdout + answer.stderr
     assert said in answer.stderr

@@ -8,16 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from kdray.lens.annotations import Annotated
-from kdray.lens.read import read_lines
+from kdray.lens.read import as_text, items, read_lines, span, text
 
 VERSION = 1
 LABEL = "Unwanted"
 
 
 def faithbench(path: Path) -> Iterator[Annotated]:
-    for row in read_lines(path, ("id", "source", "summary", "spans")):
-        spans = {(span["start"], span["end"]) for span in row["spans"] if any(label.split(".")[0] == LABEL for label in span["label"])}
-        writer = row.get("metadata", {}).get("summarizer", "")
-        yield Annotated(str(row["id"]), row["source"], row["summary"], tuple(sorted(spans)), writer=writer)
+    return read_lines(path, ("id", "source", "summary", "spans"), _one)
+
+
+def _one(row: dict[str, Any]) -> Annotated:
+    spans = {span(marked["start"], marked["end"]) for marked in items(row["spans"], "spans") if _counts(marked["label"])}
+    writer = text(row.get("metadata") or {}, "summarizer", "")
+    return Annotated(as_text(str(row["id"]), "id"), text(row, "source"), text(row, "summary"), tuple(sorted(spans)), writer=writer)
+
+
+def _counts(labels: Any) -> bool:
+    return LABEL in {as_text(label, "label").split(".")[0] for label in items(labels, "label")}

@@ -16,32 +16,39 @@ from pathlib import Path
 from typing import Any
 
 from kdray.lens.annotations import Annotated
-from kdray.lens.read import read_lines
+from kdray.lens.read import as_text, items, read_lines, span, text, token_ids
+from kdray.store import io
 
 VERSION = 1
 
 
 def jsonl(path: Path) -> Iterator[Annotated]:
-    for row in read_lines(path, ("id", "document", "response", "spans")):
-        yield Annotated(
-            id=str(row["id"]),
-            document=row["document"],
-            response=row["response"],
-            spans=tuple(sorted((int(begin), int(end)) for begin, end in row["spans"])),
-            prompt=(row.get("before", ""), row["after"]) if "after" in row else None,
-            input_ids=tuple(row["input_ids"]) if "input_ids" in row else None,
-            output_ids=tuple(row["output_ids"]) if "output_ids" in row else None,
-            unfound=tuple(row.get("unfound", ())),
-            writer=row.get("writer", ""),
-        )
+    return read_lines(path, ("id", "document", "response", "spans"), _one)
 
 
 def write_jsonl(rows: Iterable[Annotated], path: Path) -> None:
-    """Keep annotated responses in this format."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            line: dict[str, Any] = {"id": row.id, "document": row.document, "response": row.response, "spans": row.spans}
-            if row.prompt is not None:
-                line["before"], line["after"] = row.prompt
-            optional = {"input_ids": row.input_ids, "output_ids": row.output_ids, "unfound": row.unfound, "writer": row.writer}
-            file.write(json.dumps(line | {name: value for name, value in optional.items() if value}) + "\n")
+    """Keep annotated responses in this format, all of them or none."""
+    io.put(path, "".join(map(_line, rows)).encode())
+
+
+def _one(row: dict[str, Any]) -> Annotated:
+    before = text(row, "before", "")
+    return Annotated(
+        id=as_text(str(row["id"]), "id"),
+        document=text(row, "document"),
+        response=text(row, "response"),
+        spans=tuple(sorted(span(*items(pair, "a span")) for pair in items(row["spans"], "spans"))),
+        prompt=(before, text(row, "after")) if row.get("after") is not None else None,
+        input_ids=token_ids(row, "input_ids"),
+        output_ids=token_ids(row, "output_ids"),
+        unfound=tuple(as_text(quote, "unfound") for quote in items(row.get("unfound") or [], "unfound")),
+        writer=text(row, "writer", ""),
+    )
+
+
+def _line(row: Annotated) -> str:
+    line: dict[str, Any] = {"id": row.id, "document": row.document, "response": row.response, "spans": row.spans}
+    if row.prompt is not None:
+        line["before"], line["after"] = row.prompt
+    optional = {"input_ids": row.input_ids, "output_ids": row.output_ids, "unfound": row.unfound, "writer": row.writer}
+    return json.dumps(line | {name: value for name, value in optional.items() if value}) + "\n"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.lens.annotations import Annotated
-from kdray.lens.read import read_lines
+from kdray.lens.read import as_text, items, read_lines, span, text
 from kdray.spec.errors import InputError
 
 VERSION = 1
@@ -19,20 +19,32 @@ BESIDE = "source_info.jsonl"  # another file in the same folder
 
 
 def ragtruth(path: Path) -> Iterator[Annotated]:
-    sources = {row["source_id"]: row for row in read_lines(path.with_name(BESIDE), ("source_id", "source_info", "prompt"))}
-    for row in read_lines(path, ("id", "source_id", "response", "labels")):
+    sources = dict(read_lines(path.with_name(BESIDE), ("source_id", "source_info", "prompt"), _source))
+
+    def one(row: dict[str, Any]) -> Annotated:
+        id = as_text(str(row["id"]), "id")
         if row["source_id"] not in sources:
-            raise InputError("annotations", f"response '{row['id']}' has no source '{row['source_id']}'", "see source_info.jsonl")
-        source = sources[row["source_id"]]
-        document = _document(source["source_info"])
-        before, found, after = source["prompt"].rpartition(document)
-        spans = {(label["start"], label["end"]) for label in row["labels"]}
-        prompt = (before, after) if found else None
-        yield Annotated(str(row["id"]), document, row["response"], tuple(sorted(spans)), prompt=prompt, writer=row.get("model", ""))
+            raise InputError("annotations", f"response '{id}' has no source '{row['source_id']}'", "see source_info.jsonl")
+        document, prompt = sources[row["source_id"]]
+        spans = {span(label["start"], label["end"]) for label in items(row["labels"], "labels")}
+        return Annotated(id, document, text(row, "response"), tuple(sorted(spans)), prompt=prompt, writer=text(row, "model", ""))
+
+    return read_lines(path, ("id", "source_id", "response", "labels"), one)
+
+
+def _source(row: dict[str, Any]) -> tuple[str | int, tuple[str, tuple[str, str] | None]]:
+    """A source's id, its document, and the prompt around it if that has the document."""
+    if not isinstance(id := row["source_id"], str | int):
+        raise TypeError("source_id is neither a text nor a number")
+    document, whole = _document(row["source_info"]), text(row, "prompt")
+    before, found, after = whole.rpartition(document) if document else ("", "", "")
+    return id, (document, (before, after) if found else None)
 
 
 def _document(info: Any) -> str:
     """An article, the passages of a question, or a table's facts."""
     if isinstance(info, str):
-        return info.strip()
-    return info["passages"].strip() if "passages" in info else json.dumps(info)
+        return as_text(info, "source_info").strip()
+    if not isinstance(info, dict):
+        raise TypeError("source_info is neither a text nor an object")
+    return text(info, "passages").strip() if "passages" in info else json.dumps(info)

@@ -14,25 +14,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kdray.lens.annotations import Annotated
-from kdray.lens.read import read_lines
+from kdray.lens.read import at_line, read_lines, require_file, text
 from kdray.spec.errors import InputError
 
 VERSION = 1
 BESIDE = "xsum.jsonl"  # another file in the same folder
+NOTHING = ("", "NULL")  # the type of a row that marks nothing
 COLUMNS = ("bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id")
 
 
 def xsum_hallucination(path: Path) -> Iterator[Annotated]:
-    articles = {str(row["id"]): row["document"] for row in read_lines(path.with_name(BESIDE), ("id", "document"))}
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    missing = [column for column in COLUMNS if rows and column not in rows[0]]
-    if missing:
-        raise InputError("annotations", f"{path.name} has no column '{missing[0]}'", f"it needs {', '.join(COLUMNS)}")
-    rows.sort(key=lambda row: (row["bbcid"], row["system"]))
+    require_file(path, "give the CSV of annotated summaries")
+    articles = dict(read_lines(path.with_name(BESIDE), ("id", "document"), lambda row: (str(row["id"]), text(row, "document"))))
+    rows = sorted(_rows(path), key=lambda row: (row["bbcid"], row["system"]))
     for (bbcid, system), group in itertools.groupby(rows, key=lambda row: (row["bbcid"], row["system"])):
         if bbcid in articles:
             yield _one(f"{bbcid}-{system}", articles[bbcid], system, list(group))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    allowed = f"it needs {', '.join(COLUMNS)}"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise InputError("annotations", f"{path.name} is no CSV ({error})", allowed) from None
+    for number, row in rows:
+        if missing := [column for column in COLUMNS if column not in row]:
+            raise InputError("annotations", f"{path.name} has no column '{missing[0]}'", allowed)
+        with at_line(path, number):
+            for column in COLUMNS:
+                text(row, column)
+            if row["hallucination_type"] not in NOTHING:
+                int(row["hallucinated_span_start"])
+    return [row for _, row in rows]
 
 
 def _one(id: str, article: str, system: str, rows: list[dict[str, str]]) -> Annotated:
@@ -42,7 +58,7 @@ def _one(id: str, article: str, system: str, rows: list[dict[str, str]]) -> Anno
     for worker in workers:
         marked: set[int] = set()
         for row in rows:
-            if row["worker_id"] != worker or row["hallucination_type"] in ("", "NULL"):
+            if row["worker_id"] != worker or row["hallucination_type"] in NOTHING:
                 continue
             quote = row["hallucinated_span"]
             begin = int(row["hallucinated_span_start"])
