@@ -7,23 +7,20 @@ file's inside) is checked again by the step that first reads it.
 from __future__ import annotations
 
 import contextlib
-import csv
 import importlib.metadata
 import importlib.util
-import itertools
-import json
 import os
 import urllib.error
 import urllib.parse
 import urllib.request
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_shapes, shape_of
+from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
@@ -34,11 +31,9 @@ from kdray.store import Outer
 from kdray.store.outer import ask_hub, is_dataset
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-TABLES = (".json", ".jsonl", ".csv", ".parquet")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
 TRACKING = ("http", "https", "file", *DATABASES, "databricks", "databricks-uc", "uc")
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
-ROWS = 100  # a column may be absent from the first rows
 
 
 def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
@@ -59,7 +54,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     for role, folder in local.items():
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
-    _check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
+    check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
     for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
@@ -233,7 +228,7 @@ def _check_sources(tasks: Mapping[str, Use]) -> None:
         if declared.get("NAMED"):
             check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
-            _check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
+            check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
 
 
 def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:
@@ -287,63 +282,6 @@ def _check_endpoint(url: str) -> None:
         raise InputError(
             ENDPOINT, f"no endpoint answers there ({type(reason).__name__})", "start the judge's server, or correct it"
         ) from None
-
-
-def _check_table(ref: Reference, field: str, wanted: list[str]) -> None:
-    """Whether a data set has a format that can be read and, if it is a local file, rows with the columns `wanted`."""
-    if ref.scheme == "hf":
-        return
-    suffix = PurePosixPath(ref.path or ref.name).suffix
-    if suffix not in (*TABLES, ".zip"):
-        raise InputError(field, f"'{ref}' has no known format", f"known: {', '.join(TABLES)}, or one of them in a .zip")
-    if ref.scheme != "file":
-        return
-    path = Path(ref.name)
-    if not path.is_file():
-        raise InputError(field, f"no file {path}", f"paths are read from {Path.cwd()}")
-    if path.stat().st_size == 0:
-        raise InputError(field, f"{path} has no rows", "give a data set with rows")
-    if suffix == ".zip" and not zipfile.is_zipfile(path):
-        raise InputError(field, f"{path} is no zip archive, whatever its name", "fetch it again")
-    if not wanted or suffix in (".parquet", ".zip"):
-        return
-    try:
-        columns = _csv_columns(path) if suffix == ".csv" else _json_columns(path)
-    except (ValueError, RecursionError, csv.Error) as error:  # no text, no JSON, a number or nesting without end
-        raise InputError(field, f"{path} is damaged ({error})", f"give a {suffix} file with one object or line a row") from None
-    if not columns:
-        raise InputError(field, f"{path} has no rows", "give a data set with rows")
-    for name in wanted:
-        if not set(name.split("|")) & set(columns):
-            either = name.replace("|", "' or '")
-            raise InputError(field, f"no column '{either}' in {ref}", f"it has {', '.join(columns)}")
-
-
-def _csv_columns(path: Path) -> list[str]:
-    """The names in a table's first line; none if no row follows."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
-        return header if any(line.strip() for line in file) else []
-
-
-def _json_columns(path: Path) -> list[str]:
-    """The names in the first rows of a list of objects, or of one object a line; none if there is no row."""
-    with path.open(encoding="utf-8") as file:
-        lines = (line for line in file if line.strip())
-        first = next(lines, "")
-        if first.lstrip().startswith("["):
-            rows = json.loads(first + "".join(file))
-        else:
-            rows = [json.loads(line) for line in itertools.islice(itertools.chain([first] if first else [], lines), ROWS)]
-    if strays := [row for row in rows[:ROWS] if not isinstance(row, dict)]:
-        raise json.JSONDecodeError("a row is no object", str(strays[0]), 0)
-    return list(dict.fromkeys(name for row in rows[:ROWS] for name in _names(row)))
-
-
-def _names(row: dict[str, Any]) -> Iterator[str]:
-    """The columns of a row, those of a mapping in it as `column.key`."""
-    for name, value in row.items():
-        yield from [name, *(f"{name}.{key}" for key in value)] if isinstance(value, dict) else [name]
 
 
 def _check_hub(sources: Iterable[Reference]) -> None:

@@ -13,7 +13,8 @@ from kdray.spec.components import component
 from kdray.spec.decodings import suffix
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
-from kdray.store import Store, io
+from kdray.store import Store
+from kdray.store.store import damaged
 
 CURVE, SCORES, EXAMPLES, FACTUAL = "metrics.jsonl", "scores.json", "examples.parquet", "factual.json"
 CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
@@ -71,7 +72,11 @@ class Results:
 
 
 def collect(plan: Plan, store: Store) -> Results:
-    """Read what the store has of `plan`."""
+    """Read what the store has of `plan`.
+
+    Raises:
+        InputError: something of it is damaged.
+    """
     checkpoints: dict[tuple[Subject, float | None], Checkpoint] = {}
     examples = {}
     for point in plan.points:
@@ -85,9 +90,9 @@ def collect(plan: Plan, store: Store) -> Results:
         if not artifact:
             continue
         checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
-        if (io.read_json(artifact.path / FACTUAL) or {}).get("drifted"):
+        if (artifact.json(FACTUAL) or {}).get("drifted"):
             checkpoint.drifted.append(short_name(score.task.name, "fr" + suffix(score.decoding)))
-        for metric, value in (io.read_json(artifact.path / SCORES) or {}).items():
+        for metric, value in (artifact.json(SCORES) or {}).items():
             checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
     runtimes = {}
@@ -140,5 +145,8 @@ def _curve(folder: Path | str | None) -> list[dict[str, float]]:
 
 def _read_lines(path: Path) -> list[dict[str, float]]:
     """The whole lines of a file that may still be written to."""
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_bytes()
+    try:
+        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+    except ValueError:  # also of bytes that are no text
+        raise damaged(path, path.parent.parent) from None

@@ -315,8 +315,3 @@ def _benchmark(item: Item) -> Any:
     from kdray.score.benchmark import Setting, open_benchmark
 
     return open_benchmark(Setting(**item["benchmark"]))
-
-
-def read_scores(folder: Path) -> dict[str, dict[str, float]]:
-    """The scores of a `measure` artifact."""
-    return json.loads((folder / SCORES).read_text())

@@ -62,7 +62,7 @@ class Artifact:
             if not path.is_file():
                 raise FileNotFoundError(f"{self.folder} has no readable DONE")
             # Not as unfinished: of two drivers one could write a new DONE just when the other removes the damaged one.
-            raise InputError(str(path), "damaged", f"remove the folder {self.folder} and run again")
+            raise damaged(path, self.folder)
         return done
 
     @property
@@ -74,6 +74,17 @@ class Artifact:
     def facts(self) -> dict[str, Any]:
         """What its maker noted: counts, seconds, library versions. Not part of the id."""
         return self.done["facts"]
+
+    def json(self, name: str) -> Any | None:
+        """The JSON in one of the artifact's files; None if it has no such file.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        content = io.read_json(self.path / name)
+        if content is None and (self.path / name).is_file():
+            raise damaged(self.path / name, self.folder)
+        return content
 
 
 class Attempt:
@@ -163,11 +174,14 @@ class Store:
 
         Raises:
             KeyError: the store knows no such id.
+            InputError: it is damaged.
         """
         for folder in [folder for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
             record = io.read_json(folder / "record.json")
-            if record is not None:
+            if isinstance(record, dict):
                 return record
+            if (folder / "record.json").is_file():
+                raise damaged(folder / "record.json", folder)
         raise KeyError(id)
 
     def verify(self, id: str) -> list[str]:
@@ -234,6 +248,11 @@ class Store:
                 known[2].setdefault(name[-LENGTH:], []).append(name)
             self._listings[kind] = known
         return [self.root / kind / name for name in known[2].get(id, [])]
+
+
+def damaged(path: Path, folder: Path) -> InputError:
+    """That a file in an artifact's folder cannot be read."""
+    return InputError(str(path), "damaged", f"remove the folder {folder} and run again")
 
 
 def leftovers(artifact: Artifact) -> list[Path]:

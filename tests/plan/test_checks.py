@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from kdray.plan import checks as module
+from kdray.plan import tables
 from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
 from kdray.spec.refs import Reference
@@ -202,7 +203,7 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["score.tasks.1: 'heldout_answers' needs prompts, and recipe 'text' makes none; leave it out"],
     ),
     "damaged rows": (write("rows.jsonl", '{"instruction": "a"\n'), {}, ["data.source: ", "rows.jsonl is damaged", "one object"]),
-    "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
+    "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged (line 2: "]),
     "a damaged list": (write("r.json", '[{"a": 1},'), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json is damaged"]),
     "rows that are numbers": (write("rows.jsonl", "1\n2\n"), {}, ["data.source: ", "rows.jsonl is damaged (a row is no object"]),
     "a list of numbers": (write("r.json", "[1, 2]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "a row is no object"]),
@@ -332,7 +333,7 @@ def test_a_nested_column_is_found(tiny_grid: TinyGrid) -> None:
 
 def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid) -> None:
     row = json.dumps({"instruction": "a", "context": "", "response": "b"})
-    (tiny_grid.folder / "rows.jsonl").write_text(f"{row}\n" * module.ROWS + "damage far below\n")
+    (tiny_grid.folder / "rows.jsonl").write_text(f"{row}\n" * tables.ROWS + "damage far below\n")
     assert check(tiny_grid) == []
 
 

@@ -201,6 +201,14 @@ def test_a_damaged_done_is_named_wherever_it_is_met(content: str, store: Store) 
     assert store.get(KEY) is None
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+def test_a_damaged_record_is_named(content: str, store: Store) -> None:
+    folder = written(store).seal().folder
+    (folder / "record.json").write_text(content)
+    with pytest.raises(InputError, match=rf"record.json: damaged; remove the folder {folder} and run again"):
+        store.record(ID)
+
+
 def test_verify_finds_what_has_changed_and_what_is_missing(store: Store) -> None:
     attempt = written(store)
     (attempt.path / "b.txt").write_text("b")
