@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import transformers
@@ -101,12 +103,14 @@ def test_packed_states_and_gradients_are_those_of_padded_rows(case):
 @torch.no_grad()
 def test_no_token_of_one_sequence_changes_another_bit_for_bit(case):
     model, some = make(case, PACKED[case]), sequences()
+    # An expert multiplies the tokens of all sequences that chose it together, and how many those are decides how a CPU rounds.
+    same = torch.equal if "Moe" not in case else partial(torch.allclose, rtol=0, atol=1e-5)
     before = packed_states(model, some).split(LENGTHS)
     for changed in range(len(some)):
         others = list(some)
         others[changed] = (some[changed] + 11) % 47 + 3
         for i, (a, b) in enumerate(zip(before, packed_states(model, others).split(LENGTHS), strict=True)):
-            assert torch.equal(a, b) == (i != changed)
+            assert same(a, b) == (i != changed)
 
 
 @pytest.mark.parametrize("case", REFUSED)

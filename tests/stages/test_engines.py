@@ -6,10 +6,7 @@ import json
 
 import pytest
 
-from kdray.plan import make_plan
-from kdray.spec import load_grid
-from kdray.store import Outer, Store
-from tests.stages.test_run import finish, kdray
+from tests.stages.here import run_here
 from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -27,17 +24,14 @@ SECTIONS = {
 
 
 @pytest.fixture(scope="module")
-def scores(tmp_path_factory):
+def scores(tmp_path_factory, one_ray):
     found = {}
     for name, engine in ENGINES.items():
         folder = tmp_path_factory.mktemp(name)
         runtime = f"{{store: '{folder}/store', checkpoint_every: 3, workers: {engine}}}"
         path = write_grid(folder, **SECTIONS, teacher=f"{{model: 'file:{folder}/teacher'}}", runtime=runtime)
-        code, output = finish(kdray("run", path))
-        assert code == 0, output
-        grid = load_grid(path)
-        store = Store(grid.runtime.store)
-        plan = make_plan(grid, Outer(store.root))
+        plan, store, failed = run_here(path)
+        assert failed == {}
         (score,) = plan.scores
         found[name] = json.loads((store.get(score.measure.key).path / "scores.json").read_text())
         assert store.get(plan.points[0].train.key).facts["workers"] == int(engine[0])

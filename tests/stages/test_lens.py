@@ -7,33 +7,23 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 
 from kdray.lens.sources.jsonl import jsonl
-from kdray.plan import Plan, make_plan
+from kdray.plan import Plan
 from kdray.report.results import collect
 from kdray.report.write import write_report
-from kdray.spec import InputError, load_grid
-from kdray.stages.progress import Progress
-from kdray.stages.run import run
-from kdray.store import Outer, Store
+from kdray.spec import InputError
+from tests.stages.here import run_here
 from tests.tiny import PLACES, write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
-
-
-def do(path: Path) -> tuple[Plan, Store, dict[str, str]]:
-    grid = load_grid(path)
-    store = Store(grid.runtime.store)
-    outer = Outer(store.root)
-    plan = make_plan(grid, outer)
-    return plan, store, run(plan, store, outer, Progress(Console(quiet=True)), lambda: None)
 
 
 def ids(plan: Plan, kind: str) -> set[str | None]:
     return {step.id for step in plan.steps() if step.kind == kind}
 
 
+@pytest.mark.usefixtures("one_ray")
 def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     tests = [{"document": f"Ben is in {place} .", "summary": f"Ben lives in {place} ."} for place in PLACES[:3]]
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tests))
@@ -53,11 +43,11 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     )
     (tmp_path / "labelled.jsonl").write_text(good + "{}\n")
     with pytest.raises(InputError, match=r"line \d+ of labelled\.jsonl has no"):
-        do(path)
+        run_here(path)
     assert not (tmp_path / "store" / "train").exists()  # said before anything is trained
 
     (tmp_path / "labelled.jsonl").write_text(good)
-    plan, store, failed = do(path)
+    plan, store, failed = run_here(path)
     assert not failed
     results = collect(plan, store)
     for checkpoint in results.checkpoints:
@@ -78,7 +68,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     tree = yaml.safe_load(path.read_text())
     with_lens = {"trained": f"file:{store.get(lens.key).path}", "annotations": "jsonl", "source": f"file:{tmp_path}/labelled.jsonl"}  # pyright: ignore
     path.write_text(yaml.safe_dump(tree | {"lens": with_lens}))
-    given, store, failed = do(path)
+    given, store, failed = run_here(path)
     assert not failed
     assert ids(given, "generate") == ids(plan, "generate")
     for subject in ("student", plan.points[0].point):
@@ -95,7 +85,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     guided = {"name": "lookback_guided", "guide": "lens", "candidates": 2, "chunk": 3}
     tree["score"]["decoding"] = ["greedy", guided, {"name": "dola", "layers": [1]}]
     path.write_text(yaml.safe_dump(tree))
-    again, store, failed = do(path)
+    again, store, failed = run_here(path)
     assert not failed
     [annotate] = [step for step in again.steps() if step.kind == "annotate"]
     decoded = {score.generate.id for score in again.scores if score.generate and score.decoding != "greedy"}

@@ -94,10 +94,10 @@ def measured(tmp_path_factory):
 
     def again(kind="measure"):
         shutil.rmtree(store.root / kind)
-        return Work(plan, store, outer, locks, progress, resources)
+        return Work(plan, store, outer, locks, progress, one)
 
     with ray_session(grid.runtime) as found_here, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
-        resources = Resources((replace(found_here.nodes[0], cpus=2, gpus=0),), workers=1)  # as many actors as models
+        one, resources = (Resources((replace(found_here.nodes[0], cpus=cpus, gpus=0),), workers=1) for cpus in (1, 2))  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
         answering.generate(asked, first)
@@ -114,7 +114,7 @@ def measured(tmp_path_factory):
         made = parts(store.folder(asked[0].key) / "attempt-001")
         made[1].unlink()
         made[2].write_bytes(b"damaged")
-        answering.generate(asked, Work(plan, store, outer, locks, progress, resources))
+        answering.generate(asked, Work(plan, store, outer, locks, progress, one))
         found["answers"]["resumed"] = answers()
         output.truncate(0)
         stage.measure(steps, first)
@@ -132,7 +132,7 @@ def measured(tmp_path_factory):
         left = parts(store.folder(steps[0].key) / "attempt-001")
         left[1].unlink()
         left[2].write_bytes(b"damaged")
-        stage.measure(steps, Work(plan, store, outer, locks, progress, resources))
+        stage.measure(steps, Work(plan, store, outer, locks, progress, one))
         found["kept"], found["resumed"] = len(left), scores()
     return found
 

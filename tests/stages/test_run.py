@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,11 @@ import time
 
 import pytest
 import yaml
-from rich.console import Console
 
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
+from tests.stages.here import run_here
 from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -67,13 +68,7 @@ def undisturbed(tmp_path_factory):
     import ray.data
     from ray import tune
 
-    from kdray.stages.progress import Progress
-    from kdray.stages.run import resolve, run
-
     path = write_grid(tmp_path_factory.mktemp("undisturbed"), **POINTS)
-    grid = load_grid(path)
-    store = Store(grid.runtime.store)
-    outer = Outer(store.root)
     seen = {"pipelines": [], "trials": 0}
     with pytest.MonkeyPatch.context() as patch:
         map_batches, fit = ray.data.Dataset.map_batches, tune.Tuner.fit
@@ -90,9 +85,7 @@ def undisturbed(tmp_path_factory):
 
         patch.setattr(ray.data.Dataset, "map_batches", spy_on_data)
         patch.setattr(tune.Tuner, "fit", spy_on_tune)
-        with Progress(Console(quiet=True)) as progress:
-            failed = run(resolve(grid, outer), store, outer, progress, lambda: None)
-    assert failed == {}
+        assert run_here(path)[2] == {}
     return path, seen
 
 
@@ -154,6 +147,8 @@ def test_the_soft_labels_reach_training(undisturbed):
 def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
     path = write_grid(tmp_path, **POINTS)
     plan, store = planned(path)
+    for kind in ("model", "prepare", "teach", "soften"):  # what is killed is training
+        shutil.copytree(planned(undisturbed[0])[1].root / kind, store.root / kind)
     process = kdray("run", path, cwd=tmp_path)
     finished, halfway = wait_for_a_finished_and_a_running_point(process, plan, store)
     os.kill(process.pid, signal.SIGKILL)
@@ -188,18 +183,10 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
 
 
 def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path):
-    from kdray.stages.progress import Progress
-    from kdray.stages.run import resolve, run
-
     overrides = {"teacher": "null", "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}", "score": "{tasks: [heldout_loss], references: []}"}
     path = write_grid(tmp_path, **overrides)
     (tmp_path / "student" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    grid = load_grid(path)
-    store = Store(grid.runtime.store)
-    outer = Outer(store.root)
-    with Progress(Console(quiet=True)) as progress:
-        plan = resolve(grid, outer)
-        failed = run(plan, store, outer, progress, lambda: None)
+    plan, store, failed = run_here(path)
     point = plan.points[0].train
     assert "cannot be read" in failed[point.id]
     [told] = store.folder(point.key).glob("attempt-*/diverged.json")  # by the first worker: its failure is not tried again
@@ -222,7 +209,7 @@ def test_sigint_ends_with_130_and_keeps_what_is_finished(tmp_path):
 
 def test_a_point_that_fails_takes_no_other_with_it(tmp_path):
     one, wild = "{lr: [1.0e-3], batch: [4], alpha: [0]}", "[{lr: 1.0e+30, batch: 4, alpha: 0}]"
-    path = write_grid(tmp_path, axes=one, include=wild, teacher="null")
+    path = write_grid(tmp_path, axes=one, include=wild, teacher="null", score="{tasks: [heldout_loss], references: []}")
     code, output = finish(kdray("run", path, cwd=tmp_path))
     assert code == 1, output
     plan, store = planned(path)

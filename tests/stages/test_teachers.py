@@ -6,10 +6,9 @@ import json
 
 import pytest
 
-from kdray.plan import make_plan
-from kdray.spec import load_grid
-from kdray.store import Outer, Store
-from tests.stages.test_run import finish, kdray
+from kdray.report.results import collect
+from kdray.report.table import rows_of
+from tests.stages.here import run_here
 from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -26,13 +25,10 @@ def test_every_point_learns_from_its_own_teacher(tmp_path):
         axes="{lr: [3.0e-3], batch: [4], alpha: [0, 1]}",
         score="{tasks: [heldout_loss], batch: 3}",
     )
-    code, output = finish(kdray("run", path))
-    assert code == 0, output
-    for row in ("SFT", "KD 1 (big)", "KD 1 (small)", "KD 1 (mix)", "untrained student", "teacher big", "teacher small"):
-        assert row in output
-    grid = load_grid(path)
-    store = Store(grid.runtime.store)
-    plan = make_plan(grid, Outer(store.root))
+    plan, store, failed = run_here(path)
+    assert failed == {}
+    rows = [row.label for row in rows_of(collect(plan, store))]
+    assert rows == ["SFT", "KD 1 (big)", "KD 1 (small)", "KD 1 (mix)", "untrained student", "teacher big", "teacher small"]
     kl = {
         getattr(score.subject, "teacher", score.subject): json.loads((store.get(score.measure.key).path / "scores.json").read_text())["kl"]
         for score in plan.scores

@@ -21,7 +21,7 @@ from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS, Online
 
 pytestmark = pytest.mark.slow
-STEPS = 20
+STEPS, BROKEN = 12, 5
 ENGINES = {
     "ddp": {"name": "ddp", "params": {}},
     "fsdp": {"name": "fsdp", "params": {}},
@@ -89,9 +89,9 @@ def rank_process(rank, folder):
     for name, lora in RESUMED:
         broken = make_loop(folder, name, 4, ranks, lora=lora)
         for metrics in broken.steps():
-            if metrics["step"] == 8:
+            if metrics["step"] == BROKEN:
                 break
-        checkpoint = folder / kept(name, lora) / "attempt-001" / "checkpoint-8"
+        checkpoint = folder / kept(name, lora) / "attempt-001" / f"checkpoint-{BROKEN}"
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(broken, checkpoint)
         resumed = make_loop(folder, name, 4, ranks, lora=lora)
@@ -107,7 +107,7 @@ def lone_process(_, folder):
         loop = make_loop(folder, name, 4, Ranks(), lora=lora)
         decay = [group["weight_decay"] for group in settings_of(loop)]
         load_checkpoint(loop, newest_checkpoint(folder / kept(name, lora), loop.engine.layout))
-        assert loop.step == 8
+        assert loop.step == BROKEN
         assert [group["weight_decay"] for group in settings_of(loop)] == decay
         torch.save(result(loop), folder / f"{kept(name, lora)}-alone.pt")
     dist.destroy_process_group()
@@ -125,8 +125,10 @@ def folder(tmp_path_factory):
     write_model(folder / "student", layers=2, seed=2)
     write_model(folder / "teacher", layers=2, seed=1)
     write_rows(folder / "rows", load_folder(folder / "student")[1], heldout=5)
-    torch.multiprocessing.spawn(rank_process, (folder,), nprocs=2)
-    torch.multiprocessing.spawn(lone_process, (folder,), nprocs=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONFAULTHANDLER", "1")  # a process that dies says where
+        torch.multiprocessing.spawn(rank_process, (folder,), nprocs=2)
+        torch.multiprocessing.spawn(lone_process, (folder,), nprocs=1)
     return folder
 
 
@@ -157,7 +159,7 @@ def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype, packing
 @pytest.mark.parametrize(("name", "lora"), RESUMED)
 def test_a_resumed_run_is_the_straight_one(folder, name, lora):
     straight, resumed = read(folder, straight_name(name, lora))[0], read(folder, f"{kept(name, lora)}-resumed")[0]
-    assert resumed["curve"] == straight["curve"][8:]
+    assert resumed["curve"] == straight["curve"][BROKEN:]
     for key, weight in straight["weights"].items():
         assert torch.equal(resumed["weights"][key], weight), key
 
@@ -165,7 +167,7 @@ def test_a_resumed_run_is_the_straight_one(folder, name, lora):
 @pytest.mark.parametrize(("name", "lora"), RESUMED)
 def test_one_rank_goes_on_where_two_stopped(folder, name, lora):
     straight, alone = read(folder, straight_name(name, lora))[0], torch.load(folder / f"{kept(name, lora)}-alone.pt")
-    assert_near(alone, straight | {"curve": straight["curve"][8:]}, 1e-4)
+    assert_near(alone, straight | {"curve": straight["curve"][BROKEN:]}, 1e-4)
     assert not list(folder.rglob("*universal*")), "a copy of the checkpoint was left behind"
 
 
