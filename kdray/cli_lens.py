@@ -263,8 +263,6 @@ def _require_writable(folder: Path) -> None:
 
 def _use(text: str) -> Use:
     """A metric of factual consistency, as in a grid file."""
-    import yaml
-
     from kdray.models.load import CACHE
     from kdray.plan.checks import check_metrics
     from kdray.spec.components import components
@@ -273,12 +271,6 @@ def _use(text: str) -> Use:
     from kdray.store import Outer
 
     use = parse_use(text, "metric", "--metric")
-    try:
-        named = yaml.safe_load(f"[{text}]")
-    except yaml.YAMLError:
-        named = []
-    if len(named) != 1:
-        raise InputError("--metric", f"'{text}'", "name one metric")
     if not finds_hallucinations(use.name):
         raise InputError(
             "--metric",

@@ -27,7 +27,15 @@ class Sparse:
         return len(self.ids)
 
     def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Sparse:
-        return Sparse(self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end])
+        """With `out` [C, V'] what of the distribution is on the first V' tokens: a teacher may have more than its student."""
+        ids, weights, entropy = self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end]
+        if out is not None:
+            outside = ids >= out.shape[1]
+            rest = weights.masked_fill(outside, 0.0)
+            # Chosen row by row on the device: to ask first whether there is such an id would wait for it.
+            weights = torch.where(outside.any(1, keepdim=True), rest / rest.sum(1, keepdim=True), weights)
+            ids = ids.masked_fill(outside, 0)
+        return Sparse(ids, weights, entropy)
 
 
 @dataclass(frozen=True)

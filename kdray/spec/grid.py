@@ -44,6 +44,8 @@ PUBLISHED_LENS = (
 
 
 def _named_lens(text: str) -> str:
+    if ":" not in text and text != "published":
+        raise InputError("", f"'{text}'", "write file:FOLDER, or published")
     return PUBLISHED_LENS if text == "published" else _well_formed(text)
 
 

@@ -306,9 +306,11 @@ def parse_use(text: str, kind: str, field: str) -> Use:
     Raises:
         InputError: there is none of that name, or a wrong parameter.
     """
-    tree = _read_yaml(f"{{{kind}: {text}}}", field)[kind]
+    tree = _read_yaml(f"{{{kind}: {text}}}", field)
+    if len(tree) != 1:
+        raise InputError(field, f"'{text}'", f"name one {kind}")
     try:
-        return bind_use(Use.model_validate(tree), kind, field)
+        return bind_use(Use.model_validate(tree[kind]), kind, field)
     except ValidationError:
         raise InputError(field, f"'{text}'", "write a name, or {name: ..., parameter: ...}") from None
 

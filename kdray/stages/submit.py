@@ -76,6 +76,8 @@ def _connect() -> Any:
     address = os.environ.get(ADDRESS)
     if not address:
         raise InputError(ADDRESS, "not set", "the dashboard of the cluster's head, http://HOST:8265")
+    if address.startswith("ray://"):  # it would be tried for half a minute
+        raise InputError(ADDRESS, f"{address} is a Ray client's address", "the dashboard of the cluster's head, http://HOST:8265")
     for logger in TALKATIVE:
         logging.getLogger(logger).setLevel(logging.WARNING)
     try:

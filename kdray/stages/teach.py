@@ -12,7 +12,7 @@ from kdray.stages.train import last_line, settings_of, watch
 from kdray.stages.work import Work
 from kdray.store import io
 
-VERSION = 1
+VERSION = 2
 NOT_OURS = {START, "checkpoint_manager_snapshot.json"}
 
 

@@ -20,7 +20,7 @@ from kdray.store import Attempt, io
 from kdray.train.order import Order
 from kdray.train.settings import Settings
 
-VERSION = 1
+VERSION = 2
 TICK = 2.0  # seconds between looks at the running points' curves
 TRIAL_FAILURES = 1  # restarts of a trial whose own process died
 

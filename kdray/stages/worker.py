@@ -43,16 +43,20 @@ def train_job(job: Job) -> None:
     tokenizer, model = loaded
     rows = Rows(job.data)
     signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
-    loop = Loop(
-        ResponseModel(model),
-        rows,
-        job.settings,
-        signal=signal,
-        vocab_size=len(tokenizer),
-        ranks=ranks,
-        micro_batch=job.micro_batch,
-        engine=job.engine,
-    )
+    try:
+        loop = Loop(
+            ResponseModel(model),
+            rows,
+            job.settings,
+            signal=signal,
+            vocab_size=len(tokenizer),
+            ranks=ranks,
+            micro_batch=job.micro_batch,
+            engine=job.engine,
+        )
+    except (InputError, ImportError) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
+        io.put_json(job.attempt.path / DIVERGED, str(error))
+        return
     if checkpoint := ranks.agree(newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None):
         load_checkpoint(loop, checkpoint)
     if ranks.rank == 0:

@@ -1,4 +1,4 @@
-"""Resume state of a run: weights, optimiser, RNG, position and history, sealed by a manifest of checksums.
+"""Resume state of a run: weights, optimiser and history, sealed by a manifest of checksums.
 
 Every rank writes its own files, then rank 0 seals them. A checkpoint without a valid manifest is no checkpoint:
 half-written and damaged ones are passed over, and so are those that this engine cannot read.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
 import xxhash
 
 from kdray.store import io
 from kdray.train.loop import Loop
 
-MANIFEST, STATE, HISTORY = "manifest.json", "state.pt", "history.json"
+MANIFEST, HISTORY = "manifest.json", "history.json"
 
 
 def save_checkpoint(loop: Loop, folder: Path) -> None:
@@ -30,7 +29,6 @@ def save_checkpoint(loop: Loop, folder: Path) -> None:
     loop.engine.save(folder)
     loop.ranks.wait()
     if loop.ranks.rank == 0:
-        torch.save(loop.state_dict(), folder / STATE)
         (folder / HISTORY).write_text(json.dumps(loop.history))
         sums = {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
         io.put_json(folder / MANIFEST, {"step": loop.step, "layout": loop.engine.layout, "xxh3": sums})
@@ -40,8 +38,7 @@ def save_checkpoint(loop: Loop, folder: Path) -> None:
 def load_checkpoint(loop: Loop, folder: Path) -> None:
     """Put the loop where it was when the checkpoint was written: with the same ranks, bit for bit. On every rank."""
     loop.engine.load(folder)
-    state = torch.load(folder / STATE, weights_only=True)
-    loop.load_state_dict(state, json.loads((folder / HISTORY).read_text()))
+    loop.resume(json.loads((folder / HISTORY).read_text()))
 
 
 def newest_checkpoint(artifact: Path, layout: str) -> Path | None:

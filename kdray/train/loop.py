@@ -7,9 +7,10 @@ micro-batches, is not: every loss is a sum over tokens divided by the token coun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,7 +35,7 @@ class DivergedError(RuntimeError):
 
 
 class Loop:
-    """Trains `model` in place. `steps()` yields the metrics of every step; save and restore with `state_dict()`."""
+    """Trains `model` in place. `steps()` yields the metrics of every step; `resume` goes on from where another left off."""
 
     def __init__(
         self,
@@ -61,7 +62,6 @@ class Loop:
             enable_packing(model.backbone)
         self.engine = make_engine(engine, Student(model), settings, ranks)
         self._schedule = schedule(settings)
-        torch.manual_seed(settings.seed)
 
     def step_of(self, position: float) -> int:
         """The step at which a position, in the unit of the length, is reached."""
@@ -83,6 +83,7 @@ class Loop:
         tokens = int(self.rows.response_lengths[batch].sum())
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
+        self._seed_dropout()
         sums = torch.zeros(2, dtype=torch.float64)
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
@@ -122,16 +123,14 @@ class Loop:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16")
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that the next step depends on but weights and optimiser, which the engine keeps."""
-        state = {"step": self.step, "rng": torch.get_rng_state()}
-        return state | ({"cuda_rng": torch.cuda.get_rng_state(self.device)} if self.device.type == "cuda" else {})
+    def _seed_dropout(self) -> None:
+        """By the step alone: a resumed run, on whatever ranks, needs no random state to go on as the straight one would."""
+        numbers = np.random.SeedSequence([self.settings.seed, self.step, self.ranks.rank])
+        torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))
 
-    def load_state_dict(self, state: dict[str, Any], history: list[dict[str, float]]) -> None:
-        self.step, self.history = state["step"], list(history)
-        torch.set_rng_state(state["rng"])
-        if self.device.type == "cuda" and "cuda_rng" in state:  # it may have been written without
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+    def resume(self, history: Sequence[dict[str, float]]) -> None:
+        """Go on after the steps of `history`, a metrics row each; weights and optimiser are the engine's to put back."""
+        self.step, self.history = len(history), list(history)
 
 
 def _objective(settings: Settings, vocab_size: int) -> Objective:

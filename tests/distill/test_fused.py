@@ -85,6 +85,20 @@ def test_sparse_labels_too_even_with_an_id_twice(name, temperature):
     assert_close(gradients(ours.total, hidden, head), gradients(plain.total, hidden, head))
 
 
+def test_tokens_that_only_the_teacher_has_share_in_no_mass():
+    head, (hidden, _, labels) = make_head(width=V), make_inputs()
+    given = sparse_labels()
+    ids, weights = given.ids.clone(), given.weights.clone()
+    ids[::2, 3] = V  # the student has V tokens, 0 to V - 1
+    weights[::2, 3] = 0.0
+    renormalised = Sparse(given.ids, weights / weights.sum(1, keepdim=True), given.entropy)
+    objective = Objective(0.7, V)
+    ours = fused_sums(objective, head, hidden, labels, Sparse(ids, given.weights, given.entropy))
+    theirs = objective(head(hidden), renormalised, labels)
+    assert ours.total.item() == pytest.approx(theirs.total.item(), rel=1e-12)
+    assert_close(gradients(ours.total, hidden, head), gradients(theirs.total, hidden, head))
+
+
 @pytest.mark.parametrize("name", list(components("loss")))
 def test_no_token_is_no_loss_and_a_zero_gradient(name):
     head, (hidden, teacher, labels) = make_head(bias=True), make_inputs()

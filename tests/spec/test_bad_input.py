@@ -129,6 +129,7 @@ SCHEMA = {
         {"lens": {"trained": "published", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
         ["lens: has source, own, trained"],
     ),
+    "a lens by another name": ({"lens": {"trained": "publised"}}, ["lens.trained: 'publised'", "file:FOLDER, or published"]),
     "a lens from elsewhere": ({"lens": {"trained": "hf:org/lens"}}, ["lens.trained: 'hf:org/lens'", "file: and a folder", "`published`"]),
     "a lens at an address that is no classifier": (
         {"lens": {"trained": f"https://host/lens.zip#sha256={SHA}"}},

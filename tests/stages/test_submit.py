@@ -126,7 +126,10 @@ def test_a_job_that_fails_is_told(call):
     assert said.endswith("kdray-tiny-1: failed\n")
 
 
-@pytest.mark.parametrize(("address", "message"), [("", "not set"), ("http://127.0.0.1:1", "no cluster at http://127.0.0.1:1 (")])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("", "not set"), ("http://127.0.0.1:1", "no cluster at http://127.0.0.1:1 ("), ("ray://127.0.0.1:1", "a Ray client's address")],
+)
 def test_no_cluster_is_one_line(address, message, tmp_path, monkeypatch):
     (tmp_path / "grid.yaml").write_bytes(TEXT)
     monkeypatch.setenv(ADDRESS, address)

@@ -35,7 +35,7 @@ CASES = [(name, batch, "float32", True) for name in ENGINES for batch in BATCHES
 CASES += [(name, 4, "bfloat16", True) for name in ("ddp", "fsdp", "zero2", "zero3")] + [("ddp", 3, "float32", False)]
 
 
-LORA = ("ddp", "zero2", "zero3")
+LORA = ("ddp", "fsdp", "zero2", "zero3")
 
 
 def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True, lora=False):
@@ -169,6 +169,15 @@ def test_one_rank_goes_on_where_two_stopped(folder, name, lora):
     straight, alone = read(folder, straight_name(name, lora))[0], torch.load(folder / f"{kept(name, lora)}-alone.pt")
     assert_near(alone, straight | {"curve": straight["curve"][BROKEN:]}, 1e-4)
     assert not list(folder.rglob("*universal*")), "a copy of the checkpoint was left behind"
+
+
+@pytest.mark.parametrize("name", LORA)
+def test_the_checkpoint_of_adapters_holds_no_frozen_weights(folder, name):
+    sizes = {}
+    for lora in (False, True):
+        checkpoint = newest_checkpoint(folder / kept(name, lora), {"zero2": "deepspeed-2", "zero3": "deepspeed-3"}.get(name, name))
+        sizes[lora] = sum(path.stat().st_size for path in checkpoint.rglob("*") if path.is_file())
+    assert sizes[True] < sizes[False] / 2, sizes
 
 
 def test_a_checkpoint_of_another_engine_is_not_taken(folder):

@@ -196,16 +196,30 @@ def test_a_checkpoint_of_other_weights_is_refused(world, tmp_path):
         load_checkpoint(whole, tmp_path / "checkpoint")
 
 
-def test_a_checkpoint_keeps_the_gpus_random_state_and_does_without(world, monkeypatch):
-    loop, put = make_loop(world), []
-    before = loop.state_dict()
-    monkeypatch.setattr(loop, "device", torch.device("cuda", 1))
-    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.tensor([device.index]))
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put.append((state.tolist(), device.index)))
-    loop.load_state_dict(loop.state_dict(), [])
-    assert put == [([1], 1)]
-    loop.load_state_dict(before, [])
-    assert put == [([1], 1)]
+def test_dropout_goes_on_as_in_the_straight_run_and_ranks_have_their_own(world, tmp_path):
+    def make(rank=0):
+        model, tokenizer = load_folder(world / "student")
+        model.config.attention_dropout = 0.3
+        for layer in model.model.layers:
+            layer.self_attn.attention_dropout = 0.3
+        settings = replace(SETTINGS, alpha=0.0, packing=False)
+        return Loop(ResponseModel(model), Rows(world / "rows"), settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks(rank))
+
+    plain, straight, broken, resumed = make_loop(world, replace(SETTINGS, alpha=0.0, packing=False), signal=None), make(), make(), make()
+    curve = list(straight.steps())
+    assert curve != list(plain.steps()), "there is no dropout"
+    steps = broken.steps()
+    next(steps), next(steps)
+    save_checkpoint(broken, tmp_path / "checkpoint")
+    torch.rand(7)  # something else of this process that draws
+    load_checkpoint(resumed, tmp_path / "checkpoint")
+    list(resumed.steps())
+    assert resumed.history == curve
+    seeds = set()
+    for rank in (0, 1):
+        make(rank)._seed_dropout()
+        seeds.add(torch.initial_seed())
+    assert len(seeds) == 2
 
 
 @pytest.mark.parametrize("longer_than", ["student", "teacher"])

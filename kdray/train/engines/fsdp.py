@@ -63,12 +63,13 @@ class fsdp:
     def load(self, folder: Path) -> None:
         state = self._state()
         load(state, checkpoint_id=folder)
-        set_state_dict(self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"])
+        options = StateDictOptions(strict=False)  # what is frozen comes from the model's folder
+        set_state_dict(self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"], options=options)
 
     def weights(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         return cast(dict[str, Tensor], get_model_state_dict(self.student.model.model, options=options))
 
     def _state(self) -> dict[str, Any]:
-        model, optimiser = get_state_dict(self.student, self.optimiser)
+        model, optimiser = get_state_dict(self.student, self.optimiser, options=StateDictOptions(ignore_frozen_params=True))
         return {"model": model, "optimiser": optimiser}
