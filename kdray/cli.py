@@ -182,14 +182,18 @@ def track(
 ) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
     from kdray.plan.checks import check_tracking
+    from kdray.track.connection import TrackingError
+    from kdray.track.mirror import Mirror
 
     made, store = _plan(grid)
     check_tracking(made.grid.runtime.mlflow, served=serve)
-    mirror = _Mirror(made, store, "make it reachable, or correct runtime.mlflow")
-    mirror()
-    mirror.finish()
-    if mirror.failed:
-        raise typer.Exit(FAILED)
+    mirror = Mirror(made, store)
+    try:
+        mirror.update()
+        mirror.finish()
+    except TrackingError as error:
+        _print_unwritten(str(error), "make it reachable, or correct runtime.mlflow")
+        raise typer.Exit(FAILED) from None
     _print_mlflow(made, store)
     if serve:
         from kdray.track.address import serve_command
@@ -272,50 +276,22 @@ def main() -> None:
         sys.exit(code)
 
 
-class _Mirror:
-    """Keeps the MLflow view up to date; a view that cannot be written never stops the run."""
-
-    def __init__(self, made: Plan, store: Store, advice: str = "`kdray track` rebuilds it later") -> None:
-        from kdray.track.mirror import Mirror
-
-        self._mirror = Mirror(made, store)
-        self._advice = advice
-        self._warned = False
-        self.failed = False  # the last time
-
-    def __call__(self) -> None:
-        self._try(self._mirror.update)
-
-    def finish(self) -> None:
-        self._try(self._mirror.finish)
-
-    def _try(self, action: Any) -> None:
-        from kdray.track.mirror import TRACKING_ERRORS
-
-        try:
-            action()
-            self.failed = False
-        except TRACKING_ERRORS as error:
-            if not self._warned:
-                reason = str(error).splitlines()[0]
-                err.print(f"[yellow]MLflow cannot be written[/] ({escape(reason)}); {self._advice}", soft_wrap=True, highlight=False)
-            self._warned = self.failed = True
-
-
 def _do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
     """Do what is missing of a plan, and show what came out."""
     from kdray.stages.progress import Progress
     from kdray.stages.run import run as run_plan
+    from kdray.track.follow import Follower
+    from kdray.track.mirror import Mirror
 
     name, every = made.grid.name, list(made.steps())
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
     if missing:
         out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
-        mirror = _Mirror(made, store)
+        view = Follower(Mirror(made, store), lambda reason: _print_unwritten(reason, "`kdray track` rebuilds it later"))
         with Progress(out) as progress:
-            failed = run_plan(made, store, outer, progress, mirror, insecure=insecure)
-        mirror.finish()
+            failed = run_plan(made, store, outer, progress, view, insecure=insecure)
+        view.finish()
     else:
         out.print(f"{name}: all {len(every)} steps are done", highlight=False)
     _print_report(made, store)
@@ -357,6 +333,10 @@ def _print_mlflow(made: Plan, store: Store) -> None:
     out.print(f"MLflow  {serve_command(made.grid, store)}", highlight=False, soft_wrap=True)
     if link := view_link(made.grid, store):
         out.print(f"        then open {link}", highlight=False, soft_wrap=True)
+
+
+def _print_unwritten(reason: str, advice: str) -> None:
+    err.print(f"[yellow]MLflow cannot be written[/] ({escape(reason.splitlines()[0])}); {advice}", soft_wrap=True, highlight=False)
 
 
 def _coloured(state: str) -> str:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
 
-TRACKING_ERRORS: tuple[type[Exception], ...] = (TrackingError,)
 RUN_NAME_TAG = "mlflow.runName"
 BATCH = 1000  # metrics in one request, MLflow's limit
 REST = 10.0  # times as long as the last look at the store took, before the next one: at most a tenth of a core

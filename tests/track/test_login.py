@@ -27,7 +27,8 @@ SCRIPT = ROOT / "cluster" / "mlflow.sh"
 
 
 def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdray.track.mirror import TRACKING_ERRORS, Mirror
+    from kdray.track.connection import TrackingError
+    from kdray.track.mirror import Mirror
 
     folder, port, log = tmp_path / "server", free_port(), tmp_path / "server.log"
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")  # checking a password takes a busy machine longer than 5 s
@@ -44,7 +45,7 @@ def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path,
         with socket.socket() as other:
             assert other.connect_ex((ray.util.get_node_ip_address(), port)) != 0
         bench.finish()
-        with pytest.raises(TRACKING_ERRORS):
+        with pytest.raises(TrackingError):
             Mirror(bench.plan, bench.store).finish()
         credentials = configparser.ConfigParser()
         credentials.read(folder / "credentials")

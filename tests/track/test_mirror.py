@@ -18,7 +18,8 @@ from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
 from kdray.track import connection, mirror
-from kdray.track.mirror import TRACKING_ERRORS, Mirror
+from kdray.track.connection import TrackingError
+from kdray.track.mirror import Mirror
 from kdray.track.view import VIEW_TAG
 from tests.track.bench import END, Bench
 
@@ -223,7 +224,7 @@ def test_what_was_thrown_away_comes_back(bench: Bench) -> None:
     view.finish()
     client(bench).delete_run(run_id(bench, 0))
     bench.finish()
-    with pytest.raises(TRACKING_ERRORS, match="active"):  # it remembers the run, and has new scores for it
+    with pytest.raises(TrackingError, match="active"):  # it remembers the run, and has new scores for it
         view.finish()
     view.finish()
     rows = bench.rows()
@@ -304,7 +305,7 @@ def test_a_broken_file_raises_what_the_driver_expects(bench: Bench) -> None:
     good = bench.database.read_bytes()
     bench.database.write_bytes(b"not a database" * 100)
     view = Mirror(bench.plan, bench.store)
-    with pytest.raises(TRACKING_ERRORS, match="not a database"):
+    with pytest.raises(TrackingError, match="not a database"):
         view.update()
     bench.database.write_bytes(good)
     view.update()  # a minute has not passed
@@ -321,11 +322,11 @@ def test_a_dead_server_is_given_up_soon(bench: Bench, monkeypatch: pytest.Monkey
     bench.finish()
     view = Mirror(bench.plan, bench.store)
     started = time.monotonic()
-    with pytest.raises(TRACKING_ERRORS):
+    with pytest.raises(TrackingError):
         view.update()
     assert time.monotonic() - started < 30
     view.update()  # rests
-    with pytest.raises(TRACKING_ERRORS):
+    with pytest.raises(TrackingError):
         view.finish()
 
 

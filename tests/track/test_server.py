@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from kdray.track.address import view_link
-from kdray.track.mirror import TRACKING_ERRORS, Mirror
+from kdray.track.connection import TrackingError
+from kdray.track.mirror import Mirror
 from tests.track.bench import Bench
 from tests.track.test_mirror import ALL_ROWS
 
@@ -79,6 +80,6 @@ def test_through_a_server(bench: Bench, server: subprocess.Popen[bytes], tmp_pat
     stop(server)
     started = time.monotonic()
     bench.measure("teacher", None, 1.0)
-    with pytest.raises(TRACKING_ERRORS):
+    with pytest.raises(TrackingError):
         again.finish()
     assert time.monotonic() - started < 30

@@ -40,6 +40,7 @@ class fsdp:
         assert isinstance(student, FSDPModule)
         self.student, self.clip = student, settings.clip or float("inf")
         self._sharded: FSDPModule = student
+        self._model = student.model.model  # the student itself knows every weight by two names
         self.optimiser = adamw(student, settings)
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -64,12 +65,13 @@ class fsdp:
         state = self._state()
         load(state, checkpoint_id=folder)
         options = StateDictOptions(strict=False)  # what is frozen comes from the model's folder
-        set_state_dict(self.student, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"], options=options)
+        set_state_dict(self._model, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"], options=options)
 
     def weights(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return cast(dict[str, Tensor], get_model_state_dict(self.student.model.model, options=options))
+        return cast(dict[str, Tensor], get_model_state_dict(self._model, options=options))
 
     def _state(self) -> dict[str, Any]:
-        model, optimiser = get_state_dict(self.student, self.optimiser, options=StateDictOptions(ignore_frozen_params=True))
-        return {"model": model, "optimiser": optimiser}
+        model, optimiser = get_state_dict(self._model, self.optimiser)
+        frozen = {name for name, p in self._model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {"model": {name: shard for name, shard in model.items() if name not in frozen}, "optimiser": optimiser}
