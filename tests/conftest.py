@@ -6,7 +6,8 @@ import copy
 import gc
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TEST_DATA = Path(os.environ.get("KDRAY_TEST_DATA", ROOT.parent / "shared" / "data"))
+Run = Callable[..., tuple[int, str, str]]
 ABSENT = object()  # as a change to the tiny grid: leave the field out
 
 GRID = {
@@ -76,6 +78,25 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ref = parse_reference(load_grid(ROOT / "grids" / "quickstart.yaml").student.model)
     lay_down(ref, Outer(base / "store"), base / "model", "model")
     return base / "model"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    """`run("plan", grid)`: the exit code, stdout and stderr of `kdray plan GRID` in this process, in `tmp_path`."""
+    from kdray.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["kdray", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return code, *capsys.readouterr()
+
+    return call
 
 
 class TinyGrid:

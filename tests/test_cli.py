@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,28 +16,10 @@ from kdray import cli
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
-from tests.conftest import ROOT, TinyGrid, tree_of
+from tests.conftest import ROOT, Run, TinyGrid, tree_of
 from tests.plan.conftest import seal
 
 GRIDS = sorted((ROOT / "grids").glob("*.yaml"))
-Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
-    """`run("plan", grid)`: the exit code, stdout and stderr of `kdray plan GRID` in this process, in `tmp_path`."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["kdray", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, *capsys.readouterr()
-
-    return call
 
 
 def kdray(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -90,7 +90,7 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
         (["--tasks", "arc_easy", "--lens", "file:lens"], "--lens: none of the grid's tasks has answers that it can rate"),
     ],
 )
-def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
+def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, run, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     config = json.dumps(
@@ -99,18 +99,18 @@ def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, tmp_path):
     for name, text in (("config.json", config), ("tokenizer.json", "{}")):
         (model / name).write_text(text)
     (model / "model.safetensors").write_bytes(safetensors_of(b"a"))
-    answer = kdray("score", "--model", f"file:{model}", *arguments, "--store", tmp_path / "store", cwd=tmp_path)
-    assert answer.returncode == 2, answer.stdout + answer.stderr
-    assert said in answer.stderr
+    code, stdout, stderr = run("score", "--model", f"file:{model}", *arguments, "--store", tmp_path / "store")
+    assert (code, stdout) == (2, "")
+    assert said in " ".join(stderr.split())
     assert not (tmp_path / "store").exists()
 
 
-def test_a_model_without_a_tokenizer_is_refused(tmp_path):
+def test_a_model_without_a_tokenizer_is_refused(run, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").write_text("")
-    answer = kdray("score", "--model", f"file:{tmp_path}", "--tasks", "xsum", cwd=tmp_path)
-    assert answer.returncode == 2
-    assert "--model: no tokenizer in" in answer.stderr
+    code, _, stderr = run("score", "--model", f"file:{tmp_path}", "--tasks", "xsum")
+    assert code == 2
+    assert "--model: no tokenizer in" in stderr
 
 
 def test_a_failing_prompt_drops_none_of_its_batch(tmp_path):

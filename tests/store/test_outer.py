@@ -197,6 +197,7 @@ def test_of_two_drivers_that_resolve_at_once_the_first_answer_stays(outer: Outer
     assert outer.resolve(ref) == {"name": "a/b", "version": theirs}
 
 
+@pytest.mark.slow
 def test_drivers_that_resolve_at_once_lose_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ask_hub", lambda ref, *_: f"{int(ref.name[2:]):040x}")
     names = [f"a/{i}" for i in range(8)]
@@ -261,7 +262,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(pem)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"https://localhost:{server.server_port}"
     server.shutdown()
     server.server_close()
