@@ -39,7 +39,7 @@ report: $(READY)  ## print a grid's table and write its report (GRID=...)
 mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
 	@$(BIN)/kdray track --serve $(GRID)
 
-test: $(READY)  ## all tests (about 27 minutes on 2 cores)
+test: $(READY)  ## all tests (almost 30 minutes on 2 cores)
 	@$(BIN)/pytest
 
 test-unit: $(READY)  ## the tests that take under a minute together
