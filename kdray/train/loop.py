@@ -124,7 +124,7 @@ class Loop:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16")
 
     def _seed_dropout(self) -> None:
-        """By the step alone: a resumed run, on whatever ranks, needs no random state to go on as the straight one would."""
+        """By step and rank: a resumed run needs no random state to go on as the straight one would."""
         numbers = np.random.SeedSequence([self.settings.seed, self.step, self.ranks.rank])
         torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))
 

@@ -172,11 +172,12 @@ def test_one_rank_goes_on_where_two_stopped(folder, name, lora):
     assert not list(folder.rglob("*universal*")), "a copy of the checkpoint was left behind"
 
 
-def test_shards_of_adapters_hold_no_frozen_weights(folder):
-    checkpoint = newest_checkpoint(folder / kept("fsdp", True), "fsdp")
-    names = [name for name in FileSystemReader(checkpoint).read_metadata().state_dict_metadata if name.startswith("model.")]
-    assert names
-    assert all("lora_" in name for name in names)
+@pytest.mark.parametrize("lora", [False, True])
+def test_shards_hold_every_trained_weight_once_and_no_frozen_one(folder, lora):
+    checkpoint = newest_checkpoint(folder / kept("fsdp", lora), "fsdp")
+    names = {name for name in FileSystemReader(checkpoint).read_metadata().state_dict_metadata if name.startswith("model.")}
+    weights = read(folder, straight_name("fsdp", lora))[0]["weights"]
+    assert names == {f"model.{name}" for name in weights if "lora_" in name or not lora}
 
 
 def test_a_checkpoint_of_another_engine_is_not_taken(folder):
