@@ -96,8 +96,9 @@ def score_answers(
 
 
 def answer_of(row: Mapping[str, Any]) -> Answer:
-    """A row of a `generate` artifact as metrics see it."""
-    return Answer(row["answer"], row["question"], row["source"], row["references"], row["wrong"], row.get("samples") or ())
+    """A row of a `generate` artifact as metrics see it. A blank reference is none: nothing can be compared with it."""
+    references, wrong = ([text for text in row[name] if text.strip()] for name in ("references", "wrong"))
+    return Answer(row["answer"], row["question"], row["source"], references, wrong, row.get("samples") or ())
 
 
 def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -1,8 +1,6 @@
-"""What both tasks of news summaries share: where articles are cut, and two solved examples of our own."""
+"""What both tasks of news summaries share: two solved examples of our own."""
 
 from __future__ import annotations
-
-import re
 
 DEMONSTRATIONS = (
     "Document: The harbour ferry between Norwick and Lanesend will not sail before Thursday. A cracked rudder was found "
@@ -14,9 +12,3 @@ DEMONSTRATIONS = (
     "the roof of their gym. The seeds will be sold in aid of the school library, headteacher Mona Field said.\n"
     "Summary: A school's pumpkin of 212 kilograms has broken an eleven-year-old record at the county fair.\n\n"
 )
-
-
-def first_words(text: str, count: int) -> str:
-    """`text` up to its word number `count`, the space between words as it is: instruction and lead always stay."""
-    found = re.match(rf"\s*(?:\S+\s+){{0,{count - 1}}}\S+", text)
-    return found.group().strip() if found else ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +13,10 @@ from kdray.data.example import Example
 from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
+from kdray.data.words import ends_of_words
+from kdray.score.answers import FATAL
 from kdray.score.question import Form, Question
+from kdray.score.rows import Unusable
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
@@ -32,23 +34,27 @@ class Prompt:
     source: str  # the text that the answer must be true to, as far as the model is shown it
     references: list[str]
     wrong: list[str]
-
+    refused: str | None = None  # why nobody is asked: then there are no ids
 
 def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
     """The prompts of the grid's own rows, token for token as in training; the unseen ones are the test rows or, without, the held-out.
 
+    One of more than `room` tokens is refused.
+
     Raises:
-        InputError: one is longer than `room` tokens.
+        InputError: all are.
     """
     unseen = rows.test if len(rows.test) else rows.heldout
     chosen, prompts = unseen if side == "unseen" else rows.train, []
     for row in chosen[:limit].tolist():
         ids = rows.input_ids(row)[: int(rows.prompt_lengths[row])]
-        if room is not None and len(ids) > room:
-            raise _no_room(task, f"a prompt of {len(ids)} tokens", room)
         instruction, context, response = (rows.text(row, column) for column in ("instruction", "context", "response"))
-        prompts.append(Prompt(int(row), ids, instruction, context, [response], []))
-    return prompts
+        if room is not None and len(ids) > room:
+            reason = str(_no_room(task, f"a prompt of {len(ids)} tokens", room))
+            prompts.append(Prompt(int(row), [], instruction, context, [response], [], refused=reason))
+        else:
+            prompts.append(Prompt(int(row), ids, instruction, context, [response], []))
+    return _some_asked(prompts, task, "the grid's data")
 
 
 def task_prompts(
@@ -63,9 +69,10 @@ def task_prompts(
     """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
 
     `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
+    A row without what the task needs is refused, as is one whose prompt has no room.
 
     Raises:
-        InputError: the data set lacks a column that the task needs, or there is no room at all.
+        InputError: the data set lacks a column that the task needs, or all of its rows are refused.
     """
     module = importlib.import_module(f"kdray.score.tasks.{name}")
     make: Callable[..., Question] = getattr(module, name)
@@ -80,10 +87,31 @@ def task_prompts(
         except KeyError as error:
             known = ", ".join(table.column_names)
             raise InputError(f"score.tasks.{name}.source", f"no column {error} in {ref}", f"it has {known}") from None
+        except FATAL:
+            raise
+        except Exception as failure:  # noqa: BLE001 - kept in the row, which is counted as failed
+            reason = str(failure) if isinstance(failure, Unusable) else f"{type(failure).__name__}: {failure}"
+            prompts.append(Prompt(i, [], "", "", [], [], refused=reason))
+            continue
         text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+        refused = None
         if room is not None and len(ids) > room:
-            raise _no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room)
-        prompts.append(Prompt(i, ids, question.asks, text, question.references, question.wrong))
+            refused = str(_no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room))
+        elif question.text and not text:
+            refused = str(_no_room(name, f"a prompt with no word of its text (row {i})", room or 0))
+        prompts.append(Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused))
+    return _some_asked(prompts, name, str(ref))
+
+
+def _some_asked(prompts: list[Prompt], task: str, where: str) -> list[Prompt]:
+    """`prompts`, of which at least one is not refused.
+
+    Raises:
+        InputError: all are.
+    """
+    if prompts and all(prompt.refused for prompt in prompts):
+        found = f"no model can be asked about any row of {where}: {prompts[0].refused}"
+        raise InputError(f"score.tasks.{task}", found, "give rows that have what the task needs")
     return prompts
 
 
@@ -130,11 +158,14 @@ def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Calla
 
 
 def _fit(write: Callable[[str], list[int]], text: str, room: int | None) -> tuple[str, list[int]]:
-    """As much of `text`, in whole words from its beginning, as gives at most `room` ids; with those ids."""
+    """As much of `text`, in whole words from its beginning, as gives at most `room` ids; with those ids.
+
+    Where a text has no spaces between its words it is cut between characters.
+    """
     ids = write(text)
     if room is None or len(ids) <= room or not text:
         return text, ids
-    ends = [0, *(match.end() for match in re.finditer(r"\S+", text))]
+    ends = [0, *ends_of_words(text)]
     low, high = 0, len(ends) - 1  # `low` words fit, `high` do not
     while high - low > 1:
         middle = (low + high) // 2

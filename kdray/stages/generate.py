@@ -1,7 +1,7 @@
 """generate: the answers of every model on every generation task, kept for good, so that metrics can come later.
 
 A batch in which one prompt fails is answered prompt by prompt: the failing row is kept with its `error`, and its
-neighbours with their answers.
+neighbours with their answers. A row that nobody can be asked about is kept with the reason as its `error`.
 """
 
 from __future__ import annotations
@@ -55,17 +55,27 @@ def generate(steps: list[Step], work: Work) -> None:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
-            prompts: dict[str, list[list[Prompt]]] = {}
+            prompts: dict[str, list[list[Prompt]] | InputError] = {}
             groups, expected = defaultdict(list), {}
             for step, attempt in claimed:
                 asked, present = _asked(step, work), carry_over(attempt)
-                batches = prompts.get(asked) or prompts.setdefault(asked, _batches(step, work))
+                if asked not in prompts:
+                    prompts[asked] = _batches_or_why_not(step, work)
+                batches = prompts[asked]
+                if isinstance(batches, InputError):
+                    work.fail(step, str(batches))
+                    continue
                 expected[step.key.id] = len(batches)
                 model = str(work.folder(step.inputs["model"]))
                 gpus, decoding = work.gpus_for(step.inputs["model"], step.params["dtype"]), _decoding(step, work)
                 for i, batch in enumerate(batches):
-                    if i not in present:
-                        groups[model].append(_item(step, attempt.path, model, i, batch) | {"gpus": gpus, "decoding": decoding})
+                    if i in present:
+                        continue
+                    item = _item(step, attempt.path, model, i, batch) | {"gpus": gpus, "decoding": decoding}
+                    if refusals := [prompt.refused for prompt in batch if prompt.refused]:
+                        keep(item, refusals, 0.0, None)
+                    else:
+                        groups[model].append(item)
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
                 if work.plan.grid.score.engine == "vllm":
@@ -76,6 +86,8 @@ def generate(steps: list[Step], work: Work) -> None:
                     errors |= {key: error} if error else {}
                     bar.advance()
             for step, attempt in claimed:
+                if step.key.id in work.failed:
+                    continue
                 if step.key.id in errors:
                     work.fail(step, errors[step.key.id])
                 elif len(parts(attempt.path)) == expected[step.key.id]:
@@ -152,8 +164,24 @@ def read_answers(folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: row["example"])
 
 
+def _batches_or_why_not(step: Step, work: Work) -> list[list[Prompt]] | InputError:
+    """The batches of a task's prompts, told of if there are refused ones; a task whose data cannot be used fails alone."""
+    try:
+        batches = _batches(step, work)
+    except InputError as error:
+        return error
+    refused = [prompt for batch in batches for prompt in batch if prompt.refused]
+    if refused:
+        asked = sum(map(len, batches))
+        work.progress.say(
+            f"[yellow]{step.params['task']['name']}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; "
+            f"row {refused[0].example}: {refused[0].refused}"
+        )
+    return batches
+
+
 def _batches(step: Step, work: Work) -> list[list[Prompt]]:
-    """The task's prompts, longest first, cut into batches: the same whatever is done already."""
+    """The task's prompts, longest first, cut into batches: the same whatever is done already. Refused ones come first, by themselves."""
     task, params = step.params["task"], step.params
     folder = work.folder(step.inputs["model"])
     window = window_of(folder)
@@ -169,7 +197,8 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
         assert step.source is not None
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
-    return [prompts[i : i + params["batch"]] for i in range(0, len(prompts), params["batch"])]
+    kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
+    return [kind[i : i + params["batch"]] for kind in kinds for i in range(0, len(kind), params["batch"])]
 
 
 def _asked(step: Step, work: Work) -> str:

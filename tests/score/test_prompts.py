@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,12 @@ def tokenizer(tmp_path: Path):
 
 
 def prompts(tmp_path: Path, tokenizer: Any, name: str, row: dict[str, Any], room: int | None = None, **params: Any):
+    return prompts_of(tmp_path, tokenizer, name, [row], room, **params)
+
+
+def prompts_of(tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, Any]], room: int | None = None, **params: Any):
     path = tmp_path / "rows.jsonl"
-    path.write_text(json.dumps(row) + "\n")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = f"file:{path}"
     bound = bind("task", name, {"source": source, **params}, "task")
     return task_prompts(name, bound, parse_reference(source), Outer(tmp_path / "store"), tokenizer, alpaca, room)
@@ -99,6 +104,104 @@ def test_hotpotqa_shows_all_passages_and_the_question(tmp_path, tokenizer):
     (made,) = prompts(tmp_path, tokenizer, "hotpotqa", row, prompt="qa")
     assert made.source == "One: It is. So.\nTwo: Ada."
     assert tokenizer.decode(made.input_ids).endswith("in a few words. Question: Who?\nAnswer:")
+
+
+PASSAGES = [["One", ["It is.", " So."]], ["Two", ["Ada."]]]
+
+
+def test_hotpotqa_is_read_as_its_authors_wrote_it(tmp_path, tokenizer):
+    row = {"question": "Who?", "answer": "Ada"}
+    hub = prompts(tmp_path, tokenizer, "hotpotqa", row | {"context": dict(zip(("title", "sentences"), zip(*PASSAGES, strict=True), strict=True))})
+    theirs = prompts(tmp_path, tokenizer, "hotpotqa", row | {"context": PASSAGES})
+    assert theirs == hub
+    assert theirs[0].source == "One: It is. So.\nTwo: Ada."
+
+
+USABLE: dict[str, dict[str, Any]] = {
+    "xsum": {"document": ARTICLE, "summary": "s"},
+    "cnn_dailymail": {"article": ARTICLE, "highlights": "s"},
+    "hotpotqa": {"question": "Who?", "answer": "Ada", "context": PASSAGES},
+    "truthfulqa": {"question": "Q?", "correct_answers": ["a"], "incorrect_answers": ["b"]},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "reason"),
+    [
+        ("xsum", {"document": None}, "nothing in column 'document'"),
+        ("xsum", {"document": "\n "}, "nothing in column 'document'"),
+        ("xsum", {"document": 1.5}, "column 'document' holds the float 1.5, not a text"),
+        ("xsum", {"document": [["a"]]}, "column 'document' holds the list [['a']], not a text"),
+        ("xsum", {"summary": ["one", "two"]}, "column 'summary' holds 2 texts, not one"),
+        ("cnn_dailymail", {"article": []}, "nothing in column 'article'"),
+        ("hotpotqa", {"context": None}, "column 'context' holds nothing, not titles with their sentences"),
+        ("hotpotqa", {"context": []}, "nothing in column 'context'"),
+        ("hotpotqa", {"context": [["One"]]}, "column 'context' holds a list, not titles with their sentences"),
+        ("hotpotqa", {"question": None}, "nothing in column 'question'"),
+        ("hotpotqa", {"answer": True}, "column 'answer' holds the bool True, not a text"),
+        ("truthfulqa", {"question": ""}, "nothing in column 'question'"),
+        ("truthfulqa", {"correct_answers": [1.5]}, "column 'correct_answers' holds the float 1.5, not a text"),
+    ],
+)
+def test_a_row_that_cannot_be_asked_is_refused_and_the_others_are_asked(name, broken, reason, tmp_path, tokenizer):
+    """All of these ended the run, most of them with a TypeError."""
+    refused, asked = prompts_of(tmp_path, tokenizer, name, [USABLE[name] | broken, USABLE[name]])
+    assert (refused.example, refused.refused, refused.input_ids) == (0, reason, [])
+    assert (asked.example, asked.refused) == (1, None)
+    assert asked.references
+    with pytest.raises(InputError, match=re.escape(reason)):
+        prompts_of(tmp_path, tokenizer, name, [USABLE[name] | broken])
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "references", "wrong"),
+    [
+        ("xsum", {"summary": None}, [], []),
+        ("xsum", {"summary": " "}, [], []),
+        ("xsum", {"summary": ["one"]}, ["one"], []),
+        ("cnn_dailymail", {"highlights": ["one .", "two ."]}, ["one .\ntwo ."], []),
+        ("hotpotqa", {"answer": 1969}, ["1969"], []),
+        ("hotpotqa", {"answer": ["Ada", None, "Ben"]}, ["Ada", "Ben"], []),
+        ("truthfulqa", {"correct_answers": None}, [], ["b"]),
+        ("truthfulqa", {"incorrect_answers": ["b", None, " "]}, ["a"], ["b"]),
+        ("truthfulqa", {"correct_answers": "one; two"}, ["one", "two"], ["b"]),  # it was read letter by letter
+    ],
+)
+def test_answers_that_are_given_are_read_and_none_are_made_up(name, row, references, wrong, tmp_path, tokenizer):
+    made = prompts_of(tmp_path, tokenizer, name, [USABLE[name] | row, USABLE[name]])[0]
+    assert (made.refused, made.references, made.wrong) == (None, references, wrong)
+
+
+def test_a_document_in_paragraphs_is_one_text(tmp_path, tokenizer):
+    (made,) = prompts(tmp_path, tokenizer, "xsum", USABLE["xsum"] | {"document": ["Ada is in Paris .", "", " Ben lives in Rome now ."]})
+    assert made.source == "Ada is in Paris .\nBen lives in Rome now ."
+
+
+def test_a_row_without_room_is_refused_alone(tmp_path, tokenizer):
+    rows = [{"question": "Where is Ada ? " * 40, "correct_answers": ["a"], "incorrect_answers": ["b"]}, USABLE["truthfulqa"]]
+    long, short = prompts_of(tmp_path, tokenizer, "truthfulqa", rows, room=200)
+    assert re.search(r"a prompt of \d+ tokens without its text \(row 0\)", long.refused)
+    assert short.refused is None
+
+
+def test_a_text_without_spaces_loses_its_end_and_not_all_of_itself(tmp_path, tokenizer):
+    chinese = "北京大学的研究人员找到了一种净化饮用水的新方法。" * 5
+    row = {"document": chinese, "summary": "s"}
+    whole = prompts(tmp_path, tokenizer, "xsum", row, prompt="lm_eval")[0]
+    room = len(whole.input_ids) - 100
+    (made,) = prompts(tmp_path, tokenizer, "xsum", row, prompt="lm_eval", room=room)
+    assert len(made.input_ids) <= room
+    assert chinese.startswith(made.source)
+    assert 20 < len(made.source) < len(chinese)
+    more = chinese[: len(made.source) + 2]
+    assert len(tokenizer(f"Summarize the following article:\n\n{more}\n\nSummary:")["input_ids"]) > room
+    assert len(prompts(tmp_path, tokenizer, "xsum", row, max_words=30)[0].source) in (31, 32)  # with its full stop
+
+
+def test_a_text_of_which_no_word_fits_is_refused(tmp_path, tokenizer):
+    rows = [{"document": "x" * 500, "summary": "s"}, USABLE["xsum"]]
+    refused, _ = prompts_of(tmp_path, tokenizer, "xsum", rows, room=350)
+    assert "a prompt with no word of its text (row 0)" in refused.refused
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def test_rouge_takes_the_best_reference_and_lines_count_for_lsum():
     assert two["rougeL"] == 100
     lines = rouge([Answer("x y\nz w", references=["z w\nx y"])])[0]
     assert lines["rougeLsum"] == 100 > lines["rougeL"]
-    assert rouge([Answer("a")]) == [{}]
+    assert rouge([Answer("a")]) == [{"error": "rouge: no reference to compare with"}]
 
 
 def test_the_stemmer_is_on():
@@ -62,7 +62,8 @@ def test_meteor_parts_sentences_before_words():
         ("It is Paris, France", "Paris", 0, 40),
         ("yes it is", "yes", 0, 0),  # HotpotQA: a verdict shares no tokens with a sentence
         ("Yes.", "yes", 100, 100),
-        ("", "a", 100, 100),  # both are nothing once articles are gone
+        ("", "a", 0, 0),  # saying nothing is never right, also where articles are all that there is
+        ("A.", "a", 100, 100),
         ("", "word", 0, 0),
         ("a a b b", "b b b", 0, 100 * 2 * 1 * (2 / 3) / (1 + 2 / 3)),
     ],
@@ -79,7 +80,8 @@ def test_truth_is_being_nearer_to_a_right_answer():
         "truth": 0.0,
         "truth_diff": -100.0,
     }
-    assert truthful([Answer("x", references=["y"])]) == [{}]
+    assert truthful([Answer("x", references=["y"])]) == [{"error": "truthful: no wrong answer to compare with"}]
+    assert truthful([Answer("x", wrong=["y"])]) == [{"error": "truthful: no reference to compare with"}]
 
 
 @pytest.mark.parametrize(
@@ -91,6 +93,7 @@ def test_truth_is_being_nearer_to_a_right_answer():
         ("costs 3.5 million. e.g. this", ["costs 3.5 million. e.g. this"]),
         ("a line\n\nanother", ["a line", "another"]),
         (" \n", []),
+        ("Il est parti. Élodie reste. À demain !", ["Il est parti.", "Élodie reste.", "À demain !"]),
     ],
 )
 def test_sentences(text, sentences):

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdray.data.cells import text_in
 from kdray.data.example import Example
+from kdray.data.words import count_words, first_words
 
 VERSION = 1
 COLUMN_PARAMETERS = ("article", "summary")
@@ -23,11 +24,13 @@ def news(
     min_summary_words: int = 8,
     ask: str = "Summarise the article in one sentence.",
 ) -> Example | None:
-    """None for a short or damaged article, and for a summary too short to be one. Articles are cut at `max_words`."""
+    """None for a short or damaged article, and for a summary too short to be one. Articles are cut at `max_words`.
+
+    A word is what stands between spaces; in a script that has none, a character.
+    """
     text, short = text_in(row, article).strip(), text_in(row, summary).strip()
-    words = text.split()
-    if len(words) < min_words or len(short.split()) < min_summary_words:
+    if count_words(text) < min_words or count_words(short) < min_summary_words:
         return None
     if any(mark in text or mark in short for mark in DAMAGE):
         return None
-    return Example(ask, " ".join(words[:max_words]), short)
+    return Example(ask, " ".join(first_words(text, max_words).split()), short)

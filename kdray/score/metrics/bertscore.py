@@ -8,17 +8,19 @@ special tokens can be matched but do not count. Of several references the best F
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
 from kdray.score.answers import Answer, Given
-from kdray.score.consistency import batched
+from kdray.score.consistency import batched, unread
 from kdray.score.encoder import Encoder
+from kdray.score.tokenizers import NO_REFERENCE
 from kdray.spec.errors import InputError
 
-VERSION = 1
+VERSION = 2
 SCORES = ("bert_f1", "bert_p", "bert_r")
 NEEDS = ("reference",)
 SLOW = True
@@ -36,16 +38,23 @@ class bertscore:
         if layer > self.encoder.layers:
             raise InputError("score.metrics.bertscore.layer", f"{layer}", f"the encoder has layers 1 to {self.encoder.layers}")
 
-    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
-        counts = [len(answer.references) if answer.text else 0 for answer in answers]
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        problems = [self._problem(answer) for answer in answers]
+        counts = [len(a.references) if a.text and not problem else 0 for a, problem in zip(answers, problems, strict=True)]
         pairs = [(answer.text, reference) for answer, count in zip(answers, counts, strict=True) for reference in answer.references[:count]]
         scores = batched(pairs, self.batch, lambda pair: max(map(len, pair)), self.scores)
-        best, start = [], 0
-        for answer, count in zip(answers, counts, strict=True):
-            zero = dict.fromkeys(SCORES, 0.0) if answer.references else {}
-            best.append(max(scores[start : start + count], key=lambda score: score["bert_f1"], default=zero))
+        best: list[dict[str, Any]] = []
+        start = 0
+        for problem, count in zip(problems, counts, strict=True):
+            zero = dict.fromkeys(SCORES, 0.0)
+            best.append(problem or max(scores[start : start + count], key=lambda score: score["bert_f1"], default=zero))
             start += count
         return best
+
+    def _problem(self, answer: Answer) -> dict[str, str]:
+        if not answer.references:
+            return {"error": f"bertscore: {NO_REFERENCE}"}
+        return unread(self.encoder.tokenizer, answer.text, *answer.references)
 
     def scores(self, pairs: Sequence[tuple[str, str]]) -> list[dict[str, float]]:
         """Precision, recall and F1 of every (answer, reference)."""

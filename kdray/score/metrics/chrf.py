@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from kdray.score.answers import Answer
+from kdray.score.tokenizers import NO_REFERENCE
 
-VERSION = 1
+VERSION = 2
 SCORES = ("chrf",)
 NEEDS = ("reference",)
 REQUIRES = ("sacrebleu",)
 
 
-def chrf(answers: Sequence[Answer]) -> list[dict[str, float]]:
+def chrf(answers: Sequence[Answer]) -> list[dict[str, Any]]:
     """Overlap of every answer with its references."""
     from sacrebleu.metrics.chrf import CHRF
 
     metric = CHRF()
-    return [{"chrf": metric.sentence_score(answer.text, list(answer.references)).score} if answer.references else {} for answer in answers]
+    return [
+        {"chrf": metric.sentence_score(answer.text, list(answer.references)).score}
+        if answer.references
+        else {"error": f"chrf: {NO_REFERENCE}"}
+        for answer in answers
+    ]

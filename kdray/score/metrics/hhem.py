@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5Config, T5ForTokenClassification
 
 from kdray.score.answers import Answer, Given
-from kdray.score.consistency import batched, judged, rate
+from kdray.score.consistency import batched, judged, rate, unread
 
-VERSION = 1
+VERSION = 2
 SCORES = ("fc", "fc_mean")
 NEEDS = ("source",)
 SLOW = True
@@ -42,10 +42,11 @@ class hhem:
         self.model = load_hhem(given.models["model"], given.models["base"]).to(given.device)  # type: ignore[arg-type]
         self.tokenizer: Any = AutoTokenizer.from_pretrained(given.models["base"], local_files_only=True)
 
-    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
-        pairs = [(answer.source, answer.text) for answer in answers if judged(answer)]
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        problems = [unread(self.tokenizer, a.source, a.text) if judged(a) else {} for a in answers]
+        pairs = [(a.source, a.text) for a, problem in zip(answers, problems, strict=True) if judged(a) and not problem]
         scores = iter(batched(pairs, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.probabilities))
-        return [rate("fc", next(scores)) if judged(answer) else {} for answer in answers]
+        return [problem or (rate("fc", next(scores)) if judged(a) else {}) for a, problem in zip(answers, problems, strict=True)]
 
     @torch.inference_mode()
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -14,9 +14,9 @@ from pydantic import PositiveInt
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
 from kdray.score.answers import Answer, Given
-from kdray.score.consistency import judged
+from kdray.score.consistency import judged, unread
 
-VERSION = 1
+VERSION = 2
 SCORES = ("lettuce", "lettuce_tok")
 NEEDS = ("source",)
 SLOW = True
@@ -44,7 +44,7 @@ class lettucedetect:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-        return [self.score(answer) if judged(answer) else {} for answer in answers]
+        return [unread(self.tokenizer, a.source, a.text) or self.score(a) if judged(a) else {} for a in answers]
 
     @torch.inference_mode()
     def score(self, answer: Answer) -> dict[str, Any]:

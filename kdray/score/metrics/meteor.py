@@ -1,17 +1,20 @@
 """METEOR by nltk, in percent: words matched as they are, by stem and, with `synonyms`, by WordNet.
 
-Texts are split as `nltk.word_tokenize` does, but into sentences by `kdray.score.sentences`, which needs no data.
+`tokenizer: default` splits texts as `nltk.word_tokenize` does, but into sentences by `kdray.score.sentences`, which needs no data;
+`unicode` takes the words of any script, characters where there are no spaces. Stems and WordNet are English.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
+from kdray.data.words import tokens as words_of
 from kdray.score.answers import Answer
 from kdray.score.sentences import split
+from kdray.score.tokenizers import between_spaces, not_comparable, whole
 
-VERSION = 1
+VERSION = 2
 SCORES = ("meteor",)
 NEEDS = ("reference",)
 REQUIRES = ("nltk",)
@@ -25,7 +28,9 @@ class NoSynonyms:
         return []
 
 
-def meteor(answers: Sequence[Answer], *, synonyms: bool = True) -> list[dict[str, float]]:
+def meteor(
+    answers: Sequence[Answer], *, synonyms: bool = True, tokenizer: Literal["default", "unicode"] = "default"
+) -> list[dict[str, Any]]:
     """Best METEOR of every answer over its references.
 
     With `synonyms` nltk must have WordNet: it is never fetched here (`python -m nltk.downloader wordnet`).
@@ -35,14 +40,16 @@ def meteor(answers: Sequence[Answer], *, synonyms: bool = True) -> list[dict[str
     from nltk.translate.meteor_score import meteor_score
 
     words: Any = wordnet if synonyms else NoSynonyms()
-    tokenizer = NLTKWordTokenizer()
+    nltks, sees = NLTKWordTokenizer(), whole if tokenizer == "unicode" else between_spaces
 
     def tokens(text: str) -> list[str]:
-        return [token for sentence in split(text) for token in tokenizer.tokenize(sentence)]
+        return words_of(text) if tokenizer == "unicode" else [token for sentence in split(text) for token in nltks.tokenize(sentence)]
 
-    return [
-        {"meteor": 100 * meteor_score([tokens(one) for one in answer.references], tokens(answer.text), wordnet=words)}
-        if answer.references
-        else {}
-        for answer in answers
-    ]
+    found: list[dict[str, Any]] = []
+    for answer in answers:
+        if problem := not_comparable(answer.references, sees):
+            found.append({"error": f"meteor: {problem}"})
+        else:
+            references = [tokens(one) for one in answer.references]
+            found.append({"meteor": 100 * meteor_score(references, tokens(answer.text), wordnet=words)})
+    return found

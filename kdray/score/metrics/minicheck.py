@@ -12,11 +12,12 @@ import torch
 from pydantic import PositiveInt
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+from kdray.data.words import count_words
 from kdray.score.answers import Answer, Given
-from kdray.score.consistency import batched, judged
+from kdray.score.consistency import batched, judged, unread
 from kdray.score.sentences import split
 
-VERSION = 1
+VERSION = 2
 SCORES = ("mini", "mini_mean")
 NEEDS = ("source",)
 SLOW = True
@@ -37,11 +38,15 @@ class minicheck:
         self.model.to(given.device).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
-    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
-        parts = [[(part, claim) for claim in split(a.text) for part in cut(a.source, self.words)] if judged(a) else [] for a in answers]
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        problems = [unread(self.tokenizer, a.source, a.text) if judged(a) else {} for a in answers]
+        parts = [
+            [(part, claim) for claim in split(a.text) for part in cut(a.source, self.words)] if judged(a) and not problem else []
+            for a, problem in zip(answers, problems, strict=True)
+        ]
         flat = [pair for pairs in parts for pair in pairs]
         found = iter(batched(flat, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.probabilities))
-        return [_summary([(claim, next(found)) for _, claim in pairs]) for pairs in parts]
+        return [problem or _summary([(claim, next(found)) for _, claim in pairs]) for pairs, problem in zip(parts, problems, strict=True)]
 
     @torch.inference_mode()
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -57,7 +62,7 @@ def cut(text: str, words: int) -> list[str]:
     """`text` in parts of whole sentences with at most so many words; a longer sentence is a part of its own."""
     parts: list[list[str]] = [[]]
     for sentence in split(text):
-        if parts[-1] and sum(len(one.split()) for one in parts[-1]) + len(sentence.split()) > words:
+        if parts[-1] and sum(map(count_words, parts[-1])) + count_words(sentence) > words:
             parts.append([])
         parts[-1].append(sentence)
     return [" ".join(part) for part in parts]

@@ -1,5 +1,7 @@
-"""ROUGE-1, 2, L and Lsum: F1 in percent by Google's rouge-score with the Porter stemmer; of several references the best.
+"""ROUGE-1, 2, L and Lsum: F1 in percent by Google's rouge-score; of several references the best.
 
+`tokenizer: default` is rouge-score's own, a to z and digits with the Porter stemmer: it cuts words at accented letters and sees
+no other script. `unicode` takes the words of any script, without a stemmer; characters where there are no spaces.
 Lsum takes each line of a text as a sentence, as rouge-score does; texts are not split into sentences here.
 """
 
@@ -7,29 +9,41 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenizers import Tokenizer
 
+from kdray.data.words import tokens
 from kdray.score.answers import Answer
+from kdray.score.tokenizers import in_ascii, not_comparable, whole
 
-VERSION = 2
+VERSION = 3
 SCORES = ("rougeL", "rouge1", "rouge2", "rougeLsum")
 NEEDS = ("reference",)
+SEES = {"default": in_ascii, "unicode": whole}  # by the parameter
 
 
-def rouge(answers: Sequence[Answer]) -> list[dict[str, float]]:
+def rouge(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:
     """Overlap of every answer with its references."""
-    return [score(answer.text, answer.references) for answer in answers]
+    found = []
+    for answer in answers:
+        problem = not_comparable(answer.references, SEES[tokenizer])
+        found.append({"error": f"rouge: {problem}"} if problem else score(answer.text, answer.references, tokenizer))
+    return found
 
 
-def score(text: str, references: Sequence[str]) -> dict[str, float]:
-    """The numbers of one text; {} without a reference."""
-    if not references:
-        return {}
-    best = _scorer().score_multi(list(references), text)
+def score(text: str, references: Sequence[str], tokenizer: str) -> dict[str, float]:
+    """The numbers of one text against at least one reference."""
+    best = _scorer(tokenizer).score_multi(list(references), text)
     return {name: 100 * best[name].fmeasure for name in SCORES}
 
 
+class _Unicode(Tokenizer):
+    def tokenize(self, text: str) -> list[str]:
+        return tokens(text)
+
+
 @functools.cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(list(SCORES), use_stemmer=True)
+def _scorer(tokenizer: str) -> RougeScorer:
+    return RougeScorer(list(SCORES), use_stemmer=True, tokenizer=_Unicode() if tokenizer == "unicode" else None)

@@ -8,14 +8,16 @@ over samples and sentences, in percent. What a model makes up differs from sampl
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
 from kdray.score.answers import Answer, Given
+from kdray.score.consistency import unread
 from kdray.score.encoder import Encoder
 from kdray.score.sentences import split
 
-VERSION = 1
+VERSION = 2
 SCORES = ("selfchk",)
 NEEDS = ()
 SLOW = True
@@ -38,8 +40,11 @@ class selfcheck:
         """`model`: a sentence encoder."""
         self.encoder = Encoder(given.models["model"], given.device)
 
-    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
-        return [{"selfchk": 100 * self.score(answer)} if answer.text and answer.samples else {} for answer in answers]
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        return [self._row(answer) if answer.text and answer.samples else {} for answer in answers]
+
+    def _row(self, answer: Answer) -> dict[str, Any]:
+        return unread(self.encoder.tokenizer, answer.text, *answer.samples) or {"selfchk": 100 * self.score(answer)}
 
     def score(self, answer: Answer) -> float:
         """Mean cosine of the answer's sentences with the most similar one of each sample; an empty sample supports nothing."""

@@ -7,17 +7,19 @@ lets a grid run whole without the hub, and shows gross failures such as answers 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from pydantic import PositiveInt
 
+from kdray.data.words import first_words
 from kdray.models.load import load_folder
 from kdray.score.answers import Answer, Given
-from kdray.score.consistency import batched, judged
+from kdray.score.consistency import batched, judged, unread
 
-VERSION = 1
+VERSION = 2
 SCORES = ("support",)
 NEEDS = ("source",)
 SLOW = True
@@ -41,14 +43,16 @@ class support_standin:
         self.model, self.tokenizer = load_folder(given.models["model"], device=given.device)
         self.words, self.batch = words, batch
 
-    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, float]]:
+    def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
         pairs: list[tuple[list[int], list[int]]] = []
-        for answer in filter(judged, answers):
-            source = " ".join(answer.source.split()[: self.words])
+        problems = [unread(self.tokenizer, a.source, a.text) if judged(a) else {} for a in answers]
+        scored = [judged(answer) and not problem for answer, problem in zip(answers, problems, strict=True)]
+        for answer in itertools.compress(answers, scored):
+            source = " ".join(first_words(answer.source, self.words).split())
             ids = self._ids(answer.text)
             pairs += [(self._ids(source + ASK), ids), (self._ids(ASK.lstrip()), ids)]
         found = iter(batched(pairs, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.log_likelihoods))
-        return [{"support": next(found) - next(found)} if judged(answer) else {} for answer in answers]
+        return [{"support": next(found) - next(found)} if wanted else problem for wanted, problem in zip(scored, problems, strict=True)]
 
     @torch.inference_mode()
     def log_likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:

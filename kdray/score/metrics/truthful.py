@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from kdray.score.answers import Answer
-from kdray.score.metrics.rouge import score
+from kdray.score.metrics.rouge import SEES, score
+from kdray.score.tokenizers import not_comparable
 
-VERSION = 1
+VERSION = 2
 SCORES = ("truth", "truth_diff")
 NEEDS = ("reference", "wrong")
 
 
-def truthful(answers: Sequence[Answer]) -> list[dict[str, float]]:
-    """`truth`: the share nearer to a right answer; `truth_diff`: best ROUGE-L with a right minus best with a wrong one."""
-    return [_compare(answer) if answer.references and answer.wrong else {} for answer in answers]
+def truthful(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:
+    """`truth`: the share nearer to a right answer; `truth_diff`: best ROUGE-L with a right minus best with a wrong one.
+
+    `tokenizer`: as in `rouge`.
+    """
+    return [_compare(answer, tokenizer) for answer in answers]
 
 
-def _compare(answer: Answer) -> dict[str, float]:
-    right, wrong = (score(answer.text, texts)["rougeL"] for texts in (answer.references, answer.wrong))
+def _compare(answer: Answer, tokenizer: str) -> dict[str, Any]:
+    if not answer.wrong:
+        return {"error": "truthful: no wrong answer to compare with"}
+    for texts in (answer.references, answer.wrong):
+        if problem := not_comparable(texts, SEES[tokenizer]):
+            return {"error": f"truthful: {problem}"}
+    right, wrong = (score(answer.text, texts, tokenizer)["rougeL"] for texts in (answer.references, answer.wrong))
     return {"truth": 100.0 * (right > wrong), "truth_diff": right - wrong}

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import PositiveInt
 
-from kdray.score.news import DEMONSTRATIONS, first_words
+from kdray.data.words import first_words
+from kdray.score.news import DEMONSTRATIONS
 from kdray.score.question import Form, Question
+from kdray.score.rows import needed_text_in, reference_in
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ("article", "highlights")
 KIND = "generate"
 GIVES = ("reference", "source")
@@ -25,7 +27,7 @@ FORMS = {
 
 
 def cnn_dailymail(
-    row: Mapping[str, str],
+    row: Mapping[str, Any],
     *,
     source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
     limit: PositiveInt | None = None,
@@ -34,4 +36,5 @@ def cnn_dailymail(
     max_new_tokens: PositiveInt = 256,
 ) -> Question:
     """`source`: the test set; `max_words`: where an article is cut; `max_new_tokens`: where a summary is."""
-    return Question("Summarize the article.", first_words(row["article"], max_words), [row["highlights"]])
+    article = first_words(needed_text_in(row, "article"), max_words)
+    return Question("Summarize the article.", article, reference_in(row, "highlights", lines=True))

@@ -12,9 +12,10 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from kdray.score.question import Form, Question
+from kdray.score.rows import needed_text_in, passages_in, texts_in
 
 VERSION = 1
-COLUMNS = ("question", "answer", "context.title", "context.sentences")
+COLUMNS = ("question", "answer", "context")  # in either of two layouts
 KIND = "generate"
 GIVES = ("reference", "source", "short")
 METRICS = ("exact_match",)
@@ -30,8 +31,10 @@ def hotpotqa(
     prompt: Literal["template", "chat", "qa"] = "template",
     max_new_tokens: PositiveInt = 32,
 ) -> Question:
-    """All ten passages are shown, in the data set's order; where a window is too small, the last are cut."""
-    context = row["context"]
-    passages = [f"{title}: {''.join(lines).strip()}" for title, lines in zip(context["title"], context["sentences"], strict=True)]
-    instruction = f"Answer the question from these passages, in a few words. Question: {row['question']}"
-    return Question(instruction, "\n".join(passages), [row["answer"]], asks=row["question"])
+    """All ten passages are shown, in the data set's order; where a window is too small, the last are cut.
+
+    `context` as on the hub, or as in the file of the data set's authors.
+    """
+    asked = needed_text_in(row, "question")
+    instruction = f"Answer the question from these passages, in a few words. Question: {asked}"
+    return Question(instruction, "\n".join(passages_in(row, "context")), texts_in(row, "answer"), asks=asked)

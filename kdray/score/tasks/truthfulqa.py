@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from kdray.score.question import Form, Question
+from kdray.score.rows import SEMICOLON, needed_text_in, texts_in
 
 VERSION = 1
 COLUMNS = ("question|Question", "correct_answers|Correct Answers", "incorrect_answers|Incorrect Answers")
@@ -36,11 +37,9 @@ def truthfulqa(
     max_new_tokens: PositiveInt = 64,
 ) -> Question:
     """`source`: the hub's data set, or the authors' table with answers between semicolons."""
-    asked = row["question"] if "question" in row else row["Question"]
-    right = _list(row, "correct_answers", "Correct Answers")
-    return Question(asked, "", right, _list(row, "incorrect_answers", "Incorrect Answers"), asks=asked)
-
-
-def _list(row: Mapping[str, Any], name: str, heading: str) -> list[str]:
-    found = row[name] if name in row else row[heading].split(";")
-    return [text.strip() for text in found if text.strip()]
+    asked = needed_text_in(row, "question" if "question" in row else "Question")
+    right, wrong = (
+        texts_in(row, name if name in row else heading, SEMICOLON)
+        for name, heading in (("correct_answers", "Correct Answers"), ("incorrect_answers", "Incorrect Answers"))
+    )
+    return Question(asked, "", right, wrong, asks=asked)

@@ -1,0 +1,113 @@
+"""Rows that nobody can be asked about are kept with the reason and counted; everything else goes on."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdray.plan import make_plan
+from kdray.report.results import collect
+from kdray.spec import load_grid
+from kdray.stages import generate as answering
+from kdray.stages import measure as measuring
+from kdray.stages.progress import Progress
+from kdray.stages.resources import Node, Resources
+from kdray.stages.work import Work
+from kdray.store import Locks, Outer, Store
+from tests.tiny import write_grid
+
+ROWS: list[dict[str, Any]] = [
+    {"document": "Ada is in Rome .", "summary": "Ada lives in Rome"},
+    {"document": None, "summary": "Ben lives in Oslo"},
+    {"document": ["Cleo is in Lima .", "Dan is in Cairo ."], "summary": "Cleo lives in Lima"},
+    {"document": "Eve is in Delhi .", "summary": None},
+    {"document": " ", "summary": "Finn"},
+    {"document": {"text": "Gus"}, "summary": "Gus"},
+]
+
+
+def in_process(groups: list[list[Any]], make: Any, resources: Resources) -> Iterator[tuple[str, str]]:
+    maker = make()
+    for group in groups:
+        for item in group:
+            maker(item)
+            yield item["key"], ""
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, str]]:
+    """The untrained student's answers to two tasks, of which one has no row that can be used, measured; and what was said."""
+    with pytest.MonkeyPatch.context() as patch:
+        for stage in (answering, measuring):
+            patch.setattr(stage, "run_pipeline", in_process)
+        patch.setattr(measuring, "_collect", lambda *_: {})
+        yield answered_in(tmp_path_factory.mktemp("refused"))
+
+
+def answered_in(tmp_path: Path) -> tuple[Work, str]:
+    for name, rows in (("xsum", ROWS), ("cnn", [{"article": None, "highlights": "h"}, {"article": "", "highlights": "h"}])):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = {"cnn_dailymail": "cnn", "xsum": "xsum"}
+    tasks = [f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4}}" for task, file in files.items()]
+    path = write_grid(
+        tmp_path, teacher=f"{{model: 'file:{tmp_path}/teacher'}}", score=f"{{tasks: [{', '.join(tasks)}], batch: 2, references: [student]}}"
+    )
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    plan = make_plan(grid, Outer(store.root))
+    student = plan.models["student"]
+    attempt = store.begin(student.key, student.payload or {})
+    shutil.copytree(tmp_path / "student", attempt.path, dirs_exist_ok=True)
+    attempt.seal()
+    output = io.StringIO()
+    with Locks() as locks, Progress(Console(file=output, width=400)) as progress:
+        work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), workers=1))
+        scores = [score for score in plan.scores if score.subject == "student"]
+        answering.generate([score.generate for score in scores if score.generate], work)
+        measuring.measure([score.measure for score in scores], work)
+    return work, output.getvalue()
+
+
+def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are_answered(answered: tuple[Work, str]) -> None:
+    work, said = answered
+    (step,) = (score.generate for score in work.plan.scores if score.subject == "student" and score.task.name == "xsum")
+    rows = answering.read_answers(work.folder(step))
+    assert [row["example"] for row in rows] == list(range(len(ROWS)))
+    assert [row["error"] for row in rows] == [
+        None,
+        "nothing in column 'document'",
+        None,
+        None,
+        "nothing in column 'document'",
+        "column 'document' holds the dict {'text': 'Gus'}, not a text",
+    ]
+    assert [bool(row["input_ids"]) for row in rows] == [row["error"] is None for row in rows]
+    assert rows[2]["source"] == "Cleo is in Lima .\nDan is in Cairo ."
+    assert rows[3]["references"] == []
+    assert "xsum: 3 of 6 rows cannot be asked and count as failed; row 1: nothing in column 'document'" in said
+
+
+def test_rows_that_could_not_be_asked_or_compared_are_no_zeros_but_failed(answered: tuple[Work, str]) -> None:
+    work, _ = answered
+    (checkpoint,) = (found for found in collect(work.plan, work.store).checkpoints if found.subject == "student")
+    assert checkpoint.scores["xsum_rougeL"].n == 2
+    assert checkpoint.scores["xsum_failed"].value == pytest.approx(100 * 4 / 6)
+    assert checkpoint.scores["xsum_empty"].n == 3
+
+
+def test_a_task_without_a_usable_row_fails_alone(answered: tuple[Work, str]) -> None:
+    work, said = answered
+    failed = [reason for reason in work.failed.values() if "needs" not in reason.split(" ")[0]]
+    assert failed == [
+        f"score.tasks.cnn_dailymail: no model can be asked about any row of file:{work.store.root.parent}/cnn.jsonl: "
+        "nothing in column 'article'; give rows that have what the task needs"
+    ]
+    assert said.count("failed generate") == 1
+    assert len(work.failed) == 2  # the answers and their scores
