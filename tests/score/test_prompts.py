@@ -111,7 +111,8 @@ PASSAGES = [["One", ["It is.", " So."]], ["Two", ["Ada."]]]
 
 def test_hotpotqa_is_read_as_its_authors_wrote_it(tmp_path, tokenizer):
     row = {"question": "Who?", "answer": "Ada"}
-    hub = prompts(tmp_path, tokenizer, "hotpotqa", row | {"context": dict(zip(("title", "sentences"), zip(*PASSAGES, strict=True), strict=True))})
+    titles, sentences = zip(*PASSAGES, strict=True)
+    hub = prompts(tmp_path, tokenizer, "hotpotqa", row | {"context": {"title": titles, "sentences": sentences}})
     theirs = prompts(tmp_path, tokenizer, "hotpotqa", row | {"context": PASSAGES})
     assert theirs == hub
     assert theirs[0].source == "One: It is. So.\nTwo: Ada."

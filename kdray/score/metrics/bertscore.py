@@ -46,7 +46,7 @@ class bertscore:
         best: list[dict[str, Any]] = []
         start = 0
         for problem, count in zip(problems, counts, strict=True):
-            zero = dict.fromkeys(SCORES, 0.0)
+            zero: dict[str, Any] = dict.fromkeys(SCORES, 0.0)
             best.append(problem or max(scores[start : start + count], key=lambda score: score["bert_f1"], default=zero))
             start += count
         return best

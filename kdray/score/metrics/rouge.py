@@ -33,7 +33,7 @@ def rouge(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"]
     return found
 
 
-def score(text: str, references: Sequence[str], tokenizer: str) -> dict[str, float]:
+def score(text: str, references: Sequence[str], tokenizer: str = "default") -> dict[str, float]:
     """The numbers of one text against at least one reference."""
     best = _scorer(tokenizer).score_multi(list(references), text)
     return {name: 100 * best[name].fmeasure for name in SCORES}
