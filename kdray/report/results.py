@@ -10,13 +10,14 @@ from typing import Any
 from kdray.plan import Plan
 from kdray.plan.steps import Subject
 from kdray.spec.components import component
-from kdray.spec.decodings import suffix
+from kdray.spec.decodings import decoding_label, suffix
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
 from kdray.store import Store
 from kdray.store.store import damaged
 
 CURVE, SCORES, EXAMPLES, FACTUAL = "metrics.jsonl", "scores.json", "examples.parquet", "factual.json"
+LM_EVALS_LOSSES = ("_perplexity", "_bits_per_byte", "_brier_score", "_ter")  # what lm-eval measures that should fall
 CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
 
@@ -93,7 +94,10 @@ def collect(plan: Plan, store: Store) -> Results:
         if (artifact.json(FACTUAL) or {}).get("drifted"):
             checkpoint.drifted.append(short_name(score.task.name, "fr" + suffix(score.decoding)))
         for metric, value in (artifact.json(SCORES) or {}).items():
-            checkpoint.scores[short_name(score.task.name, metric + suffix(score.decoding))] = Score(**value)
+            name, found = short_name(score.task.name, metric + suffix(score.decoding)), Score(**value)
+            if metric == "failed" and name in checkpoint.scores:  # of several measurements of the same answers, the worst
+                found = max(found, checkpoint.scores[name], key=lambda share: share.value)
+            checkpoint.scores[name] = found
     curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
     runtimes = {}
     for point in plan.points:
@@ -113,6 +117,21 @@ def short_name(task: str, metric: str) -> str:
     return (names.get(metric) or f"{first if constants['KIND'] == 'choices' else first.partition('_')[0]}_{metric}") + dot + decoding
 
 
+def primary_metric(plan: Plan) -> str:
+    """The short name of what the grid is about: `report.primary`, or the first task's first metric under the first decoding.
+
+    It follows from the grid file alone, whatever is measured already. What lm-eval's own tasks measure is not known here: most have
+    an accuracy.
+    """
+    if plan.grid.report.primary is not None:
+        task, _, metric = plan.grid.report.primary.rpartition("/")
+        return short_name(task, metric)
+    first = plan.grid.score.tasks[0].name
+    constants = component("task", first, "score.tasks").constants
+    decoding = suffix(decoding_label(plan.grid.score.decoding[0])) if constants["KIND"] == "generate" else ""
+    return short_name(first, next(iter(constants["SHORT"]), "acc") + decoding)
+
+
 def lower_is_better(short: str, plan: Plan) -> bool:
     """Whether a metric should fall."""
     short = short.partition(".")[0]
@@ -121,7 +140,7 @@ def lower_is_better(short: str, plan: Plan) -> bool:
         metrics = {name: metric for metric, name in constants["SHORT"].items()}
         if short in metrics:
             return metrics[short] in constants.get("LOWER_IS_BETTER", ())
-    return short.endswith(("_empty", "_failed", *CALIBRATION))
+    return short.endswith(("_empty", "_failed", *CALIBRATION, *LM_EVALS_LOSSES))
 
 
 def is_shown(short: str, plan: Plan) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from dataclasses import dataclass
 
@@ -10,6 +11,8 @@ from scipy import stats
 from kdray.report.arms import Arm, arm_of
 from kdray.report.results import Results, Score
 from kdray.spec.points import Point
+
+SAME = 1e-9  # what is smaller is rounding of floats
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,29 @@ class Difference:
     pairs: int
 
     @property
+    def none(self) -> bool:
+        """Whether the runs are equal, and not only on average."""
+        return all(abs(value) < SAME for value in (self.mean, *(self.interval or ())))
+
+    @property
     def significant(self) -> bool:
-        return self.interval is not None and (self.interval[0] > 0 or self.interval[1] < 0)
+        return self.interval is not None and (self.interval[0] > SAME or self.interval[1] < -SAME)
+
+    @property
+    def decimals(self) -> int:
+        """Two; more where a difference from 0 would otherwise be shown as none."""
+        nearest = min(map(abs, self.interval)) if self.interval and self.significant else 1.0
+        return max(2, -math.floor(math.log10(nearest)))
 
     def __str__(self) -> str:
-        if self.interval is None:
-            return f"{self.mean:+.2f}"
-        return f"{self.mean:+.2f} [{self.interval[0]:+.2f}, {self.interval[1]:+.2f}]"
+        mean, *ends = (signed(value, self.decimals) for value in (self.mean, *(self.interval or ())))
+        return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign; a rounded zero has none."""
+    text = f"{value:+z.{decimals}f}"
+    return text if text.strip("+0.") else text.removeprefix("+")
 
 
 def spread(values: list[float]) -> Spread:

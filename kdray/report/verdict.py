@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from kdray.report.arms import BASELINE, Arm, arms_of
-from kdray.report.results import RUNTIME, Results, lower_is_better, short_name
-from kdray.report.statistics import difference, final_scores
+from kdray.report.results import RUNTIME, Results, lower_is_better, primary_metric, short_name
+from kdray.report.statistics import Difference, difference, final_scores, signed
 
 FEWEST_PAIRS = 5  # runs of equal lr, batch and seed of an arm and of SFT
 FEWEST_EXAMPLES = 100  # behind each score
-
-
-def primary_metric(results: Results) -> str | None:
-    """The short name of the metric that the grid is about: `report.primary`, or the first task's first metric."""
-    report, first = results.plan.grid.report, results.plan.scores[0].task.name if results.plan.scores else None
-    if report.primary:
-        task, _, metric = report.primary.partition("/")
-        return short_name(task, metric)
-    names = [name for checkpoint in results.checkpoints for name in checkpoint.scores]
-    return names[0] if first and names else None
 
 
 def too_small(results: Results, metric: str) -> str | None:
@@ -45,9 +35,9 @@ def verdict(results: Results) -> list[str]:
 
 
 def _findings(results: Results) -> list[str]:
-    metric = primary_metric(results)
-    if metric is None:
-        return ["No verdict: nothing is scored yet."]
+    metric = primary_metric(results.plan)
+    if not final_scores(results, metric) and any(checkpoint.scores for checkpoint in results.checkpoints):
+        return [f"No verdict: no point has a score of {metric} so far (report.primary may name another metric)."]
     reason = too_small(results, metric)
     sentences = [f"No verdict: {reason}."] if reason else []
     sign = -1 if lower_is_better(metric, results.plan) else 1
@@ -57,14 +47,22 @@ def _findings(results: Results) -> list[str]:
         return sentences
     best = max(found, key=lambda arm: sign * found[arm].mean)
     change = found[best]
-    direction = "better" if sign * change.mean > 0 else "worse"
-    sure = "" if change.significant else ", not distinguishable from no difference"
     winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
     runs = f"over {change.pairs} paired run{'s' * (change.pairs != 1)}"
     all_arms = "both" if len(arms) == 2 else f"all {len(arms)}"
     together = f", 95% for {all_arms} at once" if len(arms) > 1 and change.interval else ""
-    sentences.append(f"On {metric}, {winner}: {change} against SFT {runs}{together} ({direction}{sure}).")
+    sentences.append(f"On {metric}, {winner}: {change} against SFT {runs}{together} ({_direction(change, sign)}).")
     return sentences + _harm(results, best)
+
+
+def _direction(change: Difference, sign: int) -> str:
+    """What a difference means, and no more than the numbers show that are printed beside it."""
+    if change.none:
+        return "no difference"
+    direction, unsure = "better" if sign * change.mean > 0 else "worse", "not distinguishable from no difference"
+    if change.significant:
+        return direction
+    return f"{direction}, {unsure}" if float(signed(change.mean, change.decimals)) else unsure
 
 
 def _mixed_runtimes(results: Results) -> list[str]:

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from kdray.plan import Plan
-from kdray.report.results import lower_is_better, short_name
+from kdray.report.results import lower_is_better, primary_metric, short_name
 from kdray.spec.components import component
 from kdray.spec.lens import rated_by_lens
 
@@ -26,16 +26,8 @@ def final_metrics(plan: Plan) -> list[str]:
     for use in plan.grid.score.tasks:  # what lm-eval's own tasks measure is not known here: most have an accuracy
         names += component("task", use.name, "score.tasks").constants["SHORT"].values() or [short_name(use.name, "acc")]
         names += [short_name(use.name, "fr")] if plan.grid.lens and rated_by_lens(use) else []
-    primary = primary_metric(plan) or names[0]
+    primary = primary_metric(plan)
     return [primary, *(name for name in names if name != primary)]
-
-
-def primary_metric(plan: Plan) -> str | None:
-    """The short name of `report.primary`."""
-    if plan.grid.report.primary is None:
-        return None
-    task, _, metric = plan.grid.report.primary.partition("/")
-    return short_name(task, metric)
 
 
 def shared_view(plan: Plan) -> str:

@@ -1,0 +1,140 @@
+"""What the verdict and MLflow's page are about where the grid file does not say, and what they say of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lm_eval.api import metrics as _registers  # noqa: F401 - fills the registry
+from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
+from rich.console import Console
+
+from kdray.plan import Plan, make_plan
+from kdray.report.results import LM_EVALS_LOSSES, Results, collect, lower_is_better, primary_metric
+from kdray.report.statistics import Difference, signed
+from kdray.report.verdict import _direction, verdict
+from kdray.report.write import print_table
+from kdray.spec.load import load_grid
+from kdray.stages.generate import keep
+from kdray.stages.measure import Measurer
+from kdray.store import Outer, Store
+from kdray.track.view import shared_view
+from tests.conftest import TinyGrid
+from tests.tiny import write_tokenizer
+
+XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
+SAID = {0.0: "Ada lives", 0.1: "Ada lives in Rome now"}
+
+
+def plan_of(tiny_grid: TinyGrid, changes: dict[str, Any]) -> Plan:
+    grid = load_grid(tiny_grid({"teacher": {"model": f"file:{tiny_grid.folder}/teacher"}, "axes.lr": [1e-3], **changes}))
+    return make_plan(grid, Outer(Store(grid.runtime.store).root))
+
+
+def measured(plan: Plan, folder: Path, said: dict[float, str]) -> Results:
+    """The final scores of points that answered so, by alpha: answers and scores as the stages write them."""
+    tokenizer, store = write_tokenizer(folder / "tokenizer"), Store(folder / "store")
+    for score in plan.scores:
+        if isinstance(score.subject, str) or score.position != plan.grid.train.total or score.task.name != "xsum":
+            continue
+        ids = tokenizer(said[score.subject.alpha])["input_ids"]
+        prompt = {"example": 0, "input_ids": [1], "question": "", "source": "s", "references": ["Ada lives in Rome"], "wrong": []}
+        attempt = store.begin(score.measure.key, score.measure.payload or {})
+        outputs = folder / f"answers {score.subject.alpha}"
+        outputs.mkdir()
+        keep({"prompts": [prompt], "stops": [], "target": str(outputs), "index": 0}, [ids], 1.0, tokenizer)
+        uses = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in score.measure.params["metrics"]]
+        item = {"kind": "answers", "outputs": str(outputs), "samples": [], "metrics": uses, "count_empty": True, "cache": str(folder)}
+        Measurer(folder / "loads")(item | {"key": "x", "target": str(attempt.path)})
+        attempt.seal()
+    return collect(plan, store)
+
+
+def test_what_a_grid_is_about_follows_from_its_file_and_not_from_the_alphabet(tiny_grid: TinyGrid) -> None:
+    """Stored scores are sorted, so that the first was `xsum_empty`."""
+    plan = plan_of(tiny_grid, {"score.tasks": [XSUM, "heldout_loss"]})
+    results = measured(plan, tiny_grid.folder, SAID)
+    assert primary_metric(plan) == "xsum_rougeL"
+    found = verdict(results)[-1]
+    assert found.startswith("On xsum_rougeL, the best alpha is 0.1: +22.22 against SFT over 1 paired run (better")
+    assert json.loads(shared_view(plan))["orderByKey"] == "metrics.`xsum_rougeL`"
+
+
+@pytest.mark.parametrize(
+    ("changes", "metric"),
+    [
+        ({"score.tasks": ["heldout_loss", XSUM]}, "held_ce"),
+        ({"score.tasks": ["heldout_answers", XSUM]}, "held_rougeL"),
+        ({"score.tasks": [{"name": "truthfulqa", "source": "file:HERE/xsum.jsonl"}, XSUM]}, "tqa_truth"),
+        ({"score.tasks": [XSUM, "heldout_loss"], "score.decoding": ["dola", "greedy"]}, "xsum_rougeL.dola"),
+        ({"score.tasks": ["heldout_loss", XSUM], "score.decoding": ["dola", "greedy"]}, "held_ce"),
+        ({"score.tasks": ["lm_eval:sciq", XSUM]}, "sciq_acc"),
+        ({"score.tasks": ["lm_eval:sciq", XSUM], "report.primary": "xsum/rouge2"}, "xsum_rouge2"),
+        ({"score.tasks": ["lm_eval:sciq", XSUM], "report.primary": "lm_eval:sciq/acc_norm"}, "sciq_acc_norm"),
+    ],
+)
+def test_it_is_the_first_tasks_first_metric_under_the_first_decoding(changes: dict[str, Any], metric: str, tiny_grid: TinyGrid) -> None:
+    plan = plan_of(tiny_grid, changes)
+    assert primary_metric(plan) == metric
+    assert json.loads(shared_view(plan))["orderByKey"] == f"metrics.`{metric}`"
+
+
+def test_a_metric_that_nothing_measured_is_named(tiny_grid: TinyGrid) -> None:
+    plan = plan_of(tiny_grid, {"score.tasks": ["lm_eval:wikitext", XSUM]})
+    results = measured(plan, tiny_grid.folder, SAID)
+    said = "No verdict: no point has a score of wikitext_acc so far (report.primary may name another metric)."
+    assert verdict(results) == [said]
+    text = io.StringIO()
+    print_table(results, Console(file=text, width=200))
+    assert said in text.getvalue()
+
+
+def test_points_that_say_the_same_are_not_different(tiny_grid: TinyGrid) -> None:
+    """It read `+0.00 (worse, not distinguishable from no difference)`."""
+    plan = plan_of(tiny_grid, {"score.tasks": [XSUM, "heldout_loss"]})
+    found = verdict(measured(plan, tiny_grid.folder, dict.fromkeys(SAID, "Ada lives in Rome")))[-1]
+    assert found == "On xsum_rougeL, the best alpha is 0.1: 0.00 against SFT over 1 paired run (no difference)."
+
+
+@pytest.mark.parametrize(
+    ("mean", "interval", "text", "direction"),
+    [
+        (0.0, (0.0, 0.0), "0.00 [0.00, 0.00]", "no difference"),
+        (1e-17, (1e-17, 1e-17), "0.00 [0.00, 0.00]", "no difference"),
+        (-1e-17, None, "0.00", "no difference"),
+        (0.001, (-0.2, 0.202), "0.00 [-0.20, +0.20]", "not distinguishable from no difference"),
+        (-0.001, None, "0.00", "not distinguishable from no difference"),
+        (0.0, (-9.0, 9.0), "0.00 [-9.00, +9.00]", "not distinguishable from no difference"),
+        (0.0041, (0.0032, 0.005), "+0.004 [+0.003, +0.005]", "better"),
+        (0.3, (0.0004, 0.5996), "+0.3000 [+0.0004, +0.5996]", "better"),
+        (-0.3, (-0.5, -0.1), "-0.30 [-0.50, -0.10]", "worse"),
+        (0.3, (-0.1, 0.7), "+0.30 [-0.10, +0.70]", "better, not distinguishable from no difference"),
+        (-0.3, None, "-0.30", "worse, not distinguishable from no difference"),
+    ],
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_words_say_no_more_than_the_numbers_beside_them(
+    mean: float, interval: tuple[float, float] | None, text: str, direction: str, sign: int
+) -> None:
+    change = Difference(mean, interval, 5)
+    assert str(change) == text
+    turned = {"better": "worse", "worse": "better"}
+    first, comma, rest = direction.partition(",")
+    wanted = direction if sign == 1 else turned.get(first, first) + comma + rest
+    assert _direction(change, sign) == wanted
+
+
+def test_a_rounded_zero_has_no_sign() -> None:
+    assert [signed(value, 2) for value in (0.0, -0.0, -1e-9, 0.004, 0.006, -10.0)] == ["0.00", "0.00", "0.00", "0.00", "+0.01", "-10.00"]
+
+
+def test_what_lm_eval_wants_to_fall_should_fall(tiny_grid: TinyGrid) -> None:
+    plan = plan_of(tiny_grid, {"score.tasks": ["lm_eval:wikitext", XSUM, "heldout_loss"]})
+    for metric, higher in HIGHER_IS_BETTER_REGISTRY.items():
+        assert lower_is_better(f"wikitext_{metric}", plan) is not higher, metric
+    assert all(suffix.removeprefix("_") in HIGHER_IS_BETTER_REGISTRY for suffix in LM_EVALS_LOSSES)
+    falling = {name for name in ("held_kl", "held_ce", "xsum_rougeL.dola", "xsum_empty.dola") if lower_is_better(name, plan)}
+    assert falling == {"held_kl", "held_ce", "xsum_empty.dola"}
