@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,13 +14,14 @@ from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
 from kdray.data.words import ends_of_words
-from kdray.score.answers import FATAL
+from kdray.score.answers import FATAL, Answer
 from kdray.score.question import Form, Question
 from kdray.score.rows import Unusable
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
+LOOKED_AT = 20  # prompts
 NOT_OF_A_ROW = ("source", "limit", "prompt", "max_new_tokens")  # parameters of the task, not of its function's work
 
 
@@ -35,6 +36,7 @@ class Prompt:
     references: list[str]
     wrong: list[str]
     refused: str | None = None  # why nobody is asked: then there are no ids
+
 
 def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
     """The prompts of the grid's own rows, token for token as in training; the unseen ones are the test rows or, without, the held-out.
@@ -113,6 +115,17 @@ def _some_asked(prompts: list[Prompt], task: str, where: str) -> list[Prompt]:
         found = f"no model can be asked about any row of {where}: {prompts[0].refused}"
         raise InputError(f"score.tasks.{task}", found, "give rows that have what the task needs")
     return prompts
+
+
+def unseen_by(metric: Callable[[list[Answer]], list[dict[str, Any]]], prompts: Sequence[Prompt]) -> str | None:
+    """Why a metric of texts can score no answer to any of the first `prompts`, as good as it may be; None if it can.
+
+    So a metric that does not see the language is found out before a model is asked.
+    """
+    asked = [prompt for prompt in prompts if prompt.references and not prompt.refused][:LOOKED_AT]
+    best = [Answer(prompt.references[0], prompt.question, prompt.source, prompt.references, prompt.wrong) for prompt in asked]
+    errors = [row.get("error") for row in metric(best)] if best else []
+    return errors[0] if all(errors) and errors else None
 
 
 def _no_room(task: str, found: str, room: int) -> InputError:

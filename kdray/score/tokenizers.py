@@ -40,5 +40,3 @@ def not_comparable(references: Sequence[str], sees: Callable[[str], bool]) -> st
     if lost / count > MOST:
         return f"the default tokenizer sees nothing in {lost} of the {count} words of the reference; set tokenizer: unicode"
     return None
-
-

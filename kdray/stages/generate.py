@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
 import time
 from collections import defaultdict
@@ -18,16 +19,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from rich.markup import escape
 
 from kdray.data.rows import Rows
 from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
-from kdray.score.answers import FATAL
+from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
-from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts
+from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts, unseen_by
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
+from kdray.spec.grid import Use
+from kdray.spec.metrics import metrics_of
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
 from kdray.stages.vllm import answer_by_vllm
@@ -170,14 +174,25 @@ def _batches_or_why_not(step: Step, work: Work) -> list[list[Prompt]] | InputErr
         batches = _batches(step, work)
     except InputError as error:
         return error
+    task = step.params["task"]["name"]
     refused = [prompt for batch in batches for prompt in batch if prompt.refused]
     if refused:
         asked = sum(map(len, batches))
+        reason = escape(str(refused[0].refused))
         work.progress.say(
-            f"[yellow]{step.params['task']['name']}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; "
-            f"row {refused[0].example}: {refused[0].refused}"
+            f"[yellow]{task}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; row {refused[0].example}: {reason}"
         )
+    for use in _text_metrics(task, work):
+        if reason := unseen_by(load_metric(use.name, use.params, Given({})), list(itertools.chain.from_iterable(batches))):
+            work.progress.say(f"[yellow]{task}[/] will have no number of {use.name}: {escape(reason)}")
     return batches
+
+
+def _text_metrics(task: str, work: Work) -> list[Use]:
+    """The metrics without a model that will be taken of a task's answers."""
+    score = work.plan.grid.score
+    uses = [use for asked in score.tasks if asked.name == task for use in metrics_of(asked, score.metrics)]
+    return [use for use in uses if not component("metric", use.name, "score.metrics").constants.get("SLOW")]
 
 
 def _batches(step: Step, work: Work) -> list[list[Prompt]]:

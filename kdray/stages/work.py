@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from rich.markup import escape
+
 from kdray.plan import Plan, Step
 from kdray.stages.progress import Progress
 from kdray.stages.session import Resources
@@ -113,7 +115,7 @@ class Work:
         """Remember that a step failed; the run goes on with what does not need it."""
         self.failed[step.key.id] = reason
         if not quiet:
-            self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {reason}")
+            self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
 
     def seal(self, step: Step, attempt: Attempt, files: list[Path] | None = None, **facts: object) -> Artifact:
         """Finish a step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 
 from kdray.data.templates.alpaca import alpaca
-from kdray.score.prompts import cut_at_stop, stops_of, task_prompts
+from kdray.score.metrics.rouge import rouge
+from kdray.score.prompts import cut_at_stop, stops_of, task_prompts, unseen_by
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -203,6 +205,15 @@ def test_a_text_of_which_no_word_fits_is_refused(tmp_path, tokenizer):
     rows = [{"document": "x" * 500, "summary": "s"}, USABLE["xsum"]]
     refused, _ = prompts_of(tmp_path, tokenizer, "xsum", rows, room=350)
     assert "a prompt with no word of its text (row 0)" in refused.refused
+
+
+def test_a_metric_that_does_not_see_the_references_is_found_out_before_a_model_is_asked(tmp_path, tokenizer):
+    hindi = {"document": ARTICLE, "summary": "नदी में बाढ़ 2019 में आई।"}
+    made = prompts_of(tmp_path, tokenizer, "xsum", [hindi, {"document": ARTICLE, "summary": None}])
+    assert "set tokenizer: unicode" in unseen_by(rouge, made)
+    assert unseen_by(functools.partial(rouge, tokenizer="unicode"), made) is None
+    assert unseen_by(rouge, prompts_of(tmp_path, tokenizer, "xsum", [hindi, USABLE["xsum"]])) is None
+    assert unseen_by(rouge, made[1:]) is None  # nothing to compare with is told row by row
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,7 @@ def test_numbers_of_other_scripts_are_those_of_the_definition() -> None:
     [
         ("Für größere Häuser gäbe es Möglichkeiten", True),  # cut at its accents, as rouge-score does
         ("Tiếng Việt là ngôn ngữ của người Việt", True),
-        ("Le gâteau à l\'été", True),
+        ("Le gâteau à l'été", True),
         ("The Greek word Αθήνα means Athens", True),
         ("1999", True),
         ("２０２４", False),

@@ -29,7 +29,7 @@ ROWS: list[dict[str, Any]] = [
     {"document": ["Cleo is in Lima .", "Dan is in Cairo ."], "summary": "Cleo lives in Lima"},
     {"document": "Eve is in Delhi .", "summary": None},
     {"document": " ", "summary": "Finn"},
-    {"document": {"text": "Gus"}, "summary": "Gus"},
+    {"document": {"text": "[/Gus]"}, "summary": "Gus"},  # no markup of a terminal either
 ]
 
 
@@ -52,7 +52,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, s
 
 
 def answered_in(tmp_path: Path) -> tuple[Work, str]:
-    for name, rows in (("xsum", ROWS), ("cnn", [{"article": None, "highlights": "h"}, {"article": "", "highlights": "h"}])):
+    for name, rows in (("xsum", ROWS), ("cnn", [{"article": {"a": "[/a]"}, "highlights": "h"}, {"article": {"a": ""}, "highlights": "h"}])):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     files = {"cnn_dailymail": "cnn", "xsum": "xsum"}
     tasks = [f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4}}" for task, file in files.items()]
@@ -86,7 +86,7 @@ def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are
         None,
         None,
         "nothing in column 'document'",
-        "column 'document' holds the dict {'text': 'Gus'}, not a text",
+        "column 'document' holds the dict {'text': '[/Gus]'}, not a text",
     ]
     assert [bool(row["input_ids"]) for row in rows] == [row["error"] is None for row in rows]
     assert rows[2]["source"] == "Cleo is in Lima .\nDan is in Cairo ."
@@ -107,7 +107,7 @@ def test_a_task_without_a_usable_row_fails_alone(answered: tuple[Work, str]) -> 
     failed = [reason for reason in work.failed.values() if "needs" not in reason.split(" ")[0]]
     assert failed == [
         f"score.tasks.cnn_dailymail: no model can be asked about any row of file:{work.store.root.parent}/cnn.jsonl: "
-        "nothing in column 'article'; give rows that have what the task needs"
+        "column 'article' holds the dict {'a': '[/a]'}, not a text; give rows that have what the task needs"
     ]
     assert said.count("failed generate") == 1
     assert len(work.failed) == 2  # the answers and their scores
