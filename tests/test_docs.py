@@ -9,7 +9,8 @@ import pytest
 
 from kdray.spec.components import components
 from kdray.spec.grid import Grid
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TinyGrid
+from tests.report.test_frames import CHANGES, Finished
 
 
 def examples() -> dict[str, str]:
@@ -34,6 +35,18 @@ def test_the_store_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     names: dict[str, object] = {}
     exec(examples()["Grids and stores"], names)
     assert names["grid"].name == "quickstart"  # type: ignore[attr-defined]
+
+
+def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over a grid that has scores, of answers and of held-out losses."""
+    made = Finished(tiny_grid, CHANGES, lambda _: True)
+    (tiny_grid.folder / "grids").mkdir()
+    made.path.rename(tiny_grid.folder / "grids" / "quickstart.yaml")
+    monkeypatch.chdir(tiny_grid.folder)
+    exec(examples()["Scores"], {})
+    shown = capsys.readouterr().out
+    assert re.search(r"^SeqKD \+ KD 1 .*\d\.\d", shown, re.MULTILINE)
+    assert re.search(r"^item .*\n10 +\d", shown, re.MULTILINE)
 
 
 def test_every_section_and_component_is_in_the_page_on_grid_files() -> None:
