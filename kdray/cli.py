@@ -231,25 +231,19 @@ def gc(
 
 @app.command()
 def why(
-    a: Annotated[str, typer.Argument(metavar="A", help="an artifact's id")],
-    b: Annotated[str, typer.Argument(metavar="B", help="another one's")],
-    store: Annotated[Path, typer.Option(help="the store; by default the one below runs/ that knows both")] = Path("runs"),
+    what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
+    other: Annotated[str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")] = None,
+    store: Annotated[Path | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
 ) -> None:
-    """Say in which fields two artifacts differ, following their inputs to the first cause."""
-    from kdray.plan.why import differences
-    from kdray.store import Store
+    """Say why steps of a grid, or of one of its points, will be made again; or in which fields two artifacts differ."""
+    from kdray.plan.again import explained
+    from kdray.plan.why import compared
+    from kdray.store.ids import is_id
 
-    for root in [store, *sorted(path for path in store.glob("*") if path.is_dir())]:
-        try:
-            found = list(differences(Store(root), a, b))
-        except KeyError:
-            continue
-        for field, left, right in found:
-            out.print(f"{field}: {left!r} | {right!r}", highlight=False, soft_wrap=True)
-        if not found:
-            out.print("the same")
-        return
-    raise InputError("ids", f"no store below {store} knows both {a} and {b}", "take ids from `kdray plan`, or give --store")
+    of_ids = store is not None or (is_id(what) and not Path(what).exists())
+    lines = compared(store or Path("runs"), what, other) if of_ids else explained(*_plan(Path(what)), other)
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

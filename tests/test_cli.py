@@ -45,6 +45,10 @@ WRONG = {
     "unknown ids": "why 0123456789ab ba9876543210",
     "ids that are patterns": "why * **",
     "no such store": "why a b --store nowhere",
+    "one id": "why 0123456789ab",
+    "why no file": "why nowhere.yaml",
+    "why without a store": "why grid.yaml",
+    "why of data that are not there": "why nodata.yaml",
     "a grid with too long a name": f"plan {'a' * 300}.yaml",
     "a store with too long a name": "plan longstore.yaml",
     "a store that is the root": "plan rootstore.yaml",
@@ -76,7 +80,7 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run
     assert tree_of(tiny_grid.folder) == before
 
 
-@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why 1", "gc", "plan a.yaml b.yaml"])
+@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why", "gc", "plan a.yaml b.yaml"])
 def test_wrong_usage_is_code_2_without_a_traceback(command: str, run: Run) -> None:
     code, stdout, stderr = run(*command.split())
     assert (code, stdout) == (2, "")
