@@ -46,14 +46,17 @@ def explained(plan: Plan, store: Store, point: str | None = None) -> list[str]:
     for (kind, changes), alike in groups.items():
         more = f" and {len(alike) - 1} more" if len(alike) > 1 else ""
         lines.append(f"{kind} {alike[0].slug}{more}: {changes}")
-    for counts, what in ((new, "made for the first time"), (unresolved, "not known before the first run has resolved the references")):
+    for counts, what in (
+        (new, "made for the first time"),
+        (unresolved, "not known before the first run has resolved the references"),
+    ):
         if counts:
             lines.append(f"{what}: {', '.join(f'{count} {kind}' for kind, count in counts.items())}")
     return lines if groups else ["nothing will be made again", *lines]
 
 
 def changes_of(id: str, known: Records, earlier: Iterable[str]) -> list[Difference]:
-    """What has changed since the artifact of `earlier` ones that differs in the fewest fields; nothing if there is none."""
+    """What has changed since the one of `earlier` artifacts that differs in the fewest fields; nothing if there is none."""
     return min((list(causes(known, before, id)) for before in earlier), key=len, default=[])
 
 

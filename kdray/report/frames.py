@@ -49,7 +49,7 @@ KEPT_AS = {"fr": "factual"}  # scores whose items have another name in the file 
 
 @dataclass(frozen=True)
 class Measured:
-    """One `measure` artifact, and of what model, task and decoding its numbers are; `point` is None of a reference model."""
+    """One `measure` artifact, and of which model, task and decoding it is; `point` is None of a reference model."""
 
     model: str
     point: Point | None
@@ -90,10 +90,10 @@ class Scores:
     def frame(self) -> DataFrame:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
-        Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`, `teacher`,
-        `alpha`, `lr`, `batch`, `seed` (empty of reference models), `checkpoint` (epochs or steps), `examples` (sequences seen until
-        then), `final` (whether tables take this checkpoint; empty of a store, which has no such choice), `task`, `decoding`,
-        `metric`, `column` (the metric's name in tables and MLflow), `value`, `stderr` over the `n` examples.
+        Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`,
+        `teacher`, `alpha`, `lr`, `batch`, `seed` (empty of reference models), `checkpoint` (epochs or steps), `examples`
+        (sequences seen until then), `final` (whether tables take this checkpoint; empty of a store, which has no such
+        choice), `task`, `decoding`, `metric`, `column` (its name in tables and MLflow), `value`, `stderr` over the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -107,11 +107,11 @@ class Scores:
         return _table(rows, FRAME)
 
     def items(self, task: str | None = None) -> DataFrame:
-        """One row an item (a question, a document) of every score, or of those of one task: `value` as the metric gave it.
+        """One row an item (a question, a document) of every score, or of one task's: `value` as the metric gave it.
 
-        `item` is the example's number in its source, so that two models can be paired by it; a group of lm-eval's has its task
-        before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1 here, and percent in
-        `frame()`; what no item has as a number is left out, such as a calibration error or whether an answer is empty.
+        `item` is the example's number in its source, so that two models can be paired by it; in a group of lm-eval's its
+        task stands before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1 here,
+        and percent in `frame()`; what no item has as a number is left out, such as a calibration error or whether an answer is empty.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.

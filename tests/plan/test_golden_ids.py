@@ -1,9 +1,9 @@
 """The ids of all steps of all shipped grids, against those in golden_ids.json: an id that moves throws work away.
 
-Every `hf:` and `wheel:` reference resolves to a hash of its own text, and lm-eval's version is a made-up one, so that ids
-depend neither on the hub nor on the machine. The file has a line a grid and kind of step: how many steps there are, a hash
-of all their ids (`ids`), one of all that is in their payloads beside the ids of their inputs (`own`), and the first step.
-Where `ids` moves and `own` does not, the cause lies in a kind of step that these are made from.
+Every `hf:` and `wheel:` reference resolves to a hash of its own text, and lm-eval's version is a made-up one, so that
+ids depend neither on the hub nor on the machine. The file has a line a grid and kind of step: how many steps there are,
+a hash of all their ids (`ids`), one of all that is in their payloads beside the ids of their inputs (`own`), and the
+first step. Where `ids` moves and `own` does not, the cause lies in a kind of step that these are made from.
 
 Where ids are meant to move, renew the file and commit it: its diff says what is made again.
 

@@ -48,7 +48,13 @@ class Finished:
         attempt = self.store.begin(step.key, step.payload or {})
         if step.kind == "generate":
             rows = [
-                {"example": 10 + i, "input_ids": [1], "question": "?", "source": "the cat", "references": ["the cat sat down"]}
+                {
+                    "example": 10 + i,
+                    "input_ids": [1],
+                    "question": "?",
+                    "source": "the cat",
+                    "references": ["the cat sat down"],
+                }
                 | {"wrong": [], "output_ids": [2], "answer": answer, "error": None if i < 2 else "OSError: lost"}
                 for i, answer in enumerate(ANSWERS)
             ]
@@ -58,7 +64,13 @@ class Finished:
             outputs = self.store.get(step.inputs["outputs"].key)
             assert outputs
             metrics = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in step.params["metrics"]]
-            item = {"key": step.key.id, "kind": "answers", "target": str(attempt.path), "outputs": str(outputs.path), "samples": []}
+            item = {
+                "key": step.key.id,
+                "kind": "answers",
+                "target": str(attempt.path),
+                "outputs": str(outputs.path),
+                "samples": [],
+            }
             Measurer(attempt.path / "loads")(item | {"metrics": metrics, "count_empty": True, "cache": ""})
             attempt.seal([attempt.path / SCORES, attempt.path / EXAMPLES])
             return
@@ -141,7 +153,21 @@ def test_a_store_says_the_same_without_the_grid(finished: Callable[..., Finished
     made = finished()
     of_grid, of_store = kdray.results(made.path).frame(), kdray.results(made.store.root).frame()
     renamed = of_store.replace({"model": {"student": "untrained student", "teacher-lora": "teacher"}})
-    keys = ["task", "decoding", "metric", "column", "alpha", "lr", "batch", "seed", "labels", "checkpoint", "examples", "value", "n"]
+    keys = [
+        "task",
+        "decoding",
+        "metric",
+        "column",
+        "alpha",
+        "lr",
+        "batch",
+        "seed",
+        "labels",
+        "checkpoint",
+        "examples",
+        "value",
+        "n",
+    ]
     order = ["alpha", "labels", "checkpoint", "task", "decoding", "metric", "value"]
     pandas.testing.assert_frame_equal(*(each[keys].sort_values(order, ignore_index=True) for each in (of_grid, renamed)))
     assert set(renamed.model[renamed.alpha.isna()]) == {"untrained student", "teacher"}
