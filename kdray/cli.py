@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray import __version__
 from kdray.cli_lens import lens
 from kdray.spec import Grid, InputError, load_grid
 
@@ -40,6 +41,19 @@ err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
 Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kdray(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")] = False,
+) -> None:
+    """What all commands share."""
 
 
 @app.command()
@@ -227,6 +241,17 @@ def gc(
                 io.delete(item.path)
         total = sum(item.bytes for item in garbage) / 1e6
         out.print(f"{root}: {len(garbage)} folders, {total:,.1f} MB", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table of all fields instead, as in docs/grid.md")] = False,
+) -> None:
+    """Print the JSON schema of grid files, by which editors complete and check them."""
+    from kdray.spec.schema import grid_schema
+    from kdray.spec.table import grid_table
+
+    print(grid_table() if markdown else json.dumps(grid_schema(), indent=1, ensure_ascii=False))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -143,6 +144,11 @@ def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
     assert answer.returncode == 2
     assert re.fullmatch(r"error teacher\.model: the hub does not give hf:org/teacher \(.+\); check the id, the network.*\n", answer.stderr)
     assert kdray("check", path, "--offline").returncode == 0
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == (0, f"kdray {importlib.metadata.version('kdray')}\n", "")
+    assert run("--version", "plan")[0] == 0
 
 
 def test_help_has_a_line_for_every_command() -> None:
