@@ -28,7 +28,6 @@ WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or 
 EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted."
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Does distilling a language model from a teacher make it hallucinate less, and at which weight?\n\n"

@@ -151,7 +151,7 @@ class Model(Section):
 
     model: Ref = Field(description="`hf:org/name@commit`, `file:` and a folder or a GGUF file, or a GGUF file in a `wheel:`")
     drop_layers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
-        None, description="layers to cut out of it: `[12, 20]` cuts layers 12 to 19"
+        default=None, description="layers to cut out of it: `[12, 20]` cuts layers 12 to 19"
     )
 
     @model_validator(mode="after")
