@@ -56,7 +56,7 @@ def explained(plan: Plan, store: Store, point: str | None = None) -> list[str]:
 
 
 def changes_of(id: str, known: Records, earlier: Iterable[str]) -> list[Difference]:
-    """What has changed since the one of `earlier` artifacts that differs in the fewest fields; nothing if there is none."""
+    """What has changed since that of `earlier` artifacts which differs in the fewest fields; nothing without one."""
     return min((list(causes(known, before, id)) for before in earlier), key=len, default=[])
 
 

@@ -33,7 +33,7 @@ class LabelSize:
 
 
 def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
-    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config, or of a new form."""
+    """Of the soft labels that `soften` makes; None until the teacher's config is seen, and of a new form."""
     if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
         return None
     hidden, vocab = config["hidden_size"], config["vocab_size"]

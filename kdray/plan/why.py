@@ -37,7 +37,7 @@ def differences(records: Records, a: str, b: str, where: str = "") -> Iterator[D
 
 
 def causes(records: Records, a: str, b: str) -> Iterator[Difference]:
-    """As `differences`, every pair of inputs only once, on the shortest way to it: one cause, whatever it stands behind.
+    """As `differences`, every pair of inputs only once, on the shortest way: one cause, whatever it stands behind.
 
     Raises:
         KeyError: there is no record of one of the ids.

@@ -93,7 +93,7 @@ class Scores:
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`,
         `teacher`, `alpha`, `lr`, `batch`, `seed` (empty of reference models), `checkpoint` (epochs or steps), `examples`
         (sequences seen until then), `final` (whether tables take this checkpoint; empty of a store, which has no such
-        choice), `task`, `decoding`, `metric`, `column` (its name in tables and MLflow), `value`, `stderr` over the `n` examples.
+        choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -109,9 +109,9 @@ class Scores:
     def items(self, task: str | None = None) -> DataFrame:
         """One row an item (a question, a document) of every score, or of one task's: `value` as the metric gave it.
 
-        `item` is the example's number in its source, so that two models can be paired by it; in a group of lm-eval's its
-        task stands before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1 here,
-        and percent in `frame()`; what no item has as a number is left out, such as a calibration error or whether an answer is empty.
+        `item` is the example's number in its source, by which two models can be paired; in a group of lm-eval's its task
+        stands before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1 here, and
+        percent in `frame()`; what no item has as a number is left out, such as a calibration error.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.

@@ -34,7 +34,7 @@ def _well_formed(text: str) -> str:
     return text
 
 
-SCHEMES: dict[str, Any] = {"pattern": "^(hf:|file:|wheel:|https:)."}  # for editors; what is wrong with one is said by its parser
+SCHEMES: dict[str, Any] = {"pattern": "^(hf:|file:|wheel:|https:)."}  # for editors; the parser says what is wrong
 Ref = Annotated[str, AfterValidator(_well_formed), Field(json_schema_extra=SCHEMES)]
 
 # By the authors of Lookback Lens, for Llama-2-7B-chat: windows of 8 tokens of its summaries of CNN/DailyMail.

@@ -25,7 +25,7 @@ def with_table(page: str) -> str:
 
 
 def _lines(section: type[Section], prefix: str) -> Iterator[str]:
-    """Those of a section's fields; of one within a section only its own, what it inherits is listed where it comes from."""
+    """Those of a section's fields; of a section in a section only its own: what it inherits is listed elsewhere."""
     for name, field in section.model_fields.items():
         if prefix.count(".") < 2 or name in section.__annotations__:
             default = f" ({shown})" if (shown := _default(field)) else ""
