@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install grid submit check plan report mlflow test test-unit lint clean
+.PHONY: help install grid submit check plan report mlflow test test-unit lint renew clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -47,6 +47,9 @@ test-unit: $(READY)  ## the tests that take under a minute together
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+renew: $(READY)  ## write anew what is made of the source: the golden ids, the grid file's schema and its table
+	@$(BIN)/python -m tests.plan.test_golden_ids && $(BIN)/python -m tests.spec.test_schema
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache *.egg-info

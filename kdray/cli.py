@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray import __version__
 from kdray.cli_lens import lens
 from kdray.spec import Grid, InputError, load_grid
 
@@ -27,7 +28,6 @@ WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or 
 EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted."
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     help="Does distilling a language model from a teacher make it hallucinate less, and at which weight?\n\n"
@@ -40,6 +40,19 @@ err = Console(stderr=True)
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
 Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kdray(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")] = False,
+) -> None:
+    """What all commands share."""
 
 
 @app.command()
@@ -230,26 +243,31 @@ def gc(
 
 
 @app.command()
-def why(
-    a: Annotated[str, typer.Argument(metavar="A", help="an artifact's id")],
-    b: Annotated[str, typer.Argument(metavar="B", help="another one's")],
-    store: Annotated[Path, typer.Option(help="the store; by default the one below runs/ that knows both")] = Path("runs"),
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table of all fields instead, as in docs/grid.md")] = False,
 ) -> None:
-    """Say in which fields two artifacts differ, following their inputs to the first cause."""
-    from kdray.plan.why import differences
-    from kdray.store import Store
+    """Print the JSON schema of grid files, by which editors complete and check them."""
+    from kdray.spec.schema import grid_schema
+    from kdray.spec.table import grid_table
 
-    for root in [store, *sorted(path for path in store.glob("*") if path.is_dir())]:
-        try:
-            found = list(differences(Store(root), a, b))
-        except KeyError:
-            continue
-        for field, left, right in found:
-            out.print(f"{field}: {left!r} | {right!r}", highlight=False, soft_wrap=True)
-        if not found:
-            out.print("the same")
-        return
-    raise InputError("ids", f"no store below {store} knows both {a} and {b}", "take ids from `kdray plan`, or give --store")
+    print(grid_table() if markdown else json.dumps(grid_schema(), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def why(
+    what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
+    other: Annotated[str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")] = None,
+    store: Annotated[Path | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
+) -> None:
+    """Say why steps of a grid, or of one of its points, will be made again; or in which fields two artifacts differ."""
+    from kdray.plan.again import explained
+    from kdray.plan.why import compared
+    from kdray.store.ids import is_id
+
+    of_ids = store is not None or (is_id(what) and not Path(what).exists())
+    lines = compared(store or Path("runs"), what, other) if of_ids else explained(*_plan(Path(what)), other)
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -45,6 +46,10 @@ WRONG = {
     "unknown ids": "why 0123456789ab ba9876543210",
     "ids that are patterns": "why * **",
     "no such store": "why a b --store nowhere",
+    "one id": "why 0123456789ab",
+    "why no file": "why nowhere.yaml",
+    "why without a store": "why grid.yaml",
+    "why of data that are not there": "why nodata.yaml",
     "a grid with too long a name": f"plan {'a' * 300}.yaml",
     "a store with too long a name": "plan longstore.yaml",
     "a store that is the root": "plan rootstore.yaml",
@@ -76,7 +81,7 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run
     assert tree_of(tiny_grid.folder) == before
 
 
-@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why 1", "gc", "plan a.yaml b.yaml"])
+@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why", "gc", "plan a.yaml b.yaml"])
 def test_wrong_usage_is_code_2_without_a_traceback(command: str, run: Run) -> None:
     code, stdout, stderr = run(*command.split())
     assert (code, stdout) == (2, "")
@@ -139,6 +144,11 @@ def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
     assert answer.returncode == 2
     assert re.fullmatch(r"error teacher\.model: the hub does not give hf:org/teacher \(.+\); check the id, the network.*\n", answer.stderr)
     assert kdray("check", path, "--offline").returncode == 0
+
+
+def test_the_version_is_the_packages(run: Run) -> None:
+    assert run("--version") == (0, f"kdray {importlib.metadata.version('kdray')}\n", "")
+    assert run("--version", "plan")[0] == 0
 
 
 def test_help_has_a_line_for_every_command() -> None:

@@ -8,8 +8,8 @@ import textwrap
 import pytest
 
 from kdray.spec.components import components
-from kdray.spec.grid import Grid
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TinyGrid
+from tests.report.test_frames import CHANGES, Finished
 
 
 def examples() -> dict[str, str]:
@@ -36,10 +36,21 @@ def test_the_store_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["grid"].name == "quickstart"  # type: ignore[attr-defined]
 
 
-def test_every_section_and_component_is_in_the_page_on_grid_files() -> None:
+def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Over a grid that has scores, of answers and of held-out losses."""
+    made = Finished(tiny_grid, CHANGES, lambda _: True)
+    (tiny_grid.folder / "grids").mkdir()
+    made.path.rename(tiny_grid.folder / "grids" / "quickstart.yaml")
+    monkeypatch.chdir(tiny_grid.folder)
+    exec(examples()["Scores"], {})
+    shown = capsys.readouterr().out
+    assert re.search(r"^SeqKD \+ KD 1 .*\d\.\d", shown, re.MULTILINE)
+    assert re.search(r"^item .*\n10 +\d", shown, re.MULTILINE)
+
+
+def test_every_component_is_in_the_page_on_grid_files() -> None:
+    """Its table of fields is held to the schema by tests/spec/test_schema.py."""
     page = (ROOT / "docs" / "grid.md").read_text()
-    for field in Grid.model_fields:
-        assert f"`{field}" in page, field
     for kind in ("recipe", "template", "soft labels", "loss", "schedule", "engine", "task", "decoding"):
         for name in components(kind):
             assert name in page, name

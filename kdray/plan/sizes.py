@@ -33,7 +33,7 @@ class LabelSize:
 
 
 def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
-    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
+    """Of the soft labels that `soften` makes; None until the teacher's config is seen, and of a new form."""
     if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
         return None
     hidden, vocab = config["hidden_size"], config["vocab_size"]
@@ -42,11 +42,12 @@ def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
     width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
     rows = store.get(soften.inputs["data"].key)
     tokens = rows.facts.get("response_tokens") if rows else None
-    return LabelSize(bytes_per_token(form, hidden, vocab), hidden * vocab * width if has_head else 0, tokens)
+    per_token = bytes_per_token(form, hidden, vocab)
+    return None if per_token is None else LabelSize(per_token, hidden * vocab * width if has_head else 0, tokens)
 
 
-def bytes_per_token(form: dict[str, Any], hidden: int, vocab: int) -> int:
-    """Of a form `{name, params}`: what its `keep` leaves on disk."""
+def bytes_per_token(form: dict[str, Any], hidden: int, vocab: int) -> int | None:
+    """Of a form `{name, params}`: what its `keep` leaves on disk; None of a form that is not known here."""
     params, token = form["params"], 2 if vocab <= 1 << 16 else 4
     match form["name"]:
         case "hidden":
@@ -57,7 +58,7 @@ def bytes_per_token(form: dict[str, Any], hidden: int, vocab: int) -> int:
             return params["k"] * (token + 2) + 4
         case "logits":
             return vocab * WIDTH[params["dtype"]]
-    raise KeyError(form["name"])
+    return None
 
 
 def _config(teacher: Step, store: Store) -> dict[str, Any] | None:

@@ -34,7 +34,8 @@ def _well_formed(text: str) -> str:
     return text
 
 
-Ref = Annotated[str, AfterValidator(_well_formed)]
+SCHEMES: dict[str, Any] = {"pattern": "^(hf:|file:|wheel:|https:)."}  # for editors; the parser says what is wrong
+Ref = Annotated[str, AfterValidator(_well_formed), Field(json_schema_extra=SCHEMES)]
 
 # By the authors of Lookback Lens, for Llama-2-7B-chat: windows of 8 tokens of its summaries of CNN/DailyMail.
 PUBLISHED_LENS = (
@@ -74,8 +75,8 @@ class Use(Section):
 class Length(Section):
     """How long to train: in epochs (a fraction is allowed) or in optimiser steps."""
 
-    epochs: PositiveFloat | None = None
-    steps: PositiveInt | None = None
+    epochs: PositiveFloat | None = Field(None, description="the length; an epoch may be a fraction")
+    steps: PositiveInt | None = Field(None, description="the length in optimiser steps, instead of epochs")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -95,22 +96,31 @@ class Length(Section):
 class Optimiser(Length):
     """AdamW and its schedule; weight decay is not applied to norms and biases."""
 
-    schedule: Use = Use(name="cosine")
+    schedule: Use = Field(Use(name="cosine"), description="of the learning rate: `cosine` (with `floor`) or `constant`, after the warm-up")
     warmup: Fraction = Field(0.0, description="share of the steps over which lr rises linearly from 0")
-    weight_decay: NonNegative = 0.01
-    clip: PositiveFloat | None = Field(1.0, description="largest gradient norm; null for no clipping")
-    dtype: Dtype = Field("float32", description="of the forward and backward pass; master weights stay float32")
-    method: Literal["full", "lora", "qlora"] = Field("full", description="all weights, or adapters on the linear layers")
-    rank: PositiveInt = Field(16, description="of the adapters; scaled by 2")
-    compile: bool = Field(False, description="torch.compile; on GPUs only")
-    packing: bool = Field(True, description="the sequences of a micro-batch in one row without padding, none seeing another")
+    weight_decay: NonNegative = Field(0.01, description="AdamW's, not on norms and biases")
+    clip: PositiveFloat | None = Field(1.0, description="the largest gradient norm; null for no clipping")
+    dtype: Dtype = Field("float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32")
+    method: Literal["full", "lora", "qlora"] = Field(
+        "full",
+        description="all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 "
+        "(`pip install 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32",
+    )
+    rank: PositiveInt = Field(16, description="of the adapters, which are scaled by 2")
+    compile: bool = Field(False, description="torch.compile, on GPUs only")
+    packing: bool = Field(
+        True,
+        description="the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them",
+    )
 
 
 class Train(Optimiser):
     """How every point trains."""
 
     keep: Annotated[list[PositiveFloat], AfterValidator(_all_different)] = Field(
-        [], description="checkpoints to export, in the unit of the length"
+        [],
+        description="checkpoints to export and score, in the unit of the length; the end always is one. "
+        "Part of a point: another list trains it anew",
     )
 
     @model_validator(mode="after")
@@ -131,16 +141,18 @@ class Train(Optimiser):
 class Tune(Optimiser):
     """How the teacher is fine-tuned on the data before it labels them."""
 
-    lr: PositiveFloat
-    batch: PositiveInt = 8
-    seed: Seed = 0
+    lr: PositiveFloat = Field(description="the largest learning rate")
+    batch: PositiveInt = Field(8, description="sequences per optimiser step")
+    seed: Seed = Field(0, description="of the order of examples, and of the adapters")
 
 
 class Model(Section):
     """A causal language model; `drop_layers: [12, 20]` cuts layers 12 to 19 out of it."""
 
-    model: Ref
-    drop_layers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = None
+    model: Ref = Field(description="`hf:org/name@commit`, `file:` and a folder or a GGUF file, or a GGUF file in a `wheel:`")
+    drop_layers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+        default=None, description="layers to cut out of it: `[12, 20]` cuts layers 12 to 19"
+    )
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -152,20 +164,33 @@ class Model(Section):
 class Teacher(Model):
     """The model that gives the soft labels; without `tune` it is used as it is."""
 
-    tune: Tune | None = None
+    tune: Tune | None = Field(None, description="fine-tune it on the data first: the fields below, and those of `train` but `keep`")
 
 
 class Data(Section):
     """Instruction data and how they become tokens."""
 
-    source: Ref
-    recipe: Use = Use(name="dolly")
-    template: Use = Use(name="chat")
-    max_prompt: PositiveInt = Field(256, description="rows with a longer prompt (tokens) are dropped")
-    max_length: PositiveInt = Field(512, description="prompt and response (tokens); the response is cut at it")
-    heldout: PositiveInt = Field(1000, description="rows never trained on, for held-out losses")
-    test: Annotated[int, Field(ge=0)] = Field(0, description="more such rows, which no loss sees: `heldout_answers` answers them")
-    limit: PositiveInt | None = Field(None, description="use only so many rows")
+    source: Ref = Field(description="rows of instructions or of plain text: a table, or a data set on the hub (see docs/grid.md#data)")
+    recipe: Use = Field(
+        Use(name="dolly"),
+        description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `news`; "
+        "or a `text` without a prompt",
+    )
+    template: Use = Field(
+        Use(name="chat"),
+        description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's)",
+    )
+    max_prompt: PositiveInt = Field(256, description="rows with a longer prompt, in tokens, are dropped")
+    max_length: PositiveInt = Field(512, description="prompt and response, in tokens, are cut there")
+    heldout: PositiveInt = Field(
+        1000,
+        description="rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
+        "the same for every tokenizer",
+    )
+    test: Annotated[int, Field(ge=0)] = Field(
+        0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"
+    )
+    limit: PositiveInt | None = Field(None, description="use only so many prepared rows")
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Self:
@@ -180,16 +205,27 @@ class Data(Section):
 class Objective(Section):
     """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
 
-    loss: Use = Field(default=Use(name="cross_entropy"), description="between the teacher's distribution and the student's")
-    temperature: PositiveFloat = 1.0
-    weighting: Literal["sum", "convex"] = Field(default="sum", description="convex: (1 - alpha) hard + alpha soft")
+    loss: Use = Field(
+        default=Use(name="cross_entropy"),
+        description="the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's), "
+        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`",
+    )
+    temperature: PositiveFloat = Field(
+        default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
+    )
+    weighting: Literal["sum", "convex"] = Field(
+        default="sum", description="`sum`: hard + alpha soft; `convex`: (1 - alpha) hard + alpha soft"
+    )
 
 
 class SoftLabels(Section):
     """How the teacher's outputs are kept: a form, with its parameters beside it."""
 
-    form: Use = Use(name="hidden")
-    compute: Dtype = Field(default="float32", description="of the teacher's pass; only what is kept is rounded to the form's own type")
+    form: Use = Field(
+        default=Use(name="hidden"),
+        description="how the teacher's outputs are kept (see docs/grid.md#soft-labels); the form's own parameters stand beside it",
+    )
+    compute: Dtype = Field(default="float32", description="type of the teacher's pass; only what is kept is rounded to the form's own type")
     batch: PositiveInt = Field(default=8, description="rows in one pass of the teacher")
 
     @model_validator(mode="before")
@@ -205,57 +241,82 @@ class SoftLabels(Section):
 class Augment(Section):
     """The teacher's greedy answers, for points whose labels are not the original responses alone."""
 
-    max_new_tokens: PositiveInt = Field(default=256, description="where an answer is cut")
-    batch: PositiveInt = 8
-    compute: Literal["float32", "bfloat16"] = Field(default="float32", description="the teacher's own precision")
-    engine: Literal["transformers", "vllm"] = Field(default="transformers", description="what generates answers; vllm needs GPUs")
+    max_new_tokens: PositiveInt = Field(default=256, description="where an answer of the teacher is cut")
+    batch: PositiveInt = Field(default=8, description="prompts in one pass of the teacher")
+    compute: Literal["float32", "bfloat16"] = Field(default="float32", description="the teacher's precision")
+    engine: Literal["transformers", "vllm"] = Field(default="transformers", description="what generates the answers; `vllm` needs GPUs")
 
 
 class Axes(Section):
     """The grid: every combination is a point."""
 
-    lr: Annotated[list[PositiveFloat], Field(min_length=1)]
-    batch: Annotated[list[PositiveInt], Field(min_length=1, description="sequences per optimiser step")]
-    alpha: Annotated[list[NonNegative], Field(min_length=1, description="weight of the soft labels; 0 is SFT")]
-    seed: Annotated[list[Seed], Field(min_length=1)] = [0]
-    labels: Annotated[list[Labels], Field(min_length=1, description="the responses to train on")] = ["gold"]
+    lr: Annotated[list[PositiveFloat], Field(min_length=1, description="largest learning rates")]
+    batch: Annotated[
+        list[PositiveInt],
+        Field(min_length=1, description="sequences per optimiser step, whatever the number of workers"),
+    ]
+    alpha: Annotated[list[NonNegative], Field(min_length=1, description="weights of the soft labels; 0 is plain fine-tuning (SFT)")]
+    seed: Annotated[list[Seed], Field(min_length=1, description="of the order of examples, of dropout and of adapters")] = [0]
+    labels: Annotated[
+        list[Labels],
+        Field(min_length=1, description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)"),
+    ] = ["gold"]
     teacher: Annotated[list[Slug], AfterValidator(_all_different)] = Field(
-        default=[], description="of `teachers`, `ensembles`; default: all"
+        default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
     )
 
 
 class PointSpec(Section):
     """One point by hand, for `include` and `exclude`."""
 
-    lr: PositiveFloat
-    batch: PositiveInt
-    alpha: NonNegative
-    seed: Seed = 0
-    labels: Labels = "gold"
-    teacher: Slug | None = Field(default=None, description="needed where the grid has several and the point uses one")
+    lr: PositiveFloat = Field(description="the largest learning rate")
+    batch: PositiveInt = Field(description="sequences per optimiser step")
+    alpha: NonNegative = Field(description="weight of the soft labels; 0 is plain fine-tuning (SFT)")
+    seed: Seed = Field(0, description="of the order of examples, of dropout and of adapters")
+    labels: Labels = Field("gold", description="the responses to train on")
+    teacher: Slug | None = Field(default=None, description="needed where the grid has several `teachers` and the point uses one")
 
 
 class Scoring(Section):
     """What is measured on which checkpoints."""
 
-    tasks: Annotated[list[Use], Field(min_length=1)]
-    metrics: list[Use] = Field([], description="of answers, beside each task's own, on every task that has what they need")
-    decoding: Annotated[list[Use], Field(min_length=1, description="every generation task is answered under each")] = [Use(name="greedy")]
-    checkpoints: Literal["all", "last"] = "all"
-    references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = ["student", "teacher"]
-    engine: Literal["transformers", "vllm"] = Field("transformers", description="what generates answers; vllm needs GPUs")
-    likelihood: Literal["hflm", "shared_prefix"] = Field(
-        "hflm", description="hflm: the numbers of the lm_eval command, bit for bit; shared_prefix: a question's choices together, faster"
+    tasks: Annotated[
+        list[Use],
+        Field(min_length=1, description="by name or as `{name: ..., limit: 100}` (see docs/grid.md#tasks)"),
+    ]
+    metrics: list[Use] = Field(
+        [], description="of answers, beside each task's own, on every task that has what they need: see docs/summaries.md"
     )
-    batch: PositiveInt = 8
-    dtype: Dtype = "float32"
+    decoding: Annotated[
+        list[Use],
+        Field(
+            min_length=1,
+            description="every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided` "
+            "(see docs/decoding.md)",
+        ),
+    ] = [Use(name="greedy")]
+    checkpoints: Literal["all", "last"] = Field("all", description="which of the kept checkpoints are scored")
+    references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = Field(
+        ["student", "teacher"], description="models scored beside the points: the untrained student and the teacher"
+    )
+    engine: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="what generates answers; `vllm`, on GPUs: greedy and sampled answers through ray.data.llm. Part of a score's id",
+    )
+    likelihood: Literal["hflm", "shared_prefix"] = Field(
+        "hflm",
+        description="`hflm`: the numbers of the lm_eval command, bit for bit; `shared_prefix`: a question's choices together, "
+        "faster (see docs/scoring.md). Part of a score's id",
+    )
+    batch: PositiveInt = Field(8, description="sequences in one pass; it changes numbers a little: part of a score's id")
+    dtype: Dtype = Field("float32", description="of the models that are scored; part of a score's id")
 
 
 class OwnAnswers(Section):
     """Answers of the untrained student, and what finds the hallucinations in them."""
 
-    task: Use
-    metric: Use = Field(description="of factual consistency")
+    task: Use = Field(description="what it answers: `train_answers`, or documents that are not scored")
+    metric: Use = Field(description="of factual consistency, which finds the hallucinations")
     threshold: float = Field(50.0, description="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
 
 
@@ -265,13 +326,21 @@ class Lens(Section):
     With nothing said, the family llama2 takes the one that was published for it.
     """
 
-    annotations: str | None = Field(default=None, description="the format of `source`")
-    source: Ref | None = None
-    own: OwnAnswers | None = Field(default=None, description="instead of a file")
-    trained: Annotated[str, AfterValidator(_named_lens)] | None = Field(
-        default=None, description="a lens's folder, a published classifier, or `published`; annotations then test it and train nothing"
+    annotations: str | None = Field(
+        default=None, description="the format of annotated responses in a file, `source` (see docs/grid.md#lens)"
     )
-    window: PositiveInt = Field(default=8, description="tokens of a sliding window")
+    source: Ref | None = Field(None, description="the file of annotated responses")
+    own: OwnAnswers | None = Field(
+        default=None, description="instead: the untrained student's own answers, and what finds hallucinations in them"
+    )
+    trained: Annotated[str, AfterValidator(_named_lens), Field(json_schema_extra={"pattern": "^(published$|file:.|https:.)"})] | None = (
+        Field(
+            default=None,
+            description="instead: `file:` and the folder of a lens, or `published`; annotations or own answers beside it then "
+            "test it and train nothing",
+        )
+    )
+    window: PositiveInt = Field(default=8, description="tokens of its sliding windows")
     max_words: PositiveInt = Field(default=700, description="where a document is cut that comes without a stored prompt")
     limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file")
 
@@ -279,23 +348,41 @@ class Lens(Section):
 class Report(Section):
     """How the tables compare points."""
 
-    baseline: Literal["sft"] = "sft"
-    primary: str | None = Field(default=None, description="task/metric that the verdict is about")
-    checkpoint: Literal["last", "best_heldout"] = "last"
-    margin: dict[str, NonNegative] = Field(default={}, description="by task: how much worse still counts as no harm")
+    baseline: Literal["sft"] = Field(default="sft", description="what every row is compared with")
+    primary: str | None = Field(
+        default=None,
+        description="the metric of the verdict, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; the interval it gives "
+        "holds for all rows at once (Bonferroni)",
+    )
+    checkpoint: Literal["last", "best_heldout"] = Field(
+        default="last", description="`best_heldout`: of all of a point, the one with the least held-out cross-entropy"
+    )
+    margin: dict[str, NonNegative] = Field(
+        default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
+    )
 
 
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: Annotated[str, Field(min_length=1)]
-    workers: PositiveInt | Literal["auto"] = "auto"
-    device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs if the cluster has any")
-    accelerator: Annotated[str, Field(min_length=1)] | None = Field(None, description="use only GPUs of this type, as Ray names it: H100")
-    engine: Use = Field(default=Use(name="ddp"), description="how the workers of a point share a model: ddp, fsdp, deepspeed")
-    gradient_checkpointing: bool = Field(False, description="less memory for a second forward pass")
-    micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")
-    checkpoint_every: PositiveInt = Field(50, description="steps between checkpoints that a point resumes from")
+    store: Annotated[str, Field(min_length=1, description="where all artifacts go; every node must see it")]
+    workers: PositiveInt | Literal["auto"] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
+    )
+    accelerator: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="the type of GPU to use, as Ray names it: `H100`; GPUs of other types are left alone"
+    )
+    engine: Use = Field(
+        default=Use(name="ddp"),
+        description="how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights, "
+        "gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but for rounding",
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="activations are computed again in the backward pass: less memory, a third more time"
+    )
+    micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker; by default all")
+    checkpoint_every: PositiveInt = Field(50, description="steps between the checkpoints that an interrupted point resumes from")
     mlflow: str | None = Field(None, description="tracking URI; null keeps a sqlite file in the store")
 
     @model_validator(mode="after")
@@ -308,27 +395,37 @@ class Runtime(Section):
 class Grid(Section):
     """A whole experiment: one family of models, one data set, one grid."""
 
-    name: Slug
-    question: str = ""
-    family: Slug
-    teacher: Teacher | None = None
-    teachers: dict[Slug, Teacher] = Field(default={}, description="several of them by name, instead of `teacher`: an axis of the grid")
-    ensembles: dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]] = Field(
-        default={}, description="more teachers: averages of the probabilities of some `teachers`, with these weights"
+    name: Slug = Field(description="of the grid, and of its MLflow experiment")
+    question: str = Field("", description="what it is to answer; printed in the report")
+    family: Slug = Field(description="of the models; one file holds one family")
+    teacher: Teacher | None = Field(
+        None,
+        description="the model that gives soft labels and answers; may be left out if every alpha is 0 and all labels are gold",
     )
-    student: Model
-    data: Data
-    soft_labels: SoftLabels = SoftLabels()
-    objective: Objective = Objective()
-    augment: Augment = Augment()
-    train: Train
-    axes: Axes
-    include: list[PointSpec] = []
-    exclude: list[PointSpec] = []
-    score: Scoring
-    lens: Lens | None = None
-    report: Report = Report()
-    runtime: Runtime
+    teachers: dict[Slug, Teacher] = Field(
+        default={},
+        description="instead of `teacher`: several by name, each as above; an axis of the grid (see docs/grid.md#several-teachers)",
+    )
+    ensembles: dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]] = Field(
+        default={}, description="more teachers by name: weights of some `teachers`, whose probabilities are averaged"
+    )
+    student: Model = Field(description="the model that is trained")
+    data: Data = Field(description="instruction data and how they become tokens")
+    soft_labels: SoftLabels = Field(SoftLabels(), description="how the teacher's outputs are kept")
+    objective: Objective = Field(Objective(), description="what is minimised")
+    augment: Augment = Field(Augment(), description="the teacher's greedy answers, for points whose labels are not gold alone")
+    train: Train = Field(description="how every point trains")
+    axes: Axes = Field(description="lists; every combination is a point")
+    include: list[PointSpec] = Field(
+        [],
+        description="more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left "
+        "out; with `teachers`, `teacher` too",
+    )
+    exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
+    score: Scoring = Field(description="what is measured on which checkpoints")
+    lens: Lens | None = Field(None, description="a Lookback Lens for factual rates")
+    report: Report = Field(Report(), description="how the tables compare points")
+    runtime: Runtime = Field(description="where and how it runs: nothing here changes an id or, but for rounding, a number")
 
     @property
     def all_teachers(self) -> dict[str, Teacher]:

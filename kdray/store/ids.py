@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import string
 from typing import Any
 
 LENGTH = 12  # hex digits, 48 bits: a chance of 2e-5 that any two of 100,000 artifacts collide
@@ -24,6 +25,11 @@ def canonical(value: Any) -> str:
 def fingerprint(value: Any) -> str:
     """The id of a payload."""
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:LENGTH]
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may be an id."""
+    return len(text) == LENGTH and set(text) <= set(string.hexdigits.lower())
 
 
 def _check(value: Any, where: str) -> None:

@@ -14,6 +14,7 @@ import time
 import pytest
 import yaml
 
+from kdray import results as kdray_results
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
@@ -113,6 +114,21 @@ def test_a_finished_grid_is_whole_and_verifies(undisturbed):
     for point in plan.points:
         names = {p.name for p in store.get(point.train.key).path.iterdir()}
         assert not any(name.startswith("checkpoint-") for name in names), "resume state outlived its point"
+
+
+def test_its_tables_hold_every_score_and_item(undisturbed):
+    path, _ = undisturbed
+    table = kdray_results(path)
+    frame, items = table.frame(), table.items()
+    assert len(frame) == sum(map(len, scores(path).values()))
+    assert set(frame.arm.dropna()) == {"SFT", "KD 1"}
+    assert frame[frame.checkpoint == 80].final.all()
+    keys = ["model", "checkpoint", "metric"]
+    means = items[items.metric == "rougeL"].groupby(keys, dropna=False).value.mean().rename("mean").reset_index()
+    both = frame.merge(means, on=keys)
+    assert len(both) == 3 * 2 + 2
+    assert both.value.to_numpy() == pytest.approx(both["mean"].to_numpy())
+    assert set(items.item[items.task == "heldout_loss"]) >= set(items.item[items.task == "heldout_answers"])  # the same rows
 
 
 def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
