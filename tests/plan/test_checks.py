@@ -404,10 +404,12 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
         return "0" * 40
 
     monkeypatch.setattr(module, "ask_hub", ask)
+    listed: list[str] = []
+    monkeypatch.setattr(module, "list_hub", lambda ref, field: listed.append(field) or ["config.json", "model.safetensors"])
     hub = {"teacher.model": "hf:org/teacher@main", "data.source": "hf:org/data"}
     hub |= {"score.tasks": ["xsum", {"name": "heldout_answers"}], "score.metrics": [{"name": "support_standin", "model": "hf:org/scorer"}]}
     check(tiny_grid, hub)
-    assert asked == []
+    assert asked == listed == []
     hub["lens"] = {"own": {"task": {"name": "xsum", "limit": 5}, "metric": {"name": "support_standin", "model": "hf:org/scorer"}}}
     check(tiny_grid, hub, offline=False)
     assert sorted(asked) == [
@@ -416,3 +418,4 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
         ("hf:org/scorer", "score.metrics.support_standin.model", False),
         ("hf:org/teacher@main", "teacher.model", False),
     ]
+    assert sorted(listed) == ["lens.own.metric.model", "score.metrics.support_standin.model", "teacher.model"]
