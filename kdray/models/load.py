@@ -207,12 +207,11 @@ def require_weights(folder: Path, field: str, shown: str = "") -> None:
     check_names([path.name for path in folder.iterdir()], field, shown or str(folder))
 
 
-def _load_gguf(
-    path: Path, dtype: torch.dtype, field: str = "model", shown: str = ""
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_gguf(path: Path, dtype: torch.dtype, field: str = "model", shown: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A GGUF file, dequantised: without that transformers refuses to save or train it."""
     with reading(shown or path, field, "give a whole GGUF file of a model that transformers knows"), report_aside():
-        model, info = AutoModelForCausalLM.from_pretrained(
+        auto: Any = AutoModelForCausalLM
+        model, info = auto.from_pretrained(
             path.parent,
             gguf_file=path.name,
             dtype=dtype,

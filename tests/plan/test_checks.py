@@ -117,7 +117,11 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["student.model: ", "index.json is damaged (no weight_map)"],
     ),
     **{
-        f"an adapter {where}": (write(f"{where}/adapter_config.json", "{}"), {}, [f"{where}.model: an adapter (adapter_config.json) in", "merge"])
+        f"an adapter beside the {where}": (
+            write(f"{where}/adapter_config.json", "{}"),
+            {},
+            [f"{where}.model: an adapter (adapter_config.json) in", "merge it into the model first"],
+        )
         for where in ("student", "teacher")
     },
     "a metric's model with an adapter": (
