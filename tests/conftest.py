@@ -145,9 +145,9 @@ class TinyGrid:
         return path
 
 
-def safetensors_of(content: bytes) -> bytes:
+def safetensors_of(content: bytes, name: str = "a") -> bytes:
     """A whole safetensors file with one tensor of bytes."""
-    header = json.dumps({"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
+    header = json.dumps({name: {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
     return len(header).to_bytes(8, "little") + header + content
 
 

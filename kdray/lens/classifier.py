@@ -104,6 +104,7 @@ def _parts_of(kept: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
     """Whether each part of a kept lens is of the right type and shape; one that is missing raises."""
     weights, intercept, record, documents = tensors["weights"], tensors["intercept"], kept["record"], kept["documents"]
     return {
+        "tensors": set(tensors) == {"weights", "intercept"},
         "rule": isinstance(kept["rule"], str),
         "weights": weights.dim() == 2 and weights.numel() > 0 and _is_finite(weights),
         "intercept": intercept.numel() == 1 and _is_finite(intercept),

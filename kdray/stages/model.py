@@ -20,13 +20,14 @@ VERSION = 1
 
 def model(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`, each in a Ray task so that a worker's memory is used."""
+    causal = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
     with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
         for step in steps:
             with work.claim([step]) as claimed:
                 for _, attempt in claimed:
                     source = work.folder(step.inputs["model"]) if step.inputs else None
                     task = ray.remote(_make).options(num_cpus=1)
-                    arguments = (step.source, source, step.params, work.outer, attempt.path)
+                    arguments = (step.source, source, step.params, work.outer, attempt.path, step.key in causal)
                     try:
                         ray.get(task.remote(*arguments))
                     except RayTaskError as error:
@@ -35,10 +36,16 @@ def model(steps: list[Step], work: Work) -> None:
                     bar.advance()
 
 
-def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path) -> None:
+def _base(step: Step) -> Step:
+    """The model as it comes from outside, before layers are cut or it is fine-tuned."""
+    below = step.inputs.get("model") or step.inputs.get("student")
+    return _base(below) if below else step
+
+
+def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, causal: bool) -> None:
     if source is None:
         assert ref is not None
-        lay_down(ref, outer, target, "model", weights=params.get("weights", True))
+        lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), causal=causal)
         return
     whole, tokenizer = load_folder(source)
     drop_layers(whole, *params["drop_layers"], field="student.drop_layers")

@@ -59,6 +59,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
+        from kdray.stages.probe import probe
         from kdray.stages.soften import soften
         from kdray.stages.teach import teach
         from kdray.stages.train import train
@@ -68,6 +69,7 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
+        probe([step for step in steps if step.kind in ("measure", "annotate")], work)
         lenses = [step for step in steps if step.kind == "lens"]
         for step in lenses:
             if step.files:

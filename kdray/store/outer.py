@@ -198,18 +198,31 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
     Raises:
         InputError: the hub cannot be reached, or does not know (or show us) the reference.
     """
+    commit = _look_up(ref, field, "dataset" if dataset else "model").sha
+    if not commit or not COMMIT.fullmatch(commit):
+        raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
+    return commit
+
+
+def list_hub(ref: Reference, field: str) -> list[str]:
+    """The files of the model that an `hf:` reference names, without those in its folders.
+
+    Raises:
+        InputError: as `ask_hub`.
+    """
+    return [file.rfilename for file in _look_up(ref, field, "model").siblings or () if "/" not in file.rfilename]
+
+
+def _look_up(ref: Reference, field: str, kind: str) -> Any:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     errors: Any = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
     try:
-        commit = HfApi().repo_info(ref.name, revision=ref.version, repo_type="dataset" if dataset else "model").sha
+        return HfApi().repo_info(ref.name, revision=ref.version, repo_type=kind)
     except errors as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(field, f"the hub does not give {ref} ({reason})", "check the id, the network and HF_TOKEN") from None
-    if not commit or not COMMIT.fullmatch(commit):
-        raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
-    return commit
 
 
 def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -12,7 +13,8 @@ from transformers import AutoModelForCausalLM
 from kdray.models import load, load_folder
 from kdray.models.generation import generate_greedy
 from kdray.models.head import ResponseModel
-from kdray.models.load import Latest, drop_layers, lay_down, reading, save
+from kdray.models.load import Latest, drop_layers, lay_down, save
+from kdray.models.weights import reading
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
@@ -37,20 +39,20 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "said"),
     [
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n"),
-        ("model.safetensors", b""),
-        ("config.json", b"{}"),
-        ("config.json", b"[]"),
-        ("config.json", b"{"),
-        ("tokenizer.json", b"[]"),
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"model.safetensors in REF is no whole .*"),
+        ("model.safetensors", b"", r"model.safetensors in REF is no whole safetensors file; .*"),
+        ("config.json", b"{}", r"REF cannot be read \(.+\); give a whole Hugging Face model"),
+        ("config.json", b"[]", r"config.json in REF is damaged \(.+\); give the config.json of the model"),
+        ("config.json", b"{", r"config.json in REF is damaged \(.+\); give the config.json of the model"),
+        ("tokenizer.json", b"[]", r"the tokenizer of REF cannot be read \(.+\); give a whole Hugging Face model"),
     ],
 )
-def test_a_damaged_folder_is_one_line(tmp_path, name, content):
+def test_a_damaged_folder_is_one_line(tmp_path, name, content, said):
     folder = write_model(tmp_path / "m", layers=1)
     (folder / name).write_bytes(content)
-    with pytest.raises(InputError, match=r"^(model|tokenizer): .* cannot be read \(.+\); give a whole Hugging Face model$"):
+    with pytest.raises(InputError, match=f"^model: {said.replace('REF', f'file:{folder}')}$"):
         load(f"file:{folder}")
 
 
@@ -70,7 +72,7 @@ def test_an_id_that_the_hub_does_not_give_is_one_line(monkeypatch):
     def unreachable(*_, **__):
         raise OSError("no network\nat all")
 
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(InputError, match=r"^model: hf:org/name cannot be read \(no network\); check the id, the network and HF_TOKEN$"):
         load("hf:org/name")
 

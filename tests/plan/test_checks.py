@@ -116,6 +116,39 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {},
         ["student.model: ", "index.json is damaged (no weight_map)"],
     ),
+    **{
+        f"an adapter beside the {where}": (
+            write(f"{where}/adapter_config.json", "{}"),
+            {},
+            [f"{where}.model: an adapter (adapter_config.json) in", "merge it into the model first"],
+        )
+        for where in ("student", "teacher")
+    },
+    "a metric's model with an adapter": (
+        write("teacher/adapter_model.safetensors", safetensors_of(b"a")),
+        {"teacher": ABSENT, "axes.alpha": [0], "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}]},
+        ["score.metrics.support_standin.model: an adapter (adapter_model.safetensors) in", "merge it into the model first"],
+    ),
+    "quantised weights": (
+        write("teacher/config.json", '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'),
+        {},
+        ["teacher.model: weights quantised by awq in", "or a GGUF file"],
+    ),
+    "an encoder-decoder": (
+        write("student/config.json", '{"model_type": "t5", "is_encoder_decoder": true}'),
+        {},
+        ["student.model: an encoder-decoder (t5) in", "give a causal language model"],
+    ),
+    "Mistral's own file alone": (
+        lambda grid: (grid.folder / "student/model.safetensors").rename(grid.folder / "student/consolidated.safetensors") and None,
+        {},
+        ["student.model: no weights in", "consolidated.safetensors is not read"],
+    ),
+    "weights of a compiled model": (
+        write("student/model.safetensors", safetensors_of(b"abc", "_orig_mod.lm_head.weight")),
+        {},
+        ["student.model: a weight called _orig_mod.lm_head.weight in", "(torch.compile): save the model inside"],
+    ),
     "layers that are not there": (
         write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
         {"student.drop_layers": [0, 9]},
@@ -404,10 +437,12 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
         return "0" * 40
 
     monkeypatch.setattr(module, "ask_hub", ask)
+    listed: list[str] = []
+    monkeypatch.setattr(module, "list_hub", lambda ref, field: listed.append(field) or ["config.json", "model.safetensors"])
     hub = {"teacher.model": "hf:org/teacher@main", "data.source": "hf:org/data"}
     hub |= {"score.tasks": ["xsum", {"name": "heldout_answers"}], "score.metrics": [{"name": "support_standin", "model": "hf:org/scorer"}]}
     check(tiny_grid, hub)
-    assert asked == []
+    assert asked == listed == []
     hub["lens"] = {"own": {"task": {"name": "xsum", "limit": 5}, "metric": {"name": "support_standin", "model": "hf:org/scorer"}}}
     check(tiny_grid, hub, offline=False)
     assert sorted(asked) == [
@@ -416,3 +451,35 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
         ("hf:org/scorer", "score.metrics.support_standin.model", False),
         ("hf:org/teacher@main", "teacher.model", False),
     ]
+    assert sorted(listed) == ["lens.own.metric.model", "score.metrics.support_standin.model", "teacher.model"]
+
+
+def test_what_the_hubs_client_has_fetched_is_looked_into_and_called_by_its_id(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_in_hub_cache", lambda ref, outer: tiny_grid.folder / "teacher")
+    hub = {"teacher.model": "hf:org/teacher@main"}
+    (tiny_grid.folder / "teacher" / "model.safetensors").rename(tiny_grid.folder / "kept")
+    check(tiny_grid, hub)  # its weights are still to come
+    (tiny_grid.folder / "teacher" / "model.safetensors").write_bytes(safetensors_of(b"abc", "module.lm_head.weight"))
+    with pytest.raises(InputError, match=r"^teacher\.model: a weight called module\.lm_head\.weight in hf:org/teacher@main; "):
+        check(tiny_grid, hub)
+    (tiny_grid.folder / "teacher" / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"^teacher\.model: an adapter \(adapter_config\.json\) in hf:org/teacher@main; "):
+        check(tiny_grid, hub)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["config.json", "model.safetensors", "adapter_config.json"], "an adapter (adapter_config.json) in hf:org/teacher@main; merge it"),
+        (["config.json", "consolidated.safetensors"], "no weights in hf:org/teacher@main (consolidated.safetensors is not read); "),
+        (["config.json", "pytorch_model.bin"], "no weights in hf:org/teacher@main; "),
+    ],
+)
+def test_a_hub_model_that_cannot_be_read_is_told_by_its_files(
+    files: list[str], said: str, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ask_hub", lambda *_: "0" * 40)
+    monkeypatch.setattr(module, "list_hub", lambda ref, field: files)
+    with pytest.raises(InputError) as caught:
+        check(tiny_grid, {"teacher.model": "hf:org/teacher@main"}, offline=False)
+    assert str(caught.value).startswith(f"teacher.model: {said}")

@@ -117,7 +117,7 @@ def test_hhem_is_a_plain_t5_with_its_first_tokens_class(tmp_path):
         assert scores["fc_mean"] == pytest.approx(100 * expected, abs=1e-3)
         assert scores["fc"] == 100 * (expected >= 0.5)
     save_file({"t5.classifier.bias": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(ValueError, match="is no HHEM"):
+    with pytest.raises(InputError, match=r"^score\.metrics\.hhem\.model: \S+, which is no HHEM-2\.1, lacks the weight "):
         hhem(Given({"model": folder, "base": base}))
 
 

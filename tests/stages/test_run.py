@@ -198,13 +198,18 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
     assert "starting Ray" not in output
 
 
-def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path):
+def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path, monkeypatch):
+    """In the store: what is wrong with it where it comes from ends the run when it is laid down."""
     overrides = {"teacher": "null", "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}", "score": "{tasks: [heldout_loss], references: []}"}
     path = write_grid(tmp_path, **overrides)
-    (tmp_path / "student" / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+
+    def damage(_, folders):
+        (folders["student"] / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+
+    monkeypatch.setattr("kdray.stages.run.check_models", damage)
     plan, store, failed = run_here(path)
     point = plan.points[0].train
-    assert "cannot be read" in failed[point.id]
+    assert "is no whole safetensors file" in failed[point.id]
     [told] = store.folder(point.key).glob("attempt-*/diverged.json")  # by the first worker: its failure is not tried again
     assert json.loads(told.read_text()) == failed[point.id]
 

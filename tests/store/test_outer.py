@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from cryptography import x509
@@ -145,6 +146,19 @@ def test_a_damaged_cache_of_hashes_is_only_a_cache(outer: Outer, file: Path) -> 
 
 
 # the hub
+
+
+def test_files_of_a_hub_model_are_those_beside_its_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def info(self: object, name: str, **options: object) -> SimpleNamespace:
+        asked.append((name, options))
+        files = ["config.json", "adapter_config.json", "original/consolidated.safetensors"]
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in files])
+
+    monkeypatch.setattr("huggingface_hub.HfApi.repo_info", info)
+    assert module.list_hub(parse_reference("hf:a/b@main"), "student.model") == ["config.json", "adapter_config.json"]
+    assert asked == [("a/b", {"revision": "main", "repo_type": "model"})]
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ class bertscore:
         self, given: Given, *, model: str = "hf:FacebookAI/roberta-large", layer: PositiveInt = 17, batch: PositiveInt = 16
     ) -> None:
         """`layer`: whose hidden states are compared, 17 being the authors' choice for roberta-large."""
-        self.encoder, self.layer, self.batch = Encoder(given.models["model"], given.device), layer, batch
+        self.encoder, self.layer, self.batch = Encoder(given.models["model"], given.device, "score.metrics.bertscore.model"), layer, batch
         if layer > self.encoder.layers:
             raise InputError("score.metrics.bertscore.layer", f"{layer}", f"the encoder has layers 1 to {self.encoder.layers}")
 

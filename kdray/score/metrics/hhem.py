@@ -15,8 +15,10 @@ from pydantic import PositiveInt
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, T5Config, T5ForTokenClassification
 
+from kdray.models.weights import refuse_incomplete
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, rate, unread
+from kdray.spec.weights import weight_files
 
 VERSION = 2
 SCORES = ("fc", "fc_mean")
@@ -61,14 +63,22 @@ def load_hhem(folder: Path, base: Path) -> T5ForTokenClassification:
     """The model in `folder`, built by the T5 configuration in `base`.
 
     Raises:
-        ValueError: the weights are not those of such a model.
+        InputError: the weights are not those of such a model.
     """
+    field = "score.metrics.hhem.model"
     config = T5Config.from_pretrained(base, local_files_only=True, num_labels=2)
     model = T5ForTokenClassification(config).eval()
-    weights = {key.removeprefix("t5."): value for path in sorted(folder.glob("*.safetensors")) for key, value in load_file(path).items()}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if lacking := [key for key in missing if not key.endswith("embed_tokens.weight")]:
-        raise ValueError(f"{folder} is no HHEM-2.1: it lacks {lacking[0]}")
-    if unexpected:
-        raise ValueError(f"{folder} is no HHEM-2.1: it has {unexpected[0]}")
+    weights = {key.removeprefix("t5."): value for path in weight_files(folder, field) for key, value in load_file(path).items()}
+    own = model.state_dict()
+    refuse_incomplete(
+        {
+            "missing_keys": {key for key in own.keys() - weights.keys() if not key.endswith("embed_tokens.weight")},
+            "unexpected_keys": weights.keys() - own.keys(),
+            "mismatched_keys": {(k, w.shape, own[k].shape) for k, w in weights.items() if k in own and w.shape != own[k].shape},
+            "error_msgs": [],
+        },
+        field,
+        f"{folder}, which is no HHEM-2.1,",
+    )
+    model.load_state_dict(weights, strict=False)
     return model

@@ -13,6 +13,7 @@ import torch
 from pydantic import PositiveInt
 from transformers import AutoModelForTokenClassification, AutoTokenizer
 
+from kdray.models.weights import load_whole
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import judged, unread
 
@@ -39,7 +40,7 @@ class lettucedetect:
         """`max_length`: tokens of source and answer; the source is cut to fit."""
         self.device, self.max_length = given.device, max_length
         folder = given.models["model"]
-        self.model: Any = AutoModelForTokenClassification.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self.model: Any = load_whole(AutoModelForTokenClassification, folder, "score.metrics.lettucedetect.model")
         self.model.to(given.device).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

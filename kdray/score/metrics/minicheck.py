@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
 from kdray.data.words import count_words
+from kdray.models.weights import load_whole
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, unread
 from kdray.score.sentences import split
@@ -34,7 +35,7 @@ class minicheck:
         """`words`: the length of a part of the source."""
         self.device, self.words, self.batch = given.device, words, batch
         folder = given.models["model"]
-        self.model: Any = T5ForConditionalGeneration.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+        self.model: Any = load_whole(T5ForConditionalGeneration, folder, "score.metrics.minicheck.model")
         self.model.to(given.device).eval()
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -38,7 +38,7 @@ class selfcheck:
         temperature: PositiveFloat = 1.0,
     ) -> None:
         """`model`: a sentence encoder."""
-        self.encoder = Encoder(given.models["model"], given.device)
+        self.encoder = Encoder(given.models["model"], given.device, "score.metrics.selfcheck.model")
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
         return [self._row(answer) if answer.text and answer.samples else {} for answer in answers]

@@ -40,7 +40,8 @@ class support_standin:
         batch: PositiveInt = 4,
     ) -> None:
         """`model`: one for all that are compared; `words`: of the source, from its beginning."""
-        self.model, self.tokenizer = load_folder(given.models["model"], device=given.device)
+        field = "score.metrics.support_standin.model"
+        self.model, self.tokenizer = load_folder(given.models["model"], device=given.device, field=field)
         self.words, self.batch = words, batch
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
