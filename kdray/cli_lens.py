@@ -176,7 +176,7 @@ def rate(
     made, annotated = Lens.load(by), _annotated(labelled, limit) if labelled else []
     loaded, tokenizer = load(model)
     rows = _aligned(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
-    result = factual_rate(loaded, tokenizer, read_answers(answers), made, _follow)
+    result = factual_rate(loaded, tokenizer, read_answers(answers, lambda: tokenizer), made, _follow)
     scores = dict(result.scores)
     if labelled:
         scores["auroc"] = tested = lens_auroc(loaded, rows, made)

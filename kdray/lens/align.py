@@ -67,13 +67,15 @@ def align(
     return aligned, problems
 
 
-def make_passage(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int]) -> Passage:
-    """The passage of stored ids.
+def make_passage(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int], thought: Sequence[int] = ()
+) -> Passage:
+    """The passage of stored ids. A `thought` before the answer is neither context nor response: what follows the document is new.
 
     Raises:
         InputError: the document is not in the prompt, or the lengths make no passage.
     """
-    return Passage([*prompt, *output], context_length(tokenizer, prompt, document), len(prompt))
+    return Passage([*prompt, *thought, *output], context_length(tokenizer, prompt, document), len(prompt) + len(thought))
 
 
 def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str) -> int:

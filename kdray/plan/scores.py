@@ -13,7 +13,7 @@ from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Lens, OwnAnswers, Use
 from kdray.spec.lens import RATE_VERSION, rated_by_lens
-from kdray.spec.metrics import metrics_of
+from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -115,14 +115,14 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
     slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
     quick = [named(use, "metric") for use in metrics if use not in slow]
     if quick:
-        yield make_step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
+        yield make_step("measure", generate.slug, {"metrics": quick, "answers": ANSWERS_VERSION}, {"outputs": generate})
     for use in slow:
         metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
         inputs = {"outputs": generate, **inputs}
         if component("metric", use.name, "score.metrics").constants.get("SAMPLES"):
             seeds = range(use.params["samples"])  # answers drawn at random, generated once and kept like all others
             inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
-        yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+        yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, inputs)
 
 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[str, Step]]:

@@ -1,17 +1,18 @@
 """generate: the answers of every model on every generation task, kept for good, so that metrics can come later.
 
 A batch in which one prompt fails is answered prompt by prompt: the failing row is kept with its `error`, and its
-neighbours with their answers.
+neighbours with their answers. What a model thinks before it answers is kept beside the answer, never as a part of it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
+from kdray.data.thoughts import split_thought, unwrapped
 from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
 from kdray.score.answers import FATAL
@@ -45,8 +47,13 @@ SCHEMA = pa.schema(
         ("output_ids", pa.list_(pa.int32())),
         ("answer", pa.string()),
         ("error", pa.string()),  # null where there is an answer
+        ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
+        ("thought", pa.string()),  # null where there is none
+        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
     ]
 )
+THOUGHTS = ("thought_ids", "thought", "thought_end")
+NULLABLE = ("error", "thought", "thought_end")
 
 
 def generate(steps: list[Step], work: Work) -> None:
@@ -102,14 +109,25 @@ def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokeniz
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
     rows = []
     for prompt, answer in zip(item["prompts"], answers, strict=True):
-        row = {**prompt, "output_ids": [], "answer": "", "error": None}
+        row = {**prompt, "output_ids": [], "answer": "", "error": None, "thought_ids": []}
         if isinstance(answer, str):
             row["error"] = answer
         else:
-            row["output_ids"], row["answer"] = cut_at_stop(answer, item["stops"], tokenizer)
+            row |= told_apart(prompt["input_ids"], answer, item["stops"], tokenizer)
         rows.append(row)
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
     write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+
+
+def told_apart(prompt: Sequence[int], output: list[int], stops: list[str], tokenizer: Any) -> dict[str, Any]:
+    """The thought and the answer in what a model wrote behind a prompt, as columns of `SCHEMA`; stops end the answer alone."""
+    found = split_thought(prompt, output, tokenizer)
+    if found is None:
+        ids, text = cut_at_stop(output, stops, tokenizer)
+        return {"output_ids": ids, "answer": text, "thought_ids": [], "thought": None, "thought_end": None}
+    ids, text = cut_at_stop(output[found.n_ids :], stops, tokenizer)
+    columns = {"output_ids": ids, "answer": unwrapped(f"{found.rest}{text}"), "thought_ids": output[: found.n_ids]}
+    return columns | {"thought": found.text, "thought_end": found.end}
 
 
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
@@ -131,25 +149,39 @@ def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[P
         return one_by_one
 
 
-def read_answers(folder: Path) -> list[dict[str, Any]]:
+def read_answers(folder: Path, tokenizer: Callable[[], Any] | None = None) -> list[dict[str, Any]]:
     """All answers of a `generate` artifact in the order of the examples.
+
+    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before they
+    were told apart while they were made.
 
     Raises:
         InputError: a part is damaged, or holds something else.
     """
     rows: list[dict[str, Any]] = []
+    tokenizer = tokenizer and functools.cache(tokenizer)
     try:
         for path in parts(folder).values():
             table = pq.read_table(path)
-            if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+            together = not set(THOUGHTS) & set(table.column_names)
+            wanted = pa.schema([field for field in SCHEMA if not together or field.name not in THOUGHTS])
+            if missing := [name for name in wanted.names if name not in table.column_names]:
                 raise ValueError(f"no column '{missing[0]}'")
-            table = table.select(SCHEMA.names).cast(SCHEMA)
-            if empty := [name for name in SCHEMA.names[:-1] if table[name].null_count]:
+            table = table.select(wanted.names).cast(wanted)
+            if empty := [name for name in wanted.names if name not in NULLABLE and table[name].null_count]:
                 raise ValueError(f"nothing in column '{empty[0]}'")
-            rows += table.to_pylist()
+            found = table.to_pylist()
+            rows += [_told_apart_late(row, tokenizer) for row in found] if together else found
     except (ValueError, TypeError, OSError, pa.ArrowNotImplementedError) as error:
         raise InputError("answers", f"{folder} is damaged ({error})", "generate them again") from None
     return sorted(rows, key=lambda row: row["example"])
+
+
+def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -> dict[str, Any]:
+    """A row that was kept without its thought told apart; its answer has been cut at its stops already."""
+    late = told_apart(row["input_ids"], row["output_ids"], [], tokenizer()) if tokenizer and row["error"] is None else {}
+    nothing = {"thought_ids": [], "thought": None, "thought_end": None}
+    return row | (late if late.get("thought") is not None else nothing)
 
 
 def _batches(step: Step, work: Work) -> list[list[Prompt]]:

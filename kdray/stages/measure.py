@@ -29,9 +29,9 @@ from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import Latest, load_placed, own_device
+from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.plan import Step
-from kdray.score.answers import Given, Metric, load_metric, score_answers
+from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import lay_down_task, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
@@ -238,16 +238,18 @@ class Measurer:
 
     def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         loaded = self._model(item)
-        result = measured_rate(loaded.model, loaded.tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
+        answers = read_answers(Path(item["outputs"]), lambda: loaded.tokenizer)
+        result = measured_rate(loaded.model, loaded.tokenizer, answers, Path(item["lens"]))
         io.put_json(Path(item["target"]) / FACTUAL, result.facts)
         return dict(result.scores), [dict(row) for row in result.rows]
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
-        rows = read_answers(Path(item["outputs"]))
+        tokenizer = functools.cache(functools.partial(load_tokenizer, Path(item["answerer"])))
+        rows = read_answers(Path(item["outputs"]), tokenizer)
         for drawn in item["samples"]:
-            for row, sample in zip(rows, read_answers(Path(drawn)), strict=True):
-                row.setdefault("samples", []).extend([] if sample["error"] else [sample["answer"]])
+            for row, sample in zip(rows, read_answers(Path(drawn), tokenizer), strict=True):
+                row.setdefault("samples", []).extend([] if sample["error"] or is_unfinished(sample) else [sample["answer"]])
         return score_answers(rows, metrics, count_empty=item["count_empty"])
 
     def _load_metric(self, metric: str, cache: str) -> Metric:
@@ -275,6 +277,7 @@ def _answers(step: Step, work: Work) -> Item:
         metrics.append({"name": name, "params": params, "models": folders})
     return {
         "outputs": str(work.folder(step.inputs["outputs"])),
+        "answerer": str(work.folder(step.inputs["outputs"].inputs["model"])),
         "samples": [str(work.folder(drawn)) for key, drawn in step.inputs.items() if key.startswith("samples.")],
         "metrics": metrics,
         "count_empty": not any(component("metric", metric["name"], "score.metrics").constants.get("SLOW") for metric in metrics),
