@@ -100,6 +100,12 @@ def opened_by(prompt: str) -> Marks | None:
     return next((marks for marks in MARKS if any(match.end() == len(prompt) for match in marks.opening.finditer(prompt))), None)
 
 
+def closed(prompt: str) -> str:
+    """A prompt without an open thought: one that it has opened at its end is closed, with nothing in it."""
+    marks = opened_by(prompt)
+    return prompt if marks is None else f"{prompt.rstrip()}\n\n{marks.token}\n\n"
+
+
 def _find(text: str, opened: Marks | None, tokenizer: Any) -> tuple[int, int, int | None] | None:
     """Where in `text` the thought begins, where it stops, and where its closing mark ends (None: nowhere)."""
     begin, stop, end = 0, 0, None

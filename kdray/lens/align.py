@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
+from kdray.data.tokenise import plain_prompt
 from kdray.lens.annotations import Annotated, Sketch, sketch
 from kdray.lens.ratios import Passage
 from kdray.spec.errors import InputError
@@ -163,9 +164,9 @@ def _align(row: Annotated, tokenizer: PreTrainedTokenizerBase, template: Any, ma
         if row.prompt is None:
             document = " ".join(document.split()[:max_words])
             prompt = template(Example(INSTRUCTION, document, row.response), tokenizer)
+            input_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         else:
-            prompt = row.prompt[0] + document + row.prompt[1]
-        input_ids = tokenizer(prompt, add_special_tokens=row.prompt is not None)["input_ids"]
+            input_ids = plain_prompt(row.prompt[0] + document + row.prompt[1], tokenizer)
     else:
         input_ids = row.input_ids
     output = row.output_ids if row.output_ids is not None else tokenizer(row.response.strip(), add_special_tokens=False)["input_ids"]

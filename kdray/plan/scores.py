@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of
+from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of, template_of
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Lens, OwnAnswers, Use
+from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
 from kdray.spec.lens import RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
@@ -74,11 +74,20 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
         params |= {"soft_labels": labels_of(plan.grid)}
     if declared["KIND"] == "choices":  # lm-eval's task files and code do the scoring
         params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
-    if declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template":
-        params |= {"template": named(plan.grid.data.template, "template")}
+    if _asks_by_template(plan.grid, task):
+        params |= {"template": template_of(plan.grid)}
     if declared["KIND"] == "generate" and scoring.engine != "transformers":
         params |= {"engine": scoring.engine}
     return _Asked(params, inputs, ref)
+
+
+def _asks_by_template(grid: Grid, task: Use) -> bool:
+    """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is given."""
+    declared = component("task", task.name, "score.tasks").constants
+    own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
+    if own_chat:
+        return grid.data.template.name == "chat" and bool(template_of(grid)["params"])
+    return declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template"
 
 
 def _score(
@@ -168,7 +177,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         identity = outer.identify(source, "lens.source")
         params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
         params |= {"annotations": named(Use(name=section.annotations), "annotations")}
-        params |= {"template": named(plan.grid.data.template, "template")}
+        params |= {"template": template_of(plan.grid)}
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
     made = make_step("lens", slug, None if identity is None else params, inputs, source)
     return dataclasses.replace(made, files=files)

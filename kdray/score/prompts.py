@@ -14,6 +14,7 @@ from kdray.data.example import Example
 from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
+from kdray.data.tokenise import plain_prompt
 from kdray.score.question import Form, Question
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
@@ -32,6 +33,7 @@ class Prompt:
     source: str  # the text that the answer must be true to, as far as the model is shown it
     references: list[str]
     wrong: list[str]
+    refused: str | None = None  # why nobody is asked: then there are no ids
 
 
 def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
@@ -65,25 +67,34 @@ def task_prompts(
     `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
 
     Raises:
-        InputError: the data set lacks a column that the task needs, or there is no room at all.
+        InputError: the data set lacks a column that the task needs, there is no room at all, or a chat template refuses all rows.
     """
     module = importlib.import_module(f"kdray.score.tasks.{name}")
     make: Callable[..., Question] = getattr(module, name)
-    templates = {"chat": chat, "template": template}
+    own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
+    templates = {"chat": own_chat, "template": template}
     write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source")
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
-    prompts = []
+    prompts, refusals = [], []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):
         try:
             question = make(row, **settings)
         except KeyError as error:
             known = ", ".join(table.column_names)
             raise InputError(f"score.tasks.{name}.source", f"no column {error} in {ref}", f"it has {known}") from None
-        text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+        try:
+            text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+        except InputError as error:  # a chat template refuses this row, or every one
+            own = InputError(f"score.tasks.{name}.prompt", f"chat, but {error.found}", "use another prompt")
+            refusals.append(own if params["prompt"] == "chat" and error.field == "data.template" else error)
+            prompts.append(Prompt(i, [], question.asks, "", question.references, question.wrong, refused=str(refusals[-1])))
+            continue
         if room is not None and len(ids) > room:
             raise _no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room)
         prompts.append(Prompt(i, ids, question.asks, text, question.references, question.wrong))
+    if refusals and len(refusals) == len(prompts):
+        raise refusals[0]
     return prompts
 
 
@@ -123,7 +134,7 @@ def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Calla
 
     def write(instruction: str, text: str) -> list[int]:
         if isinstance(form, Form):
-            return tokenizer(form.prompt.replace("{instruction}", instruction).replace("{text}", text))["input_ids"]
+            return plain_prompt(form.prompt.replace("{instruction}", instruction).replace("{text}", text), tokenizer)
         return tokenizer(form(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
 
     return write

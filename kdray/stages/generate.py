@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib
 import json
 import time
 from collections import defaultdict
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
+from kdray.data.templates import open_template
 from kdray.data.thoughts import split_thought, unwrapped
 from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
@@ -32,7 +32,7 @@ from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
-from kdray.stages.vllm import answer_by_vllm
+from kdray.stages.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.stages.work import Work
 
 VERSION = 3
@@ -131,11 +131,18 @@ def told_apart(prompt: Sequence[int], output: list[int], stops: list[str], token
 
 
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
-    """The answer to every prompt, as token ids, or in its place why there is none.
+    """The answer to every prompt, as token ids, or in its place why there is none; a prompt without a token has none.
 
     Raises:
         Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do better.
     """
+    if asked := [prompt for prompt in prompts if prompt.input_ids]:
+        answers = iter(_answer_all(decode, model, tokenizer, asked, max_new_tokens))
+        return [next(answers) if prompt.input_ids else prompt.refused or NOTHING_ASKED for prompt in prompts]
+    return [prompt.refused or NOTHING_ASKED for prompt in prompts]
+
+
+def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
     try:
         return list(decode(model, tokenizer, prompts, max_new_tokens))
     except (*FATAL, InputError):
@@ -143,7 +150,7 @@ def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[P
     except Exception as failure:
         if len(prompts) == 1:
             return [f"{type(failure).__name__}: {failure}"]
-        one_by_one = [answer for prompt in prompts for answer in answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
+        one_by_one = [answer for prompt in prompts for answer in _answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
         if all(isinstance(answer, str) for answer in one_by_one):
             raise
         return one_by_one
@@ -194,10 +201,7 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
         side = component("task", task["name"], "score.tasks").constants["ROWS"]
         prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), side, task["params"]["limit"], room)
     else:
-        template = None
-        if "template" in params:
-            name = params["template"]["name"]
-            template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
+        template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))

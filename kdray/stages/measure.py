@@ -152,6 +152,7 @@ def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) 
         name = yaml.safe_load((folder / "task.yaml").read_text())["task"]
     tokenizer = tokenizers.setdefault(tokenizer_identity(model), str(model))
     fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
+    fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
     fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
     return fields | {"name": name, "folder": str(folder) if step.source is not None else None}
 

@@ -11,10 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdray.data.example import Example
+from kdray.data.templates.chat import chat
 from kdray.models.load import load_tokenizer
+from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
-from kdray.stages.generate import SCHEMA, THOUGHTS, keep, read_answers
+from kdray.stages.generate import SCHEMA, THOUGHTS, answer_all, keep, read_answers
 from kdray.stages.measure import Measurer
+from kdray.stages.prepare import _require_closed
 from tests.tiny import write_tokenizer
 
 ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {"example": 0}
@@ -115,3 +119,27 @@ def test_real_summaries_are_scored_without_their_thoughts(
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["rougeL"]["value"] == pytest.approx(rouge)
     assert scores["unfinished"]["value"] == scores["empty"]["value"] == unfinished
+
+
+def test_a_prompt_without_a_token_is_its_own_rows_error() -> None:
+    asked = []
+
+    def decode(model: Any, tokenizer: Any, prompts: Any, max_new_tokens: int, /) -> list[list[int]]:
+        asked.append([prompt.example for prompt in prompts])
+        return [[prompt.example] for prompt in prompts]
+
+    prompts = [Prompt(i, ids, "", "", [], []) for i, ids in enumerate([[], [5], [], [6]])]
+    prompts[2] = Prompt(2, [], "", "", [], [], refused="no room")
+    assert answer_all(decode, None, None, prompts, 4) == ["a prompt without a token", [1], "no room", [3]]
+    assert answer_all(decode, None, None, [prompts[0]], 4) == ["a prompt without a token"]
+    assert asked == [[1, 3]]
+
+
+def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    examples = [Example("Say", "", "yes")]
+    _require_closed(examples, chat, tokenizer)
+    tokenizer.chat_template += "<think>\n"
+    _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
+    with pytest.raises(InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"):
+        _require_closed(examples, chat, tokenizer)
