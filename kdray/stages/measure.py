@@ -246,7 +246,7 @@ class Measurer:
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
-        tokenizer = functools.cache(functools.partial(load_tokenizer, Path(item["answerer"])))
+        tokenizer = functools.cache(lambda: load_tokenizer(Path(item["answerer"])))
         rows = read_answers(Path(item["outputs"]), tokenizer)
         for drawn in item["samples"]:
             for row, sample in zip(rows, read_answers(Path(drawn), tokenizer), strict=True):
