@@ -113,7 +113,7 @@ def score(
         str | None, typer.Option(metavar="REF", help="a lens that fits the models, for factual rates: file:FOLDER, or published")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many examples of each task")] = None,
-    template: Annotated[str, typer.Option(help="of the prompts: chat or alpaca")] = "chat",
+    template: Annotated[str, typer.Option(help="of the prompts: alpaca, or '{name: chat, arguments: {enable_thinking: false}}'")] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     store: Annotated[Path, typer.Option(help="where scores are kept")] = Path("runs/scores"),
@@ -148,6 +148,8 @@ def _named_as_options() -> Iterator[None]:
         section, _, field = error.field.partition(".")
         if section in ("score", "runtime"):
             raise InputError(f"--{field}", error.found, error.allowed) from None
+        if error.field.startswith("data.template"):
+            raise InputError(error.field.replace("data.template", "--template"), error.found, error.allowed) from None
         raise InputError("--lens" if section == "lens" else error.field, error.found, error.allowed) from None
 
 

@@ -176,7 +176,7 @@ def rate(
     made, annotated = Lens.load(by), _annotated(labelled, limit) if labelled else []
     loaded, tokenizer = load(model)
     rows = _aligned(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
-    result = factual_rate(loaded, tokenizer, read_answers(answers), made, _follow)
+    result = factual_rate(loaded, tokenizer, read_answers(answers, lambda: tokenizer), made, _follow)
     scores = dict(result.scores)
     if labelled:
         scores["auroc"] = tested = lens_auroc(loaded, rows, made)
@@ -209,14 +209,12 @@ def _annotated(name: str, limit: int | None) -> list[Marked]:
 
 def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
     """An annotated set as tokens, with its numbers; problems are printed."""
-    import importlib
-
+    from kdray.data.templates import open_template
     from kdray.lens.align import align
     from kdray.lens.annotations import statistics
-    from kdray.spec.components import component
+    from kdray.spec.load import parse_use
 
-    component("template", template, "template")
-    make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
+    make_prompt = open_template(parse_use(template, "template", "--template").model_dump())
     aligned, problems = align(rows, tokenizer, make_prompt, max_words, getattr(model.config, "max_position_embeddings", None))
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)

@@ -15,6 +15,7 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.rows import FILE, SPLIT, Rows
+from kdray.data.thoughts import split_thought
 
 CHUNK = 256  # rows that are in memory at once
 
@@ -30,7 +31,8 @@ def write_answered(
 ) -> dict[str, int]:
     """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of them.
 
-    Answers come in the order of the table. A row is dropped if its answer is `empty` or has `unknown` tokens, from
+    Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`). A row is dropped
+    if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has `unknown` tokens, from
     beyond the tokenizer's vocabulary: nothing could be learned from them. As in `tokenise`, the whole is cut at
     `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`).
     """
@@ -67,12 +69,19 @@ def _answer(record: dict[str, Any], answer: list[int], tokenizer: Any, max_new_t
     if max(answer, default=0) >= len(tokenizer):
         counts["unknown"] += 1
         return False
+    ended = len(answer) < max_new_tokens
+    prompt = record["input_ids"][: record["n_prompt"]]
+    if found := split_thought(prompt, answer, tokenizer):
+        counts["thoughts"] += 1
+        if found.end is None:
+            counts["unfinished"] += 1
+            return False
+        answer = answer[found.n_ids :]
     text = tokenizer.decode(answer, skip_special_tokens=True).strip()
     if not text:
         counts["empty"] += 1
         return False
-    ended = len(answer) < max_new_tokens
-    whole = record["input_ids"][: record["n_prompt"]] + answer + ([tokenizer.eos_token_id] if ended else [])
+    whole = prompt + answer + ([tokenizer.eos_token_id] if ended else [])
     record |= {"input_ids": whole[:max_length], "response": text}
     counts["kept"] += 1
     counts["truncated"] += not ended or len(whole) > max_length

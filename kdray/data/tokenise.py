@@ -45,12 +45,28 @@ def tokenise(
         prompt = prompt_ids[i]
         if whole[: len(prompt)] != prompt:
             whole = prompt + _ids([learned[i]], tokenizer)[0]
-        whole = [*whole, tokenizer.eos_token_id]
+        if len(whole) == len(prompt) or whole[-1] != tokenizer.eos_token_id:  # a text may end in the token itself
+            whole = [*whole, tokenizer.eos_token_id]
         if isinstance(examples[i], Document):
             rows[i] = _pieces(whole, max_length)
         else:
             rows[i] = [Tokenised(whole[:max_length], len(prompt), truncated=len(whole) > max_length)]
     return rows
+
+
+def plain_prompt(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """A prompt that is a plain text, begun as the tokenizer begins every text (with its BOS token, or with nothing), once.
+
+    What it puts behind every text, an EOS token, is left out: such a prompt is over before it is answered.
+    """
+    begin, ids = beginning(tokenizer), _ids([text], tokenizer)[0]
+    return ids if ids[: len(begin)] == begin else [*begin, *ids]
+
+
+def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that a tokenizer puts before every text."""
+    marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
+    return marked[: next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)]
 
 
 def _pieces(whole: list[int], max_length: int) -> list[Tokenised]:

@@ -16,6 +16,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
+from kdray.data.tokenise import plain_prompt
 from kdray.lens.annotations import Annotated, Sketch, sketch
 from kdray.lens.ratios import Passage
 from kdray.spec.errors import InputError
@@ -67,13 +68,15 @@ def align(
     return aligned, problems
 
 
-def make_passage(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int]) -> Passage:
-    """The passage of stored ids.
+def make_passage(
+    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int], thought: Sequence[int] = ()
+) -> Passage:
+    """The passage of stored ids. A `thought` before the answer is neither context nor response: what follows the document is new.
 
     Raises:
         InputError: the document is not in the prompt, or the lengths make no passage.
     """
-    return Passage([*prompt, *output], context_length(tokenizer, prompt, document), len(prompt))
+    return Passage([*prompt, *thought, *output], context_length(tokenizer, prompt, document), len(prompt) + len(thought))
 
 
 def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str) -> int:
@@ -161,9 +164,9 @@ def _align(row: Annotated, tokenizer: PreTrainedTokenizerBase, template: Any, ma
         if row.prompt is None:
             document = " ".join(document.split()[:max_words])
             prompt = template(Example(INSTRUCTION, document, row.response), tokenizer)
+            input_ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
         else:
-            prompt = row.prompt[0] + document + row.prompt[1]
-        input_ids = tokenizer(prompt, add_special_tokens=row.prompt is not None)["input_ids"]
+            input_ids = plain_prompt(row.prompt[0] + document + row.prompt[1], tokenizer)
     else:
         input_ids = row.input_ids
     output = row.output_ids if row.output_ids is not None else tokenizer(row.response.strip(), add_special_tokens=False)["input_ids"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.data.estimates import mean, pooled_mean
+from kdray.data.thoughts import split_thought
 from kdray.lens.align import Aligned, make_passage, read_aligned
 from kdray.lens.annotations import Sketch
 from kdray.lens.classifier import Lens
@@ -57,6 +58,8 @@ def factual_rate(
 ) -> FactualRate:
     """The factual rate of kept answers: rows with `example`, `input_ids` and `output_ids`, and `source`, the document's text.
 
+    A thought (`thought_ids`; without that column it is looked for in `output_ids`) is read like the prompt, and not rated.
+
     Raises:
         InputError: the lens is for another number of heads, or no answer is left to be measured.
     """
@@ -68,12 +71,13 @@ def factual_rate(
     passages = []
     for answer in answers:
         try:
+            thought, output = _told_apart(answer, tokenizer)
             if answer["source"] in lens.documents:
                 left_out["training_documents"] += 1
-            elif len(answer["output_ids"]) < 2:
-                left_out["one_token" if answer["output_ids"] else "empty"] += 1
+            elif len(output) < 2:
+                left_out["one_token" if output else "empty"] += 1
             else:
-                passage = make_passage(tokenizer, answer["input_ids"], answer["source"], answer["output_ids"])
+                passage = make_passage(tokenizer, answer["input_ids"], answer["source"], output, thought)
                 passages.append(Aligned(str(answer["example"]), (), passage, (False,) * passage.n_response))
         except InputError:
             left_out["no_context"] += 1
@@ -133,6 +137,15 @@ def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> d
 def has_drifted(own: float, trained_on: float) -> bool:
     """Whether a checkpoint's AUROC lies so far below that of the model that trained the lens that its factual rate misleads."""
     return trained_on - own > DRIFT
+
+
+def _told_apart(answer: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """The ids of the thought and of the answer."""
+    output = list(answer["output_ids"])
+    if "thought_ids" in answer:
+        return list(answer["thought_ids"]), output
+    found = split_thought(answer["input_ids"], output, tokenizer)
+    return (output[: found.n_ids], output[found.n_ids :]) if found else ([], output)
 
 
 def _example(id: str, probabilities: Tensor, threshold: float) -> dict[str, Any]:

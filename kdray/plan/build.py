@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdray.plan.scores import score_steps
-from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of
+from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of, template_of
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune
@@ -100,7 +100,7 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
     ref = parse_reference(grid.data.source, "data.source")
     identity = outer.identify(ref, "data.source")
     fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
-    components = {"recipe": named(grid.data.recipe, "recipe"), "template": named(grid.data.template, "template")}
+    components = {"recipe": named(grid.data.recipe, "recipe"), "template": template_of(grid)}
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
     return make_step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
 

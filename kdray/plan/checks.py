@@ -19,6 +19,7 @@ from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
+from kdray.plan.chat import check_prompts
 from kdray.plan.decodings import check_shapes, shape_of
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
@@ -38,7 +39,9 @@ ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 
 
 def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
-    """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
+    """What could not be checked, and what there is to be warned of, as notes.
+
+    Writes nothing, except that a store remembers the hashes of local files.
 
     Raises:
         InputError: the first thing that would make a run fail.
@@ -60,6 +63,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
+    notes = check_prompts(grid, _tasks(grid), local, trains=True)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=offline)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
@@ -70,7 +74,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         _check_hub(sources)
         for field, ref in _hub_models(grid).items():
             check_names(list_hub(ref, field), field, str(ref))
-    return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+    return [*notes, *(f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned)]
 
 
 def _hub_models(grid: Grid) -> dict[str, Reference]:
@@ -96,6 +100,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
         if folder:
             check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
+    check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=False)
 

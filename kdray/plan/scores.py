@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of
+from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of, template_of
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Lens, OwnAnswers, Use
+from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
 from kdray.spec.lens import RATE_VERSION, rated_by_lens
-from kdray.spec.metrics import metrics_of
+from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -74,11 +74,20 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
         params |= {"soft_labels": labels_of(plan.grid)}
     if declared["KIND"] == "choices":  # lm-eval's task files and code do the scoring
         params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
-    if declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template":
-        params |= {"template": named(plan.grid.data.template, "template")}
+    if _asks_by_template(plan.grid, task):
+        params |= {"template": template_of(plan.grid)}
     if declared["KIND"] == "generate" and scoring.engine != "transformers":
         params |= {"engine": scoring.engine}
     return _Asked(params, inputs, ref)
+
+
+def _asks_by_template(grid: Grid, task: Use) -> bool:
+    """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is given."""
+    declared = component("task", task.name, "score.tasks").constants
+    own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
+    if own_chat:
+        return grid.data.template.name == "chat" and bool(template_of(grid)["params"])
+    return declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template"
 
 
 def _score(
@@ -115,14 +124,14 @@ def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, 
     slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
     quick = [named(use, "metric") for use in metrics if use not in slow]
     if quick:
-        yield make_step("measure", generate.slug, {"metrics": quick}, {"outputs": generate})
+        yield make_step("measure", generate.slug, {"metrics": quick, "answers": ANSWERS_VERSION}, {"outputs": generate})
     for use in slow:
         metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
         inputs = {"outputs": generate, **inputs}
         if component("metric", use.name, "score.metrics").constants.get("SAMPLES"):
             seeds = range(use.params["samples"])  # answers drawn at random, generated once and kept like all others
             inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
-        yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric]}, inputs)
+        yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, inputs)
 
 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[str, Step]]:
@@ -168,7 +177,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         identity = outer.identify(source, "lens.source")
         params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
         params |= {"annotations": named(Use(name=section.annotations), "annotations")}
-        params |= {"template": named(plan.grid.data.template, "template")}
+        params |= {"template": template_of(plan.grid)}
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
     made = make_step("lens", slug, None if identity is None else params, inputs, source)
     return dataclasses.replace(made, files=files)

@@ -143,6 +143,14 @@ def named(use: Use, kind: str) -> dict[str, Any]:
     return {"name": use.name, "version": component(kind, use.name, kind).version, "params": use.params}
 
 
+def template_of(grid: Grid) -> dict[str, Any]:
+    """The template of prompts as it enters ids: parameters at their defaults are left out, so that a new one moves no id."""
+    use = grid.data.template
+    declared = component("template", use.name, "data.template").parameters
+    set_ = {key: value for key, value in use.params.items() if value not in (declared[key].default, {})}
+    return named(Use.model_construct(name=use.name, params=set_), "template")
+
+
 def labels_of(grid: Grid) -> dict[str, Any]:
     """What of the section `soft_labels` changes the labels themselves."""
     return {"form": named(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}

@@ -140,7 +140,7 @@ def lower_is_better(short: str, plan: Plan) -> bool:
         metrics = {name: metric for metric, name in constants["SHORT"].items()}
         if short in metrics:
             return metrics[short] in constants.get("LOWER_IS_BETTER", ())
-    return short.endswith(("_empty", "_failed", *CALIBRATION, *LM_EVALS_LOSSES))
+    return short.endswith(("_empty", "_unfinished", "_failed", *CALIBRATION, *LM_EVALS_LOSSES))
 
 
 def is_shown(short: str, plan: Plan) -> bool:

@@ -30,7 +30,8 @@ class Row:
 def metrics_of(results: Results) -> list[str]:
     """The metrics that tables show and anything has a score for, in the order of the grid's tasks; without those of calibration."""
     names = [name for name in _measured(results) if not name.endswith(CALIBRATION) and is_shown(name, results.plan)]
-    return [name for name in names if not (name.partition(".")[0].endswith(("_empty", "_failed")) and _all_zero(results, name))]
+    rare = ("_empty", "_unfinished", "_failed")
+    return [name for name in names if not (name.partition(".")[0].endswith(rare) and _all_zero(results, name))]
 
 
 def calibration_of(results: Results) -> list[str]:

@@ -21,8 +21,9 @@ UNNAMED = "(the metric calls it false and names nothing)"
 def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float) -> tuple[list[Annotated], dict[str, str]]:
     """The rows of a `generate` artifact as annotated responses, with their own ids; `metric` is the one called `name`.
 
-    Left out are answers without a word or a source, and those that the metric failed on: these are the second value, by id,
-    with the reason. One that it calls false without naming a span is `unfound`, not clean.
+    A thought before an answer becomes the end of its prompt. Left out are answers without a word or a source, and those that the
+    metric failed on: these are the second value, by id, with the reason. One that it calls false without naming a span is
+    `unfound`, not clean.
     """
     declared = component("metric", name, "metric").constants
     rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
@@ -37,7 +38,7 @@ def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, thres
             response=row["answer"],
             spans=tuple(sorted(spans or ())),
             unfound=(UNNAMED,) if spans is None else (),
-            input_ids=tuple(row["input_ids"]),
+            input_ids=(*row["input_ids"], *row.get("thought_ids", ())),  # a thought is read, and its tokens are not the answer's
             output_ids=tuple(row["output_ids"]),
         )
         for (row, _), spans in zip(rows, found, strict=True)

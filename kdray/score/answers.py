@@ -59,8 +59,10 @@ def score_answers(
     """Score the rows of a `generate` artifact.
 
     Args:
-        kept: mappings with `example`, `answer` and `error`, and the fields of an `Answer` by name.
-        count_empty: whether `empty`, the percentage of answers without a word, is among the scores.
+        kept: mappings with `example`, `answer` and `error`, and the fields of an `Answer` by name; `thought` and `thought_end`
+            where there is a thought.
+        count_empty: whether `empty`, the percentage of answers without a word, is among the scores, and `unfinished`, that of
+            answers which are all thought, without its end.
 
     Returns:
         {metric: {value, stderr, n}}, and one row an answer, with None where a metric has no value. A mean is over the
@@ -90,9 +92,15 @@ def score_answers(
             scores[name] = mean(values)
     if count_empty:
         scores["empty"] = mean([100.0 * (not answer.text) for answer in answers])
+        scores["unfinished"] = mean([100.0 * is_unfinished(kept[i]) for i in usable])
     if failed:
         scores["failed"] = mean([100.0 * (row["error"] is not None) for row in rows])
     return scores, rows
+
+
+def is_unfinished(row: Mapping[str, Any]) -> bool:
+    """Whether the model was still thinking when it was stopped."""
+    return row.get("thought") is not None and row.get("thought_end") is None
 
 
 def answer_of(row: Mapping[str, Any]) -> Answer:

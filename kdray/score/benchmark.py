@@ -27,13 +27,17 @@ from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.data.templates.chat import dated
+from kdray.data.templates.chat import dated, refused
+from kdray.data.thoughts import closed
+from kdray.data.tokenise import beginning
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
+from kdray.spec.chat import require_read
 from kdray.spec.errors import InputError
 
 Likelihood = Literal["hflm", "shared_prefix"]
@@ -54,6 +58,7 @@ class Setting:
     tokenizer: str  # a folder with tokenizer and config.json
     batch: int
     likelihood: Likelihood
+    chat: str = "{}"  # parameters of the template `chat`, as JSON
 
 
 @functools.cache
@@ -79,7 +84,7 @@ class Benchmark:
             raise InputError("score.tasks", f"lm-eval has no task or group '{setting.name}'", "`lm_eval ls tasks` lists them")
         self.loaded: Any = manager.load([setting.name])
         make: Any = _Encoder  # lm-eval registers its models through a decorator that hides their types
-        encoder = make(setting.tokenizer)
+        encoder = make(setting.tokenizer, setting)
         by_kind: dict[str, list[Any]] = defaultdict(list)
         for task in self.loaded["tasks"].values():
             _build(task, setting, encoder)
@@ -109,7 +114,7 @@ class Benchmark:
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
         setting = self.setting
-        lm: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        lm: Any = HFLM(pretrained=model, tokenizer=_unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
         if setting.likelihood == "shared_prefix":
             shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
@@ -234,16 +239,42 @@ class Benchmark:
 class _Encoder(HFLM):
     """lm-eval's own model without weights: tokens and chat template are exactly those that it would use."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, setting: Setting) -> None:
+        self.task, self.given = setting.name.removeprefix("kdray_"), json.loads(setting.chat)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
         tokenizer = load_tokenizer(Path(folder))
         if isinstance(tokenizer.chat_template, str):
             tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
-        super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")  # type: ignore[arg-type]
+            require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
+        arguments = self.given.get("arguments") or {}
+        super().__init__(pretrained=model, tokenizer=_unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """As `HFLM`. What the template raises is told as the task's fault.
+
+        Raises:
+            InputError: it refuses the prompt, or there is none.
+        """
+        try:
+            text = super().apply_chat_template(chat_history, add_generation_prompt)
+        except Exception as error:
+            raise refused(error, f"score.tasks.{self.task}.chat_template", "leave it out") from error
+        return closed(text) if self.given.get("close_thought") and add_generation_prompt else text
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests
+
+
+def _unended(tokenizer: Any) -> Any:
+    """`tokenizer`, which from now on puts nothing behind a text: a context that ends so has ended before its answer."""
+    marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
+    if marked[-len(bare) :] != bare:
+        names = tokenizer.convert_ids_to_tokens(beginning(tokenizer))
+        single = " ".join([*(f"{name}:0" for name in names), "$A:0"])
+        known = list(zip(names, beginning(tokenizer), strict=True))
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=known)
+    return tokenizer
 
 
 class _Table(LM):

@@ -13,6 +13,7 @@ from kdray.data.example import Example
 from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
+from kdray.data.tokenise import plain_prompt
 from kdray.data.words import ends_of_words
 from kdray.score.answers import FATAL, Answer
 from kdray.score.question import Form, Question
@@ -78,11 +79,12 @@ def task_prompts(
     """
     module = importlib.import_module(f"kdray.score.tasks.{name}")
     make: Callable[..., Question] = getattr(module, name)
-    templates = {"chat": chat, "template": template}
+    own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
+    templates = {"chat": own_chat, "template": template}
     write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source")
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
-    prompts = []
+    prompts, refusals = [], []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):
         try:
             question = make(row, **settings)
@@ -95,13 +97,20 @@ def task_prompts(
             reason = str(failure) if isinstance(failure, Unusable) else f"{type(failure).__name__}: {failure}"
             prompts.append(Prompt(i, [], "", "", [], [], refused=reason))
             continue
-        text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
-        refused = None
+        refused, text, ids = None, "", []
+        try:
+            text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+        except InputError as error:  # a chat template refuses this row, or every one
+            own = InputError(f"score.tasks.{name}.prompt", f"chat, but {error.found}", "use another prompt")
+            refusals.append(own if params["prompt"] == "chat" and error.field == "data.template" else error)
+            refused = str(refusals[-1])
         if room is not None and len(ids) > room:
             refused = str(_no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room))
-        elif question.text and not text:
+        elif question.text and not text and not refused:
             refused = str(_no_room(name, f"a prompt with no word of its text (row {i})", room or 0))
         prompts.append(Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused))
+    if refusals and len(refusals) == len(prompts):
+        raise refusals[0]
     return _some_asked(prompts, name, str(ref))
 
 
@@ -164,7 +173,7 @@ def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Calla
 
     def write(instruction: str, text: str) -> list[int]:
         if isinstance(form, Form):
-            return tokenizer(form.prompt.replace("{instruction}", instruction).replace("{text}", text))["input_ids"]
+            return plain_prompt(form.prompt.replace("{instruction}", instruction).replace("{text}", text), tokenizer)
         return tokenizer(form(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
 
     return write

@@ -33,6 +33,7 @@ FOLDERS = {
 }
 REQUIRED = object()
 Share = float  # as an annotation: between 0 and 1, both excluded
+Scalars = dict[str, Any]  # as an annotation: a mapping of names to texts, numbers, true or false
 # names of numbers with a range, as annotations of components: pydantic's, and the one above
 WORDS = {
     "PositiveInt": "int > 0",
@@ -42,6 +43,7 @@ WORDS = {
     "Share": "float > 0 and < 1",
 }
 NUMBERS = ("int", "float", *WORDS)
+SCALARS = ast.parse("bool | float | str", mode="eval").body
 FLOATS = ("float", "PositiveFloat", "NonNegativeFloat", "Share")
 
 
@@ -153,7 +155,7 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
 
 
 def _fits(annotation: ast.expr, value: Any) -> bool:
-    """Whether a YAML value fits an annotation made of `NUMBERS`, str, bool, None, list[...], Literal and |."""
+    """Whether a YAML value fits an annotation made of `NUMBERS`, str, bool, None, list[...], Scalars, Literal and |."""
     match annotation:
         case ast.BinOp(left=left, right=right):
             return _fits(left, value) or _fits(right, value)
@@ -165,6 +167,8 @@ def _fits(annotation: ast.expr, value: Any) -> bool:
             return type(value).__name__ == name
         case ast.Subscript(value=ast.Name(id="list"), slice=inner):
             return isinstance(value, list) and all(_fits(inner, item) for item in value)
+        case ast.Name(id="Scalars"):
+            return isinstance(value, dict) and all(_fits(SCALARS, item) for item in value.values())  # keys are text in all grid files
         case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
             allowed = [ast.literal_eval(choice) for choice in (inner.elts if isinstance(inner, ast.Tuple) else [inner])]
             return any(type(value) is type(one) and value == one for one in allowed)
@@ -193,6 +197,6 @@ def _as_annotated(annotation: ast.expr, value: Any) -> Any:
 
 def _in_words(annotation: str) -> str:
     """An annotation as a user reads it."""
-    for name, words in WORDS.items():
+    for name, words in (WORDS | {"Scalars": "a mapping of names to texts, numbers, true or false"}).items():
         annotation = annotation.replace(name, words)
     return annotation

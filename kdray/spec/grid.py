@@ -181,7 +181,9 @@ class Data(Section):
         description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's); "
         "their parameters are [below](#templates)",
     )
-    max_prompt: PositiveInt = Field(256, description="rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows")
+    max_prompt: PositiveInt = Field(
+        256, description="rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"
+    )
     max_length: PositiveInt = Field(512, description="prompt and response, in tokens, are cut there; at most the models' windows")
     heldout: PositiveInt = Field(
         1000,
@@ -367,7 +369,13 @@ class Report(Section):
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: Annotated[str, Field(min_length=1, description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: mount it, and write the path")]
+    store: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: mount it, and write the path",
+        ),
+    ]
     workers: PositiveInt | Literal["auto"] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
@@ -385,7 +393,10 @@ class Runtime(Section):
     )
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker; by default all")
     checkpoint_every: PositiveInt = Field(50, description="steps between the checkpoints that an interrupted point resumes from")
-    mlflow: str | None = Field(None, description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; null keeps a sqlite file in the store")
+    mlflow: str | None = Field(
+        None,
+        description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; null keeps a sqlite file in the store",
+    )
 
     @model_validator(mode="after")
     def _accelerated(self) -> Self:

@@ -267,7 +267,7 @@ def parse_scoring(
             task.params.setdefault("limit", limit)
     bound = bind_scoring(score, has_lens=lens is not None)
     ready = asked.lens and bind_lens(asked.lens, bound.tasks, family="models")
-    return bound, bind_use(Use(name=template), "template", "--template"), ready
+    return bound, parse_use(template, "template", "--template"), ready
 
 
 def _check_teachers(grid: Grid) -> None:
@@ -327,7 +327,8 @@ def _check_report(grid: Grid) -> None:
     for task in grid.score.tasks:
         constants = component("task", task.name, "score.tasks").constants
         generated = constants["KIND"] == "generate"
-        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] + ["empty"] if generated else []
+        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
+        kept += ["empty", "unfinished"] if generated else []
         rated = ["fr"] if grid.lens and rated_by_lens(task) else []
         metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept, *rated]))
         if constants["KIND"] == "choices":

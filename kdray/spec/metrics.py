@@ -14,6 +14,8 @@ from kdray.spec.errors import InputError
 from kdray.spec.grid import Use
 from kdray.spec.refs import parse_reference
 
+ANSWERS_VERSION = 2  # of what metrics take for the answer; since 2 without the thought before it
+
 
 def bind_metrics(chosen: Sequence[Use], tasks: Sequence[Use]) -> list[Use]:
     """`score.metrics` with every parameter checked and defaults filled in.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.lens.sources.jsonl import write_jsonl
-from kdray.models.load import own_device
+from kdray.models.load import load_tokenizer, own_device
 from kdray.plan import Step
 from kdray.score.annotate import annotate as annotated
 from kdray.score.answers import Given, load_metric
@@ -17,7 +17,7 @@ from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 1
+VERSION = 2
 ANNOTATED, BATCH = "annotated.jsonl", 16
 FAILED = "failed"  # of a line that stands for an answer which could not be annotated: why
 
@@ -33,9 +33,12 @@ def annotate(steps: list[Step], work: Work) -> None:
 class Annotator:
     """Annotates some of the answers of one step."""
 
-    def __init__(self, outputs: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float) -> None:
+    def __init__(
+        self, outputs: Path, student: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float
+    ) -> None:
         self.find = load_metric(metric, params, Given(models, own_device(), cache))
-        self.answers, self.metric, self.threshold = read_answers(outputs), metric, threshold
+        self.answers = read_answers(outputs, functools.partial(load_tokenizer, student))
+        self.metric, self.threshold = metric, threshold
 
     def __call__(self, item: Item) -> None:
         rows, failed = annotated([self.answers[i] for i in item["rows"]], self.find, self.metric, self.threshold)
@@ -55,7 +58,8 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     models = {key.partition(".")[2]: work.folder(made) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
     # the parameters that change no number come from the grid as it is now
     params = {key: value for key, value in own.metric.params.items() if key not in models} | step.params["metric"]["params"]
-    make = functools.partial(Annotator, outputs, name, params, models, work.store.root / "cache", step.params["threshold"])
+    student = work.folder(step.inputs["outputs"].inputs["model"])
+    make = functools.partial(Annotator, outputs, student, name, params, models, work.store.root / "cache", step.params["threshold"])
     count = len(read_answers(outputs))
     cuts = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
     if error := make_parts("annotate", cuts, attempt, make, work):

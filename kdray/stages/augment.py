@@ -26,7 +26,7 @@ from kdray.stages.vllm import answer_by_vllm
 from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 3
+VERSION = 4
 
 
 def augment(steps: list[Step], work: Work) -> None:
@@ -80,14 +80,19 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
+    thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:
-        work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts")
+        reason = f"{unfinished} are thoughts without an end: raise augment.max_new_tokens, or switch thinking off in data.template"
+        told = f" ({reason})" if unfinished else ""
+        work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts{told}")
         return
     work.seal(step, attempt, [attempt.path / FILE, attempt.path / SPLIT], **counts)
     work.progress.say(
         f"teacher's answers: {counts['kept']} kept of {counts['read']} ({counts['empty']} empty, "
         f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
     )
+    if thoughts:
+        work.progress.say(f"{thoughts} of them began with a thought, which is left out; {unfinished} were nothing else, without its end")
 
 
 def _ask_vllm(asked: Item, rows: Rows, ends: list[int], resources: Resources, items: list[Item]) -> Iterator[tuple[str, str]]:

@@ -19,10 +19,11 @@ Cost = tuple[float, float]  # tokens, seconds
 
 def measured_cost(folder: Path) -> dict[str, float]:
     """What a `generate` attempt notes: the tokens of all its answers, and the seconds that their batches took (if known)."""
-    tables = [pq.read_table(path, columns=["output_ids"]) for path in parts(folder).values()]
+    written = ("output_ids", "thought_ids")
+    tables = [pq.read_table(path) for path in parts(folder).values()]
     if not all(SECONDS in (table.schema.metadata or {}) for table in tables):  # a part of an earlier version
         return {}
-    tokens = sum(len(ids) for table in tables for ids in table["output_ids"].to_pylist())
+    tokens = sum(len(ids) for table in tables for name in written if name in table.column_names for ids in table[name].to_pylist())
     return {"answer_tokens": tokens, "answer_seconds": round(sum(float(table.schema.metadata[SECONDS]) for table in tables), 3)}
 
 

@@ -1,18 +1,19 @@
 """generate: the answers of every model on every generation task, kept for good, so that metrics can come later.
 
 A batch in which one prompt fails is answered prompt by prompt: the failing row is kept with its `error`, and its
-neighbours with their answers. A row that nobody can be asked about is kept with the reason as its `error`.
+neighbours with their answers. A row that nobody can be asked about is kept with the reason as its `error`. What a model
+thinks before it answers is kept beside the answer, never as a part of it.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import importlib
 import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ import torch
 from rich.markup import escape
 
 from kdray.data.rows import Rows
+from kdray.data.templates import open_template
+from kdray.data.thoughts import split_thought, unwrapped
 from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
 from kdray.plan import Step
 from kdray.score.answers import FATAL, Given, load_metric
@@ -34,7 +37,7 @@ from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
-from kdray.stages.vllm import answer_by_vllm
+from kdray.stages.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.stages.work import Work
 
 VERSION = 3
@@ -49,8 +52,13 @@ SCHEMA = pa.schema(
         ("output_ids", pa.list_(pa.int32())),
         ("answer", pa.string()),
         ("error", pa.string()),  # null where there is an answer
+        ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
+        ("thought", pa.string()),  # null where there is none
+        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
     ]
 )
+THOUGHTS = ("thought_ids", "thought", "thought_end")
+NULLABLE = ("error", "thought", "thought_end")
 
 
 def generate(steps: list[Step], work: Work) -> None:
@@ -118,22 +126,40 @@ def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokeniz
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
     rows = []
     for prompt, answer in zip(item["prompts"], answers, strict=True):
-        row = {**prompt, "output_ids": [], "answer": "", "error": None}
+        row = {**prompt, "output_ids": [], "answer": "", "error": None, "thought_ids": []}
         if isinstance(answer, str):
             row["error"] = answer
         else:
-            row["output_ids"], row["answer"] = cut_at_stop(answer, item["stops"], tokenizer)
+            row |= told_apart(prompt["input_ids"], answer, item["stops"], tokenizer)
         rows.append(row)
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
     write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
 
 
+def told_apart(prompt: Sequence[int], output: list[int], stops: list[str], tokenizer: Any) -> dict[str, Any]:
+    """The thought and the answer in what a model wrote behind a prompt, as columns of `SCHEMA`; stops end the answer alone."""
+    found = split_thought(prompt, output, tokenizer)
+    if found is None:
+        ids, text = cut_at_stop(output, stops, tokenizer)
+        return {"output_ids": ids, "answer": text, "thought_ids": [], "thought": None, "thought_end": None}
+    ids, text = cut_at_stop(output[found.n_ids :], stops, tokenizer)
+    columns = {"output_ids": ids, "answer": unwrapped(f"{found.rest}{text}"), "thought_ids": output[: found.n_ids]}
+    return columns | {"thought": found.text, "thought_end": found.end}
+
+
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
-    """The answer to every prompt, as token ids, or in its place why there is none.
+    """The answer to every prompt, as token ids, or in its place why there is none; a prompt without a token has none.
 
     Raises:
         Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do better.
     """
+    if asked := [prompt for prompt in prompts if prompt.input_ids]:
+        answers = iter(_answer_all(decode, model, tokenizer, asked, max_new_tokens))
+        return [next(answers) if prompt.input_ids else prompt.refused or NOTHING_ASKED for prompt in prompts]
+    return [prompt.refused or NOTHING_ASKED for prompt in prompts]
+
+
+def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
     try:
         return list(decode(model, tokenizer, prompts, max_new_tokens))
     except (*FATAL, InputError):
@@ -141,28 +167,35 @@ def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[P
     except Exception as failure:
         if len(prompts) == 1:
             return [f"{type(failure).__name__}: {failure}"]
-        one_by_one = [answer for prompt in prompts for answer in answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
+        one_by_one = [answer for prompt in prompts for answer in _answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
         if all(isinstance(answer, str) for answer in one_by_one):
             raise
         return one_by_one
 
 
-def read_answers(folder: Path) -> list[dict[str, Any]]:
+def read_answers(folder: Path, tokenizer: Callable[[], Any] | None = None) -> list[dict[str, Any]]:
     """All answers of a `generate` artifact in the order of the examples.
+
+    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before they
+    were told apart while they were made.
 
     Raises:
         InputError: a part is damaged, or holds something else.
     """
     rows: list[dict[str, Any]] = []
+    tokenizer = tokenizer and functools.cache(tokenizer)
     try:
         for path in parts(folder).values():
             table = pq.read_table(path)
-            if missing := [name for name in SCHEMA.names if name not in table.column_names]:
+            together = not set(THOUGHTS) & set(table.column_names)
+            wanted = pa.schema([field for field in SCHEMA if not together or field.name not in THOUGHTS])
+            if missing := [name for name in wanted.names if name not in table.column_names]:
                 raise ValueError(f"no column '{missing[0]}'")
-            table = table.select(SCHEMA.names).cast(SCHEMA)
-            if empty := [name for name in SCHEMA.names[:-1] if table[name].null_count]:
+            table = table.select(wanted.names).cast(wanted)
+            if empty := [name for name in wanted.names if name not in NULLABLE and table[name].null_count]:
                 raise ValueError(f"nothing in column '{empty[0]}'")
-            rows += table.to_pylist()
+            found = table.to_pylist()
+            rows += [_told_apart_late(row, tokenizer) for row in found] if together else found
     except (ValueError, TypeError, OSError, pa.ArrowNotImplementedError) as error:
         raise InputError("answers", f"{folder} is damaged ({error})", "generate them again") from None
     return sorted(rows, key=lambda row: row["example"])
@@ -195,6 +228,13 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     return [use for use in uses if not component("metric", use.name, "score.metrics").constants.get("SLOW")]
 
 
+def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -> dict[str, Any]:
+    """A row that was kept without its thought told apart; its answer has been cut at its stops already."""
+    late = told_apart(row["input_ids"], row["output_ids"], [], tokenizer()) if tokenizer and row["error"] is None else {}
+    nothing = {"thought_ids": [], "thought": None, "thought_end": None}
+    return row | (late if late.get("thought") is not None else nothing)
+
+
 def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     """The task's prompts, longest first, cut into batches: the same whatever is done already. Refused ones come first, by themselves."""
     task, params = step.params["task"], step.params
@@ -205,10 +245,7 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
         side = component("task", task["name"], "score.tasks").constants["ROWS"]
         prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), side, task["params"]["limit"], room)
     else:
-        template = None
-        if "template" in params:
-            name = params["template"]["name"]
-            template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
+        template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from kdray.data.templates import open_template
 from kdray.lens.align import Aligned, align, read_aligned, write_aligned
 from kdray.lens.annotations import Annotated, statistics
 from kdray.lens.classifier import Lens, train_lens
@@ -143,8 +144,7 @@ def _annotated_rows(step: Step, model: Path, work: Work) -> tuple[list[Aligned],
     annotated, params = read_annotations(step, work), step.params
     make_prompt = None  # own answers bring their ids along
     if "template" in params:
-        template = params["template"]["name"]
-        make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
+        make_prompt = open_template(params["template"])
     rows, problems = align(annotated, load_tokenizer(model), make_prompt, params.get("max_words"), window_of(model))
     for problem in problems[:3]:
         work.progress.say(f"lens: '{problem.id}' is left out: {problem.reason}")

@@ -29,9 +29,9 @@ from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import Latest, load_placed, own_device
+from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.plan import Step
-from kdray.score.answers import Given, Metric, load_metric, score_answers
+from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import lay_down_task, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
@@ -152,6 +152,7 @@ def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) 
         name = yaml.safe_load((folder / "task.yaml").read_text())["task"]
     tokenizer = tokenizers.setdefault(tokenizer_identity(model), str(model))
     fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
+    fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
     fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
     return fields | {"name": name, "folder": str(folder) if step.source is not None else None}
 
@@ -238,16 +239,18 @@ class Measurer:
 
     def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         loaded = self._model(item)
-        result = measured_rate(loaded.model, loaded.tokenizer, read_answers(Path(item["outputs"])), Path(item["lens"]))
+        answers = read_answers(Path(item["outputs"]), lambda: loaded.tokenizer)
+        result = measured_rate(loaded.model, loaded.tokenizer, answers, Path(item["lens"]))
         io.put_json(Path(item["target"]) / FACTUAL, result.facts)
         return dict(result.scores), [dict(row) for row in result.rows]
 
     def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
-        rows = read_answers(Path(item["outputs"]))
+        tokenizer = functools.cache(lambda: load_tokenizer(Path(item["answerer"])))
+        rows = read_answers(Path(item["outputs"]), tokenizer)
         for drawn in item["samples"]:
-            for row, sample in zip(rows, read_answers(Path(drawn)), strict=True):
-                row.setdefault("samples", []).extend([] if sample["error"] else [sample["answer"]])
+            for row, sample in zip(rows, read_answers(Path(drawn), tokenizer), strict=True):
+                row.setdefault("samples", []).extend([] if sample["error"] or is_unfinished(sample) else [sample["answer"]])
         return score_answers(rows, metrics, count_empty=item["count_empty"])
 
     def _load_metric(self, metric: str, cache: str) -> Metric:
@@ -275,6 +278,7 @@ def _answers(step: Step, work: Work) -> Item:
         metrics.append({"name": name, "params": params, "models": folders})
     return {
         "outputs": str(work.folder(step.inputs["outputs"])),
+        "answerer": str(work.folder(step.inputs["outputs"].inputs["model"])),
         "samples": [str(work.folder(drawn)) for key, drawn in step.inputs.items() if key.startswith("samples.")],
         "metrics": metrics,
         "count_empty": not any(component("metric", metric["name"], "score.metrics").constants.get("SLOW") for metric in metrics),

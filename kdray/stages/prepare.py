@@ -12,7 +12,7 @@ import importlib
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +25,14 @@ from kdray.data.example import Document, Example
 from kdray.data.rows import FILE, SCHEMA, SPLIT
 from kdray.data.sources import open_source
 from kdray.data.split import Split
+from kdray.data.templates import open_template
+from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.plan import Step
+from kdray.spec.chat import bos_warning
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference
 from kdray.stages.work import Work
 from kdray.store import Outer, fingerprint, io
@@ -46,6 +50,9 @@ def prepare(steps: list[Step], work: Work) -> None:
     for step in steps:
         with work.claim([step]) as claimed:
             for _, attempt in claimed:
+                template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
+                if warning := bos_warning(template["name"], template["params"], config):
+                    work.progress.say(f"[yellow]data[/]: {warning}")
                 facts = _prepare(step, work, attempt.path)
                 work.seal(step, attempt, None, **facts)
                 work.progress.say(
@@ -131,7 +138,8 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     try:
         examples = _examples(_read(files, batch["id"]), params["recipe"])
-        template, tokenizer = _component("templates", params["template"]["name"]), _tokenizer(tokenizer_folder)
+        template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
+        _require_closed(examples.values(), template, tokenizer)
         tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"])
     except InputError as error:
         return _answer(b"", counts, json.dumps([error.field, error.found, error.allowed]))
@@ -148,7 +156,7 @@ def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
 
 def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[int, Example | Document]:
     """What the recipe makes of source rows, by their numbers; without those that it leaves out."""
-    make = _component("recipes", recipe["name"])
+    make = getattr(importlib.import_module(f"kdray.data.recipes.{recipe['name']}"), recipe["name"])
     examples = {}
     for number, row in rows.items():
         try:
@@ -156,6 +164,14 @@ def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[i
         except InputError as error:
             raise InputError(error.field, f"{error.found} in row {number + 1}", error.allowed) from None
     return {number: example for number, example in examples.items() if example is not None}
+
+
+def _require_closed(examples: Iterable[Example | Document], template: Any, tokenizer: Any) -> None:
+    """Responses behind a prompt that has opened a thought would be learned, and later told apart, as thoughts."""
+    first = next((example for example in examples if isinstance(example, Example) and example.response), None)
+    if first and (marks := opened_by(template(first, tokenizer))) and not marks.closing.search(first.response):
+        found = f"the prompt opens a thought, and the responses have no {marks.token} that ends it"
+        raise InputError("data.template", found, "write {name: chat, close_thought: true}, or use the template 'alpaca'")
 
 
 def _stream(made: list[tuple[int, Tokenised, Example | Document]]) -> bytes:
@@ -174,10 +190,6 @@ def _read(files: list[str], numbers: Any) -> dict[int, dict[str, Any]]:
     columns = _source(tuple(files))[int(numbers[0]) : int(numbers[-1]) + 1]
     rows = zip(*columns.values(), strict=True)
     return {int(number): dict(zip(columns, row, strict=True)) for number, row in zip(numbers, rows, strict=True)}
-
-
-def _component(folder: str, name: str) -> Any:
-    return getattr(importlib.import_module(f"kdray.data.{folder}.{name}"), name)
 
 
 @functools.cache

@@ -22,6 +22,7 @@ from kdray.stages.pipeline import Item
 from kdray.stages.resources import Resources
 
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
+NOTHING_ASKED = "a prompt without a token"
 Answer = list[int] | str  # token ids, or why there are none
 Keep = Callable[[Item, list[Answer], float, Any], None]  # an item, its answers, the seconds they took, and the tokenizer
 
@@ -72,6 +73,7 @@ def _answers(model: str, items: Sequence[Item], ends: Sequence[int], resources: 
         {"item": i, "place": j, "tokenized_prompt": prompt["input_ids"], "sampling_params": sampling_of(item, ends)}
         for i, item in enumerate(items)
         for j, prompt in enumerate(item["prompts"])
+        if prompt["input_ids"]
     ]
     gpus = items[0].get("gpus", 1)
     config = vLLMEngineProcessorConfig(
@@ -93,4 +95,7 @@ def _answers(model: str, items: Sequence[Item], ends: Sequence[int], resources: 
     for row in build_processor(config)(ray.data.from_items(prompts)).iter_rows():
         error, tokens = row["__inference_error__"], map(int, row["generated_tokens"])
         found[row["item"]][row["place"]] = str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
-    return [[found[i][j] for j in range(len(item["prompts"]))] for i, item in enumerate(items)]
+    return [
+        [found[i][j] if prompt["input_ids"] else prompt.get("refused") or NOTHING_ASKED for j, prompt in enumerate(item["prompts"])]
+        for i, item in enumerate(items)
+    ]

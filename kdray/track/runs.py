@@ -200,8 +200,9 @@ def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any
 
 def _first_answers(folder: Path) -> list[dict[str, Any]]:
     parts = sorted(folder.glob("part-*.parquet"))
-    columns = ["example", "source", "references", "answer"]
-    rows = [row for path in parts[-2:] for row in pq.read_table(path, columns=columns).to_pylist()]  # the shortest prompts
+    columns = ["example", "source", "references", "thought", "answer"]
+    tables = [pq.read_table(path) for path in parts[-2:]]  # the shortest prompts
+    rows = [row for table in tables for row in table.select([name for name in columns if name in table.column_names]).to_pylist()]
     return [row | {"source": row["source"][:SOURCE_SHOWN]} for row in rows[:ANSWERS_SHOWN]]
 
 

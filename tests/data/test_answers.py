@@ -108,3 +108,13 @@ def test_both_are_the_gold_rows_followed_by_the_answered_ones(rows, tokenizer, t
     assert both.heldout.tolist() == rows.heldout.tolist()
     assert both.train.tolist() == [*rows.train.tolist(), *range(12, 19)]
     assert [both.input_ids(row) for row in range(12, 19)] == [made.input_ids(row) for row in made.train.tolist()]
+
+
+def test_what_the_teacher_thought_is_not_learned(rows, tokenizer, tmp_path):
+    ids = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
+    said = ["<think>\nBen ?\n</think>\n\nAda", "<think>Ben ?", "<think>Ben ?</think>\n", "Ada <think>", *(["Ada"] * 4)]
+    made, counts = answered(rows, [ids(text) for text in said], tokenizer, tmp_path / "made", max_new_tokens=len(ids(said[0])))
+    assert counts == {"read": 8, "kept": 6, "empty": 1, "unknown": 0, "truncated": 1, "thoughts": 3, "unfinished": 1}
+    first = int(made.train[0])
+    assert made.input_ids(first) == [*prompt(rows, int(rows.train[0])), *ids("Ada")]  # of all that it wrote it had reached the end
+    assert [made.text(row, "response") for row in made.train.tolist()] == ["Ada", "Ada <think>", *(["Ada"] * 4)]

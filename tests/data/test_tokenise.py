@@ -6,11 +6,12 @@ import itertools
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from kdray.data.example import Document, Example
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.templates.chat import DATE, chat
-from kdray.data.tokenise import Tokenised
+from kdray.data.tokenise import Tokenised, plain_prompt
 from kdray.data.tokenise import tokenise as tokenise_all
 from kdray.spec.errors import InputError
 from tests.tiny import write_tokenizer
@@ -129,3 +130,28 @@ def test_every_token_of_a_document_but_the_first_is_learned_once_and_it_ends_onc
 def test_a_document_of_one_token_predicts_its_end(tokenizer):
     first = tokenizer("a", add_special_tokens=False)["input_ids"]
     assert tokenise_all([Document("a")], chat, tokenizer, 1, 8) == [[Tokenised([*first, tokenizer.eos_token_id], 1)]]
+
+
+@pytest.mark.parametrize(
+    ("form", "begin"), [("<|im_start|> $A <|im_end|>", [0]), ("$A <|im_end|>", []), ("<|im_start|> $A", [0]), ("$A", [])]
+)
+def test_a_plain_prompt_begins_as_the_tokenizer_begins_and_never_ends_in_eos(form: str, begin: list[int], tmp_path: Path) -> None:
+    """As `add_eos_token` or a post-processor has it."""
+    tokenizer = write_tokenizer(tmp_path)
+    bare = tokenizer("Ada lives")["input_ids"]
+    special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=form, special_tokens=special)
+    assert tokenizer("Ada lives")["input_ids"] == [*begin, *bare, *([1] if "<|im_end|>" in form else [])]
+    assert plain_prompt("Ada lives", tokenizer) == [*begin, *bare]
+    assert plain_prompt("<|im_start|>Ada lives", tokenizer) == [0, *bare]  # one that brings its BOS along gets no second
+    assert plain_prompt("", tokenizer) == begin
+    for template in (chat, alpaca):  # templates write all special tokens themselves
+        tokens = tokenise(EXAMPLE, template, tokenizer, 200, 256)
+        assert tokenizer.decode(tokens.input_ids) == template(EXAMPLE, tokenizer) + EXAMPLE.response + "<|im_end|>"
+
+
+def test_a_response_that_ends_in_eos_ends_once(tokenizer) -> None:
+    plain = tokenise(EXAMPLE, chat, tokenizer, 200, 256)
+    assert tokenise(Example(EXAMPLE.instruction, EXAMPLE.context, f"{EXAMPLE.response}<|im_end|>"), chat, tokenizer, 200, 256) == plain
+    ended = tokenise(Example("", "", "<|im_end|>"), lambda example, _: "Ada<|im_end|>", tokenizer, 50, 60)
+    assert ended.input_ids[ended.n_prompt :] == [tokenizer.eos_token_id]

@@ -143,3 +143,23 @@ def test_tables_hold_the_mean_of_each_span(tiny: tuple[PreTrainedModel, PreTrain
     np.testing.assert_allclose(tables[LOOKBACK, WINDOW].features[0], ratios[:WINDOW].mean(0).flatten(), rtol=1e-5)
     assert len(tables[LOOKBACK, WINDOW].labels) == sum(len(sliding_windows(row.hallucinated, WINDOW)) for row in rows)
     assert 0 < tables[LOOKBACK, 0].labels.mean() < 1
+
+
+def test_a_thought_is_read_and_not_rated(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
+    """Its tokens are in no window, they stand before the answer, and the context ends where the prompt's document does."""
+    model, tokenizer = tiny
+    thought = tokenizer("<think>Ada is in Paris . Ben ?</think>", add_special_tokens=False)["input_ids"]
+    row = answer(tokenizer, 0, "Ada is in Paris .", "Ada lives in Paris now .")
+    n_context = len(tokenizer("Read : Ada is in Paris .", add_special_tokens=False)["input_ids"])  # pyright: ignore[reportArgumentType]
+    prompt, output = [*row["input_ids"], *thought], row["output_ids"]
+    ratios = lookback_ratios(model, [*prompt, *output], n_context, len(prompt))
+    wanted = torch.stack([ratios[i : i + WINDOW].mean(0) for i in range(len(ratios) - WINDOW + 1)])
+    detector = lens(intercept=-0.5 * lens().weights.sum().item())
+    mean = 100 * detector.probability(wanted).mean().item()
+    together = {name: value for name, value in row.items() if name != "thought_ids"} | {"output_ids": [*thought, *output]}
+    for told in (row | {"thought_ids": thought}, together):
+        (found,) = factual_rate(model, tokenizer, [told], detector).rows
+        assert found["windows"] == len(output) - WINDOW + 1
+        assert found["mean_p"] == pytest.approx(mean, abs=1e-3)
+    unrated = factual_rate(model, tokenizer, [row], detector).rows[0]["mean_p"]
+    assert unrated != pytest.approx(mean, abs=1e-2), "the thought makes no difference"

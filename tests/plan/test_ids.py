@@ -63,6 +63,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "max_length": ({"data.max_length": 300}, DATA),
     "recipe": ({"data.recipe": {"name": "columns", "response": "response"}}, DATA),
     "template": ({"data.template": "chat"}, DATA | {"xsum"}),
+    "template's parameter": ({"data.template": {"name": "alpaca", "bos": True}}, DATA | {"xsum"}),
     "teacher's layers": ({"teacher.drop_layers": [0, 1]}, {"teacher", *TEACHING}),
     "teacher's method": ({"teacher.tune.method": "full"}, TEACHING),
     "teacher's lr": ({"teacher.tune.lr": 2e-3}, TEACHING),
@@ -223,3 +224,22 @@ def test_a_components_new_version_makes_new_ids(
     if kind == "metric":
         measured = [{score.measure.id for score in one.scores if score.generate} for one in (before, after)]
         assert not measured[0] & measured[1]
+
+
+@pytest.mark.parametrize("given", [{}, {"arguments": {}}, {"arguments": None, "close_thought": False}])
+def test_a_templates_parameters_at_their_defaults_are_not_in_ids(given: dict[str, Any], plan: MakePlan) -> None:
+    """They came later than the template, whose rows they leave as they were."""
+    assert plan({"data.template": {"name": "chat", **given}}).prepare.params["template"] == {"name": "chat", "version": 1, "params": {}}
+
+
+@pytest.mark.parametrize(
+    "task", [{"name": "xsum", "source": "file:HERE/xsum.jsonl", "prompt": "chat"}, {"name": "lm_eval:x", "chat_template": True}]
+)
+def test_what_a_chat_is_given_is_in_the_ids_of_all_chats(task: dict[str, Any], plan: MakePlan) -> None:
+    def asked(template: Any) -> Any:
+        (score,) = [score for score in plan({"data.template": template, "score.tasks": [task]}).scores if score.subject == "student"]
+        return (score.generate or score.measure).id
+
+    on, off = ({"name": "chat", "arguments": {"enable_thinking": value}} for value in (True, False))
+    assert asked("chat") == asked("alpaca") == asked({"name": "alpaca", "bos": True})
+    assert len({asked("chat"), asked(on), asked(off)}) == 3

@@ -73,3 +73,8 @@ def test_spans_of_sentences_are_those_of_the_text() -> None:
     text = 'Mr. Bo paid 3.5 dollars. "Really?" She said\nNo full stop'
     assert [text[begin:end] for begin, end in sentence_spans(text)] == ["Mr. Bo paid 3.5 dollars.", '"Really?"', "She said", "No full stop"]
     assert sentence_spans("Yes. Yes.") == [(0, 4), (5, 9)]
+
+
+def test_a_thought_is_the_end_of_the_prompt() -> None:
+    ((found,), _) = annotate([row(0, "Rain.", thought_ids=[7, 8])], lambda answers: [{"support": 1.0}], "support_standin", 0.5)
+    assert (found.input_ids, found.output_ids) == ((1, 2, 7, 8), (3, 0))

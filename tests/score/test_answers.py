@@ -88,3 +88,12 @@ def test_faithbench_scores_give_the_rate_and_mean_that_they_must(data_dir: Path)
     assert scores["fc"]["value"] == pytest.approx(100 * share)
     assert scores["fc"]["stderr"] == pytest.approx(100 * math.sqrt(share * (1 - share) / (len(wanted) - 1)))
     assert scores["fc_mean"]["value"] == pytest.approx(100 * statistics.fmean(wanted))
+
+
+def test_answers_that_are_all_thought_are_counted():
+    ends = {"ab": "</think>", "": None}
+    kept = [row(i, answer, thought="a", thought_end=end) for i, (answer, end) in enumerate(ends.items())]
+    kept.append(row(2, "", thought="", thought_end="</think>"))
+    scores, _ = score_answers([*kept, row(3, "ab")], [lengths], count_empty=True)
+    assert (scores["unfinished"]["value"], scores["empty"]["value"]) == (25, 50)
+    assert "unfinished" not in score_answers(kept, [lengths], count_empty=False)[0]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from tokenizers.processors import TemplateProcessing
 
 from kdray.models.load import load, load_folder, load_tokenizer, save
 from kdray.score.benchmark import Benchmark, Setting
@@ -216,3 +217,40 @@ def test_models_share_a_benchmark_only_with_one_tokenizer_and_one_window(tmp_pat
     config = json.loads((tmp_path / "other" / "config.json").read_text()) | {"max_position_embeddings": 64}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     assert tokenizer_identity(tmp_path / "other") != tokenizer_identity(model)
+
+
+@pytest.mark.parametrize("begin", ["", "<|im_start|> "])
+def test_no_context_ends_in_eos(begin: str, tmp_path: Path) -> None:
+    """A tokenizer that ends every text would have the first token of each answer taken for the context's last."""
+    plain, ended = (write_model(tmp_path / name, layers=1) for name in ("plain", "ended"))
+    tokenizer = load_tokenizer(ended)
+    special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin}$A <|im_end|>", special_tokens=special)
+    tokenizer.save_pretrained(ended)
+    assert load_tokenizer(ended)("Ada")["input_ids"][-1] == 1
+    task = write_task(tmp_path / "task", QUESTIONS)
+    wanted, found = (Benchmark(setting(task, folder)).tokens for folder in (plain, ended))
+    first = [0] if begin else []
+    assert found == {i: ([*first, *context], answer) for i, (context, answer) in wanted.items()}
+
+
+def test_what_a_chat_template_raises_is_told_of_the_task(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", layers=1)
+    task = write_task(tmp_path / "task", QUESTIONS)
+    (model / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(InputError, match=r"^score\.tasks\.ours\.chat_template: .*\(roles must alternate\); leave it out$"):
+        Benchmark(setting(task, model, chat_template=True))
+    Benchmark(setting(task, model))  # nobody needs it
+
+
+def test_a_chat_is_given_what_the_grid_gives_its_template(tmp_path: Path) -> None:
+    model = write_model(tmp_path / "model", layers=1)
+    task = write_task(tmp_path / "task", QUESTIONS[:1])
+    (model / "chat_template.jinja").write_text("{{ messages[0]['content'] }}{% if think %}<think>{% endif %}")
+    tokenizer, ends = load_tokenizer(model), []
+    for chat in ({}, {"arguments": {"think": True}}, {"arguments": {"think": True}, "close_thought": True}):
+        benchmark = Benchmark(setting(task, model, chat_template=True, chat=json.dumps(chat)))
+        ends.append(tokenizer.decode(benchmark.tokens[0][0]).rpartition("live?")[2])
+    assert [end.rstrip() for end in ends] == ["", "<think>", "<think>\n\n</think>"]
+    with pytest.raises(InputError, match=r"arguments\.thin: the model's chat template does not read it"):
+        Benchmark(setting(task, model, chat_template=True, chat='{"arguments": {"thin": true}}'))

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
+from kdray.data.templates import open_template
 from kdray.data.templates.alpaca import alpaca
 from kdray.score.metrics.rouge import rouge
 from kdray.score.prompts import cut_at_stop, stops_of, task_prompts, unseen_by
@@ -238,3 +240,48 @@ def test_a_stop_counts_only_behind_the_first_word(text, answer, tokenizer):
 def test_stops_belong_to_plain_forms():
     assert stops_of("xsum", {"prompt": "leaderboard"}) == ["\n"]
     assert stops_of("xsum", {"prompt": "template"}) == stops_of("heldout_answers", {}) == []
+
+
+@pytest.mark.parametrize("prompt", ["lm_eval", "leaderboard", "leaderboard_2shot", "template", "chat"])
+def test_no_prompt_ends_in_eos(prompt: str, tmp_path: Path, tokenizer: Any) -> None:
+    row = {"document": ARTICLE, "summary": "s"}
+    (plain,) = prompts(tmp_path, tokenizer, "xsum", row, prompt=prompt)
+    special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A <|im_end|>", special_tokens=special)
+    (ended,) = prompts(tmp_path, tokenizer, "xsum", row, prompt=prompt)
+    begin = [] if prompt in ("template", "chat") else [0]  # templates write theirs themselves
+    assert ended.input_ids == [*begin, *plain.input_ids]
+    assert ended.input_ids[-1] != tokenizer.eos_token_id
+
+
+def test_a_row_that_the_chat_template_refuses_is_refused_alone(tmp_path: Path, tokenizer: Any) -> None:
+    tokenizer.chat_template = (
+        "{% if 'Ben' in messages[0]['content'] %}{{ raise_exception('no Ben') }}{% endif %}{{ messages[0]['content'] }}"
+    )
+    path = tmp_path / "rows.jsonl"
+    rows = [{"document": name, "summary": "s"} for name in ("Ada", "Ben", "Cleo")]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    bound = bind("task", "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
+    ref = parse_reference(bound["source"])
+    made = task_prompts("xsum", bound, ref, Outer(tmp_path / "store"), tokenizer, alpaca, None)
+    assert [bool(prompt.input_ids) for prompt in made] == [True, False, True]
+    assert made[1].refused == (
+        "score.tasks.xsum.prompt: chat, but the model's chat template cannot write this prompt (no Ben); use another prompt"
+    )
+    assert made[0].refused is None
+    path.write_text(json.dumps(rows[1]) + "\n")
+    with pytest.raises(InputError, match=r"^score\.tasks\.xsum\.prompt: chat, but .*no Ben"):
+        task_prompts("xsum", bound, ref, Outer(tmp_path / "other"), tokenizer, alpaca, None)
+
+
+def test_a_chat_prompt_is_given_what_the_grid_gives_its_template(tmp_path: Path, tokenizer: Any) -> None:
+    tokenizer.chat_template = "{{ messages[0]['content'] }}{% if loud %}!{% endif %}"
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"document": "Ada", "summary": "s"}) + "\n")
+    bound = bind("task", "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
+    given = open_template({"name": "chat", "params": {"arguments": {"loud": True}}})
+    texts = []
+    for template in (given, alpaca):
+        (made,) = task_prompts("xsum", bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, template, None)
+        texts.append(tokenizer.decode(made.input_ids))
+    assert texts[0] == f"{texts[1]}!"

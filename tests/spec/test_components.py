@@ -101,6 +101,7 @@ def test_a_class_has_the_parameters_of_its_init(tmp_path: Path) -> None:
         ("list[str] | None", [None, ["a"]], [[None]]),
         ("Literal['a', 1]", ["a", 1], ["b", True, 1.0]),
         ("Literal['a']", ["a"], ["b"]),
+        ("Scalars", [{}, {"a": True, "b": 1, "c": 0.5, "d": "x"}], [None, 1, "a", [], {"a": None}, {"a": [1]}, {"a": float("nan")}]),
     ],
 )
 def test_a_value_is_checked_against_its_annotation(annotation: str, fits: list[Any], does_not: list[Any]) -> None:

@@ -1,7 +1,8 @@
-"""Kept answers that are damaged."""
+"""Kept answers: thoughts are kept beside them, and what is damaged is said."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from kdray.data.example import Example
+from kdray.data.templates.chat import chat
+from kdray.models.load import load_tokenizer
+from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
-from kdray.stages.generate import SCHEMA, read_answers
+from kdray.stages.generate import SCHEMA, THOUGHTS, answer_all, keep, read_answers
+from kdray.stages.measure import Measurer
+from kdray.stages.prepare import _require_closed
+from tests.tiny import write_tokenizer
 
 ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {"example": 0}
 
@@ -38,3 +46,100 @@ def test_damaged_answers_are_said_with_their_folder(tmp_path: Path, damage: Call
     damage(path)
     with pytest.raises(InputError, match=rf"^answers: {tmp_path} is damaged \(.+\); generate them again$"):
         read_answers(tmp_path)
+
+
+def kept(folder: Path, tokenizer: Any, outputs: list[str], prompt: str = "Where ?", stops: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """What is read of outputs that were kept."""
+    fields = {"question": "", "source": "s", "references": ["Ada in Rome"], "wrong": []}
+    prompts = [{"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields} for i in range(len(outputs))]
+    folder.mkdir(exist_ok=True)
+    item = {"prompts": prompts, "stops": list(stops), "target": str(folder), "index": 0}
+    keep(item, [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
+    return read_answers(folder)
+
+
+def test_a_thought_is_kept_beside_its_answer_and_stops_end_the_answer_alone(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path / "model")
+    texts = ["<think>\nBen ?\n\nNo .</think>\n\nAda in Rome\nBen", "<think>Ben ?\n", "Ada in Rome\nBen"]
+    texts.append("<think></think><answer>Ada</answer>")
+    rows = kept(tmp_path / "kept", tokenizer, texts, stops=("\n",))
+    assert [row["answer"] for row in rows] == ["Ada in Rome", "", "Ada in Rome", "Ada"]
+    assert [row["thought"] for row in rows] == ["Ben ?\n\nNo .", "Ben ?", None, ""]
+    assert [row["thought_end"] for row in rows] == ["</think>", None, None, "</think>"]
+    for row, text in zip(rows, texts, strict=True):
+        assert text.startswith(tokenizer.decode([*row["thought_ids"], *row["output_ids"]]))
+    assert tokenizer.decode(rows[0]["output_ids"]) == "Ada in Rome\n"
+    assert rows[1]["output_ids"] == []
+    (opened,) = kept(tmp_path / "opened", tokenizer, ["Ben ?</think>Ada"], prompt="Where ?\n<think>\n")
+    assert (opened["thought"], opened["answer"]) == ("Ben ?", "Ada")
+
+
+def test_what_was_kept_with_its_thought_is_read_without_it(tmp_path: Path) -> None:
+    """Answers as they were kept before: without columns for thoughts, special marks lost from their text."""
+    tokenizer = write_tokenizer(tmp_path / "model")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]"]})
+    tokenizer.save_pretrained(tmp_path / "model")
+    new = kept(tmp_path / "kept", tokenizer, ["[THINK]Ben ?[/THINK]Ada", "Ben\n", "[THINK]Ben ?"])
+    (tmp_path / "old").mkdir()
+    rows = [{name: value for name, value in row.items() if name not in THOUGHTS} for row in new]
+    for row, known in zip(rows, new, strict=True):
+        row["output_ids"] = [*known["thought_ids"], *known["output_ids"]]
+        row["answer"] = tokenizer.decode(row["output_ids"], skip_special_tokens=True).strip()
+    assert [row["answer"] for row in rows] == ["Ben ?Ada", "Ben", "Ben ?"]
+    for name, row in enumerate(rows):  # a folder may have parts of either kind
+        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "old" / f"part-{name:05d}-x.parquet")
+    assert read_answers(tmp_path / "old", lambda: load_tokenizer(tmp_path / "model")) == new
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("output", "prompt", "rouge", "unfinished"),
+    [
+        ("{answer}", "Summarize .", 100, 0),
+        ("<think>\n{thought}\n</think>\n\n{answer}", "Summarize .", 100, 0),  # 42 as long as thoughts were part of answers
+        ("{thought}\n</think>\n\n{answer}", "Summarize .<think>\n", 100, 0),
+        ("<think>\n{thought}\n{answer}", "Summarize .", 0, 100),
+    ],
+)
+def test_real_summaries_are_scored_without_their_thoughts(
+    output: str, prompt: str, rouge: float, unfinished: float, tmp_path: Path, data_dir: Path
+) -> None:
+    lines = (data_dir / "xsum.test.jsonl").read_text().splitlines()[:20]
+    tokenizer = write_tokenizer(tmp_path / "model")
+    prompts, outputs = [], []
+    for i, row in enumerate(map(json.loads, lines)):
+        fields = {"question": "", "source": row["document"], "references": [row["summary"]], "wrong": []}
+        prompts.append({"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields})
+        thought = f"The user wants a sentence. {' '.join(row['document'].split()[:40])}"
+        outputs.append(tokenizer(output.format(thought=thought, answer=row["summary"]))["input_ids"])
+    keep({"prompts": prompts, "stops": [], "target": str(tmp_path), "index": 0}, outputs, 1.0, tokenizer)
+    item = {"kind": "answers", "outputs": str(tmp_path), "answerer": str(tmp_path / "model"), "samples": [], "target": str(tmp_path)}
+    item |= {"metrics": [{"name": "rouge", "params": {}, "models": {}}], "count_empty": True, "cache": str(tmp_path)}
+    Measurer(tmp_path / "loads")(item)
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["rougeL"]["value"] == pytest.approx(rouge)
+    assert scores["unfinished"]["value"] == scores["empty"]["value"] == unfinished
+
+
+def test_a_prompt_without_a_token_is_its_own_rows_error() -> None:
+    asked = []
+
+    def decode(model: Any, tokenizer: Any, prompts: Any, max_new_tokens: int, /) -> list[list[int]]:
+        asked.append([prompt.example for prompt in prompts])
+        return [[prompt.example] for prompt in prompts]
+
+    prompts = [Prompt(i, ids, "", "", [], []) for i, ids in enumerate([[], [5], [], [6]])]
+    prompts[2] = Prompt(2, [], "", "", [], [], refused="no room")
+    assert answer_all(decode, None, None, prompts, 4) == ["a prompt without a token", [1], "no room", [3]]
+    assert answer_all(decode, None, None, [prompts[0]], 4) == ["a prompt without a token"]
+    assert asked == [[1, 3]]
+
+
+def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> None:
+    tokenizer = write_tokenizer(tmp_path)
+    examples = [Example("Say", "", "yes")]
+    _require_closed(examples, chat, tokenizer)
+    tokenizer.chat_template += "<think>\n"
+    _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
+    with pytest.raises(InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"):
+        _require_closed(examples, chat, tokenizer)

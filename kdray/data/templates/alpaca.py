@@ -5,20 +5,28 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
+from kdray.spec.errors import InputError
 
 VERSION = 1
 
 
-def alpaca(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The prompt up to where the response begins; `tokenizer` is not needed."""
+def alpaca(example: Example, tokenizer: PreTrainedTokenizerBase, *, bos: bool = False) -> str:
+    """The prompt up to where the response begins; `bos`: behind the tokenizer's token for the beginning of a text.
+
+    Raises:
+        InputError: `bos`, and the tokenizer has no such token.
+    """
+    if bos and not isinstance(tokenizer.bos_token, str):
+        raise InputError("data.template.bos", "true, and this tokenizer has no bos token", "leave it out")
+    begin = str(tokenizer.bos_token) if bos else ""
     if example.context:
         return (
-            "Below is an instruction that describes a task, paired with an input that provides further context. "
+            f"{begin}Below is an instruction that describes a task, paired with an input that provides further context. "
             "Write a response that appropriately completes the request.\n\n"
             f"### Instruction:\n{example.instruction}\n\n### Input:\n{example.context}\n\n### Response:\n"
         )
     return (
-        "Below is an instruction that describes a task. "
+        f"{begin}Below is an instruction that describes a task. "
         "Write a response that appropriately completes the request.\n\n"
         f"### Instruction:\n{example.instruction}\n\n### Response:\n"
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from datetime import datetime
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
+from kdray.data.thoughts import closed
+from kdray.spec.chat import require_read
+from kdray.spec.components import Scalars
 from kdray.spec.errors import InputError
 
 VERSION = 1
@@ -14,14 +19,48 @@ DATE = datetime(2024, 7, 26)  # what Llama's templates print where they are give
 CODES = ("a", "A", "b", "B", "d", "-d", "e", "m", "-m", "y", "Y", "j", "H", "I", "p", "M", "S", "F", "D", "T", "x", "X", "c")
 
 
-def chat(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The prompt up to where the assistant speaks."""
+def chat(
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    arguments: Scalars | None = None,
+    close_thought: bool = False,
+) -> str:
+    """The prompt up to where the assistant speaks.
+
+    `arguments`: of the template itself, `{enable_thinking: false}`; `close_thought`: a thought that it opens is closed again, empty.
+
+    Raises:
+        InputError: there is no template, it does not know an argument, or it refuses the prompt.
+    """
     if tokenizer.chat_template is None:
         raise InputError("data.template", "this tokenizer has no chat template", "use the template 'alpaca'")
     content = f"{example.instruction}\n\n{example.context}" if example.context else example.instruction
     turns = [{"role": "user", "content": content}]
-    template = dated(tokenizer.get_chat_template())
-    return str(tokenizer.apply_chat_template(turns, chat_template=template, tokenize=False, add_generation_prompt=True))
+    given: Any = arguments or {}
+    try:
+        template = tokenizer.get_chat_template()
+        _require_known(given, template, tokenizer)
+        text = tokenizer.apply_chat_template(turns, chat_template=dated(template), tokenize=False, add_generation_prompt=True, **given)
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise refused(error, "data.template", "use the template 'alpaca'") from error
+    return closed(str(text)) if close_thought else str(text)
+
+
+def refused(error: Exception, field: str, allowed: str) -> InputError:
+    """What a chat template, which is code of the model's, raised: by intent, `raise_exception('...')`, or because it is wrong."""
+    reason = next((line for line in str(error).splitlines() if line.strip()), "")
+    return InputError(field, f"the model's chat template cannot write this prompt ({reason or type(error).__name__})", allowed)
+
+
+def _require_known(given: dict[str, Any], template: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    ours = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters} - {"kwargs"}
+    for name in given:
+        if name in ours:
+            raise InputError(f"data.template.arguments.{name}", "is kdray's to set", "leave it out")
+    require_read(given, template)
 
 
 def dated(template: str) -> str:

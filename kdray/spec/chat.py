@@ -1,0 +1,27 @@
+"""What is known of chat templates and of beginnings of texts without a tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from kdray.spec.errors import InputError
+
+NEED_BOS = ("gemma", "recurrent_gemma")  # families whose models write nonsense behind a text that does not begin with it
+
+
+def require_read(arguments: Mapping[str, Any], template: str) -> None:
+    """Raise InputError if a chat template does not read one of `arguments`: it would change nothing, without a word."""
+    for name in arguments:
+        if not re.search(rf"\b{re.escape(name)}\b", template):
+            found, allowed = "the model's chat template does not read it", "see the template, or leave it out"
+            raise InputError(f"data.template.arguments.{name}", found, allowed)
+
+
+def bos_warning(template: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """What is wrong with prompts of a plain template for a model of this configuration."""
+    kind = str(config.get("model_type"))
+    if template == "chat" or params.get("bos") or not kind.startswith(NEED_BOS):
+        return None
+    return f"prompts do not begin with the bos token, without which {kind} models fail: write {{name: {template}, bos: true}}, or chat"
