@@ -103,7 +103,7 @@ def score(
     template: Annotated[str, typer.Option(help="of the prompts: chat or alpaca")] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    store: Annotated[Path, typer.Option(help="where scores are kept")] = Path("runs/scores"),
+    store: Annotated[str, typer.Option(help="where scores are kept; every node must see it")] = "runs/scores",
     mlflow: Annotated[str | None, typer.Option(help="tracking URI; by default a file in the store")] = None,
     insecure_cluster: Insecure = False,
 ) -> None:
@@ -112,6 +112,7 @@ def score(
     from kdray.plan.checks import check_scoring
     from kdray.spec.grid import Grid, Runtime
     from kdray.spec.load import parse_scoring
+    from kdray.spec.paths import local_path, tracking_address
     from kdray.spec.refs import names_of
     from kdray.stages.run import resolved
     from kdray.store import Outer, Store
@@ -119,8 +120,9 @@ def score(
     with _named_as_options():
         models = names_of(model, "--model")
         scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
-        spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
-        opened = Store(store)
+        folder = os.path.abspath(local_path(store, "--store", seen_by_all=True))
+        runtime = Runtime(store=folder, mlflow=None if mlflow is None else tracking_address(mlflow, "--mlflow"))
+        spec, opened = Grid.only_scoring(Path(folder).name, *scoring, runtime), Store(folder)
         outer = Outer(opened.root)
         check_scoring(spec, models, outer)
         _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
@@ -145,8 +147,11 @@ def submit(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.spec.paths import local_path
     from kdray.stages.submit import submit as submit_grid
 
+    if folder is not None and not Path(local_path(folder, "--folder")).is_absolute():  # it would be one that goes with the job
+        raise InputError("--folder", f"'{folder}' is relative", "give the whole path of a folder that all nodes see")
     options = ["--insecure-cluster"] if insecure_cluster else []
     if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(FAILED)
@@ -233,13 +238,15 @@ def gc(
 def why(
     a: Annotated[str, typer.Argument(metavar="A", help="an artifact's id")],
     b: Annotated[str, typer.Argument(metavar="B", help="another one's")],
-    store: Annotated[Path, typer.Option(help="the store; by default the one below runs/ that knows both")] = Path("runs"),
+    store: Annotated[str, typer.Option(help="the store; by default the one below runs/ that knows both")] = "runs",
 ) -> None:
     """Say in which fields two artifacts differ, following their inputs to the first cause."""
     from kdray.plan.why import differences
+    from kdray.spec.paths import local_path
     from kdray.store import Store
 
-    for root in [store, *sorted(path for path in store.glob("*") if path.is_dir())]:
+    given = Path(local_path(store, "--store"))
+    for root in [given, *sorted(path for path in given.glob("*") if path.is_dir())]:
         try:
             found = list(differences(Store(root), a, b))
         except KeyError:
@@ -249,7 +256,7 @@ def why(
         if not found:
             out.print("the same")
         return
-    raise InputError("ids", f"no store below {store} knows both {a} and {b}", "take ids from `kdray plan`, or give --store")
+    raise InputError("ids", f"no store below {given} knows both {a} and {b}", "take ids from `kdray plan`, or give --store")
 
 
 def main() -> None:

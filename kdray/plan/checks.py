@@ -26,13 +26,16 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
 from kdray.spec.grid import Grid, Use
 from kdray.spec.metrics import metrics_of
+from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
 from kdray.store.outer import ask_hub, is_dataset
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
-TRACKING = ("http", "https", "file", *DATABASES, "databricks", "databricks-uc", "uc")
+HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
+TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
+FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 
 
@@ -43,6 +46,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         InputError: the first thing that would make a run fail.
     """
     _check_writable(outer.root)
+    _check_outside(outer.root, grid)
     check_tracking(grid.runtime.mlflow)
     outer.locked()
     folders = {}
@@ -103,6 +107,11 @@ def check_tracking(uri: str | None, *, served: bool = False) -> None:
         raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
     if scheme in DATABASES and "://" not in (uri or ""):
         raise InputError("runtime.mlflow", f"'{scheme}:' without ://", "write sqlite:////path/of/mlflow.db, or another database's URL")
+    if uri and scheme in ("", "file") and uri not in HOSTED and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1"):
+        allowed = f"write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with {FOLDERS_ALLOWED}=true)"
+        raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
+    if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
+        raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
     plugins = {plugin.name for plugin in importlib.metadata.entry_points(group="mlflow.tracking_store")}
     if scheme and scheme not in (*TRACKING, *plugins):
         raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
@@ -162,6 +171,14 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
+def _check_outside(store: Path, grid: Grid) -> None:
+    """A model's folder is known by what is in it: with a store inside, every step would be another one after each that is done."""
+    for field, model in grid.models().values():
+        ref = parse_reference(model.model, f"{field}.model")
+        if ref.scheme == "file" and store.is_relative_to(Path(ref.name).resolve()):
+            raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
+
+
 def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
@@ -172,7 +189,7 @@ def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True)
         return None
     path = Path(ref.name)
     if not path.exists():
-        raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
+        raise not_found(path, field)
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(field, f"{path} is a file", "give a Hugging Face folder or a .gguf file")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec.errors import InputError
+from kdray.spec.paths import local_path, tracking_address
 from kdray.spec.refs import parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
@@ -288,7 +289,7 @@ class Report(Section):
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: Annotated[str, Field(min_length=1)]
+    store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True))]
     workers: PositiveInt | Literal["auto"] = "auto"
     device: Literal["auto", "cpu", "gpu"] = Field("auto", description="auto: GPUs if the cluster has any")
     accelerator: Annotated[str, Field(min_length=1)] | None = Field(None, description="use only GPUs of this type, as Ray names it: H100")
@@ -296,7 +297,9 @@ class Runtime(Section):
     gradient_checkpointing: bool = Field(False, description="less memory for a second forward pass")
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker")
     checkpoint_every: PositiveInt = Field(50, description="steps between checkpoints that a point resumes from")
-    mlflow: str | None = Field(None, description="tracking URI; null keeps a sqlite file in the store")
+    mlflow: Annotated[str, AfterValidator(tracking_address)] | None = Field(
+        None, description="tracking URI; null keeps a sqlite file in the store"
+    )
 
     @model_validator(mode="after")
     def _accelerated(self) -> Self:

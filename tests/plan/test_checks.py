@@ -235,6 +235,9 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     ),
     "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
     "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
+    "a store in the student": (nothing, {"runtime.store": "HERE/student/store"}, ["runtime.store: ", "in the folder of student.model"]),
+    "a store that is the teacher": (nothing, {"runtime.store": "HERE/teacher"}, ["runtime.store: ", "in the folder of teacher.model"]),
+    "a model in a variable": (nothing, {"student.model": "file:$ABSENT/x"}, ["student.model: no file or folder $ABSENT/x", "$ABSENT is not expanded"]),
     "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
     **{
         f"the tracking URI {uri}": (nothing, {"runtime.mlflow": uri}, ["runtime.mlflow: ", said])
@@ -244,6 +247,10 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
             "http://[::1": "no address (",
             "http://host:port": "no address (",
             "sqlite:x.db": "without ://",
+            "sqlite://x.db": "names no file",
+            "sqlite://": "names no file",
+            "mlruns": "is a folder or file; write sqlite:////path/of/mlflow.db",
+            "file:///x": "is a folder or file",
         }.items()
     },
     "a damaged lock file": (write("store.lock.json", "{"), {"teacher.model": "hf:a/b"}, ["store.lock.json: damaged"]),
@@ -353,10 +360,15 @@ def test_a_tokenizer_that_cannot_be_compared_here_is_left_to_the_run(tiny_grid: 
 
 
 @pytest.mark.parametrize(
-    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "file:///x", "databricks", "databricks://p"]
+    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "sqlite:///x.db", "databricks", "databricks://p"]
 )
 def test_what_mlflow_takes_is_not_refused(uri: str, tiny_grid: TinyGrid) -> None:
     assert check(tiny_grid, {"runtime.mlflow": uri}) == []
+
+
+def test_mlflow_takes_a_folder_where_it_is_told_to(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "True")
+    assert check(tiny_grid, {"runtime.mlflow": "file:///x"}) == []
 
 
 def test_without_a_teacher_none_is_looked_for(tiny_grid: TinyGrid) -> None:
