@@ -1,7 +1,8 @@
 """Paths of files and folders, as a user writes them.
 
-What a shell, another system or an object store would read in a text is not what Python reads: `s3://bucket/x` would be a folder `s3:` here,
-`$HOME/x` one called `$HOME`, and all that is put there is lost with the machine. So such texts are refused; a leading `~` is expanded.
+What a shell, another system or an object store would read in a text is not what Python reads: `s3://bucket/x` would be
+a folder `s3:` here, `$HOME/x` one called `$HOME`, and all that is put there is lost with the machine. So such texts are
+refused; a leading `~` is expanded.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 
 
 def local_path(text: str, field: str = "", seen_by_all: bool = False) -> str:
-    """`text` with a leading `~` expanded, if it is the path of a file or folder; `seen_by_all`: by all machines of a cluster.
+    """`text` with a leading `~` expanded, if it is a path; one that is `seen_by_all` is for all machines of a cluster.
 
     Raises:
         InputError: it is empty, an address, or has parts that only a shell or another system would understand.
     """
-    shown, allowed = f"'{text}'", "give the path of a folder that all nodes see" if seen_by_all else "give a path on this machine's file system"
+    allowed = "give the path of a folder that all nodes see" if seen_by_all else "give a path on this machine's file system"
+    shown = f"'{text}'"
     if not text.strip():
         raise InputError(field, "empty", allowed)
     if not text.isprintable():
@@ -46,7 +48,8 @@ def local_path(text: str, field: str = "", seen_by_all: bool = False) -> str:
 def refuse_variables(text: str, field: str) -> None:
     """Raise InputError if `text` names a variable of the environment: it would be read as it stands."""
     if match := VARIABLE.search(text):
-        raise InputError(field, f"'{text}': {match[0]} is not expanded here", "write the path out (a leading ~ is the home folder)")
+        allowed = "write the path out (a leading ~ is the home folder)"
+        raise InputError(field, f"'{text}': {match[0]} is not expanded here", allowed)
 
 
 def path_of_url(rest: str, text: str, field: str) -> str:
@@ -58,7 +61,8 @@ def path_of_url(rest: str, text: str, field: str) -> str:
     if not rest.strip():
         raise InputError(field, f"'{text}' names no path", "write file:path")
     if SCHEME.match(rest) and "/" in rest.partition(":")[2][:2]:
-        raise InputError(field, f"'{text}' holds another address", "write one scheme; file: is for paths on this machine's file system")
+        allowed = "write one scheme; file: is for paths on this machine's file system"
+        raise InputError(field, f"'{text}' holds another address", allowed)
     if rest.startswith("//") and not rest.startswith("///"):
         host = rest[2:].partition("/")[0]
         raise InputError(field, f"'{text}' names the host '{host}'", "write file:path, or file:///path")
@@ -68,11 +72,12 @@ def path_of_url(rest: str, text: str, field: str) -> str:
 def not_found(path: Path, field: str, what: str = "file or folder") -> InputError:
     """That there is no `path`, and where it was looked for."""
     variable = VARIABLE.search(str(path))
-    return InputError(field, f"no {what} {path}", f"paths are read from {Path.cwd()}" + (f", and {variable[0]} is not expanded" if variable else ""))
+    hint = f", and {variable[0]} is not expanded" if variable else ""
+    return InputError(field, f"no {what} {path}", f"paths are read from {Path.cwd()}{hint}")
 
 
 def tracking_address(uri: str, field: str = "") -> str:
-    """`uri`, if MLflow could read it as it is meant: it expands nothing, and makes a new file of what it does not understand.
+    """`uri`, if MLflow reads it as it is meant: it expands nothing, and makes a new file of what it does not understand.
 
     Raises:
         InputError: it is blank, or has parts that only a shell would understand.

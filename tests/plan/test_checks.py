@@ -237,7 +237,11 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
     "a store in the student": (nothing, {"runtime.store": "HERE/student/store"}, ["runtime.store: ", "in the folder of student.model"]),
     "a store that is the teacher": (nothing, {"runtime.store": "HERE/teacher"}, ["runtime.store: ", "in the folder of teacher.model"]),
-    "a model in a variable": (nothing, {"student.model": "file:$ABSENT/x"}, ["student.model: no file or folder $ABSENT/x", "$ABSENT is not expanded"]),
+    "a model in a variable": (
+        nothing,
+        {"student.model": "file:$ABSENT/x"},
+        ["student.model: no file or folder $ABSENT/x", "$ABSENT is not expanded"],
+    ),
     "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
     **{
         f"the tracking URI {uri}": (nothing, {"runtime.mlflow": uri}, ["runtime.mlflow: ", said])

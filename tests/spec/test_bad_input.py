@@ -34,7 +34,7 @@ SCHEMA = {
     "an empty store": ({"runtime.store": ""}, ["runtime.store: empty", "a folder that all nodes see"]),
     "a store in a bucket": ({"runtime.store": "s3://bucket/x"}, ["runtime.store: 's3://bucket/x' is an address", "all nodes see"]),
     "a blank tracking URI": ({"runtime.mlflow": " "}, ["runtime.mlflow: empty", "leave it out"]),
-    "a tracking URI of the home folder": ({"runtime.mlflow": "sqlite:///~/m.db"}, ["runtime.mlflow: 'sqlite:///~/m.db': ~ is not expanded"]),
+    "a tracking URI of the home folder": ({"runtime.mlflow": "sqlite:///~/m.db"}, ["runtime.mlflow: ", "~ is not expanded"]),
     "a tracking URI with a variable": ({"runtime.mlflow": "sqlite:///$HOME/m.db"}, ["runtime.mlflow: ", "$HOME is not expanded"]),
     "a word for a number": ({"axes.batch": ["two"]}, ['axes.batch.0: "two"', "must be a valid integer"]),
     "a number in quotes": ({"axes.lr": ["0.1"]}, ['axes.lr.0: "0.1"', "must be a valid number"]),

@@ -87,7 +87,9 @@ def test_what_is_not_there_is_said_with_the_variable_that_nobody_expanded() -> N
     assert str(not_found(Path("$HOME/x"), "model")).endswith(", and $HOME is not expanded")
 
 
-@pytest.mark.parametrize("uri", ["http://u:p$w@host:5000", "http://host/$x", "postgresql://u:p$w@host/db", "sqlite:////a~/m.db", "databricks"])
+@pytest.mark.parametrize(
+    "uri", ["http://u:p$w@host:5000", "http://host/$x", "postgresql://u:p$w@host/db", "sqlite:////a~/m.db", "databricks"]
+)
 def test_addresses_of_mlflow_are_left_as_they_are(uri: str) -> None:
     assert tracking_address(uri) == uri
 
