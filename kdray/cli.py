@@ -49,9 +49,10 @@ def check(
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
     from kdray.plan.checks import check_grid
+    from kdray.plan.machine import SUBMITTED
 
     spec, _, outer = _open(grid)
-    notes = check_grid(spec, outer, offline=offline)
+    notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ)
     for note in notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand

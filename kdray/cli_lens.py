@@ -269,6 +269,7 @@ def _use(text: str) -> Use:
     """A metric of factual consistency, as in a grid file."""
     from kdray.models.load import CACHE
     from kdray.plan.checks import check_metrics
+    from kdray.plan.machine import needs_of_metrics, require
     from kdray.spec.components import components
     from kdray.spec.lens import finds_hallucinations
     from kdray.spec.load import parse_use
@@ -281,7 +282,8 @@ def _use(text: str) -> Use:
             f"'{use.name}' is not about an answer's source",
             f"one of {', '.join(filter(finds_hallucinations, components('metric')))}",
         )
-    check_metrics({"--metric": use}, Outer(CACHE), offline=False)
+    require(needs_of_metrics({"--metric": use}), offline=False)
+    check_metrics({"--metric": use}, Outer(CACHE))
     return use
 
 

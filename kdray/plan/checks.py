@@ -6,26 +6,22 @@ file's inside) is checked again by the step that first reads it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import importlib.util
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_shapes, shape_of
+from kdray.plan.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
 from kdray.spec.grid import Grid, Use
-from kdray.spec.metrics import metrics_of
 from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 from kdray.store import Outer
@@ -36,11 +32,12 @@ DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
 HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
 TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
 FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
-ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 
 
-def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False) -> list[str]:
     """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
+
+    `elsewhere`: it is to be submitted to a cluster, where RAY_ADDRESS does not name one already.
 
     Raises:
         InputError: the first thing that would make a run fail.
@@ -59,19 +56,17 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
     check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
-    for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
-        if engine == "vllm" and importlib.util.find_spec("vllm") is None:
-            raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
     _check_sources(_tasks(grid))
-    check_metrics(_metrics(grid), outer, offline=offline)
+    notes = check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
         _check_writable(outer.lockfile.parent)
     if not offline:
         _check_hub(sources)
-    return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+    return notes + [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
 
 
 def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
@@ -88,7 +83,8 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
             check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     _check_sources(_tasks(grid))
-    check_metrics(_metrics(grid), outer, offline=False)
+    check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
 
 
 def check_tracking(uri: str | None, *, served: bool = False) -> None:
@@ -155,12 +151,6 @@ def _tasks(grid: Grid) -> dict[str, Use]:
     """All tasks that the grid's models are given, by field."""
     own = {"lens.own.task": grid.lens.own.task} if grid.lens and grid.lens.own else {}
     return {f"score.tasks.{i}": use for i, use in enumerate(grid.score.tasks)} | own
-
-
-def _metrics(grid: Grid) -> dict[str, Use]:
-    """All metrics that are taken of answers, by field."""
-    own = {"lens.own.metric": grid.lens.own.metric} if grid.lens and grid.lens.own else {}
-    return {f"score.metrics.{use.name}": use for task in grid.score.tasks for use in metrics_of(task, grid.score.metrics)} | own
 
 
 def _check_writable(folder: Path) -> None:
@@ -248,57 +238,17 @@ def _check_sources(tasks: Mapping[str, Use]) -> None:
             check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
 
 
-def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:
-    """Whether what the metrics, by field, need beside answers is there: packages, data, models, an endpoint.
+def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
+    """Whether the models of metrics, by field, are there.
 
     Raises:
-        InputError: it is not.
+        InputError: one is not.
     """
     for field, use in uses.items():
-        declared = component("metric", use.name, field).constants
-        for package in declared.get("REQUIRES", ()):
-            if importlib.util.find_spec(package) is None:
-                raise InputError(field, f"the package '{package}' is not installed", "pip install 'kdray[metrics]'")
-        for parameter, data in declared.get("NLTK_DATA", {}).items():
-            if use.params[parameter] and not _nltk_has(data):
-                allowed = f"python -m nltk.downloader {PurePosixPath(data).name}, or set {parameter}: false"
-                raise InputError(field, f"nltk's data '{data}' are not installed", allowed)
-        for parameter, weights in declared.get("MODELS", {}).items():
+        for parameter, weights in component("metric", use.name, field).constants.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
             if ref.scheme in ("file", "https"):
                 _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
-        if declared.get("ENDPOINT"):
-            if not (url := os.environ.get(ENDPOINT)):
-                raise InputError(field, f"{ENDPOINT} is not set", f"export {ENDPOINT}=http://host:port/v1 (and OPENAI_API_KEY)")
-            if not offline:
-                _check_endpoint(url)
-
-
-def _nltk_has(data: str) -> bool:
-    import nltk
-
-    try:
-        nltk.data.find(data)
-    except LookupError:
-        with contextlib.suppress(LookupError):
-            nltk.data.find(f"{data}.zip")
-            return True
-        return False
-    return True
-
-
-def _check_endpoint(url: str) -> None:
-    """Whether something listens that speaks HTTP; the address may hold a password and is not shown."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/models"), timeout=ENDPOINT_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # it answers: whether it knows us is seen with the first question
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            ENDPOINT, f"no endpoint answers there ({type(reason).__name__})", "start the judge's server, or correct it"
-        ) from None
 
 
 def _check_hub(sources: Iterable[Reference]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdray.plan import checks as module
-from kdray.plan import tables
+from kdray.plan import machine, tables
 from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
 from kdray.spec.refs import Reference
@@ -264,13 +264,18 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
 @pytest.fixture
 def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither WordNet nor a judge, whatever this machine has."""
-    monkeypatch.setattr(module, "_nltk_has", lambda data: False)
+    monkeypatch.setattr(machine, "_nltk_has", lambda data: False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
+def absent(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """As if a package were not installed."""
+    find = machine.importlib.util.find_spec
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+
+
 def test_a_metric_names_the_extra_that_it_lacks(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = module.importlib.util.find_spec
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else find(name))
+    absent(monkeypatch, "sacrebleu")
     with pytest.raises(InputError, match=r"score\.metrics\.chrf: the package 'sacrebleu' is not installed; pip install 'kdray\[metrics\]'"):
         check(tiny_grid, {"score.metrics": ["chrf"]})
 
@@ -280,7 +285,7 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
     judge = {"score.metrics": [{"name": "judge", "model": "m"}]}
     assert check(tiny_grid, judge) == []  # offline
     monkeypatch.setattr(module, "_check_hub", lambda grid: None)
-    with pytest.raises(InputError, match="OPENAI_BASE_URL: no endpoint answers there") as caught:
+    with pytest.raises(InputError, match=r"^OPENAI_BASE_URL: no endpoint answers there") as caught:
         check(tiny_grid, judge, offline=False)
     assert "hidden" not in str(caught.value)
 
