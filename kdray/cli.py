@@ -62,9 +62,10 @@ def check(
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
     from kdray.plan.checks import check_grid
+    from kdray.plan.machine import SUBMITTED
 
     spec, _, outer = _open(grid)
-    notes = check_grid(spec, outer, offline=offline)
+    notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ)
     for note in notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
@@ -116,7 +117,7 @@ def score(
     template: Annotated[str, typer.Option(help="of the prompts: alpaca, or '{name: chat, arguments: {enable_thinking: false}}'")] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
-    store: Annotated[Path, typer.Option(help="where scores are kept")] = Path("runs/scores"),
+    store: Annotated[str, typer.Option(help="where scores are kept; every node must see it")] = "runs/scores",
     mlflow: Annotated[str | None, typer.Option(help="tracking URI; by default a file in the store")] = None,
     insecure_cluster: Insecure = False,
 ) -> None:
@@ -125,6 +126,7 @@ def score(
     from kdray.plan.checks import check_scoring
     from kdray.spec.grid import Grid, Runtime
     from kdray.spec.load import parse_scoring
+    from kdray.spec.paths import local_path, tracking_address
     from kdray.spec.refs import names_of
     from kdray.stages.run import resolved
     from kdray.store import Outer, Store
@@ -132,8 +134,10 @@ def score(
     with _named_as_options():
         models = names_of(model, "--model")
         scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
-        spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
-        opened = Store(store)
+        folder = os.path.abspath(local_path(store, "--store", seen_by_all=True))
+        uri = None if mlflow is None else tracking_address(mlflow, "--mlflow")
+        runtime = Runtime.model_validate({"store": folder, "mlflow": uri})
+        spec, opened = Grid.only_scoring(Path(folder).name, *scoring, runtime), Store(folder)
         outer = Outer(opened.root)
         check_scoring(spec, models, outer)
         _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
@@ -160,8 +164,11 @@ def submit(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.spec.paths import local_path
     from kdray.stages.submit import submit as submit_grid
 
+    if folder is not None and not Path(local_path(folder, "--folder")).is_absolute():  # it would be one that goes with the job
+        raise InputError("--folder", f"'{folder}' is relative", "give the whole path of a folder that all nodes see")
     options = ["--insecure-cluster"] if insecure_cluster else []
     if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
         raise typer.Exit(FAILED)
@@ -259,15 +266,17 @@ def schema(
 def why(
     what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
     other: Annotated[str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")] = None,
-    store: Annotated[Path | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
+    store: Annotated[str | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
 ) -> None:
     """Say why steps of a grid, or of one of its points, will be made again; or in which fields two artifacts differ."""
     from kdray.plan.again import explained
     from kdray.plan.why import compared
+    from kdray.spec.paths import local_path
     from kdray.store.ids import is_id
 
     of_ids = store is not None or (is_id(what) and not Path(what).exists())
-    lines = compared(store or Path("runs"), what, other) if of_ids else explained(*_plan(Path(what)), other)
+    below = Path(local_path(store, "--store")) if store is not None else Path("runs")
+    lines = compared(below, what, other) if of_ids else explained(*_plan(Path(what)), other)
     for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.paths import local_path
 
 if TYPE_CHECKING:
     from kdray.lens.align import Aligned
@@ -97,7 +98,7 @@ def train(
     rows, line = _aligned(annotated, loaded, tokenizer, template, max_words)
     data = make_tables(loaded, rows, [window], follow=_follow)[LOOKBACK, window]
     folds = two_folds(data)
-    origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(Path(source.partition(":")[2])), **line}
+    origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(_file_of(source)), **line}
     record = {**origin, "windows": len(data.labels), "auroc_train": folds.train, "auroc_test": folds.test}
     made = train_lens(data, loaded.config.num_hidden_layers, window, record)
     made.save(folder)
@@ -199,12 +200,17 @@ def _annotated(name: str, limit: int | None) -> list[Marked]:
 
     from kdray.spec.components import components
 
-    kind, _, path = name.partition(":")
+    kind = name.partition(":")[0]
     if kind not in components("annotations"):
         raise InputError("annotations", f"no format '{kind}'", did_you_mean(kind, components("annotations")))
     read = getattr(importlib.import_module(f"kdray.lens.sources.{kind}"), kind)
-    rows = list(read(Path(path)))
+    rows = list(read(_file_of(name)))
     return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
+
+
+def _file_of(name: str) -> Path:
+    """The file of the annotated set FORMAT:FILE."""
+    return Path(local_path(name.partition(":")[2], "annotations"))
 
 
 def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
@@ -247,9 +253,7 @@ def _to_file(to: str) -> Path:
 
 
 def _named(to: str) -> Path:
-    if not to.strip():
-        raise InputError("--to", "empty", "say where to write")
-    return Path(to)
+    return Path(local_path(to, "--to"))
 
 
 def _require_writable(folder: Path) -> None:
@@ -263,6 +267,7 @@ def _use(text: str) -> Use:
     """A metric of factual consistency, as in a grid file."""
     from kdray.models.load import CACHE
     from kdray.plan.checks import check_metrics
+    from kdray.plan.machine import needs_of_metrics, require
     from kdray.spec.components import components
     from kdray.spec.lens import finds_hallucinations
     from kdray.spec.load import parse_use
@@ -275,7 +280,8 @@ def _use(text: str) -> Use:
             f"'{use.name}' is not about an answer's source",
             f"one of {', '.join(filter(finds_hallucinations, components('metric')))}",
         )
-    check_metrics({"--metric": use}, Outer(CACHE), offline=False)
+    require(needs_of_metrics({"--metric": use}), offline=False)
+    check_metrics({"--metric": use}, Outer(CACHE))
     return use
 
 

@@ -56,6 +56,15 @@ WRONG = {
     "a store with a zero byte": "status zerostore.yaml",
     "a store of nobody": "gc nobody.yaml",
     "a store that is a file": "report filestore.yaml",
+    "a store in a bucket": "plan bucketstore.yaml",
+    "a store in a bucket, gc": "gc bucketstore.yaml",
+    "a store in a variable": "status variablestore.yaml",
+    "scores in a bucket": "score --model file:student --tasks xsum --store s3://bucket/x",
+    "scores in a variable": "score --model file:student --tasks xsum --store $SCRATCH/x",
+    "scores tracked in a variable": "score --model file:student --tasks xsum --mlflow sqlite:///$SCRATCH/x.db",
+    "ids in a bucket": "why a b --store s3://bucket/x",
+    "a job's relative folder": "submit grid.yaml --folder x",
+    "a job's folder in a bucket": "submit grid.yaml --folder gs://x",
     "half a character": "plan half.yaml",
     "a scheme that MLflow does not know": "track --serve nope.yaml",
 }
@@ -70,6 +79,9 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run
     (tiny_grid.folder / "bare").mkdir()
     tiny_grid({"student.model": "hf:org/student"}, "unresolved.yaml")
     for name, store in {"long": "HERE/" + "a" * 300, "root": "/", "zero": "a\0b", "file": "HERE/rows.jsonl"}.items():
+        tiny_grid({"runtime.store": store}, f"{name}store.yaml")
+    tiny_grid()
+    for name, store in {"bucket": "s3://bucket/x", "variable": "$SCRATCH/x"}.items():
         tiny_grid({"runtime.store": store}, f"{name}store.yaml")
     tiny_grid({"runtime.store": "~nosuchuser/x"}, "nobody.yaml")
     tiny_grid({"runtime.mlflow": "nope://host"}, "nope.yaml")
@@ -294,7 +306,10 @@ def test_a_view_that_cannot_be_written_fails_track(run: Run, tiny_grid: TinyGrid
 
 
 @pytest.mark.parametrize("path", GRIDS, ids=[path.name for path in GRIDS])
-def test_every_shipped_grid_can_be_run(path: Path, run: Run) -> None:
+def test_every_shipped_grid_can_be_run(path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "device: gpu" in path.read_text():
+        assert "error runtime.device: gpu, but this machine has none" in run("check", "--offline", path)[2]
+        monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")  # it is to be submitted
     code, stdout, stderr = run("check", "--offline", path)
     assert (code, stderr) == (0, "")
     assert re.search(r"fine, \d+ points", stdout)
@@ -389,6 +404,10 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         ("lens train jsonl:nowhere --model file:absent --to=", "--to: empty"),
         ("lens import --to=", "--to: empty"),
         ("lens import nowhere.pkl --to file", "--to: file is no folder"),
+        ("lens import nowhere.pkl --to s3://bucket/lens", "--to: 's3://bucket/lens' is an address"),
+        ("lens train jsonl:nowhere --model file:absent --to file:lens", "--to: 'file:lens' is a reference; write the path alone"),
+        ("lens annotate nowhere --metric hhem --to $HOME/x.jsonl", "--to: '$HOME/x.jsonl': $HOME is not expanded here"),
+        ("lens table jsonl:s3://bucket/x --model file:absent", "annotations: 's3://bucket/x' is an address"),
         ("lens annotate nowhere --metric hhem --to folder", "--to: folder is no file"),
         ("lens annotate nowhere --metric hhem --to absent/x.jsonl", "--to: no folder absent"),
         ("lens annotate nowhere --metric hhem --to=", "--to: empty"),

@@ -27,6 +27,7 @@ from transformers import (
 from kdray.models.weights import load_whole, reading, refuse_incomplete, report_aside
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
+from kdray.spec.paths import local_path
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import check_names, check_no_adapter, check_weights, weight_files
 from kdray.store import Outer
@@ -34,7 +35,7 @@ from kdray.store import Outer
 Made = TypeVar("Made")
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
-CACHE = Path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray")).expanduser()
+CACHE = Path(local_path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray"), "KDRAY_CACHE"))
 
 
 def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

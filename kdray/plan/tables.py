@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.spec.errors import InputError
+from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference
 
 FORMATS = (".json", ".jsonl", ".csv", ".parquet")
@@ -28,7 +29,7 @@ def check_table(ref: Reference, field: str, wanted: list[str]) -> None:
         return
     path = Path(ref.name)
     if not path.is_file():
-        raise InputError(field, f"no file {path}", f"paths are read from {Path.cwd()}")
+        raise not_found(path, field, "file")
     if path.stat().st_size == 0:
         raise InputError(field, f"{path} has no rows", "give a data set with rows")
     if suffix == ".zip" and not zipfile.is_zipfile(path):

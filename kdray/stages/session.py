@@ -11,11 +11,12 @@ import logging
 import os
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import kdray
+from kdray.plan.machine import Need
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Runtime
 from kdray.stages.resources import Resources, usable
@@ -46,12 +47,12 @@ OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as obj
 
 
 @contextlib.contextmanager
-def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resources]:
+def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool = False) -> Iterator[Resources]:
     """A connection to Ray for the length of a run; `insecure` allows a cluster of several hosts without a token.
 
     Raises:
         InputError: the cluster cannot be reached, is too small for one point, lets anybody in, or has nodes that do not
-            see the store.
+            see the store, or that work and lack one of `needs`.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -100,7 +101,8 @@ def ray_session(runtime: Runtime, *, insecure: bool = False) -> Iterator[Resourc
         nodes = [node for node in ray.nodes() if node["Alive"]]
         resources = usable(runtime, [node["Resources"] for node in nodes])
         if address:
-            check_cluster(Store(runtime.store).root, insecure=insecure)
+            working = [node["NodeID"] for node, units in zip(nodes, resources.units, strict=True) if units]
+            check_cluster(Store(runtime.store).root, dict.fromkeys(working, needs), insecure=insecure)
         with_gpus = [node["NodeID"] for node, used in zip(nodes, resources.nodes, strict=True) if used.gpus]
         yield replace(resources, gpu_memory=smallest_gpu(with_gpus) if with_gpus else None)
     finally:

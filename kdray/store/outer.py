@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kdray.spec.errors import InputError
+from kdray.spec.paths import not_found
 from kdray.spec.refs import COMMIT, Reference
 from kdray.store import io
 
@@ -164,7 +165,7 @@ class Outer:
 
     def _hash_local(self, path: Path, field: str) -> str:
         if not path.exists():
-            raise InputError(field, f"no file or folder {path}", f"paths are read from {Path.cwd()}")
+            raise not_found(path, field)
         if path.is_file():
             return self._hash_file(path)
         files = [f for f in io.list_files(path) if not {*NOT_CONTENT}.intersection(f.relative_to(path).parts)]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kdray.plan import checks as module
-from kdray.plan import tables
+from kdray.plan import machine, tables
 from kdray.plan.checks import check_grid
 from kdray.spec import InputError, load_grid
 from kdray.spec.refs import Reference
@@ -268,6 +268,13 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     ),
     "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
     "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
+    "a store in the student": (nothing, {"runtime.store": "HERE/student/store"}, ["runtime.store: ", "in the folder of student.model"]),
+    "a store that is the teacher": (nothing, {"runtime.store": "HERE/teacher"}, ["runtime.store: ", "in the folder of teacher.model"]),
+    "a model in a variable": (
+        nothing,
+        {"student.model": "file:$ABSENT/x"},
+        ["student.model: no file or folder $ABSENT/x", "$ABSENT is not expanded"],
+    ),
     "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
     **{
         f"the tracking URI {uri}": (nothing, {"runtime.mlflow": uri}, ["runtime.mlflow: ", said])
@@ -277,6 +284,10 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
             "http://[::1": "no address (",
             "http://host:port": "no address (",
             "sqlite:x.db": "without ://",
+            "sqlite://x.db": "names no file",
+            "sqlite://": "names no file",
+            "mlruns": "is a folder or file; write sqlite:////path/of/mlflow.db",
+            "file:///x": "is a folder or file",
         }.items()
     },
     "a damaged lock file": (write("store.lock.json", "{"), {"teacher.model": "hf:a/b"}, ["store.lock.json: damaged"]),
@@ -286,13 +297,18 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
 @pytest.fixture
 def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither WordNet nor a judge, whatever this machine has."""
-    monkeypatch.setattr(module, "_nltk_has", lambda data: False)
+    monkeypatch.setattr(machine, "_nltk_has", lambda data: False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
+def absent(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """As if a package were not installed."""
+    find = machine.importlib.util.find_spec
+    monkeypatch.setattr(machine.importlib.util, "find_spec", lambda name: None if name == package else find(name))
+
+
 def test_a_metric_names_the_extra_that_it_lacks(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = module.importlib.util.find_spec
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "sacrebleu" else find(name))
+    absent(monkeypatch, "sacrebleu")
     with pytest.raises(InputError, match=r"score\.metrics\.chrf: the package 'sacrebleu' is not installed; pip install 'kdray\[metrics\]'"):
         check(tiny_grid, {"score.metrics": ["chrf"]})
 
@@ -302,7 +318,7 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
     judge = {"score.metrics": [{"name": "judge", "model": "m"}]}
     assert check(tiny_grid, judge) == []  # offline
     monkeypatch.setattr(module, "_check_hub", lambda grid: None)
-    with pytest.raises(InputError, match="OPENAI_BASE_URL: no endpoint answers there") as caught:
+    with pytest.raises(InputError, match=r"^OPENAI_BASE_URL: no endpoint answers there") as caught:
         check(tiny_grid, judge, offline=False)
     assert "hidden" not in str(caught.value)
 
@@ -386,10 +402,15 @@ def test_a_tokenizer_that_cannot_be_compared_here_is_left_to_the_run(tiny_grid: 
 
 
 @pytest.mark.parametrize(
-    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "file:///x", "databricks", "databricks://p"]
+    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "sqlite:///x.db", "databricks", "databricks://p"]
 )
 def test_what_mlflow_takes_is_not_refused(uri: str, tiny_grid: TinyGrid) -> None:
     assert check(tiny_grid, {"runtime.mlflow": uri}) == []
+
+
+def test_mlflow_takes_a_folder_where_it_is_told_to(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "True")
+    assert check(tiny_grid, {"runtime.mlflow": "file:///x"}) == []
 
 
 def test_without_a_teacher_none_is_looked_for(tiny_grid: TinyGrid) -> None:

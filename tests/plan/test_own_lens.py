@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from kdray.plan import Plan, Step
-from kdray.spec.errors import InputError
-from tests.conftest import TinyGrid
 from tests.plan.conftest import MakePlan
-from tests.plan.test_checks import check
 
 XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
 METRIC = {"name": "support_standin", "model": "file:HERE/teacher"}
@@ -63,9 +58,3 @@ def test_the_engine_that_generates_is_part_of_answers_ids_and_of_no_others(plan:
         assert [step.id for step in steps(ours, kind)] == [step.id for step in steps(theirs, kind)]
     losses = [[score.measure.id for score in made.scores if score.task.name == "heldout_loss"] for made in (ours, theirs)]
     assert losses[0] == losses[1]
-
-
-def test_vllm_must_be_installed(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"score\.engine: the package 'vllm' is not installed; pip install 'kdray\[vllm\]'"):
-        check(tiny_grid, {"score.engine": "vllm"})

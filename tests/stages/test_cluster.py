@@ -17,15 +17,17 @@ from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "0123456789abcdef0123456789abcdef"
-# Connects twice, as `kdray run` would without and with --insecure-cluster, and says what it is told.
+# Connects as `kdray run` would without and with --insecure-cluster, and for a grid that needs too much; says what it is told.
 CONNECT = """
 import sys
+from kdray.plan.machine import Need
 from kdray.spec import InputError
 from kdray.spec.grid import Runtime
 from kdray.stages.session import ray_session
-for insecure in (False, True):
+needs = [Need("train.method", "package", "torch", ""), Need("train.method", "package", "no_such_package", "get it")]
+for insecure, needed in ((False, ()), (True, ()), (True, needs)):
     try:
-        with ray_session(Runtime(store=sys.argv[1]), insecure=insecure) as resources:
+        with ray_session(Runtime(store=sys.argv[1]), needed, insecure=insecure) as resources:
             print("fine", resources.cpus)
     except InputError as error:
         print(error)
@@ -79,12 +81,14 @@ def test_hosts_without_a_token_and_a_store_that_one_node_cannot_see_are_refused_
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
         told = lambda folder: subprocess.run([*script, folder], capture_output=True, text=True, env=environment, check=True).stdout  # noqa: E731
         wait_until(lambda: "2 hosts" in told(store), cluster.processes[0])
-        refused, blind = told(store).splitlines()
+        refused, blind, _ = told(store).splitlines()
         anywhere = told(tmp_path / "seen").splitlines()
     assert refused.startswith("RAY_ADDRESS: 2 hosts without token authentication")
     assert "RAY_AUTH_MODE=token" in refused
     assert "--insecure-cluster" in refused
     assert blind.startswith(f"runtime.store: {store} on 127.0.0.2 is not the folder of that name here (1 of 2 nodes)")
     assert anywhere[1] == "fine 2"
+    lacking = "train.method: the package 'no_such_package' is not installed on 127.0.0.1, 127.0.0.2 (2 of 2 nodes); get it"
+    assert anywhere[2] == lacking
     assert not list(store.rglob("probe-*"))
     assert os.listdir(store) == ["scratch"]
