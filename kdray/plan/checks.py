@@ -61,7 +61,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     _check_prompts(grid)
     _check_sources(_tasks(grid))
     check_metrics(_metrics(grid), outer, offline=offline)
-    sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
+    sources = [ref for step in make_plan(grid, outer).steps() for ref in step.references]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
         _check_writable(outer.lockfile.parent)
