@@ -20,6 +20,7 @@ from typing import Any
 from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_shapes, shape_of
+from kdray.plan.questions import check_questions
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -229,6 +230,7 @@ def _check_sources(tasks: Mapping[str, Use]) -> None:
             check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
             check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
+        check_questions(use, field)
 
 
 def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:

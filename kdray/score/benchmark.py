@@ -146,7 +146,7 @@ class Benchmark:
         scores = _scores(found["results"][self._named()])
         details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
         details |= {"failed": sum(bool(row["error"]) for row in examples)}
-        left_out = {name: task.left_out for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
+        left_out = {name: dict(sorted(task.left_out.items())) for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
         details |= {"left_out": left_out, "unlabelled": sum(map(len, left_out.values()))}
         choices = [Choice(row["loglikelihoods"], row["gold"]) for row in examples if row["gold"] is not None]
         if choices:

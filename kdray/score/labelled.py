@@ -22,6 +22,7 @@ from kdray.score.documents import fault, said
 from kdray.score.shots import Examples
 from kdray.spec.errors import InputError
 
+RIGHT_ANSWERS = "check its columns, and give rows with right answers"
 Split = tuple[list[int], dict[int, str]]  # of a table: the rows that a task's function takes, and why not the others
 
 
@@ -41,7 +42,10 @@ class LabelledTask(ConfigurableTask):
         self._field = f"score.tasks.{config['task'].removeprefix('kdray_')}"
         if process := config.get("process_docs"):
             config["process_docs"] = _of_good_rows(process, self._taken)
-        super().__init__(config=config)
+        try:
+            super().__init__(config=config)
+        except NoRows as error:
+            raise InputError(f"{self._field}.source", str(error), RIGHT_ANSWERS) from None
         self._ready = True
 
     @property
@@ -56,7 +60,7 @@ class LabelledTask(ConfigurableTask):
                 return docs.select(range(i, len(docs)))
         rows = len(self.left_out) or len(docs)
         reason = next(iter(self.left_out.values()), "it is empty")
-        raise InputError(f"{self._field}.source", f"none of {rows} rows can be asked ({reason})", "give a split with right answers")
+        raise NoRows(f"none of {rows} rows can be asked ({reason})")
 
     def doc_iterator(
         self, *, rank: int = 0, limit: int | None = None, world_size: int = 1, samples: Any = None
@@ -87,7 +91,7 @@ class LabelledTask(ConfigurableTask):
             try:
                 self.sampler.replace_df(list(process(pool) if process else pool))
             except NoRows as error:
-                raise InputError(f"{self._field}.shots_source", str(error), "give rows like those of the test set") from None
+                raise InputError(f"{self._field}.shots_source", str(error), RIGHT_ANSWERS) from None
         own = pool is not None or self._source_of_examples() == (self.config.test_split or self.config.validation_split)
         self.sampler = Examples(self, self.sampler, own, self._field)  # type: ignore[assignment]
 
@@ -141,8 +145,8 @@ class _Factory(TaskFactory):
         return config if entry.kind is Kind.GROUP else {"class": LabelledTask} | config
 
 
-class NoRows(ValueError):
-    """A task's function takes no row of a table."""
+class NoRows(Exception):
+    """A table has no row that can be asked."""
 
 
 def _of_good_rows(process: Callable[[Any], Any], taken: dict[str, Split]) -> Callable[[Any], Any]:
