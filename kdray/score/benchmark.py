@@ -146,7 +146,8 @@ class Benchmark:
         scores = _scores(found["results"][self._named()])
         details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
         details |= {"failed": sum(bool(row["error"]) for row in examples)}
-        left_out = {name: dict(sorted(task.left_out.items())) for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
+        ours = {name: task for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
+        left_out = {name: dict(sorted(task.left_out.items())) for name, task in ours.items()}
         details |= {"left_out": left_out, "unlabelled": sum(map(len, left_out.values()))}
         choices = [Choice(row["loglikelihoods"], row["gold"]) for row in examples if row["gold"] is not None]
         if choices:
@@ -273,7 +274,8 @@ def _build(task: Any, setting: Setting, encoder: Any) -> None:
     if setting.examples and not isinstance(task, LabelledTask):
         raise InputError("score.tasks", f"shots_source with '{setting.name}', which lm-eval writes in its own way", "leave it out")
     if shots and isinstance(task, LabelledTask):
-        task.guard_examples(load_from_disk(setting.examples) if setting.examples else None)
+        pool: Any = load_from_disk(setting.examples) if setting.examples else None
+        task.guard_examples(pool)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     task.build_all_requests(
         limit=setting.limit,

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from datasets import Dataset, Value
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
@@ -51,7 +50,7 @@ class LabelledTask(ConfigurableTask):
     @property
     def eval_docs(self) -> Any:
         """All documents; while the task is built those from the first good one on, since lm-eval tries out what comes first."""
-        docs = super().eval_docs
+        docs: Any = super().eval_docs
         if self._ready:
             return docs
         self.features = list(docs.features)
@@ -89,7 +88,8 @@ class LabelledTask(ConfigurableTask):
         if pool is not None:
             pool, process = _whole_numbers(pool), self.fewshot_cfg.process_docs
             try:
-                self.sampler.replace_df(list(process(pool) if process else pool))
+                docs: Any = process(pool) if process else pool
+                self.sampler.replace_df(list(docs))
             except NoRows as error:
                 raise InputError(f"{self._field}.shots_source", str(error), RIGHT_ANSWERS) from None
         own = pool is not None or self._source_of_examples() == (self.config.test_split or self.config.validation_split)
@@ -185,6 +185,7 @@ def _processable(process: Callable[[Any], Any], docs: Dataset, start: int, end: 
 def _whole_numbers(docs: Dataset) -> Dataset:
     """Columns of whole numbers with gaps as such: a table that went through pandas has them as floats, and a label 1.0 is no choice."""
     for name, column in zip(docs.column_names, docs.data.columns, strict=True):
-        if pa.types.is_floating(column.type) and column.null_count and pc.all(pc.equal(pc.round(column), column)).as_py():
-            docs = docs.cast_column(name, Value("int64"))
+        if pa.types.is_floating(column.type) and column.null_count:
+            values = column.drop_null().to_numpy()
+            docs = docs.cast_column(name, Value("int64")) if (values == values.round()).all() else docs
     return docs

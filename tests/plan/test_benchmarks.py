@@ -98,7 +98,7 @@ def test_a_label_may_be_the_number_of_an_ending(label, fine, tiny_grid):
     task = {"name": "hellaswag", "source": f"file:{tiny_grid.folder}/swag.jsonl"}
     if fine:
         return check_task(tiny_grid, **task)
-    with pytest.raises(InputError, match="no row of .* has its label among its endings"):
+    with pytest.raises(InputError, match=r"no row of .* has its label among its endings"):
         return check_task(tiny_grid, **task)
 
 
@@ -131,7 +131,8 @@ def test_too_few_examples_are_refused_by_check(name, tiny_grid):
 def test_examples_that_cannot_be_taken_are_refused_by_check(task, said, tiny_grid):
     tiny_grid.rows("arc.jsonl", [arc(i) for i in range(4)])
     with pytest.raises(InputError, match=said):
-        check_task(tiny_grid, **{key: value.replace("HERE", str(tiny_grid.folder)) if key != "shots" else value for key, value in task.items()})
+        named = {key: value.replace("HERE", str(tiny_grid.folder)) for key, value in task.items() if key != "shots"}
+        check_task(tiny_grid, **task | named)
 
 
 def test_a_task_that_brings_its_examples_along_needs_none_of_the_source(tiny_grid):

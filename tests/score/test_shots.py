@@ -121,7 +121,8 @@ def test_examples_of_ones_own_are_shown_but_not_to_the_same_question(name, tmp_p
 
 
 def test_an_example_of_ones_own_without_a_right_answer_is_not_shown(tmp_path, model):
-    shown = [arc("Which smell has lead?"), arc("Which smell has tin?") | {"answerKey": ""}, arc("Which smell has zinc?") | {"choices": None}]
+    unanswered = [arc("Which smell has tin?") | {"answerKey": ""}, arc("Which smell has zinc?") | {"choices": None}]
+    shown = [arc("Which smell has lead?"), *unanswered]
     rows = [arc(question(i)) for i in range(12)]
     assert all("lead" in prompt for prompt in prompts(build(tmp_path / "a", model, "arc_easy", rows, shown, shots=1)).values())
 
