@@ -130,8 +130,8 @@ def test_too_few_examples_are_refused_by_check(name, tiny_grid):
 )
 def test_examples_that_cannot_be_taken_are_refused_by_check(task, said, tiny_grid):
     tiny_grid.rows("arc.jsonl", [arc(i) for i in range(4)])
+    named = {key: value.replace("HERE", str(tiny_grid.folder)) for key, value in task.items() if key != "shots"}
     with pytest.raises(InputError, match=said):
-        named = {key: value.replace("HERE", str(tiny_grid.folder)) for key, value in task.items() if key != "shots"}
         check_task(tiny_grid, **task | named)
 
 

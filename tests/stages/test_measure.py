@@ -31,7 +31,8 @@ def write_questions(folder: Path) -> None:
         arc.append({"id": str(i), "question": f"Where does {name} live?", "choices": choices, "answerKey": "ABCD"[i % 4]})
         book.append({"id": str(i), "question_stem": f"{name} lives in", "choices": {**choices, "text": list("wxyz")}, "answerKey": "B"})
     arc.append(arc[0] | {"answerKey": ""})
-    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("broken.jsonl", [{"question": "?"}])):
+    shown = [book[0] | {"question_stem": "Ida lives in"}]
+    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("shown.jsonl", shown), ("broken.jsonl", [{"question": "?"}])):
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -48,7 +49,8 @@ def measured(tmp_path_factory):
 
     here = tmp_path_factory.mktemp("measure")
     write_questions(here)
-    tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, {{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl'}}"
+    tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, "
+    tasks += f"{{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl', shots: 1, shots_source: 'file:{here}/shown.jsonl'}}"
     tasks += f", {{name: 'lm_eval:sciq', source: 'file:{here}/broken.jsonl'}}"
     texts = [{"document": f"{name} is in Rome " * (i + 1), "summary": f"{name} lives in Rome"} for i, name in enumerate("ABCDEFGH")]
     (here / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
