@@ -49,8 +49,8 @@ def check_questions(use: Use, field: str) -> None:
     most = count - (shown == "source")  # no question is its own example
     if shots > most:
         found = f"{shots} solved examples, where {refs[shown]} has {count} questions with a right answer"
-        allowed = "and none is its own example: " if shown == "source" else ""
-        raise InputError(f"{field}.shots", found, f"{allowed}ask for at most {max(most, 0)}, or name a larger shots_source")
+        why = " (none is its own example)" if shown == "source" else ""
+        raise InputError(f"{field}.shots", found, f"ask for at most {max(most, 0)}{why}, or name a larger shots_source")
 
 
 def _count(ref: Reference, answer: Sequence[str] | None) -> int | None:
