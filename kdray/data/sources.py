@@ -33,7 +33,7 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
             revision = outer.pinned(ref).version
             table = datasets.load_dataset(ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache)
         else:
-            file = _unzipped(outer.local_file(ref, field), outer, field)
+            file = table_file(ref, outer, field)
             if _is_empty(file):
                 raise InputError(field, f"{ref} has no rows", "give a data set with rows")
             table = datasets.load_dataset(_format(file, field), data_files=str(file), split="train", cache_dir=cache)
@@ -49,6 +49,15 @@ def open_source(ref: Reference, outer: Outer, field: str = "data.source") -> dat
     if not len(table):
         raise InputError(field, f"{ref} has no rows", "give a data set with rows")
     return table
+
+
+def table_file(ref: Reference, outer: Outer, field: str) -> Path:
+    """The file with the table that `ref` names, taken out of its zip if it lies in one.
+
+    Raises:
+        InputError: there is none, or several in one zip.
+    """
+    return _unzipped(outer.local_file(ref, field), outer, field)
 
 
 def _is_empty(file: Path) -> bool:

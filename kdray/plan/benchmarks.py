@@ -6,6 +6,7 @@ import difflib
 import functools
 import importlib.util
 import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from kdray.spec.errors import InputError
@@ -53,6 +54,22 @@ def check_benchmark(name: str, field: str) -> None:
         raise InputError(field, f"'{name}' asks for {kind}", f"supported are {', '.join(SUPPORTED)}")
 
 
+def check_single(name: str, fields: Sequence[str]) -> None:
+    """Whether `name`, whose data are to be others in these fields, is one task.
+
+    Raises:
+        InputError: it is a group, whose tasks have one data set each.
+    """
+    path = task_files().get(name)
+    if fields and path and re.search(FIELD.format("group"), path.read_text(encoding="utf-8"), re.MULTILINE):
+        raise InputError(fields[0], f"data for '{name}', which is a group of tasks", "name its tasks, and give each its own")
+
+
+def brings_examples(name: str) -> bool:
+    """Whether a task's file holds its solved examples."""
+    return any(re.search(r"^\s+[\"']?samples[\"']?\s*:", text, re.MULTILINE) for text in _texts(task_files()[name]))
+
+
 @functools.cache
 def _names() -> list[tuple[str, str, Path]]:
     """(task, group or tag; its name; the file), in the order in which lm-eval reads them: of equal names the first counts."""
@@ -68,12 +85,18 @@ def _names() -> list[tuple[str, str, Path]]:
 
 def _output_type(path: Path) -> str | None:
     """What a task asks of a model, as its file or one that it includes says."""
+    found = (re.search(FIELD.format("output_type"), text, re.MULTILINE) for text in _texts(path))
+    return next((match[1] for match in found if match), None)
+
+
+def _texts(path: Path) -> Iterator[str]:
+    """A task's file, and those that it includes."""
     text = path.read_text(encoding="utf-8")
-    if match := re.search(FIELD.format("output_type"), text, re.MULTILINE):
-        return match[1]
+    yield text
     include = re.search(FIELD.format("include"), text, re.MULTILINE)
     target = include and path.parent / include[1]
-    return _output_type(target) if target and target.is_file() else None
+    if target and target.is_file():
+        yield from _texts(target)
 
 
 def _some(names: list[str]) -> str:

@@ -18,6 +18,7 @@ from kdray.plan.build import make_plan
 from kdray.plan.chat import check_prompts
 from kdray.plan.decodings import check_shapes, shape_of
 from kdray.plan.machine import check_machine, metrics_by_field, runs_elsewhere
+from kdray.plan.questions import check_questions
 from kdray.plan.tables import check_table
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -65,7 +66,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
     _check_sources(_tasks(grid))
     notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
-    sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
+    sources = [ref for step in make_plan(grid, outer).steps() for ref in step.references]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
     if unpinned:
         _check_writable(outer.lockfile.parent)
@@ -271,6 +272,7 @@ def _check_sources(tasks: Mapping[str, Use]) -> None:
             check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
             check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
+        check_questions(use, field)
 
 
 def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:

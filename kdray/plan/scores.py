@@ -52,6 +52,7 @@ class _Asked:
     params: dict[str, Any] | None
     inputs: Mapping[str, Step]
     source: Reference | None
+    files: Mapping[str, Reference]
 
 
 def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
@@ -65,10 +66,13 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
     source = task.params.get("source")
     ref = parse_reference(source, f"{field}.source") if source is not None else None
     identity = outer.identify(ref, f"{field}.source") if ref else {}
-    if identity is None:
-        return _Asked(None, inputs, ref)
-    settings = {key: value for key, value in task.params.items() if key != "source"}
-    described = named(task, "task") | {"params": settings, "source": dict(identity)}
+    shown = task.params.get("shots_source")
+    files = {"shots_source": parse_reference(shown, f"{field}.shots_source")} if shown is not None else {}
+    contents = {name: outer.identify(file, f"{field}.{name}") for name, file in files.items()}
+    if identity is None or None in contents.values():
+        return _Asked(None, inputs, ref, files)
+    settings = {key: value for key, value in task.params.items() if key not in ("source", "shots_source")}
+    described = named(task, "task") | {"params": settings, "source": dict(identity)} | contents
     params: dict[str, Any] = {"task": described, "dtype": scoring.dtype, "batch": scoring.batch}
     if "teacher" in inputs:
         params |= {"soft_labels": labels_of(plan.grid)}
@@ -78,7 +82,7 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
         params |= {"template": template_of(plan.grid)}
     if declared["KIND"] == "generate" and scoring.engine != "transformers":
         params |= {"engine": scoring.engine}
-    return _Asked(params, inputs, ref)
+    return _Asked(params, inputs, ref, files)
 
 
 def _asks_by_template(grid: Grid, task: Use) -> bool:
@@ -100,7 +104,8 @@ def _score(
     scoring, inputs = plan.grid.score, {"model": model, **asked.inputs}
     slug = f"{model.slug}-{slug_of(task.name)}"
     if component("task", task.name, "score.tasks").constants["KIND"] != "generate":
-        yield ScoreStep(subject, position, task, make_step("measure", slug, asked.params, inputs, asked.source), None)
+        measure = dataclasses.replace(make_step("measure", slug, asked.params, inputs, asked.source), files=asked.files)
+        yield ScoreStep(subject, position, task, measure, None)
         return
     for i, decoding in enumerate(scoring.decoding):
         guided = guided_by_grids_lens(decoding)

@@ -37,7 +37,7 @@ class Step:
     payload: dict[str, Any] | None
     inputs: Mapping[str, Step] = field(default_factory=dict)
     source: Reference | None = None
-    files: Mapping[str, Reference] = field(default_factory=dict)  # local ones, by parameter; their content is in the payload
+    files: Mapping[str, Reference] = field(default_factory=dict)  # further ones, by parameter; their content is in the payload
 
     @cached_property
     def id(self) -> str | None:
@@ -47,6 +47,11 @@ class Step:
     def mark(self) -> Hashable:
         """What two steps that make one artifact have in common: the id or, while there is none, names and inputs."""
         return self.id or (self.kind, self.slug, self.source, tuple((name, needed.mark) for name, needed in self.inputs.items()))
+
+    @property
+    def references(self) -> list[Reference]:
+        """All that the step takes from outside."""
+        return [*([self.source] if self.source else []), *self.files.values()]
 
     @property
     def key(self) -> Key:

@@ -21,12 +21,12 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from datasets import load_from_disk
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from lm_eval.tasks import TaskManager
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,6 +37,7 @@ from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
+from kdray.score.labelled import LabelledTask, load_labelled
 from kdray.spec.chat import require_read
 from kdray.spec.errors import InputError
 
@@ -59,6 +60,7 @@ class Setting:
     batch: int
     likelihood: Likelihood
     chat: str = "{}"  # parameters of the template `chat`, as JSON
+    examples: str | None = None  # a folder with solved examples, where they are not the task's own
 
 
 @functools.cache
@@ -71,7 +73,7 @@ class Benchmark:
     """All requests of a task or group, in lm-eval's order.
 
     Raises:
-        InputError: lm-eval has no such task, or it asks for something that is not supported.
+        InputError: lm-eval has no such task, it asks for something that is not supported, or its data lack right answers or examples.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -79,10 +81,7 @@ class Benchmark:
         self.setting = setting
         random.seed(DEFAULT_RANDOM_SEED)  # as the command line does: some tasks shuffle their choices
         np.random.seed(DEFAULT_OTHER_SEED)
-        manager = TaskManager(include_path=setting.folder, include_defaults=False) if setting.folder else TaskManager()
-        if setting.name not in manager.all_groups + manager.all_subtasks:
-            raise InputError("score.tasks", f"lm-eval has no task or group '{setting.name}'", "`lm_eval ls tasks` lists them")
-        self.loaded: Any = manager.load([setting.name])
+        self.loaded: Any = load_labelled(setting.name, setting.folder)
         make: Any = _Encoder  # lm-eval registers its models through a decorator that hides their types
         encoder = make(setting.tokenizer, setting)
         by_kind: dict[str, list[Any]] = defaultdict(list)
@@ -152,6 +151,9 @@ class Benchmark:
         scores = _scores(found["results"][self._named()])
         details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
         details |= {"failed": sum(bool(row["error"]) for row in examples)}
+        ours = {name: task for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
+        left_out = {name: dict(sorted(task.left_out.items())) for name, task in ours.items()}
+        details |= {"left_out": left_out, "unlabelled": sum(map(len, left_out.values()))}
         choices = [Choice(row["loglikelihoods"], row["gold"]) for row in examples if row["gold"] is not None]
         if choices:
             more, details["calibration"] = calibration(choices)
@@ -298,7 +300,13 @@ class _Table(LM):
 def _build(task: Any, setting: Setting, encoder: Any) -> None:
     """Let a task write its requests as `lm_eval` would have it, and never again: they are the same for every model."""
     own = task.get_config("num_fewshot")
-    task.set_config("num_fewshot", (own or 0) if setting.shots is None or own == 0 else setting.shots)
+    shots = (own or 0) if setting.shots is None or own == 0 else setting.shots
+    task.set_config("num_fewshot", shots)
+    if setting.examples and not isinstance(task, LabelledTask):
+        raise InputError("score.tasks", f"shots_source with '{setting.name}', which lm-eval writes in its own way", "leave it out")
+    if shots and isinstance(task, LabelledTask):
+        pool: Any = load_from_disk(setting.examples) if setting.examples else None
+        task.guard_examples(pool)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     task.build_all_requests(
         limit=setting.limit,

@@ -11,11 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import yaml
 
-from kdray.data.sources import FORMATS
+from kdray.data.sources import FORMATS, open_source, table_file
 from kdray.plan.benchmarks import official_tasks, task_files
 from kdray.spec.components import component
+from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
@@ -37,7 +39,8 @@ def lay_down_task(name: str, params: dict[str, Any], ref: Reference, outer: Oute
         task |= {"dataset_path": ref.name, "dataset_name": ref.config, "dataset_kwargs": {"revision": outer.pinned(ref).version}}
         task |= {"test_split": ref.split or "test", "validation_split": None}
     else:
-        file = outer.local_file(ref, f"score.tasks.{name}.source")
+        field = f"score.tasks.{name}.source"
+        file = table_file(ref, outer, field) if official else outer.local_file(ref, field)
         if not official:
             lines = [json.dumps(document) for document in module.documents(file, **params)]
             file = folder / "documents.jsonl"
@@ -48,6 +51,25 @@ def lay_down_task(name: str, params: dict[str, Any], ref: Reference, outer: Oute
     task["task"] = f"kdray_{official_name or name}"
     (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
     return task["task"]
+
+
+def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: Outer, folder: Path) -> Path:
+    """Write the rows that the task `name` is to take solved examples from as `folder/examples`, a data set.
+
+    Raises:
+        InputError: they cannot be read.
+    """
+    field = f"score.tasks.{name}.shots_source"
+    module = importlib.import_module(f"kdray.score.tasks.{name.partition(':')[0]}")
+    if hasattr(module, "documents"):
+        rows = list(module.documents(outer.local_file(ref, field), **params))
+        if not rows:
+            raise InputError(field, f"no question in {ref}", "give a file like that of the task's source")
+        table = datasets.Dataset.from_list(rows)
+    else:
+        table = open_source(ref, outer, field)
+    table.save_to_disk(folder / "examples")
+    return folder / "examples"
 
 
 def tokenizer_identity(folder: Path) -> str:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
+from rich.markup import escape
 
 from kdray.data.estimates import pooled_mean
 from kdray.data.rows import Rows
@@ -32,7 +33,7 @@ from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
-from kdray.score.choices import lay_down_task, tokenizer_identity
+from kdray.score.choices import lay_down_examples, lay_down_task, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -79,9 +80,15 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
         return
     facts = io.read_json(attempt.path / DETAILS) or {}
     kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS, FACTUAL) if (attempt.path / name).is_file()]
-    work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "truncated") if name in facts})
+    work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts})
     if facts.get("failed"):
         work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
+    if facts.get("unlabelled"):
+        reason = next(reason for rows in facts["left_out"].values() for reason in rows.values())
+        work.progress.say(
+            f"[yellow]{step.slug}[/]: {facts['unlabelled']} rows without a right answer that can be asked are left out; "
+            f"{DETAILS} names them (the first: {escape(reason)})"
+        )
     if facts.get("truncated"):
         work.progress.say(
             f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as lm-eval does"
@@ -111,12 +118,18 @@ def _collect(steps: list[Step], work: Work, scratch: Path) -> dict[str, tuple[di
     from ray.exceptions import RayTaskError
 
     tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share their benchmarks
-    settings = {step.key.id: _setting(step, work, scratch, tokenizers) for step in steps}
+    settings: dict[str, dict[str, Any]] = {}
+    for step in steps:
+        try:
+            settings[step.key.id] = _setting(step, work, scratch, tokenizers)
+        except InputError as error:
+            work.fail(step, str(error))
     build = ray.remote(_count_parts).options(num_cpus=1)
     counts = {key: build.remote(setting) for key, setting in {json.dumps(s): s for s in settings.values()}.items()}
     found = {}
     for step in steps:
-        setting = settings[step.key.id]
+        if (setting := settings.get(step.key.id)) is None:
+            continue
         try:
             found[step.key.id] = setting, ray.get(counts[json.dumps(setting)])
         except RayTaskError as error:
@@ -150,11 +163,15 @@ def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) 
         if not (folder / "task.yaml").is_file():
             lay_down_task(task["name"], task["params"], step.source, work.outer, folder)
         name = yaml.safe_load((folder / "task.yaml").read_text())["task"]
+    examples = folder / "examples" if "shots_source" in step.files else None
+    if examples and not examples.is_dir():
+        lay_down_examples(task["name"], task["params"], step.files["shots_source"], work.outer, folder)
     tokenizer = tokenizers.setdefault(tokenizer_identity(model), str(model))
     fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
     fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
     fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
-    return fields | {"name": name, "folder": str(folder) if step.source is not None else None}
+    fields |= {"name": name, "folder": str(folder) if step.source is not None else None}
+    return fields | {"examples": examples and str(examples)}
 
 
 def _say_loads(log: Path, models: int, work: Work) -> None:

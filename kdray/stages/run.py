@@ -35,8 +35,8 @@ def resolve(grid: Grid, outer: Outer) -> Plan:
 def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
     """As `resolve`, of the plan that `make` makes."""
     for step in make().steps():
-        if step.source is not None:
-            outer.resolve(step.source, step.source.field)
+        for ref in step.references:
+            outer.resolve(ref, ref.field)
     return make()
 
 

@@ -190,7 +190,7 @@ class Outer:
 
 def is_dataset(field: str) -> bool:
     """Whether the reference in this field of a grid names a data set, and not a model."""
-    return field.endswith(".source")  # data.source, and every task's
+    return field.endswith((".source", ".shots_source"))  # data.source, and every task's source and shots_source
 
 
 def ask_hub(ref: Reference, field: str, dataset: bool) -> str:

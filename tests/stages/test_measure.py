@@ -30,7 +30,9 @@ def write_questions(folder: Path) -> None:
         choices = {"text": ["in Rome", "in Oslo " * (400 if i == 5 else 1), "Lima", "Paris"], "label": list("ABCD")}
         arc.append({"id": str(i), "question": f"Where does {name} live?", "choices": choices, "answerKey": "ABCD"[i % 4]})
         book.append({"id": str(i), "question_stem": f"{name} lives in", "choices": {**choices, "text": list("wxyz")}, "answerKey": "B"})
-    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("broken.jsonl", [{"question": "?"}])):
+    arc.append(arc[0] | {"answerKey": ""})
+    shown = [book[0] | {"question_stem": "Ida lives in"}]
+    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("shown.jsonl", shown), ("broken.jsonl", [{"question": "?"}])):
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -47,7 +49,8 @@ def measured(tmp_path_factory):
 
     here = tmp_path_factory.mktemp("measure")
     write_questions(here)
-    tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, {{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl'}}"
+    tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, "
+    tasks += f"{{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl', shots: 1, shots_source: 'file:{here}/shown.jsonl'}}"
     tasks += f", {{name: 'lm_eval:sciq', source: 'file:{here}/broken.jsonl'}}"
     texts = [{"document": f"{name} is in Rome " * (i + 1), "summary": f"{name} lives in Rome"} for i, name in enumerate("ABCDEFGH")]
     (here / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
@@ -158,6 +161,8 @@ def test_answers_are_the_same(measured, how):
 def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
     assert [facts["failed"] for facts in measured["facts"]] == [1, 1, 0, 0]
     assert "1 questions could not be scored" in measured["said"]
+    assert [facts["unlabelled"] for facts in measured["facts"]] == [1, 1, 0, 0]
+    assert "1 rows without a right answer that can be asked are left out; details.json names them" in measured["said"]
     kept = next(files for slug, files in measured["plain"].items() if "arc_easy" in slug)
     rows = pq.read_table(io.BytesIO(kept["examples.parquet"])).to_pylist()
     assert [row["example"] for row in rows if row["error"]] == [5]
@@ -167,4 +172,4 @@ def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
 
 def test_a_benchmark_that_cannot_be_built_fails_alone(measured):
     assert len(measured["failed"]) == 2
-    assert all("no requests" in reason and "check its source" in reason for reason in measured["failed"].values())
+    assert all("sciq.source: none of 1 rows can be asked (UndefinedError" in reason for reason in measured["failed"].values())

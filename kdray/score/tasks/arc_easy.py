@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ("question", "choices", "answerKey")
+ANSWER = ("answerKey", "choices.label")
 KIND = "choices"
 CONFIG = "arc/arc_easy.yaml"
 SHORT = {"acc": "arc_e", "acc_norm": "arc_e_norm"}
@@ -16,6 +17,9 @@ def arc_easy(
     source: str = "hf:allenai/ai2_arc#config=ARC-Easy&split=test",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
+    lm-eval takes them; `chat_template`: the tokenizer's.
+    """

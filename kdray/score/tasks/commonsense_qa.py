@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 1
+VERSION = 2
 COLUMNS = ("question", "choices", "answerKey")
+ANSWER = ("answerKey", "choices.label")
 KIND = "choices"
 CONFIG = "commonsense_qa/default.yaml"
 SHORT = {"acc": "csqa", "wrong_nll": "csqa_nll"}
@@ -20,6 +21,9 @@ def commonsense_qa(
     source: str = "hf:tau/commonsense_qa#split=validation",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
+    lm-eval takes them; `chat_template`: the tokenizer's.
+    """

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 2
+VERSION = 3
 COLUMNS = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
+ANSWER = ("label", "endings")
 KIND = "choices"
 CONFIG = "hellaswag/hellaswag.yaml"
 SHORT = {"acc": "hswag", "acc_norm": "hswag_norm"}
@@ -16,6 +17,9 @@ def hellaswag(
     source: str = "hf:Rowan/hellaswag#split=validation",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt; `chat_template`: the tokenizer's."""
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
+    lm-eval takes them; `chat_template`: the tokenizer's.
+    """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 1
+VERSION = 2
 KIND = "choices"
 NAMED = True
 SHORT = {}
@@ -15,6 +15,7 @@ def lm_eval(
     source: str | None = None,
     limit: PositiveInt | None = None,
     shots: NonNegativeInt | None = None,
+    shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
     """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the task's own number."""

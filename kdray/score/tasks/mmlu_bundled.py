@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 2
+VERSION = 3
 KIND = "choices"
 SHORT = {"acc": "mmlu", "acc_norm": "mmlu_norm"}
 QUESTION = re.compile(
@@ -26,6 +26,7 @@ def mmlu_bundled(
     "#sha256=5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    shots_source: str | None = None,
     chat_template: bool = False,
     max_words: PositiveInt = 30,
 ) -> None:
