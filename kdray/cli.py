@@ -48,10 +48,11 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub whether its ids exist")] = False,
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
+    from kdray.data.parquet import look_into
     from kdray.plan.checks import check_grid
 
     spec, _, outer = _open(grid)
-    notes = check_grid(spec, outer, offline=offline)
+    notes = check_grid(spec, outer, offline=offline, look=look_into)
     for note in notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
@@ -82,11 +83,12 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 @app.command()
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
+    from kdray.data.parquet import look_into
     from kdray.plan.checks import check_grid
     from kdray.stages.run import resolve
 
     spec, store, outer = _open(grid)
-    check_grid(spec, outer, offline=False)
+    check_grid(spec, outer, offline=False, look=look_into)
     _do(resolve(spec, outer), store, outer, insecure_cluster)
 
 
@@ -108,6 +110,7 @@ def score(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
+    from kdray.data.parquet import look_into
     from kdray.plan import make_scoring_plan
     from kdray.plan.checks import check_scoring
     from kdray.spec.grid import Grid, Runtime
@@ -122,7 +125,7 @@ def score(
         spec = Grid.only_scoring(store.name, *scoring, Runtime.model_validate({"store": str(store), "mlflow": mlflow}))
         opened = Store(store)
         outer = Outer(opened.root)
-        check_scoring(spec, models, outer)
+        check_scoring(spec, models, outer, look=look_into)
         _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
 
 

@@ -13,7 +13,7 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -21,6 +21,7 @@ from kdray.plan.benchmarks import check_benchmark
 from kdray.plan.build import make_plan
 from kdray.plan.decodings import check_shapes, shape_of
 from kdray.plan.tables import check_table
+from kdray.spec.columns import Column, recipe_columns, task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, check_weights, read_config, read_vocabulary
@@ -34,10 +35,13 @@ TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
 TRACKING = ("http", "https", "file", *DATABASES, "databricks", "databricks-uc", "uc")
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
+Look = Callable[[Reference, str, Sequence[Column] | None], None]
 
 
-def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, look: Look = check_table) -> list[str]:
     """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
+
+    `look` is what looks into a table: `kdray.data.parquet.look_into` knows Parquet too, and takes a library for it.
 
     Raises:
         InputError: the first thing that would make a run fail.
@@ -54,12 +58,13 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     for role, folder in local.items():
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
-    check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
+    recipe = grid.data.recipe
+    look(parse_reference(grid.data.source, "data.source"), "data.source", recipe_columns(recipe.name, recipe.params))
     for field, engine in {"score.engine": grid.score.engine, "augment.engine": grid.augment.engine}.items():
         if engine == "vllm" and importlib.util.find_spec("vllm") is None:
             raise InputError(field, "the package 'vllm' is not installed", "pip install 'kdray[vllm]', or use transformers")
     _check_prompts(grid)
-    _check_sources(_tasks(grid))
+    _check_sources(_tasks(grid), look)
     check_metrics(_metrics(grid), outer, offline=offline)
     sources = [step.source for step in make_plan(grid, outer).steps() if step.source is not None]
     unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
@@ -70,7 +75,7 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool) -> list[str]:
     return [f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned]
 
 
-def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
+def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: Look = check_table) -> None:
     """As `check_grid`, for a grid that only scores `models`, references by name.
 
     Raises:
@@ -83,7 +88,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
         if folder:
             check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
-    _check_sources(_tasks(grid))
+    _check_sources(_tasks(grid), look)
     check_metrics(_metrics(grid), outer, offline=False)
 
 
@@ -207,14 +212,6 @@ def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
         raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
 
 
-def _recipe_columns(grid: Grid) -> list[str]:
-    """The columns that the recipe will read: fixed ones, and those that its parameters name."""
-    recipe = grid.data.recipe
-    constants = component("recipe", recipe.name, "data.recipe").constants
-    named = [recipe.params[key] for key in constants.get("COLUMN_PARAMETERS", ())]
-    return [*constants.get("COLUMNS", ()), *(name for name in named if name)]
-
-
 def _check_prompts(grid: Grid) -> None:
     recipe = component("recipe", grid.data.recipe.name, "data.recipe")
     for field, use in _tasks(grid).items():
@@ -222,13 +219,13 @@ def _check_prompts(grid: Grid) -> None:
             raise InputError(field, f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
 
 
-def _check_sources(tasks: Mapping[str, Use]) -> None:
+def _check_sources(tasks: Mapping[str, Use], look: Look) -> None:
     for field, use in tasks.items():
         declared = component("task", use.name, field).constants
         if declared.get("NAMED"):
             check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
-            check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
+            look(parse_reference(source, f"{field}.source"), f"{field}.source", task_columns(use.name))
 
 
 def check_metrics(uses: Mapping[str, Use], outer: Outer, *, offline: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
 from kdray.score.question import Form, Question
+from kdray.spec.columns import task_columns
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
@@ -59,10 +60,12 @@ def task_prompts(
     tokenizer: PreTrainedTokenizerBase,
     template: Callable[[Example, Any], str] | None,
     room: int | None,
+    identity: Mapping[str, Any] | None = None,
 ) -> list[Prompt]:
     """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
 
     `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
+    `identity` is the data set's content when the run began.
 
     Raises:
         InputError: the data set lacks a column that the task needs, or there is no room at all.
@@ -71,7 +74,7 @@ def task_prompts(
     make: Callable[..., Question] = getattr(module, name)
     templates = {"chat": chat, "template": template}
     write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
-    table = open_source(ref, outer, f"score.tasks.{name}.source")
+    table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts = []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):

@@ -167,7 +167,8 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
             name = params["template"]["name"]
             template = getattr(importlib.import_module(f"kdray.data.templates.{name}"), name)
         assert step.source is not None
-        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
+        tokenizer = load_tokenizer(folder)
+        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"])
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     return [prompts[i : i + params["batch"]] for i in range(0, len(prompts), params["batch"])]
 
