@@ -48,7 +48,7 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub whether its ids exist")] = False,
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
-    from kdray.data.parquet import look_into
+    from kdray.data.look import look_into
     from kdray.plan.checks import check_grid
 
     spec, _, outer = _open(grid)
@@ -83,7 +83,7 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 @app.command()
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
-    from kdray.data.parquet import look_into
+    from kdray.data.look import look_into
     from kdray.plan.checks import check_grid
     from kdray.stages.run import resolve
 
@@ -110,7 +110,7 @@ def score(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
-    from kdray.data.parquet import look_into
+    from kdray.data.look import look_into
     from kdray.plan import make_scoring_plan
     from kdray.plan.checks import check_scoring
     from kdray.spec.grid import Grid, Runtime

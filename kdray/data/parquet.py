@@ -3,33 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdray.plan.tables import check_table
 from kdray.spec.columns import Column
 from kdray.spec.errors import InputError
-from kdray.spec.refs import Reference
-from kdray.store.records import TEXTS, no_column, open_table, wrong_cell
+from kdray.store.records import no_column, wrong_cell
 
 ROWS = 1000  # of a batch
-
-
-def look_into(ref: Reference, field: str, columns: Sequence[Column] | None) -> None:
-    """As `check_table`, and whether a local Parquet file has rows with what is wanted in `columns`.
-
-    Raises:
-        InputError: it cannot be read, or has not.
-    """
-    check_table(ref, field, columns)
-    if ref.scheme != "file" or columns is None:
-        return
-    with open_table(Path(ref.name), field) as (file, suffix):
-        if suffix not in TEXTS:
-            open_parquet(file, columns, str(ref), field)
 
 
 def open_parquet(file: Any, columns: Sequence[Column], name: str, field: str) -> pq.ParquetFile:

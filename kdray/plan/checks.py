@@ -41,7 +41,7 @@ Look = Callable[[Reference, str, Sequence[Column] | None], None]
 def check_grid(grid: Grid, outer: Outer, *, offline: bool, look: Look = check_table) -> list[str]:
     """What could not be checked, as notes. Writes nothing, except that a store remembers the hashes of local files.
 
-    `look` is what looks into a table: `kdray.data.parquet.look_into` knows Parquet too, and takes a library for it.
+    `look` is what looks into a table: `kdray.data.look.look_into` knows Parquet too, and takes a library for it.
 
     Raises:
         InputError: the first thing that would make a run fail.

@@ -1,6 +1,6 @@
 """Whether a data set can be read and has what is asked of it, as far as its name and its text say.
 
-Text files are read here by what reads them later, to the end where they are not long. Into Parquet files `kdray.data.parquet` looks.
+Text files are read here by what reads them later, to the end where they are not long. Into Parquet files `kdray.data.look` looks.
 """
 
 from __future__ import annotations

@@ -252,22 +252,23 @@ class _Window:
 
     def __init__(self, file: io.BufferedReader) -> None:
         self.file, self.decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
-        self.text, self.at, self.line = "", 0, 1
+        self.text, self.at = "", 0
+        self.line, self.counted = 1, 0  # the line at a place in the text
 
     def where(self) -> str:
-        return f"line {self.line + self.text.count(chr(10), 0, self.at)}"
+        self.line, self.counted = self.line + self.text.count("\n", self.counted, self.at), self.at
+        return f"line {self.line}"
 
     def grow(self) -> bool:
         """Drop what is behind and read on, each time more; whether there was something to read."""
-        self.line += self.text.count("\n", 0, self.at)
-        rest = self.text[self.at :]
-        data = self.file.read(max(CHUNK, len(rest)))
+        self.where()
+        self.text, self.at, self.counted = self.text[self.at :], 0, 0
+        data = self.file.read(max(CHUNK, len(self.text)))
         try:
-            more = self.decoder.decode(data, final=not data)
+            self.text += self.decoder.decode(data, final=not data)
         except UnicodeDecodeError as error:
-            line = self.line + rest.count("\n") + error.object.count(b"\n", 0, error.start)
+            line = self.line + self.text.count("\n") + error.object.count(b"\n", 0, error.start)
             raise ValueError(f"line {line}: {error.reason} in UTF-8") from None
-        self.text, self.at = rest + more, 0
         return bool(data)
 
     def peek(self) -> str:
@@ -292,7 +293,8 @@ class _Window:
                 return value
             except json.JSONDecodeError as error:  # perhaps only cut off here
                 if len(self.text) - self.at > LONGEST or not self.grow():
-                    raise ValueError(f"line {self.line + error.lineno - 1}: {error.msg}") from None
+                    line = self.line + self.text.count("\n", self.counted, error.pos)
+                    raise ValueError(f"line {line}: {error.msg}") from None
             except ValueError as error:
                 raise ValueError(f"{self.where()}: {error}") from None
 
