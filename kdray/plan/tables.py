@@ -27,11 +27,9 @@ def check_table(ref: Reference, field: str, columns: Sequence[Column] | None) ->
     Raises:
         InputError: it is not so.
     """
-    if ref.scheme == "hf":
-        return
-    if format_of(ref.path or ref.name) not in (*FORMATS, ".zip"):
-        raise unknown_format(str(ref), field)
     if ref.scheme != "file":
+        if ref.scheme != "hf" and format_of(ref.path or ref.name) not in (*FORMATS, ".zip"):
+            raise unknown_format(str(ref), field)
         return
     with open_table(Path(ref.name), field) as (file, suffix):
         if suffix not in TEXTS:

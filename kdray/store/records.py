@@ -292,8 +292,8 @@ class _Window:
                 value, self.at = decoder.raw_decode(self.text, self.at)
                 return value
             except json.JSONDecodeError as error:  # perhaps only cut off here
+                line = self.line + self.text.count("\n", self.counted, error.pos)
                 if len(self.text) - self.at > LONGEST or not self.grow():
-                    line = self.line + self.text.count("\n", self.counted, error.pos)
                     raise ValueError(f"line {line}: {error.msg}") from None
             except ValueError as error:
                 raise ValueError(f"{self.where()}: {error}") from None
