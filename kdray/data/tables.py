@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from datasets import Json
 
 from kdray.data.parquet import ROWS, open_parquet, parquet_batches
 from kdray.spec.columns import Column
+from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer, fingerprint, io
 from kdray.store.records import TEXTS, Records, open_table
@@ -60,7 +62,7 @@ def _write(path: Path, file: Path, columns: Sequence[Column], name: str, field: 
             return
         records = Records(table, suffix, columns, name, field)
         if not columns or any(column.holds == "anything" for column in columns):
-            write_typed(path, list(records), numbers=suffix == ".csv")
+            write_typed(path, list(records), field, numbers=suffix == ".csv")
             return
         _write_batches(path, _text_batches(records, columns))
     names = {column: tuple(name for name in column.names if name in records.seen) for column in columns}
@@ -68,17 +70,20 @@ def _write(path: Path, file: Path, columns: Sequence[Column], name: str, field: 
         _write(path, file, [replace(column, names=names[column]) for column in columns], name, field)
 
 
-def write_typed(path: Path, rows: list[dict[str, Any]], *, numbers: bool = False) -> None:
+def write_typed(path: Path, rows: list[dict[str, Any]], field: str, *, numbers: bool = False) -> None:
     """Rows as an Arrow stream, whole columns with the type of their cells, and as JSON where cells are of several types.
 
     `numbers`: a column of texts in which every cell is a whole number as it is printed, or empty, is one of numbers, since
     tasks choose their answers by such; any other text stays what it is.
+
+    Raises:
+        InputError: a column that cannot be kept exactly.
     """
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: [row.get(name) for row in rows] for name in names}
     if numbers:
         columns = {name: _numbers(cells) or cells for name, cells in columns.items()}
-    _write_batches(path, pa.table({name: _column(cells) for name, cells in columns.items()}).to_batches(ROWS))
+    _write_batches(path, pa.table({name: _column(cells, name, field) for name, cells in columns.items()}).to_batches(ROWS))
 
 
 def _write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
@@ -118,14 +123,19 @@ def _numbers(cells: list[Any]) -> list[Any] | None:
     return None
 
 
-def _column(cells: list[Any]) -> pa.Array:
-    try:
-        array = pa.array(cells)
+def _column(cells: list[Any], name: str, field: str) -> pa.Array:
+    for kind in (None, pa.uint64()):
+        try:
+            array = pa.array(cells, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+            continue  # cells of several types, or numbers beyond 63 bits
         if _same(array.to_pylist(), cells):
             return array
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
-        pass  # cells of several types, or numbers beyond 64 bits
-    return _json(cells)
+    array = _json(cells)
+    for number, (cell, text) in enumerate(zip(cells, array.storage.to_pylist(), strict=True), start=1):
+        if not _same(Json().decode_example(text), cell):  # it reads fractions of many digits only nearly
+            raise InputError(field, f"column '{name}' holds cells of several kinds, and '{text[:40]}' in row {number}", "give it one kind")
+    return array
 
 
 def _same(made: Any, given: Any) -> bool:

@@ -57,7 +57,7 @@ def lay_down_task(
             documents = list(module.documents(outer.local_file(ref, field), **params))
             outer.require_unchanged(ref, identity, field)
             file = folder / "documents.arrow"
-            write_typed(file, documents)
+            write_typed(file, documents, field)
         rows = f"custom_dataset: !function {local_documents.__module__}.{local_documents.__name__}\n"
         task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}

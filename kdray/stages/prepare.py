@@ -103,7 +103,7 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
 
 
 def _open(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
-    """What the recipe reads of the source as Arrow files, and its rows. Converting takes memory, which is a worker's and not the driver's."""
+    """What the recipe reads of the source as Arrow files, and its rows. Converting takes a worker's memory, not the driver's."""
     source = open_source(ref, outer, columns=recipe_columns(recipe["name"], recipe["params"]), identity=identity)
     files = [entry["filename"] for entry in source.cache_files]
     if "[" in (ref.split or "") or sum(len(_source((file,))) for file in files) != len(source):

@@ -24,6 +24,7 @@ from kdray.spec.errors import InputError
 TEXTS = (".json", ".jsonl", ".csv")
 FORMATS = (*TEXTS, ".parquet")
 CHUNK = 1 << 20  # bytes read at a time
+SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # whole numbers that an Arrow file can hold
 LONGEST = 1 << 28  # characters of a row in a list: behind them damage is not waited out
 ALLOWED = {"text": "text", "texts": "text or a list of texts"}
 
@@ -150,25 +151,35 @@ class Records:
                     raise wrong_cell(column, name, f"{described(value, bool(column.key))} in row {number} of {self.name}", self.field)
                 if column.key:
                     value = cells.get(name, {}) | {column.key: value[column.key]}
-                self._require_whole(value, name, number)
+                self._require_kept(value, name, number)
                 cells[name] = value
         return cells
 
     def _checked(self, row: dict[str, Any], number: int) -> dict[str, Any]:
         for name, value in row.items():
-            self._require_whole(value, name, number)
+            self._require_kept(value, name, number)
         return row
 
-    def _require_whole(self, value: Any, name: str, number: int) -> None:
-        """Half of a surrogate pair, which JSON can write and UTF-8 cannot, would fail later in a tokenizer."""
+    def _require_kept(self, value: Any, name: str, number: int) -> None:
+        """Half of a surrogate pair, which JSON can write and UTF-8 cannot, would fail later in a tokenizer; and numbers have 64 bits."""
+        if isinstance(value, int | list | dict) and not all(SMALLEST <= each <= LARGEST for each in _integers(value)):
+            found = f"column '{name}' holds a number of more than 64 bits in row {number} of {self.name}"
+            raise InputError(self.field, found, "write it as a text, in quotes")
         text = value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
-        if text.isascii():
-            return
         try:
-            text.encode()
+            if not text.isascii():
+                text.encode()
         except UnicodeEncodeError:
             found = f"column '{name}' holds half a character in row {number} of {self.name}"
             raise InputError(self.field, found, "write characters beyond U+FFFF as both of their \\u escapes") from None
+
+
+def _integers(value: Any) -> Iterator[int]:
+    if isinstance(value, int):
+        yield value
+    elif isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _integers(inner)
 
 
 def no_column(column: Column, name: str, seen: Iterable[str], field: str) -> InputError:

@@ -201,7 +201,7 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "rows without a nested column": (
         write("rows.jsonl", '{"question": "a", "context": {"labels": []}, "long_answer": "b"}\n'),
         {"data.recipe": "pubmed_qa"},
-        ["data.source: column 'context' holds a mapping of labels: a list in row 1 of", "must hold a mapping with a list of texts, 'contexts'"],
+        ["data.source: column 'context' holds a mapping of labels: a list in row 1 of", "a list of texts, 'contexts'"],
     ),
     "texts under another name": (
         write("rows.jsonl", '{"body": "a"}\n'),
