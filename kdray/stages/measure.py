@@ -110,11 +110,16 @@ def _collect(steps: list[Step], work: Work, scratch: Path) -> dict[str, tuple[di
     from ray.exceptions import RayTaskError
 
     tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share their benchmarks
-    settings = {step.key.id: _setting(step, work, scratch, tokenizers) for step in steps}
+    settings = {}
+    for step in steps:
+        try:
+            settings[step.key.id] = _setting(step, work, scratch, tokenizers)
+        except InputError as error:
+            work.fail(step, str(error))
     build = ray.remote(_count_parts).options(num_cpus=1)
     counts = {key: build.remote(setting) for key, setting in {json.dumps(s): s for s in settings.values()}.items()}
     found = {}
-    for step in steps:
+    for step in [step for step in steps if step.key.id in settings]:
         setting = settings[step.key.id]
         try:
             found[step.key.id] = setting, ray.get(counts[json.dumps(setting)])
