@@ -38,8 +38,8 @@ def arrow_file(ref: Reference, outer: Outer, columns: Sequence[Column], identity
     Raises:
         InputError: it cannot be read exactly, lacks a column, has no rows, or is not what it was.
     """
-    file = outer.local_file(ref, field)
     identity = identity or outer.resolve(ref, field)
+    file = outer.local_file(ref, field)
     wanted = [[*column.names, column.key, column.holds] for column in columns]
     made = fingerprint({"reader": READER, "of": dict(identity), "format": file.suffix.lower(), "columns": wanted})
     path = outer.root / "cache" / "tables" / made / "rows.arrow"

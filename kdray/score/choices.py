@@ -19,6 +19,7 @@ from kdray.data.tables import arrow_file, write_typed
 from kdray.plan.benchmarks import official_tasks, task_files
 from kdray.spec.columns import task_columns
 from kdray.spec.components import component
+from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
@@ -54,16 +55,27 @@ def lay_down_task(
         if (columns := task_columns(name)) is not None:
             file = arrow_file(ref, outer, columns, identity, field)
         else:
-            documents = list(module.documents(outer.local_file(ref, field), **params))
-            outer.require_unchanged(ref, identity, field)
             file = folder / "documents.arrow"
-            write_typed(file, documents, field)
+            write_typed(file, _own_documents(module, params, outer.local_file(ref, field), ref, field), field)
+            outer.require_unchanged(ref, identity, field)
         rows = f"custom_dataset: !function {local_documents.__module__}.{local_documents.__name__}\n"
         task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}
     task["task"] = own_name(name)
     (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False) + rows)
     return task["task"]
+
+
+def _own_documents(module: Any, params: dict[str, Any], file: Path, ref: Reference, field: str) -> list[dict[str, Any]]:
+    """The questions that a task finds in a file of its own format."""
+    allowed = f"give such a file as the default of {field} is"
+    try:
+        documents = list(module.documents(file, **params))
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(field, f"{ref} cannot be read ({error})", allowed) from None
+    if not documents:
+        raise InputError(field, f"{ref} has no questions", allowed)
+    return documents
 
 
 def local_documents(*, file: str, **_: Any) -> dict[str, datasets.Dataset]:

@@ -31,10 +31,13 @@ def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     return (*_columns(declared.get("COLUMNS", ()), "text"), *(Column((name,)) for name in named if name))
 
 
-def task_columns(name: str) -> tuple[Column, ...]:
-    """The columns that a task reads of its data; none where it does not say, and all are to be read."""
+def task_columns(name: str) -> tuple[Column, ...] | None:
+    """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own way."""
     declared = component("task", name, "score.tasks").constants
-    return _columns(declared.get("COLUMNS", ()), "anything" if declared["KIND"] == "choices" else "text")
+    choices = declared["KIND"] == "choices"
+    if choices and not declared.get("CONFIG") and not declared.get("NAMED"):
+        return None
+    return _columns(declared.get("COLUMNS", ()), "anything" if choices else "text")
 
 
 def _columns(declared: Sequence[str], holds: Holds) -> tuple[Column, ...]:

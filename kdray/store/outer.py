@@ -216,7 +216,7 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
 
     errors: Any = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
     try:
-        answer = HfApi().repo_info(ref.name, revision=ref.version, repo_type="dataset" if dataset else "model")
+        answer: Any = HfApi().repo_info(ref.name, revision=ref.version, repo_type="dataset" if dataset else "model")
     except errors as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(field, f"the hub does not give {ref} ({reason})", "check the id, the network and HF_TOKEN") from None

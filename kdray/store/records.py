@@ -42,7 +42,7 @@ def unknown_format(name: str, field: str) -> InputError:
 
 
 @contextlib.contextmanager
-def open_table(path: Path, field: str) -> Iterator[tuple[io.BufferedReader, str]]:
+def open_table(path: Path, field: str) -> Iterator[tuple[io.BufferedReader[Any], str]]:
     """The open table at a path, or the one in a zip, and its format.
 
     Raises:
@@ -86,7 +86,7 @@ class Records:
         InputError: from the iteration: a damaged file, no rows, a column that no row has, or a cell that is not as wanted.
     """
 
-    def __init__(self, file: io.BufferedReader, suffix: str, columns: Sequence[Column], name: str, field: str) -> None:
+    def __init__(self, file: io.BufferedReader[Any], suffix: str, columns: Sequence[Column], name: str, field: str) -> None:
         self.file, self.suffix, self.columns, self.name, self.field = file, suffix, columns, name, field
         self.seen: dict[str, None] = {}
 
@@ -217,7 +217,7 @@ def _all_texts(value: Any) -> bool:
     return isinstance(value, str) or (isinstance(value, list) and all(map(_all_texts, value)))
 
 
-def _csv_lines(file: io.BufferedReader) -> Iterator[str]:
+def _csv_lines(file: io.BufferedReader[Any]) -> Iterator[str]:
     for number, line in enumerate(file, start=1):
         text = _decoded(line, number)
         if "\r" in text[:-2]:  # old ends of lines, or just that inside of quotes: the csv reader knows
@@ -226,7 +226,7 @@ def _csv_lines(file: io.BufferedReader) -> Iterator[str]:
             yield text
 
 
-def _lines(file: io.BufferedReader) -> Iterator[tuple[str, Any]]:
+def _lines(file: io.BufferedReader[Any]) -> Iterator[tuple[str, Any]]:
     """The values of a file with one a line, and where they are."""
     decoder = json.JSONDecoder(object_pairs_hook=_object)
     for number, line in enumerate(file, start=1):
@@ -240,7 +240,7 @@ def _lines(file: io.BufferedReader) -> Iterator[tuple[str, Any]]:
                 raise ValueError(f"line {number}: {error}") from None
 
 
-def _elements(file: io.BufferedReader) -> Iterator[tuple[str, Any]]:
+def _elements(file: io.BufferedReader[Any]) -> Iterator[tuple[str, Any]]:
     """The values of a list, and where they are."""
     decoder, window = json.JSONDecoder(object_pairs_hook=_object), _Window(file)
     window.take()
@@ -261,7 +261,7 @@ def _elements(file: io.BufferedReader) -> Iterator[tuple[str, Any]]:
 class _Window:
     """A part of a file's text that moves on, and grows where one value does not fit in."""
 
-    def __init__(self, file: io.BufferedReader) -> None:
+    def __init__(self, file: io.BufferedReader[Any]) -> None:
         self.file, self.decoder = file, codecs.getincrementaldecoder("utf-8-sig")()
         self.text, self.at = "", 0
         self.line, self.counted = 1, 0  # the line at a place in the text

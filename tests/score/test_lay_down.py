@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,22 @@ def test_a_changed_file_is_read_anew_and_one_that_changes_in_between_is_refused(
         asked("arc_easy", tmp_path / "arc.jsonl", tmp_path, model, Outer(tmp_path / "other").identify(parse_reference("file:" + __file__)))
 
 
+def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
+    text = "Q: Why?\n(A) a (B) b (C) c (D) d\nA: So. The answer is (B)."
+    (tmp_path / "questions.json").write_text(json.dumps({"law": text, "art": text.replace("Why", "Who")}, indent=1))
+    made = asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)
+    assert made[0] == ("Question: Why?\nAnswer:", " a")
+    assert made[7] == ("Question: Who?\nAnswer:", " d")
+
+
+def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
+    text = "Q: Why?\n(A) a (B) b (C) c (D) d\nA: So. The answer is (B)."
+    (tmp_path / "questions.json").write_text(json.dumps({"law": text, "art": text.replace("Why", "Who")}, indent=1))
+    made = asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)
+    assert made[0] == ("Question: Why?\nAnswer:", " a")
+    assert made[7] == ("Question: Who?\nAnswer:", " d")
+
+
 def test_labels_of_a_csv_are_numbers_and_texts_stay_as_they_are(tmp_path, model):
     """piqa chooses by the number in `label`; its goals and solutions are texts whatever they look like."""
     (tmp_path / "piqa.csv").write_text("goal,sol1,sol2,label\n1.50,True,007,1\nnull,N/A,None,0\n")
@@ -91,3 +108,13 @@ def test_a_column_of_several_kinds_keeps_each_of_them(tmp_path, model):
     made = asked("lm_eval:piqa", tmp_path / "piqa.jsonl", tmp_path, model)
     assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:", "Question: None\nAnswer:"]
     assert [answer for _, answer in made[::2]] == [" 7"] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [("{", "cannot be read (Expecting"), ("[1]", "cannot be read ('list' object"), ('{"law": "none"}', "has no questions")],
+)
+def test_a_file_that_is_not_in_a_tasks_own_format_is_one_line(content, said, tmp_path, model):
+    (tmp_path / "questions.json").write_text(content)
+    with pytest.raises(InputError, match=re.escape(f"score.tasks.mmlu_bundled.source: file:{tmp_path / 'questions.json'} {said}")):
+        asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)
