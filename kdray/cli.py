@@ -61,11 +61,12 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub whether its ids exist")] = False,
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
+    from kdray.data.look import look_into
     from kdray.plan.checks import check_grid
     from kdray.plan.machine import SUBMITTED
 
     spec, _, outer = _open(grid)
-    notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ)
+    notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ, look=look_into)
     for note in notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
@@ -96,11 +97,12 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 @app.command()
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
+    from kdray.data.look import look_into
     from kdray.plan.checks import check_grid
     from kdray.stages.run import resolve
 
     spec, store, outer = _open(grid)
-    check_grid(spec, outer, offline=False)
+    check_grid(spec, outer, offline=False, look=look_into)
     _do(resolve(spec, outer), store, outer, insecure_cluster)
 
 
@@ -122,6 +124,7 @@ def score(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
+    from kdray.data.look import look_into
     from kdray.plan import make_scoring_plan
     from kdray.plan.checks import check_scoring
     from kdray.spec.grid import Grid, Runtime
@@ -139,7 +142,7 @@ def score(
         runtime = Runtime.model_validate({"store": folder, "mlflow": uri})
         spec, opened = Grid.only_scoring(Path(folder).name, *scoring, runtime), Store(folder)
         outer = Outer(opened.root)
-        check_scoring(spec, models, outer)
+        check_scoring(spec, models, outer, look=look_into)
         _do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdray.spec.errors import InputError
+from kdray.store.records import described
 
 FIELD = "data.source"
 
@@ -18,7 +19,7 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     """
     value = _cell(row, column)
     if not isinstance(value, str | None):
-        raise InputError(FIELD, f"column '{column}' holds {_kind(value)}", "it must hold text")
+        raise InputError(FIELD, f"column '{column}' holds {described(value)}", "it must hold text")
     return value or ""
 
 
@@ -31,18 +32,11 @@ def texts_in(row: Mapping[str, Any], column: str, key: str) -> list[str]:
     value = _cell(row, column)
     if isinstance(value, Mapping) and isinstance(texts := value.get(key), list) and all(isinstance(text, str) for text in texts):
         return texts
-    found = _kind(value)
-    if isinstance(value, Mapping):
-        found += f" of {', '.join(f'{name}: {_kind(inner)}' for name, inner in value.items())}"
-    raise InputError(FIELD, f"column '{column}' holds {found}", f"it must hold a mapping with a list of texts, '{key}'")
+    found = f"column '{column}' holds {described(value, deep=True)}"
+    raise InputError(FIELD, found, f"it must hold a mapping with a list of texts, '{key}'")
 
 
 def _cell(row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
         raise InputError(FIELD, f"no column '{column}'", f"it has {', '.join(row)}")
     return row[column]
-
-
-def _kind(value: Any) -> str:
-    names = {Mapping: "a mapping", list: "a list", str: "a text", type(None): "nothing"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), f"the {type(value).__name__} {value}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,8 @@ def read_lines(path: Path, fields: Sequence[str], convert: Callable[[dict[str, A
         InputError: there is no such file, a line is no JSON object, it lacks one of `fields`, or `convert` cannot use it.
     """
     require_file(path, "give a file of JSON lines")
-    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+    content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # a mark that some programs put first
+    for number, line in enumerate(content.split(b"\n"), start=1):
         if not line.strip():
             continue
         with at_line(path, number):

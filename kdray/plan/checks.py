@@ -18,8 +18,9 @@ from kdray.plan.build import make_plan
 from kdray.plan.chat import check_prompts
 from kdray.plan.decodings import check_shapes, shape_of
 from kdray.plan.machine import check_machine, metrics_by_field, runs_elsewhere
-from kdray.plan.questions import check_questions
+from kdray.plan.questions import Look, check_questions
 from kdray.plan.tables import check_table
+from kdray.spec.columns import recipe_columns, task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import check_config, read_config, read_vocabulary
@@ -37,12 +38,14 @@ TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
 FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 
 
-def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False) -> list[str]:
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False, look: Look = check_table) -> list[str]:
     """What could not be checked, and what there is to be warned of, as notes.
 
     Writes nothing, except that a store remembers the hashes of local files.
 
     `elsewhere`: it is to be submitted to a cluster, where RAY_ADDRESS does not name one already.
+
+    `look` is what looks into a table: `kdray.data.look.look_into` knows Parquet too, and takes a library for it.
 
     Raises:
         InputError: the first thing that would make a run fail.
@@ -60,10 +63,11 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
     for role, folder in local.items():
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
-    check_table(parse_reference(grid.data.source, "data.source"), "data.source", _recipe_columns(grid))
+    recipe = grid.data.recipe
+    look(parse_reference(grid.data.source, "data.source"), "data.source", recipe_columns(recipe.name, recipe.params))
     _check_prompts(grid)
     notes = check_prompts(grid, _tasks(grid), local, trains=True)
-    _check_sources(_tasks(grid))
+    _check_sources(_tasks(grid), look)
     notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
     sources = [ref for step in make_plan(grid, outer).steps() for ref in step.references]
@@ -87,7 +91,7 @@ def _hub_models(grid: Grid) -> dict[str, Reference]:
     return {field: ref for field, ref in found.items() if ref.scheme == "hf"}
 
 
-def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
+def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: Look = check_table) -> None:
     """As `check_grid`, for a grid that only scores `models`, references by name.
 
     Raises:
@@ -101,7 +105,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer) -> None:
             check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
-    _check_sources(_tasks(grid))
+    _check_sources(_tasks(grid), look)
     check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
 
@@ -250,14 +254,6 @@ def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
         raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
 
 
-def _recipe_columns(grid: Grid) -> list[str]:
-    """The columns that the recipe will read: fixed ones, and those that its parameters name."""
-    recipe = grid.data.recipe
-    constants = component("recipe", recipe.name, "data.recipe").constants
-    named = [recipe.params[key] for key in constants.get("COLUMN_PARAMETERS", ())]
-    return [*constants.get("COLUMNS", ()), *(name for name in named if name)]
-
-
 def _check_prompts(grid: Grid) -> None:
     recipe = component("recipe", grid.data.recipe.name, "data.recipe")
     for field, use in _tasks(grid).items():
@@ -265,14 +261,14 @@ def _check_prompts(grid: Grid) -> None:
             raise InputError(field, f"'{use.name}' needs prompts, and recipe '{recipe.name}' makes none", "leave it out")
 
 
-def _check_sources(tasks: Mapping[str, Use]) -> None:
+def _check_sources(tasks: Mapping[str, Use], look: Look) -> None:
     for field, use in tasks.items():
         declared = component("task", use.name, field).constants
         if declared.get("NAMED"):
             check_benchmark(use.name.partition(":")[2], field)
         if (source := use.params.get("source")) is not None:
-            check_table(parse_reference(source, f"{field}.source"), f"{field}.source", list(declared.get("COLUMNS", ())))
-        check_questions(use, field)
+            look(parse_reference(source, f"{field}.source"), f"{field}.source", task_columns(use.name))
+        check_questions(use, field, look)
 
 
 def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:

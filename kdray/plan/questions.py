@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from kdray.plan.benchmarks import brings_examples, check_single
-from kdray.plan.tables import check_table
+from kdray.spec.columns import Column, task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
+from kdray.store.records import TEXTS, Records, open_table
 
+Look = Callable[[Reference, str, Sequence[Column] | None], None]
 AT_ONCE = 64 * 2**20  # bytes of a file that is read whole
 
 
-def check_questions(use: Use, field: str) -> None:
+def check_questions(use: Use, field: str, look: Look) -> None:
     """What can be said of a task's `source` and `shots_source` before anything is built; the rest is seen when requests are.
+
+    `look` is what looks into a table.
 
     Raises:
         InputError: no row has a right answer, there are fewer examples than are to be shown, or nobody would read them.
@@ -34,7 +36,7 @@ def check_questions(use: Use, field: str) -> None:
     if "shots_source" in refs:
         if shots == 0:
             raise InputError(f"{field}.shots_source", f"'{refs['shots_source']}' with shots: 0", "say how many shots, or leave it out")
-        check_table(refs["shots_source"], f"{field}.shots_source", list(declared.get("COLUMNS", ())))
+        look(refs["shots_source"], f"{field}.shots_source", task_columns(use.name))
     if not name and not answer:
         return  # a form of file of the task's own
     counts = {key: _count(ref, answer) for key, ref in refs.items()}
@@ -55,21 +57,15 @@ def check_questions(use: Use, field: str) -> None:
 
 def _count(ref: Reference, answer: Sequence[str] | None) -> int | None:
     """How many rows of a local file have a right answer, or where nothing is known of answers are there; None if that takes long."""
-    path = Path(ref.name)
-    if ref.scheme != "file" or path.suffix not in (".json", ".jsonl", ".csv") or path.stat().st_size > AT_ONCE:
+    if ref.scheme != "file" or Path(ref.name).stat().st_size > AT_ONCE:
         return None
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        if path.suffix == ".csv":
-            rows: list[Any] = list(csv.DictReader(text.splitlines()))
-        else:
-            rows = json.loads(text) if text.lstrip().startswith("[") else [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (ValueError, RecursionError, csv.Error):
-        return None  # what is wrong with it is said by whoever reads the table
-    return sum(isinstance(row, dict) and (answer is None or _has_answer(row, *answer)) for row in rows)
+    with open_table(Path(ref.name), ref.field) as (file, suffix):
+        if suffix not in TEXTS:
+            return None
+        return sum(answer is None or _has_answer(row, *answer) for row in Records(file, suffix, (), str(ref), ref.field))
 
 
-def _has_answer(row: dict[str, Any], column: str, among: str) -> bool:
+def _has_answer(row: Mapping[str, Any], column: str, among: str) -> bool:
     """Whether a row's answer is one of its choices' letters, or the number of one."""
     allowed: Any = row
     for name in among.split("."):

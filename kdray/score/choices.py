@@ -8,14 +8,17 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
 import yaml
 
-from kdray.data.sources import FORMATS, open_source, table_file
+from kdray.data.sources import open_source
+from kdray.data.tables import arrow_file, write_typed
 from kdray.plan.benchmarks import official_tasks, task_files
+from kdray.spec.columns import task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
@@ -24,10 +27,19 @@ from kdray.store import Outer
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json")
 
 
-def lay_down_task(name: str, params: dict[str, Any], ref: Reference, outer: Outer, folder: Path) -> str:
+def own_name(name: str) -> str:
+    """lm-eval's name for a task that is laid down here."""
+    base, _, official = name.partition(":")
+    return f"kdray_{official or base}"
+
+
+def lay_down_task(
+    name: str, params: dict[str, Any], ref: Reference, outer: Outer, folder: Path, identity: Mapping[str, Any] | None = None
+) -> str:
     """Write `folder/task.yaml` (and its data, where they are ours) for the choices task `name`; returns lm-eval's name for it.
 
-    `name` is a component's, or `lm_eval:NAME` for a task of lm-eval's with data of one's own.
+    `name` is a component's, or `lm_eval:NAME` for a task of lm-eval's with data of one's own, whose content was `identity`
+    when the run began. Local rows are read by us: lm-eval takes a path for a pattern, and what once was there for what is.
     """
     base, _, official_name = name.partition(":")
     module = importlib.import_module(f"kdray.score.tasks.{base}")
@@ -35,21 +47,23 @@ def lay_down_task(name: str, params: dict[str, Any], ref: Reference, outer: Oute
     config = component("task", name, "score.tasks").constants.get("CONFIG")
     official = task_files()[official_name] if official_name else official_tasks() / config if config else None
     task: dict[str, Any] = {"include": str(official)} if official else module.config()
+    rows = ""
     if ref.scheme == "hf":
         task |= {"dataset_path": ref.name, "dataset_name": ref.config, "dataset_kwargs": {"revision": outer.pinned(ref).version}}
         task |= {"test_split": ref.split or "test", "validation_split": None}
     else:
         field = f"score.tasks.{name}.source"
-        file = table_file(ref, outer, field) if official else outer.local_file(ref, field)
-        if not official:
-            lines = [json.dumps(document) for document in module.documents(file, **params)]
-            file = folder / "documents.jsonl"
-            file.write_text("\n".join(lines) + "\n")
-        task |= {"dataset_path": FORMATS[file.suffix], "dataset_name": None, "test_split": "test"}
-        task |= {"dataset_kwargs": {"data_files": {"test": str(file.resolve())}}}
+        if (columns := task_columns(name)) is not None:
+            file = arrow_file(ref, outer, columns, identity, field)
+        else:
+            file = folder / "documents.arrow"
+            write_typed(file, _own_documents(module, params, outer.local_file(ref, field), ref, field), field)
+            outer.require_unchanged(ref, identity, field)
+        rows = f"custom_dataset: !function {local_documents.__module__}.{local_documents.__name__}\n"
+        task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}
-    task["task"] = f"kdray_{official_name or name}"
-    (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
+    task["task"] = own_name(name)
+    (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False) + rows)
     return task["task"]
 
 
@@ -60,16 +74,30 @@ def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: 
         InputError: they cannot be read.
     """
     field = f"score.tasks.{name}.shots_source"
-    module = importlib.import_module(f"kdray.score.tasks.{name.partition(':')[0]}")
-    if hasattr(module, "documents"):
-        rows = list(module.documents(outer.local_file(ref, field), **params))
-        if not rows:
-            raise InputError(field, f"no question in {ref}", "give a file like that of the task's source")
-        table = datasets.Dataset.from_list(rows)
+    if (columns := task_columns(name)) is not None:
+        table = open_source(ref, outer, field, columns)
     else:
-        table = open_source(ref, outer, field)
+        module = importlib.import_module(f"kdray.score.tasks.{name.partition(':')[0]}")
+        table = datasets.Dataset.from_list(_own_documents(module, params, outer.local_file(ref, field), ref, field))
     table.save_to_disk(folder / "examples")
     return folder / "examples"
+
+
+def _own_documents(module: Any, params: dict[str, Any], file: Path, ref: Reference, field: str) -> list[dict[str, Any]]:
+    """The questions that a task finds in a file of its own format."""
+    allowed = f"give such a file as the default of {field} is"
+    try:
+        documents = list(module.documents(file, **params))
+    except (ValueError, TypeError, AttributeError, OSError) as error:
+        raise InputError(field, f"{ref} cannot be read ({error})", allowed) from None
+    if not documents:
+        raise InputError(field, f"{ref} has no questions", allowed)
+    return documents
+
+
+def local_documents(*, file: str, **_: Any) -> dict[str, datasets.Dataset]:
+    """What lm-eval calls for the rows of a task that is laid down here; it also gives the task's metadata."""
+    return {"test": datasets.Dataset.from_file(file)}
 
 
 def tokenizer_identity(folder: Path) -> str:

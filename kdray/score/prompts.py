@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +18,7 @@ from kdray.data.words import ends_of_words
 from kdray.score.answers import FATAL, Answer
 from kdray.score.question import Form, Question
 from kdray.score.rows import Unusable
+from kdray.spec.columns import task_columns
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
@@ -68,11 +69,13 @@ def task_prompts(
     tokenizer: PreTrainedTokenizerBase,
     template: Callable[[Example, Any], str] | None,
     room: int | None,
+    identity: Mapping[str, Any] | None = None,
 ) -> list[Prompt]:
     """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
 
     `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
-    A row without what the task needs is refused, as is one whose prompt has no room.
+    A row without what the task needs is refused, as is one whose prompt has no room. `identity` is the data set's content
+    when the run began.
 
     Raises:
         InputError: the data set lacks a column that the task needs, or all of its rows are refused.
@@ -82,7 +85,7 @@ def task_prompts(
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
     write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
-    table = open_source(ref, outer, f"score.tasks.{name}.source")
+    table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts, refusals = [], []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):

@@ -247,7 +247,8 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     else:
         template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
-        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, load_tokenizer(folder), template, room)
+        tokenizer = load_tokenizer(folder)
+        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"])
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
     return [kind[i : i + params["batch"]] for kind in kinds for i in range(0, len(kind), params["batch"])]

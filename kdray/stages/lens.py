@@ -62,7 +62,9 @@ def read_annotations(step: Step, work: Work) -> list[Annotated]:
     name = step.params["annotations"]["name"]
     assert step.source is not None
     read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
-    return list(read(work.outer.local_file(step.source, step.source.field)))[: step.params["limit"]]
+    rows = list(read(work.outer.local_file(step.source, step.source.field)))
+    work.outer.require_unchanged(step.source, step.params["source"], step.source.field)
+    return rows[: step.params["limit"]]
 
 
 class Watcher:

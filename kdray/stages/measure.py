@@ -19,7 +19,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-import yaml
 from rich.markup import escape
 
 from kdray.data.estimates import pooled_mean
@@ -33,7 +32,7 @@ from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
-from kdray.score.choices import lay_down_examples, lay_down_task, tokenizer_identity
+from kdray.score.choices import lay_down_examples, lay_down_task, own_name, tokenizer_identity
 from kdray.score.heldout import heldout_sums
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
@@ -161,8 +160,8 @@ def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) 
     folder, name = scratch / task["name"].replace(":", "-"), task["name"].partition(":")[2]
     if step.source is not None:
         if not (folder / "task.yaml").is_file():
-            lay_down_task(task["name"], task["params"], step.source, work.outer, folder)
-        name = yaml.safe_load((folder / "task.yaml").read_text())["task"]
+            lay_down_task(task["name"], task["params"], step.source, work.outer, folder, task["source"])
+        name = own_name(task["name"])
     examples = folder / "examples" if "shots_source" in step.files else None
     if examples and not examples.is_dir():
         lay_down_examples(task["name"], task["params"], step.files["shots_source"], work.outer, folder)

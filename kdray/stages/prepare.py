@@ -31,6 +31,7 @@ from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.plan import Step
 from kdray.spec.chat import bos_warning
+from kdray.spec.columns import recipe_columns
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference
@@ -66,7 +67,7 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
     assert step.source is not None
     params = step.params
     try:
-        files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer))
+        files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"]))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
@@ -108,9 +109,9 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
     return InputError("data.heldout", f"{wanted} of {facts['kept']} usable rows ({lost})", "leave rows to train on")
 
 
-def _open(ref: Reference, outer: Outer) -> tuple[list[str], int]:
-    """The source as Arrow files, and its rows. Converting JSON takes 200 MB, which are a worker's and not the driver's."""
-    source = open_source(ref, outer)
+def _open(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
+    """What the recipe reads of the source as Arrow files, and its rows. Converting takes a worker's memory, not the driver's."""
+    source = open_source(ref, outer, columns=recipe_columns(recipe["name"], recipe["params"]), identity=identity)
     files = [entry["filename"] for entry in source.cache_files]
     if "[" in (ref.split or "") or sum(len(_source((file,))) for file in files) != len(source):
         files = [str(_written(source, outer.root / "cache" / "parts" / fingerprint(outer.identify(ref))))]

@@ -16,6 +16,7 @@ import sys
 import urllib.request
 import uuid
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -104,6 +105,15 @@ class Outer:
                 raise InputError(field, f"no '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
             return _extract(archive, ref.path, wheel.parent / "files")
 
+    def require_unchanged(self, ref: Reference, identity: Mapping[str, Any] | None, field: str = "reference") -> None:
+        """Called once a local file has been read: what an id says was read must be what was read. It is hashed anew.
+
+        Raises:
+            InputError: its content is no longer that which `identity` names.
+        """
+        if ref.scheme == "file" and identity is not None and io.sha256(Path(ref.name)) != identity["sha256"]:
+            raise InputError(field, f"{ref.name} has changed since the run began", "leave it as it is while it is read, and run again")
+
     def local_folder(self, ref: Reference, field: str = "reference") -> Path:
         """The folder behind a `wheel:` reference, with the files right in it.
 
@@ -175,9 +185,12 @@ class Outer:
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def _hash_file(self, path: Path) -> str:
-        """sha256 of a file, remembered by size, modification time and inode once there is a store."""
+        """sha256 of a file, remembered by size, inode and times once there is a store.
+
+        The time of its last change is one that nobody can set back, as copying tools do with that of its modification.
+        """
         name, status = str(path.resolve()), path.stat()
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         cache = io.read_json(self._hashes) or {}
         for entry in (self._known.get(name), cache.get(name)):
             if entry is not None and entry["stamp"] == stamp:
@@ -199,10 +212,22 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
     Raises:
         InputError: the hub cannot be reached, or does not know (or show us) the reference.
     """
-    commit = _look_up(ref, field, "dataset" if dataset else "model").sha
-    if not commit or not COMMIT.fullmatch(commit):
+    answer = _look_up(ref, field, "dataset" if dataset else "model")
+    if not answer.sha or not COMMIT.fullmatch(answer.sha):
         raise InputError(field, f"the hub gave no commit for {ref}", "write hf:org/name@commit")
-    return commit
+    if dataset and any(file.rfilename == _script_of(ref) for file in answer.siblings or ()):
+        raise script_refused(ref, field)
+    return answer.sha
+
+
+def script_refused(ref: Reference, field: str) -> InputError:
+    """What is said of a data set that is a program: nothing from outside is run, and the library that reads data sets would not either."""
+    found = f"{ref} is read by a script of its own, {_script_of(ref)}, which is never run"
+    return InputError(field, found, f"try hf:{ref.name}@refs/convert/parquet, or fetch its rows and give file:PATH")
+
+
+def _script_of(ref: Reference) -> str:
+    return f"{PurePosixPath(ref.name).name}.py"
 
 
 def list_hub(ref: Reference, field: str) -> list[str]:

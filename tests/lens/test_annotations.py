@@ -115,6 +115,16 @@ def test_damaged_files(tmp_path: Path, text: str, message: str | None) -> None:
         read("jsonl", tmp_path / "x.jsonl")
 
 
+def test_a_mark_that_some_programs_put_first_is_no_part_of_a_file(tmp_path: Path) -> None:
+    plain = read("jsonl", write(tmp_path / "x.jsonl", [OWN]))
+    (tmp_path / "marked[1].jsonl").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "x.jsonl").read_bytes())
+    assert read("jsonl", tmp_path / "marked[1].jsonl") == plain != []
+    write(tmp_path / "xsum.jsonl", [{"id": "11", "document": "The article."}])
+    columns = "bbcid,system,summary,hallucination_type,hallucinated_span,hallucinated_span_start,worker_id"
+    (tmp_path / "x.csv").write_text(f"\ufeff{columns}\n11,bert,a bad end,extrinsic,bad,2,w1\n", encoding="utf-8")
+    assert [row.spans for row in read("xsum_hallucination", tmp_path / "x.csv")] == [((2, 5),)]
+
+
 OWN = {"id": 1, "document": "D", "response": "abcdef", "spans": []}
 FAITH = {"id": "f", "source": "S", "summary": "abc", "spans": [{"start": 0, "end": 2, "label": ["Unwanted"]}]}
 RAG = {"id": "1", "source_id": "s", "response": "abcd", "labels": []}

@@ -160,6 +160,17 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["student.drop_layers: [0, 2)"],
     ),
     "junk named GGUF": (write("m.gguf", "junk"), {"teacher.model": "file:HERE/m.gguf"}, ["teacher.model: ", "m.gguf is no GGUF file"]),
+    "a zip with nothing in it": (write("r.zip", ZIP), {"data.source": "file:HERE/r.zip"}, ["data.source: ", "r.zip holds 0 tables"]),
+    "junk named parquet": (
+        write("r.parquet", "PAR1 cut off"),
+        {"data.source": "file:HERE/r.parquet"},
+        ["data.source: ", "r.parquet is no whole Parquet file"],
+    ),
+    "a row that is too long": (
+        write("r.csv", "instruction,context,response\na,b,c,too,many\n"),
+        {"data.source": "file:HERE/r.csv"},
+        ["data.source: ", "r.csv is damaged (line 2: 5 cells against 3 in the header)"],
+    ),
     "junk named zip": (write("r.zip", "junk"), {"data.source": "file:HERE/r.zip"}, ["data.source: ", "r.zip is no zip archive"]),
     "rows nested without end": (write("rows.jsonl", "[" * 100_000), {}, ["data.source: ", "rows.jsonl is damaged ("]),
     "a number without end": (write("rows.jsonl", '{"response": ' + "1" * 5000 + "}"), {}, ["data.source: ", "rows.jsonl is damaged ("]),
@@ -223,7 +234,7 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "rows without a nested column": (
         write("rows.jsonl", '{"question": "a", "context": {"labels": []}, "long_answer": "b"}\n'),
         {"data.recipe": "pubmed_qa"},
-        ["data.source: no column 'context.contexts'", "it has question, context, context.labels, long_answer"],
+        ["data.source: column 'context' holds a mapping of labels: a list in row 1 of", "a list of texts, 'contexts'"],
     ),
     "texts under another name": (
         write("rows.jsonl", '{"body": "a"}\n'),
@@ -238,7 +249,7 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "damaged rows": (write("rows.jsonl", '{"instruction": "a"\n'), {}, ["data.source: ", "rows.jsonl is damaged", "one object"]),
     "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged (line 2: "]),
     "a damaged list": (write("r.json", '[{"a": 1},'), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json is damaged"]),
-    "rows that are numbers": (write("rows.jsonl", "1\n2\n"), {}, ["data.source: ", "rows.jsonl is damaged (a row is no object"]),
+    "rows that are numbers": (write("rows.jsonl", "1\n2\n"), {}, ["data.source: ", "rows.jsonl is damaged (line 1: a row is no object"]),
     "a list of numbers": (write("r.json", "[1, 2]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "a row is no object"]),
     "data in another encoding": (write("rows.jsonl", b'{"response": "\xe9"}\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
     "a test set without a column": (
@@ -363,12 +374,11 @@ def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
         ("r.json", '\n{"instruction": "a", "context": "", "response": "b"}'),
         ("r.jsonl", '{"instruction": "a", "response": "b"}\n\n{"instruction": "a", "context": "c", "response": "b"}\n'),
         ("r.csv", '\ufeffinstruction,context,response\n"a\nb",,c\n'),
-        ("r.csv", "instruction,context,response\na,b,c,too,many\n"),
+        ("R.JSONL", '\ufeff{"instruction": "a", "context": "", "response": "b"}\n'),
         ("r.csv", "instruction,context,response\na," + "b" * 200_000 + ",c\n"),
-        ("r.parquet", "not looked into"),
-        ("r.zip", ZIP),
+        ("r.parquet", "PAR1, with nothing inside that is looked at here, and PAR1"),
     ],
-    ids=["list", "one object", "a column that comes later", "byte order mark", "a row too long", "a long field", "parquet", "zip"],
+    ids=["list", "one object", "a column that comes later", "byte order mark", "mark and capitals", "a long field", "parquet"],
 )
 def test_data_that_can_be_read_are_not_refused(name: str, content: str | bytes, tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -380,10 +390,27 @@ def test_a_nested_column_is_found(tiny_grid: TinyGrid) -> None:
     assert check(tiny_grid, {"data.recipe": "pubmed_qa"}) == []
 
 
-def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid) -> None:
-    row = json.dumps({"instruction": "a", "context": "", "response": "b"})
-    (tiny_grid.folder / "rows.jsonl").write_text(f"{row}\n" * tables.ROWS + "damage far below\n")
+def test_a_file_in_a_tasks_own_format_is_no_table(tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "q.json").write_text(json.dumps({"law": "Q: ..."}, indent=1))
+    assert check(tiny_grid, {"score.tasks": [{"name": "mmlu_bundled", "source": "file:HERE/q.json"}]}) == []
+
+
+def test_a_file_in_a_tasks_own_format_is_no_table(tiny_grid: TinyGrid) -> None:
+    (tiny_grid.folder / "q.json").write_text(json.dumps({"law": "Q: ..."}, indent=1))
+    assert check(tiny_grid, {"score.tasks": [{"name": "mmlu_bundled", "source": "file:HERE/q.json"}]}) == []
+
+
+def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"instruction": "a", "context": "", "response": "b" * 2000}
+    rows = [json.dumps(row)] * 2000
+    (tiny_grid.folder / "rows.jsonl").write_text("\n".join([*rows, "damage far below"]))
+    with pytest.raises(InputError, match="line 2001: Expecting value"):
+        check(tiny_grid)
+    monkeypatch.setattr(tables, "WHOLE", 2_000_000)
     assert check(tiny_grid) == []
+    del row["context"]
+    (tiny_grid.folder / "rows.jsonl").write_text("\n".join([*[json.dumps(row)] * 2000, rows[0]]))
+    assert check(tiny_grid) == [], "a column that comes late is waited for"
 
 
 def test_tokenizers_of_other_kinds_are_compared_by_token_too(tiny_grid: TinyGrid) -> None:

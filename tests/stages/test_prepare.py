@@ -122,7 +122,7 @@ def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeyp
     wanted = {"train": [*range(10)], "train[5:8]": [5, 6, 7], "train[5:]+train[:5]": [*range(5, 10), *range(5)]}[split]
     ref = parse_reference(f"hf:org/name@{'0' * 40}#split={split}")
     for _ in range(2):  # and again, when it is there
-        files, count = _open(ref, Outer(tmp_path / "store"))
+        files, count = _open(ref, Outer(tmp_path / "store"), {"name": "dolly", "params": {}}, {})
         assert [row["i"] for row in _read(files, range(count)).values()] == wanted
 
 
@@ -135,9 +135,9 @@ def test_nested_columns_of_a_parquet_file_are_read(prepare: Prepare, tmp_path: P
 
 GOOD = {"instruction": "a", "context": "", "response": "b"}
 BROKEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
-    "no such column": ([{"instruction": "a", "response": "b"}] * 6, {}, "data.source: no column 'context' in row 1; it has instruction"),
-    "a nested column": ([GOOD | {"response": ["b"]}] * 6, {}, "data.source: column 'response' holds a list in row 1; it must hold text"),
-    "numbers": ([GOOD | {"context": None}] + [GOOD | {"context": 5}] * 5, {}, "column 'context' holds the int 5 in row 2; it must"),
+    "no such column": ([{"instruction": "a", "response": "b"}] * 6, {}, "data.source: no column 'context' in file:"),
+    "a nested column": ([GOOD | {"response": ["b"]}] * 6, {}, "data.source: column 'response' holds list<"),
+    "numbers": ([GOOD | {"context": None}] + [GOOD | {"context": 5}] * 5, {}, "column 'context' holds int64 in file:"),
     "nothing usable": ([GOOD | {"response": ""}] * 6, {}, "data: no usable row among 6 (0 left out by the recipe, 6 without a response, 0"),
     "nothing short": ([GOOD] * 6, {"max_prompt": 3}, "data: no usable row among 6 (0 left out by the recipe, 0 without a response, 6"),
     "nothing to train on": ([GOOD] * 6, {"test": 2}, "data.heldout: 6 of 6 usable rows (0 left out"),

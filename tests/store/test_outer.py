@@ -117,7 +117,7 @@ def test_without_a_store_a_file_is_hashed_once_a_plan(outer: Outer, file: Path, 
 
 
 @pytest.mark.parametrize("store", [True, False])
-@pytest.mark.parametrize("change", ["size", "time", "inode"])
+@pytest.mark.parametrize("change", ["size", "time", "inode", "content alone"])
 def test_a_changed_file_is_hashed_again(change: str, store: bool, outer: Outer, file: Path, hashed: list[Path]) -> None:
     if store:
         outer.root.mkdir()
@@ -129,6 +129,9 @@ def test_a_changed_file_is_hashed_again(change: str, store: bool, outer: Outer, 
     elif change == "time":
         file.write_text("hallo")
         os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    elif change == "content alone":
+        file.write_text("hallo")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     else:
         other = file.with_name("other")
         other.write_text("hallo")
@@ -247,9 +250,32 @@ def test_without_a_network_the_reference_is_named(outer: Outer, monkeypatch: pyt
 def test_an_answer_that_is_no_commit_is_refused(outer: Outer, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import HfApi
 
-    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: type("Info", (), {"sha": "main"}))
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: SimpleNamespace(sha="main", siblings=None))
     with pytest.raises(InputError, match="the hub gave no commit for hf:a/b"):
         outer.resolve(parse_reference("hf:a/b"), "data.source")
+
+
+@pytest.mark.parametrize("field", ["data.source", "teacher.model"])
+def test_a_data_set_with_a_script_is_refused_before_any_work(field: str, outer: Outer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import HfApi
+
+    files = [SimpleNamespace(rfilename=name) for name in ("README.md", "data/a.parquet", "b.py")]
+    monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: SimpleNamespace(sha="0" * 40, siblings=files))
+    ref = parse_reference("hf:a/b#split=test", field)
+    if field == "teacher.model":  # a model may have files of any name
+        assert outer.resolve(ref, field)["version"] == "0" * 40
+        return
+    with pytest.raises(InputError, match=r"^data\.source: hf:a/b#split=test is read by a script of its own, b\.py, .*@refs/convert"):
+        outer.resolve(ref, field)
+    assert outer.locked() == {}
+
+
+def test_a_file_that_is_not_what_it_was_is_named(outer: Outer, file: Path) -> None:
+    identity = outer.identify(local(file))
+    outer.require_unchanged(local(file), identity, "lens.source")
+    file.write_text("hallo")
+    with pytest.raises(InputError, match=r"^lens\.source: .* has changed since the run began"):
+        outer.require_unchanged(local(file), identity, "lens.source")
 
 
 # addresses

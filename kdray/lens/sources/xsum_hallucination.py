@@ -35,8 +35,8 @@ def xsum_hallucination(path: Path) -> Iterator[Annotated]:
 def _rows(path: Path) -> list[dict[str, str]]:
     allowed = f"it needs {', '.join(COLUMNS)}"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, strict=True)
             rows = [(reader.line_num, row) for row in reader]
     except (csv.Error, UnicodeDecodeError) as error:
         raise InputError("annotations", f"{path.name} is no CSV ({error})", allowed) from None

@@ -35,7 +35,7 @@ def mmlu_bundled(
 
 def documents(path: Path, max_words: int, **_: Any) -> Iterator[dict[str, Any]]:
     """The questions in the file's order, as `config` reads them."""
-    for subject, text in json.loads(path.read_text()).items():
+    for subject, text in json.loads(path.read_text(encoding="utf-8-sig")).items():
         for match in QUESTION.finditer(text):
             choices = [match[letter].strip() for letter in "abcd"]
             if len(f"{match['question']} {' '.join(choices)}".split()) <= max_words:
