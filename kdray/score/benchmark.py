@@ -27,12 +27,11 @@ from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.data.templates.chat import dated, refused
 from kdray.data.thoughts import closed
-from kdray.data.tokenise import beginning
+from kdray.data.tokenise import unended
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
@@ -113,7 +112,7 @@ class Benchmark:
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
         setting = self.setting
-        lm: Any = HFLM(pretrained=model, tokenizer=_unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
         if setting.likelihood == "shared_prefix":
             shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
@@ -250,7 +249,7 @@ class _Encoder(HFLM):
             tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
             require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
         arguments = self.given.get("arguments") or {}
-        super().__init__(pretrained=model, tokenizer=_unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+        super().__init__(pretrained=model, tokenizer=unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As `HFLM`. What the template raises is told as the task's fault.
@@ -266,17 +265,6 @@ class _Encoder(HFLM):
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests
-
-
-def _unended(tokenizer: Any) -> Any:
-    """`tokenizer`, which from now on puts nothing behind a text: a context that ends so has ended before its answer."""
-    marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
-    if marked[-len(bare) :] != bare:
-        names = tokenizer.convert_ids_to_tokens(beginning(tokenizer))
-        single = " ".join([*(f"{name}:0" for name in names), "$A:0"])
-        known = list(zip(names, beginning(tokenizer), strict=True))
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=known)
-    return tokenizer
 
 
 class _Table(LM):

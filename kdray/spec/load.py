@@ -327,8 +327,8 @@ def _check_report(grid: Grid) -> None:
     for task in grid.score.tasks:
         constants = component("task", task.name, "score.tasks").constants
         generated = constants["KIND"] == "generate"
-        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
-        kept += ["empty", "unfinished"] if generated else []
+        names = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
+        kept = [*names, "empty", "unfinished"] if generated else []
         rated = ["fr"] if grid.lens and rated_by_lens(task) else []
         metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept, *rated]))
         if constants["KIND"] == "choices":

@@ -13,9 +13,12 @@ import pytest
 
 from kdray.data.example import Example
 from kdray.data.templates.chat import chat
+from kdray.lens.align import mark_tokens
+from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_tokenizer
 from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
+from kdray.stages.annotate import Annotator
 from kdray.stages.generate import SCHEMA, THOUGHTS, answer_all, keep, read_answers
 from kdray.stages.measure import Measurer
 from kdray.stages.prepare import _require_closed
@@ -143,3 +146,18 @@ def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> 
     _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
     with pytest.raises(InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"):
         _require_closed(examples, chat, tokenizer)
+
+
+def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = write_tokenizer(tmp_path / "model")
+    (row,) = kept(tmp_path / "kept", tokenizer, ["<think>Ben ?</think>\nAda in Rome"])
+    said = {"judge": 0.0, "spans": [[7, 11]]}
+    monkeypatch.setattr("kdray.stages.annotate.load_metric", lambda *_: lambda answers: [said for _ in answers])
+    find = Annotator(tmp_path / "kept", tmp_path / "model", "judge", {}, {}, tmp_path, 50.0)
+    find({"rows": [0], "index": 0, "target": str(tmp_path)})
+    (path,) = tmp_path.glob("part-*.jsonl")
+    (found,) = jsonl(path)
+    assert (found.response, found.spans) == ("Ada in Rome", ((7, 11),))
+    assert (found.input_ids, found.output_ids) == ((*row["input_ids"], *row["thought_ids"]), tuple(row["output_ids"]))
+    marked = mark_tokens(tokenizer, found.output_ids or (), found.response, found.spans)
+    assert tokenizer.decode([token for token, wrong in zip(row["output_ids"], marked, strict=True) if wrong]).strip() == "Rome"
