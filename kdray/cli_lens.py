@@ -214,10 +214,11 @@ def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_
     from kdray.lens.align import align
     from kdray.lens.annotations import statistics
     from kdray.spec.components import component
+    from kdray.spec.folders import window_in
 
     component("template", template, "template")
     make_prompt = getattr(importlib.import_module(f"kdray.data.templates.{template}"), template)
-    aligned, problems = align(rows, tokenizer, make_prompt, max_words, getattr(model.config, "max_position_embeddings", None))
+    aligned, problems = align(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()))
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)
     if len(problems) > 5:

@@ -35,6 +35,7 @@ from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
 from kdray.spec.errors import InputError
+from kdray.spec.folders import window_in, window_of
 
 Likelihood = Literal["hflm", "shared_prefix"]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
@@ -110,6 +111,7 @@ class Benchmark:
         """
         setting = self.setting
         lm: Any = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        _keep_to_window(lm, window_in(model.config.to_dict()))
         if setting.likelihood == "shared_prefix":
             shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
@@ -241,9 +243,16 @@ class _Encoder(HFLM):
         if isinstance(tokenizer.chat_template, str):
             tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
         super().__init__(pretrained=model, tokenizer=tokenizer, backend="causal")  # type: ignore[arg-type]
+        _keep_to_window(self, window_of(Path(folder)))
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests
+
+
+def _keep_to_window(lm: Any, window: int | None) -> None:
+    """Let lm-eval know of a window that it does not find and takes a longer one for: no model reads beyond its own."""
+    if window is not None and window < lm.max_length:
+        lm._max_length = window
 
 
 class _Table(LM):

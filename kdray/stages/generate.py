@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 
 from kdray.data.rows import Rows
-from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
+from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.score.answers import FATAL
 from kdray.score.decodings import Decoding, open_decoding
@@ -28,6 +28,7 @@ from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, tas
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
+from kdray.spec.folders import window_of
 from kdray.stages.costs import SECONDS, costs, measured_cost
 from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
 from kdray.stages.vllm import answer_by_vllm
