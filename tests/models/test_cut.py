@@ -62,7 +62,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"layer_types would be another \(its configuration counts layers by expert_layer_period, expert_layer_offset, attn_layer_period",
     ),
     "DiffLlama": ({"num_key_value_heads": 2}, r"layer 3, then 1, would be another \(self_attn\.lambda_init\)"),
-    "GPT2, weaker with depth": (GPT | {"scale_attn_by_inverse_layer_idx": True}, r"\(attn\.scaling\) \(.* scale_attn_by_inverse_layer_idx\)"),
+    "GPT2, weaker with depth": (
+        GPT | {"scale_attn_by_inverse_layer_idx": True},
+        r"\(attn\.scaling\) \(.* scale_attn_by_inverse_layer_idx\)",
+    ),
     "Gemma3nText": (
         GROUPED | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 97, "altup_num_inputs": 2}
         | {"intermediate_size": [48] * 6, "activation_sparsity_pattern": [0.0] * 6, "laurel_rank": 4}
