@@ -24,10 +24,18 @@ from kdray.models.hooks import blocks_of
 from kdray.models.load import load_folder, reading, save
 from kdray.spec.errors import InputError
 
-NUMBERS = ("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids", "local_layer_ids", "mlp_only_layers", "moe_layers", "ple_layer_ids")
-FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers")  # so many layers are of another kind
-TIED = ("num_kv_shared_layers", "hidden_size_per_layer_input")  # where not 0, layers read what others, or the embeddings, keep for them
-OF_TOKENS = re.compile("token|time_step|architectures|^mtp_")  # lists that may be as long as there are layers, and are of something else
+# Fields with the numbers of some layers.
+NUMBERS = (
+    *("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids", "local_layer_ids"),
+    *("mlp_only_layers", "moe_layers", "ple_layer_ids"),
+)
+# How many of the first layers are of another kind.
+FIRST = ("first_k_dense_replace", "max_window_layers", "moe_layer_start_index", "num_dense_layers")
+# Where these are not 0, layers read what others, or the embeddings, keep for them.
+TIED = ("num_kv_shared_layers", "hidden_size_per_layer_input")
+# Lists that may happen to be as long as there are layers, and are of something else.
+OF_OTHERS = re.compile("token|time_step|architectures|^mtp_")
+# Rules in which layers are counted, for the line that refuses a model.
 RULES = re.compile("period|offset|interval|pattern|every|freq|step$|_index$|first_k|inverse_layer|group_size")
 OWN_NUMBER = ("layer_idx", "layer_id", "layer_number")  # of a layer, in its modules
 PROBE = 16  # tokens that the whole and the cut model read
@@ -58,7 +66,7 @@ def cut(source: Path, target: Path, first: int, end: int, field: str = "drop_lay
 
 
 def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop_layers") -> None:
-    """Remove the decoder layers [first, end) of `model` in place, keeping the others' order, and renumber its configuration.
+    """Remove the decoder layers [first, end) of `model` in place, keep the others' order, and renumber its configuration.
 
     Raises:
         InputError: the model has no such layers, or no configuration describes what is left. The model is as it was.
@@ -74,8 +82,8 @@ def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop
             for name in OWN_NUMBER:
                 if hasattr(module, name):
                     setattr(module, name, i)
-    parent, name = next((module, name) for module in model.modules() for name, child in module.named_children() if child is blocks)
-    setattr(parent, name, nn.ModuleList(left))
+    [place] = [name for name, module in model.named_modules() if module is blocks]
+    model.set_submodule(place, nn.ModuleList(left))
     _apply(model.config, changes)
 
 
@@ -85,11 +93,12 @@ def require_layers(model: PreTrainedModel, first: int, end: int, field: str) -> 
     if end > count or end - first >= count:
         raise InputError(field, f"[{first}, {end})", f"the model has the layers 0 to {count - 1}, and one must be left")
     if (found := len(blocks_of(model))) != count:
-        raise InputError(field, f"{type(model).__name__} says {count} layers and has a list of {found}", "a model with one list of layers")
+        told = f"{type(model).__name__} says {count} layers and has a list of {found}"
+        raise InputError(field, told, "a model with one list of layers")
 
 
 def renumbered(config: PretrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
-    """The fields of a text model's configuration that speak of layers, as they are when the layers `kept` are all there are."""
+    """The fields of a text model's configuration that speak of layers, as they are where the layers `kept` are all."""
     count, fields = config.num_hidden_layers, config.to_dict()
     places = {old: new for new, old in enumerate(kept)}
     changes: dict[str, Any] = {config.attribute_map.get("num_hidden_layers", "num_hidden_layers"): len(kept)}
@@ -98,13 +107,13 @@ def renumbered(config: PretrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
             changes[name] = sum(i < value for i in kept)
         elif name in NUMBERS and isinstance(value, list | tuple):
             changes[name] = [places[i] for i in value if i in places]
-        elif isinstance(value, list | tuple) and len(value) == count and not OF_TOKENS.search(name):
+        elif isinstance(value, list | tuple) and len(value) == count and not OF_OTHERS.search(name):
             changes[name] = [value[i] for i in kept]
         elif isinstance(value, dict) and value and all(str(key).isdigit() for key in value):
             changes[name] = {str(places[int(key)]): entry for key, entry in value.items() if int(key) in places}
     if "moe_layer_end_index" in fields:  # the last one
         changes["moe_layer_end_index"] = sum(i <= fields["moe_layer_end_index"] for i in kept) - 1
-    if "decoder_sparse_step" in fields:  # every so many layers one of experts, those aside that a list names: now they are all named
+    if "decoder_sparse_step" in fields:  # one of so many layers is of experts, unless a list names it: now all others are named
         step, dense = max(fields["decoder_sparse_step"], 1), fields.get("mlp_only_layers") or []
         changes["mlp_only_layers"] = [new for old, new in places.items() if old in dense or (old + 1) % step]
         changes["decoder_sparse_step"] = 1
@@ -132,9 +141,9 @@ def _why_not(model: PreTrainedModel, blocks: nn.ModuleList, kept: Sequence[int],
         again = blocks_of(made)
     except Exception as error:  # noqa: BLE001 - whatever a library says to such a configuration is the reason
         return f"it cannot be built ({' '.join(str(error).split())[:200] or type(error).__name__})"
-    after = _text(config)
-    for name, value in _of_layers(before).items():
-        if getattr(after, name, None) != [value[i] for i in kept]:
+    after = _lists(_text(config))
+    for name, value in _lists(before).items():
+        if len(value) == len(blocks) and after.get(name) != [value[i] for i in kept]:
             return f"{name} would be another"
     if len(again) != len(kept):
         return f"it would have {len(again)} layers"
@@ -144,12 +153,12 @@ def _why_not(model: PreTrainedModel, blocks: nn.ModuleList, kept: Sequence[int],
     return None
 
 
-def _of_layers(config: PretrainedConfig) -> dict[str, list[Any]]:
-    """What a configuration says layer by layer, in fields and in properties that are made of them."""
-    names = [name for name in dir(type(config)) if isinstance(getattr(type(config), name), property) and name != "per_layer_config"]
-    found = {name: getattr(config, name, None) for name in dict.fromkeys([*config.to_dict(), *names])}
-    lists = {name: list(value) for name, value in found.items() if isinstance(value, list | tuple) and name not in NUMBERS}
-    return {name: value for name, value in lists.items() if len(value) == config.num_hidden_layers and not OF_TOKENS.search(name)}
+def _lists(config: PretrainedConfig) -> dict[str, list[Any]]:
+    """The lists of a configuration that may have an entry a layer: of its fields, and of properties made of them."""
+    made = [name for name in dir(type(config)) if isinstance(getattr(type(config), name), property)]
+    found = {name: getattr(config, name, None) for name in made} | config.to_dict()
+    lists = {name: list(value) for name, value in found.items() if isinstance(value, list | tuple)}
+    return {name: value for name, value in lists.items() if name not in NUMBERS and not OF_OTHERS.search(name)}
 
 
 def _difference(ours: nn.Module, theirs: nn.Module) -> str | None:
@@ -162,7 +171,8 @@ def _difference(ours: nn.Module, theirs: nn.Module) -> str | None:
         shapes = [_shapes(a), _shapes(b)]
         values = [_values(a), _values(b)]
         differ = [key for key in shapes[0] | shapes[1] if shapes[0].get(key) != shapes[1].get(key)]
-        differ += [key for key in values[0].keys() & values[1].keys() if values[0][key] != values[1][key]]  # some come with a forward pass
+        both = values[0].keys() & values[1].keys()  # some values come with a forward pass
+        differ += [key for key in sorted(both) if values[0][key] != values[1][key]]
         if differ:
             return f"{name}.{differ[0]}".lstrip(".")
     return None
@@ -175,8 +185,8 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 def _values(module: nn.Module) -> dict[str, Any]:
     """A module's own plain values, but for its number."""
-    own = {name: value for name, value in vars(module).items() if not name.startswith("_") and name not in (*OWN_NUMBER, "training")}
-    return {name: value for name, value in own.items() if isinstance(value, bool | int | float | str | tuple | None)}
+    plain = {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str | tuple | None)}
+    return {name: value for name, value in plain.items() if name[0] != "_" and name not in (*OWN_NUMBER, "training")}
 
 
 def _apply(config: PretrainedConfig, changes: dict[str, Any]) -> None:
@@ -212,6 +222,6 @@ def _logits(model: Any) -> Tensor:
 
 
 def _refused(field: str, first: int, end: int, kind: str, why: str, config: PretrainedConfig) -> InputError:
-    rules = [name for name, value in _text(config).to_dict().items() if RULES.search(name) and value not in (None, False, [], {})]
+    rules = [name for name, value in _text(config).to_dict().items() if value and RULES.search(name)]
     told = f" (its configuration counts layers by {', '.join(rules)})" if rules else ""
     return InputError(field, f"{kind} without layers [{first}, {end}): {why}{told}", OTHERS)

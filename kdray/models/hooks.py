@@ -14,7 +14,7 @@ from kdray.spec.errors import InputError
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's layers in order: its list of modules `layers` (elsewhere `h` or `blocks`), or else the only one that is as long.
+    """The decoder's layers in order: its list of modules `layers`, or else its only list with an entry a layer.
 
     Raises:
         InputError: they cannot be found.
@@ -28,7 +28,8 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     count = model.config.get_text_config(decoder=True).num_hidden_layers
     fitting = [child for child in lists.values() if len(child) == count]
     if len(fitting) != 1:
-        raise InputError("model", f"the layers of {type(model).__name__} cannot be found", "a decoder with one list of them")
+        found = f"the layers of {type(model).__name__} cannot be found"
+        raise InputError("model", found, "a decoder with one list of them")
     return fitting[0]
 
 

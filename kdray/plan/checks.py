@@ -134,14 +134,15 @@ def _check_own_prompts(grid: Grid, role: str, positions: int) -> None:
     """Whether a model with so many positions has room for its answers behind the longest of the grid's own prompts."""
     asked = {}
     if role == "student" or "teacher" in grid.score.references:
-        asked = {field: task for field, task in _tasks(grid).items() if component("task", task.name, field).constants.get("ROWS")}
+        tasks = _tasks(grid).items()
+        asked = {field: task for field, task in tasks if component("task", task.name, field).constants.get("ROWS")}
     lengths = {f"{field}.max_new_tokens": task.params["max_new_tokens"] for field, task in asked.items()}
     if role != "student" and any(point.labels != "gold" for point in expand(grid)):
         lengths["augment.max_new_tokens"] = grid.augment.max_new_tokens
     for field, length in lengths.items():
         if (room := positions - grid.data.max_prompt) < length:
-            allowed = f"behind prompts of data.max_prompt ({grid.data.max_prompt}) the {role} has positions for {room} tokens"
-            raise InputError(field, f"{length}", allowed)
+            prompts = f"prompts of data.max_prompt ({grid.data.max_prompt})"
+            raise InputError(field, f"{length}", f"behind {prompts} the {role} has positions for {room} tokens")
 
 
 def _check_cut(cut: Sequence[int] | None, config: Mapping[str, Any], field: str) -> None:

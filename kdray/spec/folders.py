@@ -9,7 +9,10 @@ from typing import Any
 
 from kdray.spec.errors import InputError
 
-WINDOWS = ("n_positions", "max_seq_len", "n_ctx", "model_max_length", "max_sequence_length", "context_length", "seq_length")
+WINDOWS = (
+    *("n_positions", "max_seq_len", "n_ctx", "model_max_length", "max_sequence_length"),
+    *("context_length", "seq_length"),
+)
 COUNTS = {  # by the name that most families give them, with the names of others
     "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
     "num_attention_heads": ("n_head", "n_heads", "num_heads"),
@@ -17,8 +20,9 @@ COUNTS = {  # by the name that most families give them, with the names of others
     "vocab_size": (),
     "max_position_embeddings": WINDOWS,
 }
-# What transformers takes where config.json is silent, in families that fail beyond it: their positions are looked up in a table.
-TABLES = {"codegen": 2048, "gpt-sw3": 1024, "gpt2": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "mpt": 2048, "opt": 2048}
+# The windows that transformers takes where config.json is silent, of families that look positions up in a table, which ends.
+TABLES = {"gpt2": 1024, "gpt-sw3": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "codegen": 2048}
+TABLES |= {"mpt": 2048, "opt": 2048}
 AFTER_PAD = ("roberta", "camembert", "xlm-roberta", "mpnet")  # count positions from behind the padding token's number
 INDEX = "model.safetensors.index.json"
 
@@ -41,7 +45,7 @@ def read_object(path: Path, field: str, allowed: str) -> dict[str, Any]:
 
 
 def read_config(folder: Path, field: str = "model") -> dict[str, Any]:
-    """The configuration of the language model in a folder, that of its text part included; counts are under the names of `COUNTS` too.
+    """The configuration of the language model in a folder, that of its text part included; counts by the names in `COUNTS`.
 
     Raises:
         InputError: it is damaged, or a count in it is no whole number.
@@ -64,7 +68,7 @@ def read_config(folder: Path, field: str = "model") -> dict[str, Any]:
 
 
 def window_of(folder: Path, field: str = "model") -> int | None:
-    """The most tokens that the language model in a folder reads at once; None where it does not say, or has no such end.
+    """The most tokens that the language model in a folder reads at once; None where it does not say, or knows no end.
 
     Raises:
         InputError: its configuration is damaged.
@@ -76,8 +80,8 @@ def window_in(config: Mapping[str, Any]) -> int | None:
     """As `window_of`, of a configuration that is read already."""
     config = {**config, **(config.get("text_config") or {})}
     kind = config.get("model_type")
-    if kind == "bloom" or (kind == "falcon" and config.get("alibi")):  # all they know are distances between tokens, of any length
-        return None
+    if kind == "bloom" or (kind == "falcon" and config.get("alibi")):
+        return None  # they know distances between tokens alone, of any length
     said = (config.get(name) for name in ("max_position_embeddings", *WINDOWS))
     found = next((value for value in said if value), TABLES.get(str(kind)))
     return found - config.get("pad_token_id", 1) - 1 if found and kind in AFTER_PAD else found

@@ -27,7 +27,8 @@ def model(steps: list[Step], work: Work) -> None:
                 for _, attempt in claimed:
                     source = work.folder(step.inputs["model"]) if step.inputs else None
                     task = ray.remote(_make).options(num_cpus=1)
-                    arguments = (step.source, source, step.params, work.outer, attempt.path, _field(step, work) if source else "model")
+                    field = _field(step, work) if source else "model"
+                    arguments = (step.source, source, step.params, work.outer, attempt.path, field)
                     try:
                         ray.get(task.remote(*arguments))
                     except RayTaskError as error:
@@ -45,7 +46,9 @@ def _field(step: Step, work: Work) -> str:
     return "drop_layers"
 
 
-def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str) -> None:
+def _make(
+    ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str
+) -> None:
     if source is None:
         assert ref is not None
         lay_down(ref, outer, target, field, weights=params.get("weights", True))

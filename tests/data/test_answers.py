@@ -108,3 +108,11 @@ def test_both_are_the_gold_rows_followed_by_the_answered_ones(rows, tokenizer, t
     assert both.heldout.tolist() == rows.heldout.tolist()
     assert both.train.tolist() == [*rows.train.tolist(), *range(12, 19)]
     assert [both.input_ids(row) for row in range(12, 19)] == [made.input_ids(row) for row in made.train.tolist()]
+
+
+def test_an_answer_with_tokens_that_the_student_has_no_embedding_of_drops_its_row(rows, tokenizer, tmp_path):
+    answers = [[20, 90], *([20, 30] for _ in range(7))]
+    _, counts = answered(rows, answers, tokenizer, tmp_path / "made", known=90)
+    assert (counts["unknown"], counts["kept"]) == (1, 7)
+    _, counts = answered(rows, answers, tokenizer, tmp_path / "again", known=91)
+    assert (counts["unknown"], counts["kept"]) == (0, 8)

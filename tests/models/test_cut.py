@@ -22,7 +22,14 @@ TOKENS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "initializer_
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
 EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 16}
 GPT = {"vocab_size": 97, "n_embd": 32, "n_layer": 6, "n_head": 4, "n_positions": 64}
-LATENT = {"q_lora_rank": 8, "kv_lora_rank": 8, "qk_nope_head_dim": 8, "qk_rope_head_dim": 8, "v_head_dim": 8, "num_key_value_heads": 4}
+LATENT = {
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 8,
+    "num_key_value_heads": 4,
+}
 ROUTED = EXPERTS | {"n_routed_experts": 4, "n_group": 1, "topk_group": 1}
 QUICK: dict[str, dict[str, Any]] = {  # by configuration; what stands behind a comma tells cases of one family apart
     "Qwen3Moe": GROUPED | EXPERTS | {"num_experts": 4, "decoder_sparse_step": 2, "mlp_only_layers": [3]},
@@ -32,7 +39,12 @@ QUICK: dict[str, dict[str, Any]] = {  # by configuration; what stands behind a c
 }
 OTHERS: dict[str, dict[str, Any]] = {
     "Llama": GROUPED,
-    "Qwen2, a window above": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 5, "max_window_layers": 3},
+    "Qwen2, a window above": {
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 5,
+        "max_window_layers": 3,
+    },
     "Glm4Moe": GROUPED | ROUTED | {"first_k_dense_replace": 2},
     "Qwen3": GROUPED,
     "Gemma2": GROUPED | {"sliding_window": 5},
@@ -53,7 +65,10 @@ OTHERS: dict[str, dict[str, Any]] = {
     | {"intermediate_size_mlp": 48, "num_local_experts": 2, "interleave_moe_layer_step": 2, "attention_chunk_size": 5},
     "RecurrentGemma": {"num_key_value_heads": 2, "attention_window_size": 5},
     "Mamba": {"state_size": 4},
-    "FalconH1": GROUPED | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1},
+    "Gemma4Text, wide heads in some layers": GROUPED
+    | {"sliding_window": 5, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
+    "FalconH1": GROUPED
+    | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1},
     "Lfm2": {"num_key_value_heads": 2, "full_attn_idxs": [1, 4]},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -101,7 +116,10 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
 def logits_without(model: PreTrainedModel, dropped: range, ids: Tensor) -> Tensor:
     """Of the whole model, the forward of each dropped layer replaced by one that returns its input."""
     tupled: dict[int, bool] = {}
-    hooks = [blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)})) for i in dropped]
+    hooks = [
+        blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)}))
+        for i in dropped
+    ]
     model(input_ids=ids)
     for hook in hooks:
         hook.remove()
@@ -121,18 +139,24 @@ def assert_cuts(case: str, extra: dict[str, Any], tokenizer: Path, folder: Path,
     expected = logits_without(whole, dropped, ids)
     assert len(blocks(again)) == again.config.num_hidden_layers == 6 - len(dropped)
     assert (again(input_ids=ids, use_cache=False).logits - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert (logits_without(again, range(1), ids) - expected).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
+    assert (
+        logits_without(again, range(1), ids) - expected
+    ).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(case: str, tokenizer: Path, tmp_path: Path) -> None:
+def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(
+    case: str, tokenizer: Path, tmp_path: Path
+) -> None:
     assert_cuts(case, QUICK[case], tokenizer, tmp_path, range(1, 3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropped", [range(3), range(1, 3), range(2, 3), range(3, 6)], ids=str)
 @pytest.mark.parametrize("case", QUICK | OTHERS)
-def test_so_it_is_in_all_families_wherever_the_cut_is(case: str, dropped: range, tokenizer: Path, tmp_path: Path) -> None:
+def test_so_it_is_in_all_families_wherever_the_cut_is(
+    case: str, dropped: range, tokenizer: Path, tmp_path: Path
+) -> None:
     assert_cuts(case, (QUICK | OTHERS)[case], tokenizer, tmp_path, dropped)
 
 
@@ -150,7 +174,9 @@ def test_what_no_configuration_describes_is_refused_by_name_and_left_as_it_was(c
     assert torch.equal(model(input_ids=ids).logits, expected)
 
 
-def test_what_only_the_computation_shows_is_refused_too(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_the_computation_shows_is_refused_too(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of a family that reads its own number during the forward pass: no module tells of it."""
     attention = transformers.models.llama.modeling_llama.LlamaAttention
     plain = attention.forward
@@ -189,9 +215,17 @@ def test_layers_that_are_not_there_cannot_be_dropped(tmp_path: Path, first: int,
 @pytest.mark.parametrize(
     ("name", "fields", "said"),
     [
-        ("Qwen3Moe", {"decoder_sparse_step": 2, "mlp_only_layers": [5]}, {"decoder_sparse_step": 1, "mlp_only_layers": [0, 2, 3]}),
+        (
+            "Qwen3Moe",
+            {"decoder_sparse_step": 2, "mlp_only_layers": [5]},
+            {"decoder_sparse_step": 1, "mlp_only_layers": [0, 2, 3]},
+        ),
         ("DeepseekV3", {"first_k_dense_replace": 3}, {"first_k_dense_replace": 1}),
-        ("Ernie4_5_Moe", {"moe_layer_start_index": 2, "moe_layer_end_index": 4}, {"moe_layer_start_index": 1, "moe_layer_end_index": 2}),
+        (
+            "Ernie4_5_Moe",
+            {"moe_layer_start_index": 2, "moe_layer_end_index": 4},
+            {"moe_layer_start_index": 1, "moe_layer_end_index": 2},
+        ),
         ("SmolLM3", {"no_rope_layers": [1, 0, 0, 0, 1, 1]}, {"no_rope_layers": [1, 0, 1, 1]}),
         ("Llama4Text", {"moe_layers": [0, 2, 3, 5]}, {"moe_layers": [0, 1, 3]}),
         ("Llama", {"eos_token_id": [1, 2, 3, 4, 5, 6]}, {}),  # as many as layers, and not of them

@@ -235,3 +235,17 @@ def test_a_window_that_lm_eval_does_not_find_is_kept_to(tmp_path: Path) -> None:
     scores, rows, _ = benchmark.scores(answers(benchmark, tmp_path / "mpt"))
     assert scores["acc"]["n"] == 2
     assert [row["error"] for row in rows] == ["", ""]
+
+
+@pytest.mark.parametrize("likelihood", ["hflm", "shared_prefix"])
+def test_a_question_with_a_token_that_no_embedding_has_takes_no_other_with_it(tmp_path: Path, likelihood: str) -> None:
+    model = write_model(tmp_path / "model", pad_vocabulary=0)
+    tokenizer = load_tokenizer(model)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(model)
+    strange = [*QUESTIONS[:2], QUESTIONS[2] | {"choices": ["in Rome", "<more>", "Lima"]}, *QUESTIONS[3:]]
+    benchmark = Benchmark(setting(write_task(tmp_path / "task", strange), model, likelihood=likelihood))
+    scores, rows, details = benchmark.scores(answers(benchmark, model))
+    size = len(tokenizer) - 1
+    assert [row["error"] for row in rows] == ["", "", f"token {size}, and the model has an embedding of {size}", "", "", "", ""]
+    assert (scores["acc"]["n"], details["failed"]) == (6, 1)

@@ -15,7 +15,7 @@ import pytest
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.spec.errors import InputError
-from kdray.stages.generate import SCHEMA, _batches, read_answers
+from kdray.stages.generate import SCHEMA, _asked, _batches, read_answers
 from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
@@ -61,3 +61,28 @@ def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(config: dict
     assert len(whole.input_ids) > 600
     assert 270 < len(cut.input_ids) <= 280
     assert whole.source.startswith(cut.source)
+
+
+def test_a_prompt_with_a_token_that_the_model_has_no_embedding_of_is_named(tiny_grid: TinyGrid) -> None:
+    """Of two models with one tokenizer, the one that knows it is asked."""
+    rows = [{"document": text, "summary": "Rain."} for text in ("It rained .", "It rained <more> .", "<more>")]
+    tiny_grid.rows("xsum.jsonl", rows)
+    student = tiny_grid.folder / "student"
+    tokenizer = write_tokenizer(student)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(student)
+    grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl"}]}))
+    outer = Outer(Store(grid.runtime.store).root)
+    step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
+    work, asked = cast(Any, SimpleNamespace(folder=lambda _: student, outer=outer)), set()
+    for known in (len(tokenizer), len(tokenizer) - 1):
+        (student / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": known}))
+        asked.add(_asked(step, work))
+        if known == len(tokenizer):
+            assert len(_batches(step, work)[0]) == 3
+            continue
+        with pytest.raises(InputError) as caught:
+            _batches(step, work)
+        found = f"score.tasks.xsum: its embedding has {known} tokens, and rows 2, 3 token {known} ('<more>')"
+        assert str(caught.value).startswith(found)
+    assert len(asked) == 2
