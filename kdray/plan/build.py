@@ -16,6 +16,8 @@ from kdray.spec.points import Point, expand
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
 
+CUT_VERSION = 2  # of how layers are cut: of models that are only fetched, nothing has changed
+
 
 def make_plan(grid: Grid, outer: Outer) -> Plan:
     """The plan of `grid`, its outer references identified as far as that is possible offline.
@@ -93,7 +95,8 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
     if not model.drop_layers:
         return base
     first, end = model.drop_layers
-    return make_step("model", f"{slug}-without{first}to{end - 1}", {"drop_layers": [first, end]}, {"model": base})
+    params = {"drop_layers": [first, end], "rule": CUT_VERSION}
+    return make_step("model", f"{slug}-without{first}to{end - 1}", params, {"model": base})
 
 
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:

@@ -23,9 +23,10 @@ from kdray.plan.tables import check_table
 from kdray.spec.columns import recipe_columns, task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.folders import check_config, read_config, read_vocabulary
+from kdray.spec.folders import check_config, read_config, read_vocabulary, window_of
 from kdray.spec.grid import Grid, Use
 from kdray.spec.paths import not_found
+from kdray.spec.points import expand
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_names, check_no_adapter, check_weights, shards_of
 from kdray.store import Outer
@@ -102,7 +103,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: 
     folders = {name: _check_model(parse_reference(text, "--model"), "--model", outer) for name, text in models.items()}
     for name, folder in folders.items():
         if folder:
-            check_room(_tasks(grid), name, read_config(folder, "--model").get("max_position_embeddings"))
+            check_room(_tasks(grid), name, window_of(folder, "--model"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
     check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
     _check_sources(_tasks(grid), look)
@@ -149,10 +150,27 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
         if "student" in folders and role != "student":
             _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
-        positions = read_config(folder, f"{models[role][0]}.model").get("max_position_embeddings")
+        positions = window_of(folder, f"{models[role][0]}.model")
         if positions is not None and grid.data.max_length > positions:
             raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
         check_room(_tasks(grid), role, positions)
+        if positions is not None:
+            _check_own_prompts(grid, role, positions)
+
+
+def _check_own_prompts(grid: Grid, role: str, positions: int) -> None:
+    """Whether a model with so many positions has room for its answers behind the longest of the grid's own prompts."""
+    asked = {}
+    if role == "student" or "teacher" in grid.score.references:
+        tasks = _tasks(grid).items()
+        asked = {field: task for field, task in tasks if component("task", task.name, field).constants.get("ROWS")}
+    lengths = {f"{field}.max_new_tokens": task.params["max_new_tokens"] for field, task in asked.items()}
+    if role != "student" and any(point.labels != "gold" for point in expand(grid)):
+        lengths["augment.max_new_tokens"] = grid.augment.max_new_tokens
+    for field, length in lengths.items():
+        if (room := positions - grid.data.max_prompt) < length:
+            prompts = f"prompts of data.max_prompt ({grid.data.max_prompt})"
+            raise InputError(field, f"{length}", f"behind {prompts} the {role} has positions for {room} tokens")
 
 
 def _check_cut(cut: Sequence[int] | None, config: Mapping[str, Any], field: str) -> None:

@@ -39,6 +39,7 @@ from kdray.score.calibration import Choice, calibration
 from kdray.score.labelled import LabelledTask, load_labelled
 from kdray.spec.chat import require_read
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_in, window_of
 
 Likelihood = Literal["hflm", "shared_prefix"]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
@@ -93,6 +94,7 @@ class Benchmark:
             raise InputError("score.tasks", f"'{setting.name}' asks for {', '.join(sorted(other))}", allowed)
         self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
         self.requests = [request for requests in by_kind.values() for request in requests]
+        self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
         self.errors: dict[int, str] = {}  # requests that no model of this window can answer
         self.truncated = 0  # requests that lose the beginning of their context
         self.tokens: dict[int, tuple[list[int], list[int]]] = {}  # context and answer of those that ask for a log-likelihood
@@ -113,6 +115,7 @@ class Benchmark:
         """
         setting = self.setting
         lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        _keep_to_window(lm, window_in(model.config.to_dict()))
         if setting.likelihood == "shared_prefix":
             shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
@@ -177,12 +180,20 @@ class Benchmark:
             if not 0 < len(continuation) <= window:
                 self.errors[i] = f"an answer of {len(continuation)} tokens, and the model has positions for {window}"
                 continue
+            if self._has_unknown(i, context + continuation):
+                continue
             kept = (context + continuation)[-(window + 1) :]  # as lm-eval: what does not fit is cut off on the left
             self.truncated += len(kept) < len(context) + len(continuation)
             self.tokens[i] = kept[: -len(continuation)], continuation
             if self.setting.likelihood == "hflm":
                 self.tokens[i] = context, continuation
         yield from self._shared_batches() if self.setting.likelihood == "shared_prefix" else self._hflm_batches()
+
+    def _has_unknown(self, number: int, ids: Sequence[int]) -> bool:
+        """Whether one of a request's tokens is beyond the models' embedding."""
+        if (token := max(ids, default=0)) >= self.known:
+            self.errors[number] = f"token {token}, and the model has an embedding of {self.known}"
+        return number in self.errors
 
     def _has_answer(self, number: int) -> bool:
         if not self.requests[number].args[1]:
@@ -230,7 +241,7 @@ class Benchmark:
     def _generation_batches(self, numbers: list[int], encoder: Any) -> Iterator[list[int]]:
         """As HFLM forms them: by the settings of generation, the longest prompts first."""
         groups: dict[str, list[int]] = defaultdict(list)
-        for i in numbers:
+        for i in (i for i in numbers if not self._has_unknown(i, encoder.tok_encode(self.requests[i].args[0]))):
             groups[json.dumps(self.requests[i].args[1], sort_keys=True, default=str)].append(i)
         for members in groups.values():
             ordered = sorted(members, key=lambda i: (-len(encoder.tok_encode(self.requests[i].args[0])), self.requests[i].args[0]))
@@ -250,6 +261,7 @@ class _Encoder(HFLM):
             require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
         arguments = self.given.get("arguments") or {}
         super().__init__(pretrained=model, tokenizer=unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+        _keep_to_window(self, window_of(Path(folder)))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As `HFLM`. What the template raises is told as the task's fault.
@@ -265,6 +277,12 @@ class _Encoder(HFLM):
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests
+
+
+def _keep_to_window(lm: Any, window: int | None) -> None:
+    """Let lm-eval know of a window that it does not find and takes a longer one for: no model reads beyond its own."""
+    if window is not None and window < lm.max_length:
+        lm._max_length = window
 
 
 class _Table(LM):

@@ -21,6 +21,7 @@ from kdray.plan.benchmarks import official_tasks, task_files
 from kdray.spec.columns import task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
@@ -104,5 +105,6 @@ def tokenizer_identity(folder: Path) -> str:
     """What the requests of a benchmark depend on in a model's folder: its tokenizer and the length of its window."""
     config = json.loads((folder / "config.json").read_text())
     parts = [json.dumps({key: value for key, value in config.items() if "position" in key or key in ("n_ctx", "model_type")})]
+    parts += [f"window {window_of(folder)}", f"tokens {read_config(folder).get('vocab_size')}"]
     parts += [f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}" for name in TOKENIZER if (folder / name).is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -30,6 +30,7 @@ KINDS = {  # of component, by the field that names it
     "decoding": "decoding",
 }
 WORDS: dict[str, Any] = {  # what annotations of components' parameters are made of
+    "Scalars": dict[str, str | int | float | bool],
     "int": int,
     "float": float,
     "str": str,

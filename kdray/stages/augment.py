@@ -20,6 +20,7 @@ from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
+from kdray.spec.folders import read_config
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
 from kdray.stages.resources import Resources
 from kdray.stages.vllm import answer_by_vllm
@@ -79,6 +80,7 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
         return
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
+    lengths["known"] = read_config(work.folder(data.inputs["tokenizer"])).get("vocab_size")
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
     thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:

@@ -22,10 +22,11 @@ import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
+from kdray.data.known import unknown
 from kdray.data.rows import Rows
 from kdray.data.templates import open_template
 from kdray.data.thoughts import split_thought, unwrapped
-from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
+from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
@@ -33,6 +34,7 @@ from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, tas
 from kdray.spec.components import component
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
 from kdray.stages.costs import SECONDS, costs, measured_cost
@@ -249,9 +251,18 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
         assert step.source is not None
         tokenizer = load_tokenizer(folder)
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"])
+    _require_known(prompts, folder, task["name"])
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
     return [kind[i : i + params["batch"]] for kind in kinds for i in range(0, len(kind), params["batch"])]
+
+
+def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
+    """Whether the model in a folder has an embedding of every token of the prompts."""
+    size = read_config(folder).get("vocab_size")
+    largest = [(max(prompt.input_ids, default=0), prompt.example + 1) for prompt in prompts]
+    if strange := [(token, row) for token, row in largest if size and token >= size]:
+        raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
 def _asked(step: Step, work: Work) -> str:
@@ -259,7 +270,8 @@ def _asked(step: Step, work: Work) -> str:
     folder = work.folder(step.inputs["model"])
     files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
-    return json.dumps([kind, window_of(folder), [hashlib.sha256(file).hexdigest() for file in files]])
+    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
+    return json.dumps([kind, sizes, [hashlib.sha256(file).hexdigest() for file in files]])
 
 
 def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,10 @@ from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
-from kdray.models.load import load_placed, load_tokenizer, window_of
+from kdray.models.load import load_placed, load_tokenizer
 from kdray.plan import Step
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.lens import PICKLED
 from kdray.stages.annotate import ANNOTATED
 from kdray.stages.pipeline import Item, make_parts, parts, write_part
@@ -84,7 +84,7 @@ class Watcher:
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
-    config = json.loads((model / "config.json").read_text())
+    config = read_config(model)
     given = given_lens(step, work) if "trained" in step.files else None
     rows, counts = _annotated_rows(step, model, work)
     if error := _watch(rows, given.window if given else params["window"], step, attempt, work):

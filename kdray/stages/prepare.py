@@ -22,7 +22,8 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from kdray.data.example import Document, Example
-from kdray.data.rows import FILE, SCHEMA, SPLIT
+from kdray.data.known import no_prompt, require_known
+from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.sources import open_source
 from kdray.data.split import Split
 from kdray.data.templates import open_template
@@ -60,6 +61,18 @@ def prepare(steps: list[Step], work: Work) -> None:
                     f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
                     f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
                 )
+
+        _require_known(step, work)
+
+
+def _require_known(step: Step, work: Work) -> None:
+    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
+    known = {}
+    for role, (field, _) in work.plan.grid.models().items():
+        model = work.plan.models[role]
+        size = read_config(work.folder(model.inputs["student"] if model.kind == "teach" else model)).get("vocab_size")
+        known |= {f"{field}.model": size} if size else {}
+    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs["tokenizer"])))
 
 
 def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
@@ -142,6 +155,9 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
         _require_closed(examples.values(), template, tokenizer)
         tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"])
+        for number, rows in zip(examples, tokens, strict=True):
+            if any(row.n_prompt < 1 for row in rows):
+                raise no_prompt(number)
     except InputError as error:
         return _answer(b"", counts, json.dumps([error.field, error.found, error.allowed]))
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())

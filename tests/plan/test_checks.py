@@ -154,6 +154,43 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {"student.drop_layers": [0, 9]},
         ["student.drop_layers: [0, 9); the model has the layers 0 to 1, and one must be left"],
     ),
+    "layers that are not there, counted by another name": (
+        write("student/config.json", '{"model_type": "gpt2", "n_layer": 2}'),
+        {"student.drop_layers": [1, 9]},
+        ["student.drop_layers: [1, 9); the model has the layers 0 to 1, and one must be left"],
+    ),
+    **{
+        f"rows longer than {name}": (
+            write("student/config.json", config),
+            {},
+            ["data.max_length: 512; the student has positions for 128 tokens"],
+        )
+        for name, config in {
+            "n_positions": '{"model_type": "gpt2", "n_positions": 128, "n_ctx": 1024}',
+            "max_seq_len": '{"model_type": "mpt", "max_seq_len": 128}',
+            "the window of a text part": '{"model_type": "gemma3", "text_config": {"max_position_embeddings": 128}}',
+        }.items()
+    },
+    "rows longer than the teacher reads": (
+        write("teacher/config.json", '{"model_type": "gpt2", "n_positions": 128}'),
+        {},
+        ["data.max_length: 512; the teacher has positions for 128 tokens"],
+    ),
+    "a window that is no number": (
+        write("student/config.json", '{"model_type": "gpt2", "n_positions": "many"}'),
+        {},
+        ["student.model: ", 'config.json: n_positions is "many"; give the config.json of the model'],
+    ),
+    "no room for an answer behind the grid's own prompts": (
+        write("student/config.json", '{"model_type": "gpt2", "n_positions": 512}'),
+        {"score.tasks": ["heldout_loss", {"name": "heldout_answers", "max_new_tokens": 257}]},
+        ["score.tasks.1.max_new_tokens: 257; behind prompts of data.max_prompt (256) the student has positions for 256 tokens"],
+    ),
+    "no room for the teacher's answers": (
+        write("teacher/config.json", '{"model_type": "gpt2", "n_positions": 512}'),
+        {"axes.labels": ["gold", "teacher"], "augment": {"max_new_tokens": 300}},
+        ["augment.max_new_tokens: 300; behind prompts of data.max_prompt (256) the teacher has positions for 256 tokens"],
+    ),
     "no layer left": (
         write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
         {"student.drop_layers": [0, 2]},
@@ -339,6 +376,22 @@ def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:
     task = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 600}
     with pytest.raises(InputError, match=r"score\.tasks\.0\.max_new_tokens: 600; the student has positions for 600 tokens"):
         check(tiny_grid, {"score.tasks": [task]})
+
+
+def test_answers_that_just_fit_or_are_not_asked_for_are_not_refused(tiny_grid: TinyGrid) -> None:
+    for role in ("student", "teacher"):
+        (tiny_grid.folder / role / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 512}))
+    just = {"score.tasks": [{"name": "heldout_answers", "max_new_tokens": 256}]}
+    assert check(tiny_grid, just | {"axes.labels": ["teacher"], "augment": {"max_new_tokens": 256}}) == []
+    assert check(tiny_grid, just | {"augment": {"max_new_tokens": 300}}) == []  # nobody learns from answers
+    xsum = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 300}
+    assert check(tiny_grid, {"score.tasks": [xsum]}) == []  # its texts are cut
+    (tiny_grid.folder / "teacher" / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 600}))
+    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_positions": 999}))
+    long = {"score.tasks": [{"name": "heldout_answers", "max_new_tokens": 400}]}
+    assert check(tiny_grid, long | {"score.references": ["student"]}) == []
+    with pytest.raises(InputError, match="the teacher has positions for 344 tokens"):
+        check(tiny_grid, long | {"score.references": ["teacher"]})
 
 
 @pytest.mark.parametrize(("break_it", "changes", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
