@@ -40,4 +40,3 @@ def _cell(row: Mapping[str, Any], column: str) -> Any:
     if column not in row:
         raise InputError(FIELD, f"no column '{column}'", f"it has {', '.join(row)}")
     return row[column]
-

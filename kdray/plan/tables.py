@@ -42,4 +42,3 @@ def check_table(ref: Reference, field: str, columns: Sequence[Column] | None) ->
         for number, _ in enumerate(records):
             if number % EVERY == 0 and file.tell() > WHOLE and not records.missing():
                 return
-

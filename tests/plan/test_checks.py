@@ -346,11 +346,6 @@ def test_a_file_in_a_tasks_own_format_is_no_table(tiny_grid: TinyGrid) -> None:
     assert check(tiny_grid, {"score.tasks": [{"name": "mmlu_bundled", "source": "file:HERE/q.json"}]}) == []
 
 
-def test_a_file_in_a_tasks_own_format_is_no_table(tiny_grid: TinyGrid) -> None:
-    (tiny_grid.folder / "q.json").write_text(json.dumps({"law": "Q: ..."}, indent=1))
-    assert check(tiny_grid, {"score.tasks": [{"name": "mmlu_bundled", "source": "file:HERE/q.json"}]}) == []
-
-
 def test_only_the_head_of_a_long_file_is_read(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"instruction": "a", "context": "", "response": "b" * 2000}
     rows = [json.dumps(row)] * 2000

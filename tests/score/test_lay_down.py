@@ -82,14 +82,6 @@ def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
     assert made[7] == ("Question: Who?\nAnswer:", " d")
 
 
-def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
-    text = "Q: Why?\n(A) a (B) b (C) c (D) d\nA: So. The answer is (B)."
-    (tmp_path / "questions.json").write_text(json.dumps({"law": text, "art": text.replace("Why", "Who")}, indent=1))
-    made = asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)
-    assert made[0] == ("Question: Why?\nAnswer:", " a")
-    assert made[7] == ("Question: Who?\nAnswer:", " d")
-
-
 def test_labels_of_a_csv_are_numbers_and_texts_stay_as_they_are(tmp_path, model):
     """piqa chooses by the number in `label`; its goals and solutions are texts whatever they look like."""
     (tmp_path / "piqa.csv").write_text("goal,sol1,sol2,label\n1.50,True,007,1\nnull,N/A,None,0\n")
