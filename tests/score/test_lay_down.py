@@ -108,11 +108,11 @@ def test_labels_of_a_csv_are_numbers_and_texts_stay_as_they_are(tmp_path, model)
 def test_a_column_of_several_kinds_keeps_each_of_them(tmp_path, model):
     """As JSON kinds are told apart: a text of digits does not become a number, nor does a text lose its quotes."""
     kinds = (('"a"', 1), (5, "1"), (None, {"b": 2.5}))
-    rows = [{"goal": goal, "sol1": "7", "sol2": ["x"], "label": 0, "more": more} for goal, more in kinds]
+    rows = [{"goal": goal, "sol1": "7", "sol2": "x", "label": 0, "more": more} for goal, more in kinds]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = asked("lm_eval:piqa", tmp_path / "piqa.jsonl", tmp_path, model)
-    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:", "Question: None\nAnswer:"]
-    assert [answer for _, answer in made[::2]] == [" 7"] * 3
+    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:"], "a null asks nothing"
+    assert [answer for _, answer in made[::2]] == [" 7"] * 2
 
 
 @pytest.mark.parametrize(
