@@ -15,31 +15,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from kdray.artifacts.parts import parts, write_part
 from kdray.data.answers import write_answered, write_both
 from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
+from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.resources import Resources
+from kdray.orchestration.vllm import answer_by_vllm
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
 from kdray.spec.folders import read_config
-from kdray.stages.pipeline import Item, make_parts, parts, write_part
-from kdray.stages.resources import Resources
-from kdray.stages.vllm import answer_by_vllm
-from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 4
+DECLARED = declare.Stage(version=4)
 
 
 def augment(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                if "answers" in step.inputs:
-                    write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
-                    work.seal(step, attempt)
-                else:
-                    _answer(step, attempt, work)
+    for step, attempt in work.each(steps):
+        if "answers" in step.inputs:
+            write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
+            work.seal(step, attempt)
+        else:
+            _answer(step, attempt, work)
 
 
 class Answerer:

@@ -10,32 +10,30 @@ from ray.exceptions import RayTaskError
 
 from kdray.models.cut import cut
 from kdray.models.load import lay_down
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
-from kdray.stages.work import Work
 from kdray.store import Outer
 
-VERSION = 1
+DECLARED = declare.Stage(version=1)
 
 
 def model(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`, each in a Ray task so that a worker's memory is used."""
     causal = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
     with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
-        for step in steps:
-            with work.claim([step]) as claimed:
-                for _, attempt in claimed:
-                    source = work.folder(step.inputs["model"]) if step.inputs else None
-                    task = ray.remote(_make).options(num_cpus=1)
-                    field = _field(step, work) if source else "model"
-                    arguments = (step.source, source, step.params, work.outer, attempt.path, field, step.key in causal)
-                    try:
-                        ray.get(task.remote(*arguments))
-                    except RayTaskError as error:
-                        raise error.cause if isinstance(error.cause, InputError) else error from None
-                    work.seal(step, attempt)
-                    bar.advance()
+        for step, attempt in work.each(steps):
+            source = work.folder(step.inputs["model"]) if step.inputs else None
+            task = ray.remote(_make).options(num_cpus=1)
+            field = _field(step, work) if source else "model"
+            try:
+                ray.get(task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal))
+            except RayTaskError as error:
+                raise error.cause if isinstance(error.cause, InputError) else error from None
+            work.seal(step, attempt)
+            bar.advance()
 
 
 def _base(step: Step) -> Step:

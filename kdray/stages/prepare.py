@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import uuid
 from collections import Counter
@@ -30,38 +29,37 @@ from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
+from kdray.spec.components import load
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference
-from kdray.stages.work import Work
 from kdray.store import Outer, fingerprint, io
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 2
+DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
 COUNTS = ("read", "skipped", "empty", "long", "truncated")
 
 
 def prepare(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
-                if warning := bos_warning(template["name"], template["params"], config):
-                    work.progress.say(f"[yellow]data[/]: {warning}")
-                facts = _prepare(step, work, attempt.path)
-                work.seal(step, attempt, None, **facts)
-                work.progress.say(
-                    f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
-                    f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
-                )
-
+    for step, attempt in work.each(steps):
+        template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
+        if warning := bos_warning(template["name"], template["params"], config):
+            work.progress.say(f"[yellow]data[/]: {warning}")
+        facts = _prepare(step, work, attempt.path)
+        work.seal(step, attempt, None, **facts)
+        work.progress.say(
+            f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
+            f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
+        )
         _require_known(step, work)
 
 
@@ -173,7 +171,7 @@ def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
 
 def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[int, Example | Document]:
     """What the recipe makes of source rows, by their numbers; without those that it leaves out."""
-    make = getattr(importlib.import_module(f"kdray.data.recipes.{recipe['name']}"), recipe["name"])
+    make = load(declare.Recipe, recipe["name"])
     examples = {}
     for number, row in rows.items():
         try:

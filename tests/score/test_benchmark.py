@@ -18,6 +18,7 @@ from transformers import MptConfig, MptForCausalLM
 from kdray.models.load import load, load_folder, load_tokenizer, save
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task, tokenizer_identity
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -107,7 +108,7 @@ def test_numbers_are_those_of_the_lm_eval_command_line(name, file, shots, real, 
     """Values and every log-likelihood, exactly; with choices of many tokens, of one token, and solved examples."""
     folder, limit = request.getfixturevalue("smollm2") if real else model, 6 if real else 24
     torch.set_num_threads(1)
-    params = bind("task", name, {"source": f"file:{data_dir / file}", "limit": limit, "shots": shots}, "task")
+    params = bind(declare.Task, name, {"source": f"file:{data_dir / file}", "limit": limit, "shots": shots}, "task")
     task = lay_down_task(name, params, parse_reference(params["source"]), Outer(tmp_path / "store"), tmp_path / "task")
     benchmark = Benchmark(setting(tmp_path / "task", folder, name=task, shots=shots, limit=limit))
     backwards = list(reversed(range(len(benchmark.parts))))

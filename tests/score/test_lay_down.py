@@ -13,6 +13,7 @@ from datasets import load_from_disk
 
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_examples, lay_down_task, own_name
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -26,7 +27,7 @@ ARC = [{"question": f"Where does {name} live?", "choices": CHOICES, "answerKey":
 def test_a_hub_reference_gives_name_config_split_and_revision(tmp_path):
     commit = "0" * 40
     source = f"hf:somebody/arc-copy@{commit}#config=Mine&split=validation"
-    params = bind("task", "arc_easy", {"source": source}, "task")
+    params = bind(declare.Task, "arc_easy", {"source": source}, "task")
     lay_down_task("arc_easy", params, parse_reference(source), Outer(tmp_path / "store"), tmp_path / "task")
     task = yaml.safe_load((tmp_path / "task" / "task.yaml").read_text())
     assert task["dataset_path"] == "somebody/arc-copy"
@@ -39,7 +40,7 @@ def test_a_hub_reference_gives_name_config_split_and_revision(tmp_path):
 def test_examples_of_a_task_with_files_of_its_own_form_are_read_in_that_form(tmp_path):
     asked = "Q: How many are two?\n(A) one (B) two (C) three (D) four\nA: Well. The answer is (B)."
     (tmp_path / "shown.json").write_text(json.dumps({"sums": asked}))
-    params = bind("task", "mmlu_bundled", {}, "task")
+    params = bind(declare.Task, "mmlu_bundled", {}, "task")
     ref = parse_reference(f"file:{tmp_path / 'shown.json'}")
     rows = load_from_disk(str(lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "task")))
     assert list(rows) == [{"subject": "sums", "question": "How many are two?", "choices": ["one", "two", "three", "four"], "answer": 1}]
@@ -55,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(task: str, source: Path, folder: Path, model: Path, identity: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     """What lm-eval makes of a local file: contexts and answers."""
-    params, outer = bind("task", task, {"source": f"file:{source}"}, "task"), Outer(folder / "store")
+    params, outer = bind(declare.Task, task, {"source": f"file:{source}"}, "task"), Outer(folder / "store")
     name = lay_down_task(task, params, parse_reference(f"file:{source}"), outer, folder / "task", identity)
     assert name == own_name(task)
     setting = Setting(name, str(folder / "task"), 0, None, False, str(model), 4, "hflm")
