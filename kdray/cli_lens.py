@@ -220,7 +220,7 @@ def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_
     from kdray.spec.folders import window_in
     from kdray.spec.load import parse_use
 
-    make_prompt = open_template(parse_use(template, "template", "--template").model_dump())
+    make_prompt = open_template(parse_use(template, declare.Template, "--template").model_dump())
     aligned, problems = align(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()))
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)

@@ -148,12 +148,13 @@ class ChoiceTask(Task):
     """A multiple-choice task of lm-eval's.
 
     `config` is its official file; without one the file's functions `documents` and `config` give it. `answer` is the column
-    of right answers, and where the letters or choices are that they are among. `named`: the task is written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong answers.
+    of right answers, and where the letters or choices are that they are among. `named`: the task is
+    written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong answers.
     """
 
     config: str | None = None
     answer: tuple[str, str] | None = None
-    named: bool = False  # pyright: ignore[reportIncompatibleVariableOverride] - other kinds of task never are
+    named: bool = False  # pyright: ignore[reportIncompatibleVariableOverride]
     confidence: bool = False
 
 

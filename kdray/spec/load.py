@@ -268,7 +268,7 @@ def parse_scoring(
             task.params.setdefault("limit", limit)
     bound = bind_scoring(score, has_lens=lens is not None)
     ready = asked.lens and bind_lens(asked.lens, bound.tasks, family="models")
-    return bound, parse_use(template, "template", "--template"), ready
+    return bound, parse_use(template, declare.Template, "--template"), ready
 
 
 def _check_teachers(grid: Grid) -> None:

@@ -93,7 +93,7 @@ def _soft_labels(section: Schema) -> Schema:
     variants = []
     for each in components(declare.Form).values():
         own = {"form": {"const": each.name, "description": each.summary}}
-        own |= {key: _parameter("soft labels", each, key) for key in each.parameters}
+        own |= {key: _parameter(parameter) for key, parameter in each.parameters.items()}
         required = [] if each.name == form["default"] else ["form"]
         variants.append({"properties": own | fields, "required": required, "additionalProperties": False})
     mapped = {"allOf": [{"$ref": form["$ref"]}, {"type": "object"}]}

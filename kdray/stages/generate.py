@@ -262,9 +262,9 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
 
 def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
     """Whether the model in a folder has an embedding of every token of the prompts."""
-    size = read_config(folder).get("vocab_size")
+    size: int | None = read_config(folder).get("vocab_size")
     largest = [(max(prompt.input_ids, default=0), prompt.example + 1) for prompt in prompts]
-    if strange := [(token, row) for token, row in largest if size and token >= size]:
+    if size and (strange := [(token, row) for token, row in largest if token >= size]):
         raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 

@@ -60,7 +60,7 @@ def read(tmp_path: Path, source: str, kind: type[D] = declare.Task) -> Component
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("VERSION = 1", "a task without a line DECLARED = ...: write DECLARED = declare.Task(version=1)"),
+        ("VERSION = 1", "a task without a line DECLARED = ...; write DECLARED = declare.Task(version=1)"),
         ("DECLARED = declare.ChoiceTask(version=1, short={}, lower_is_bettr=())", "lower_is_bettr: Unexpected keyword argument"),
         ("DECLARED = declare.ChoiceTask(version=1)", "short: Field required"),
         ("DECLARED = declare.ChoiceTask(short={'acc': 'arc'})", "version: Field required"),
@@ -70,10 +70,10 @@ def read(tmp_path: Path, source: str, kind: type[D] = declare.Task) -> Component
         ("DECLARED = declare.HeldoutTask(version=1, short={'ce': 'ce'}, lower_is_better=('kl',))", "lower_is_better names kl"),
         ("DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('sources',))", "gives.0: Input should be 'reference'"),
         ("DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('source',), config='x')", "config: Unexpected keyword"),
-        ("DECLARED = declare.Loss(version=1)", "declares declare.Loss(version=1): in this folder it must be a declare.Task"),
-        ("DECLARED = declare.Tusk(version=1)", "declare.Tusk(version=1): write one of the classes of declare, with its values written out"),
+        ("DECLARED = declare.Loss(version=1)", "declares declare.Loss(version=1); in this folder it must be a declare.Task"),
+        ("DECLARED = declare.Tusk(version=1)", "declare.Tusk(version=1); write one of the classes of declare, with its values written out"),
         ("DECLARED = declare.ChoiceTask(version=1 + 1, short=NAMES)", "with its values written out"),
-        ("DECLARED = 1", "declares 1: in this folder it must be a declare.Task"),
+        ("DECLARED = 1", "declares 1; in this folder it must be a declare.Task"),
     ],
 )
 def test_a_misspelt_declaration_is_an_error_that_names_the_file(line: str, said: str, tmp_path: Path) -> None:
@@ -157,5 +157,5 @@ def test_a_name_far_from_all_gets_only_the_list() -> None:
 def test_an_unknown_component_is_told_by_its_kind_as_users_call_it() -> None:
     with pytest.raises(InputError, match=r"score.tasks: no task 'none'"):
         spec.component(declare.Task, "none", "score.tasks")
-    with pytest.raises(InputError, match=r"soft_labels.form: no soft labels 'hiden': did you mean 'hidden'"):
+    with pytest.raises(InputError, match=r"soft_labels.form: no soft labels 'hiden'; did you mean 'hidden'"):
         spec.component(declare.Form, "hiden", "soft_labels.form")
