@@ -420,3 +420,13 @@ def test_wrong_lens_input_is_one_line(run: Run, tmp_path: Path, arguments: str, 
     assert code == cli.WRONG_INPUT
     assert message in stderr
     assert stderr.count("\n") == 1
+
+
+def test_a_plan_is_shown_in_columns(run: Run, tiny_grid: TinyGrid) -> None:
+    code, stdout, _ = run("plan", tiny_grid())
+    header, *lines = stdout.splitlines()
+    assert (code, header.split()) == (0, ["step", "name", "id", "state", "size"])
+    assert {len(line) for line in lines} == {len(header)}
+    steps = list(make_plan(load_grid(tiny_grid()), Outer(tiny_grid.folder / "store")).steps())
+    assert [line.split()[:4] for line in lines] == [[step.kind, step.slug, step.id, "missing"] for step in steps]
+    assert {line.index(" missing ") for line in lines} == {header.index(" state ")}

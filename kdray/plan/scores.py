@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -37,9 +37,12 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = _asked(plan, task, f"score.tasks.{index}", outer)
+        answered = component(declare.Task, task.name, "score.tasks").constants["KIND"] == "generate"
+        ways = _ways(plan, asked, outer) if answered else []
+        metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
             lens = lenses.get("student" if isinstance(subject, Point) else subject)
-            scores = list(_score(plan, task, asked, subject, position, model, lens, outer))
+            scores = list(_score(task, asked, ways, metrics, subject, position, model, lens))
             yield from scores
             if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
@@ -54,6 +57,26 @@ class _Asked:
     inputs: Mapping[str, Step]
     source: Reference | None
     files: Mapping[str, Reference]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """How a task's answers are decoded: its label, whether the grid's lens guides it, and the parameters and files of the step."""
+
+    label: str
+    guided: bool
+    params: dict[str, Any] | None
+    files: Mapping[str, Reference]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Taken:
+    """What one step measures of answers: the end of its name, its parameters, its models, and the metric if it has more drawn."""
+
+    suffix: str
+    params: dict[str, Any]
+    inputs: Mapping[str, Step]
+    drawn: Use | None = None
 
 
 def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
@@ -95,49 +118,69 @@ def _asks_by_template(grid: Grid, task: Use) -> bool:
     return isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
 
 
+def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
+    """How answers to a task are decoded."""
+    ways = []
+    for i, decoding in enumerate(plan.grid.score.decoding):
+        files = references(decoding, f"score.decoding.{i}")
+        contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
+        params = asked.params and asked.params | {"decoding": _decoding(decoding, contents)}
+        ways.append(_Way(decoding_label(decoding), guided_by_grids_lens(decoding), params, files))
+    return ways
+
+
 def _score(
-    plan: Plan, task: Use, asked: _Asked, subject: Subject, position: float | None, model: Step, lens: Step | None, outer: Outer
+    task: Use,
+    asked: _Asked,
+    ways: Sequence[_Way],
+    metrics: Sequence[_Taken],
+    subject: Subject,
+    position: float | None,
+    model: Step,
+    lens: Step | None,
 ) -> Iterator[ScoreStep]:
     """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone.
 
     Decodings that a lens guides are for models that the `lens` fits.
     """
-    scoring, inputs = plan.grid.score, {"model": model, **asked.inputs}
+    inputs = {"model": model, **asked.inputs}
     slug = f"{model.slug}-{slug_of(task.name)}"
     if not isinstance(declared(declare.Task, task.name), declare.AnswerTask):
-        measure = dataclasses.replace(make_step("measure", slug, asked.params, inputs, asked.source), files=asked.files)
+        measure = make_step("measure", slug, asked.params, inputs, asked.source, files=asked.files)
         yield ScoreStep(subject, position, task, measure, None)
         return
-    for i, decoding in enumerate(scoring.decoding):
-        guided = guided_by_grids_lens(decoding)
-        if guided and lens is None:
+    for way in ways:
+        if way.guided and lens is None:
             continue
-        label = decoding_label(decoding)
-        files = references(decoding, f"score.decoding.{i}")
-        contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
-        params = asked.params and asked.params | {"decoding": _decoding(decoding, contents)}
-        needed = inputs | {GUIDE: lens} if guided and lens else inputs
-        generate = dataclasses.replace(make_step("generate", f"{slug}-{label}", params, needed, asked.source), files=files)
-        for measure in _measures(metrics_of(task, scoring.metrics), generate, asked.params, outer):
-            yield ScoreStep(subject, position, task, measure, generate, label)
+        needed = inputs | {GUIDE: lens} if way.guided and lens else inputs
+        generate = make_step("generate", f"{slug}-{way.label}", way.params, needed, asked.source, files=way.files)
+        for measure in _measures(metrics, generate, asked.params):
+            yield ScoreStep(subject, position, task, measure, generate, way.label)
 
 
-def _measures(metrics: list[Use], generate: Step, asked: dict[str, Any] | None, outer: Outer) -> Iterator[Step]:
-    """The measurements of one task's answers: text metrics together, each metric with a model or an endpoint apart.
+def _metrics(metrics: list[Use], outer: Outer) -> list[_Taken]:
+    """What is measured of a task's answers together: text metrics, and each metric with a model or an endpoint apart.
 
-    So a metric more never takes those again that are dear. `asked` is what the answers were generated with.
+    So a metric more never takes those again that are dear.
     """
     slow = [use for use in metrics if declared(declare.Metric, use.name).slow]
     quick = [named(use, declare.Metric) for use in metrics if use not in slow]
-    if quick:
-        yield make_step("measure", generate.slug, {"metrics": quick, "answers": ANSWERS_VERSION}, {"outputs": generate})
+    taken = [_Taken("", {"metrics": quick, "answers": ANSWERS_VERSION}, {})] if quick else []
     for use in slow:
         metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
-        inputs = {"outputs": generate, **inputs}
-        if declared(declare.Metric, use.name).samples:
+        drawn = use if declared(declare.Metric, use.name).samples else None
+        taken.append(_Taken(f"-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, inputs, drawn))
+    return taken
+
+
+def _measures(metrics: Sequence[_Taken], generate: Step, asked: dict[str, Any] | None) -> Iterator[Step]:
+    """The measurements of one task's answers; `asked` is what these were generated with."""
+    for taken in metrics:
+        inputs = {"outputs": generate, **taken.inputs}
+        if use := taken.drawn:
             seeds = range(use.params["samples"])  # answers drawn at random, generated once and kept like all others
             inputs |= {f"samples.{seed}": _sample(generate, asked, use.params["temperature"], seed) for seed in seeds}
-        yield make_step("measure", f"{generate.slug}-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, inputs)
+        yield make_step("measure", generate.slug + taken.suffix, taken.params, inputs)
 
 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[str, Step]]:
@@ -185,8 +228,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         params |= {"annotations": named(Use(name=section.annotations), declare.Annotations)}
         params |= {"template": template_of(plan.grid)}
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
-    made = make_step("lens", slug, None if identity is None else params, inputs, source)
-    return dataclasses.replace(made, files=files)
+    return make_step("lens", slug, None if identity is None else params, inputs, source, files=files)
 
 
 def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step:

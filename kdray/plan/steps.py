@@ -16,6 +16,7 @@ import re
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal
 
 from kdray.spec import declare
@@ -65,11 +66,7 @@ class Step:
         return self.payload["params"]
 
     def state(self, store: Store) -> State:
-        if self.payload is None:
-            return "unresolved"
-        if store.get(self.key):
-            return "done"
-        return "running" if store.is_running(self.key) else "missing"
+        return "unresolved" if self.payload is None else store.state(self.key)
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,13 @@ class Plan:
 
 
 def make_step(
-    kind: str, slug: str, params: dict[str, Any] | None, inputs: Mapping[str, Step], source: Reference | None = None, stage: str = ""
+    kind: str,
+    slug: str,
+    params: dict[str, Any] | None,
+    inputs: Mapping[str, Step],
+    source: Reference | None = None,
+    stage: str = "",
+    files: Mapping[str, Reference] = MappingProxyType({}),
 ) -> Step:
     """A step, unresolved if its params or any of its inputs are."""
     ids = {name: step.id for name, step in inputs.items()}
@@ -141,7 +144,7 @@ def make_step(
     if params is not None and None not in ids.values():
         version = declared(declare.Stage, stage or kind).version
         payload = {"step": kind, "version": version, "params": params, "inputs": ids}
-    return Step(kind, slug, payload, inputs, source)
+    return Step(kind, slug, payload, inputs, source, files)
 
 
 def named(use: Use, kind: type[declare.Declared]) -> dict[str, Any]:

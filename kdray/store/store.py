@@ -15,12 +15,13 @@ from __future__ import annotations
 import os
 import platform
 import re
+import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdray import __version__
 from kdray.spec.errors import InputError
@@ -142,16 +143,11 @@ class Store:
         if not self.root.name:
             raise InputError("runtime.store", f"{self.root} is the root of all folders", "give a folder below it")
         self._listings: dict[str, tuple[int, float, dict[str, list[str]]]] = {}
-        self._read: set[Path] = set()  # folders whose DONE was whole
+        self._read: set[str] = set()  # folders whose DONE was whole
 
     def folder(self, key: Key) -> Path:
         """Where the artifact is or will be: the folder of its id, under whatever slug it was begun."""
-        named = self.root / key.kind / f"{key.slug}-{key.id}"
-        if (named / "DONE").is_file():
-            return named
-        present = self._named(key.kind, key.id)
-        finished = [folder for folder in present if (folder / "DONE").is_file()]
-        return next(iter([*finished, *present]), named)
+        return Path(self._place(key)[0])
 
     def get(self, key: Key) -> Artifact | None:
         """The finished artifact with this key.
@@ -159,13 +155,14 @@ class Store:
         Raises:
             InputError: its DONE is damaged.
         """
-        return self._finished(key, self.folder(key))
+        folder, done = self._place(key)
+        return self._finished(key, folder) if done else None
 
     def find(self, id: str) -> Artifact | None:
         """The finished artifact with this id."""
         for kind in io.list_folders(self.root):
             for folder in self._named(kind.name, id):
-                if artifact := self._finished(_key(folder), folder):
+                if _is_file(f"{folder}/DONE") and (artifact := self._finished(_key(Path(folder)), folder)):
                     return artifact
         return None
 
@@ -176,7 +173,7 @@ class Store:
             KeyError: the store knows no such id.
             InputError: it is damaged.
         """
-        for folder in [folder for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
+        for folder in [Path(folder) for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
             record = io.read_json(folder / "record.json")
             if isinstance(record, dict):
                 return record
@@ -212,9 +209,15 @@ class Store:
             number += 1
         return Attempt(key, folder, f"attempt-{number:03d}")
 
-    def is_running(self, key: Key) -> bool:
-        """Whether somebody holds the artifact's lock and still counts it up (for display only)."""
-        return held(self.folder(key))
+    def state(self, key: Key) -> Literal["done", "running", "missing"]:
+        """Whether the artifact is finished, or somebody holds its lock and still counts it up (for display only).
+
+        Raises:
+            InputError: its DONE is damaged.
+        """
+        if self.get(key):
+            return "done"
+        return "running" if any(held(Path(folder)) for folder in self._named(key.kind, key.id)) else "missing"
 
     def folders(self) -> Iterator[tuple[Key, Path]]:
         """Every artifact's folder, finished or not."""
@@ -223,10 +226,18 @@ class Store:
                 if FOLDER.fullmatch(folder.name) and (folder / "record.json").is_file():
                     yield _key(folder), folder
 
-    def _finished(self, key: Key, folder: Path) -> Artifact | None:
-        if not (folder / "DONE").is_file():
-            return None
-        artifact = Artifact(key, folder)
+    def _place(self, key: Key) -> tuple[str, bool]:
+        """The artifact's folder, and whether it has a DONE. As text: by the hundred thousand, paths take longer than the disk."""
+        named = f"{self.root}/{key.kind}/{key.slug}-{key.id}"
+        if _is_file(f"{named}/DONE"):
+            return named, True
+        present = self._named(key.kind, key.id)
+        finished = [folder for folder in present if _is_file(f"{folder}/DONE")]
+        return next(iter([*finished, *present]), named), bool(finished)
+
+    def _finished(self, key: Key, folder: str) -> Artifact | None:
+        """The artifact in a folder that had a DONE just now."""
+        artifact = Artifact(key, Path(folder))
         if folder not in self._read:  # once: a DONE never changes, and a grid asks for it often
             try:
                 _ = artifact.done
@@ -235,19 +246,27 @@ class Store:
             self._read.add(folder)
         return artifact
 
-    def _named(self, kind: str, id: str) -> list[Path]:
+    def _named(self, kind: str, id: str) -> list[str]:
         """The folders of an id, sorted: more than one only where two drivers named one artifact differently at once."""
+        folder = f"{self.root}/{kind}"
         try:
-            changed = (self.root / kind).stat().st_mtime_ns
+            changed = os.stat(folder).st_mtime_ns
         except FileNotFoundError:
             return []
         known = self._listings.get(kind)
         if known is None or known[0] != changed or time.monotonic() - known[1] > LISTED:
             known = (changed, time.monotonic(), {})
-            for name in sorted(os.listdir(self.root / kind)):
+            for name in sorted(os.listdir(folder)):
                 known[2].setdefault(name[-LENGTH:], []).append(name)
             self._listings[kind] = known
-        return [self.root / kind / name for name in known[2].get(id, [])]
+        return [f"{folder}/{name}" for name in known[2].get(id, [])]
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def damaged(path: Path, folder: Path) -> InputError:

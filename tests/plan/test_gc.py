@@ -116,7 +116,7 @@ def test_a_dead_holder_keeps_nothing_and_a_slow_look_is_never_needed_without_loc
 def test_a_lock_is_not_judged_by_its_age(plan: MakePlan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     made, mine = plan(), plan({"axes.lr": [1e-5]})
     attempt = store.begin(made.points[0].train.key, made.points[0].train.payload or {})
-    monkeypatch.setattr(module.Store, "is_running", lambda *_: pytest.fail("that is for display only"))
+    monkeypatch.setattr(module.Store, "state", lambda *_: pytest.fail("that is for display only"))
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(attempt.folder)
         assert names(store, mine) == []

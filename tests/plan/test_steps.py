@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from kdray.plan import position_slug
+from kdray.plan import position_slug, scores
 from kdray.spec import InputError
 from kdray.store import Locks, Store
 from tests.conftest import ABSENT, TinyGrid, tree_of
@@ -278,3 +279,30 @@ def test_an_ensemble_of_teachers_beside_the_student(plan: MakePlan) -> None:
     grid = TEACHERS | {"axes.alpha": [1], "axes.teacher": ["mix"], "ensembles": {"mix": {"big": 1, "small": 1}}}
     (point, *_) = plan(grid | {"soft_labels.form": "online"}).points
     assert [point.train.inputs[f"teacher.{i}"].kind for i in (0, 1)] == ["model", "teach"]
+
+
+def test_what_a_task_asks_is_worked_out_once_however_many_points_there_are(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: Counter[str] = Counter()
+
+    def counted(name: str) -> Any:
+        own = getattr(scores, name)
+        return lambda *arguments: asked.update([name]) or own(*arguments)
+
+    for name in ("metrics_of", "decoding_label", "references", "guided_by_grids_lens", "named"):
+        monkeypatch.setattr(scores, name, counted(name))
+    plan({"axes.lr": [1e-3]})
+    few = dict(asked)
+    asked.clear()
+    assert len(plan({"axes.lr": [1e-3, 1e-4, 1e-5]}).points) == 6
+    assert dict(asked) == few
+    assert few["metrics_of"] == 2
+
+
+def test_a_state_takes_few_looks_at_the_disk(plan: MakePlan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = list(plan({"axes.seed": list(range(5))}).steps())
+    seal(store, *steps[: len(steps) // 2])
+    looks: list[object] = []
+    own = os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: looks.append(path) or own(path, **options))
+    assert {step.state(store) for step in steps} == {"done", "missing"}
+    assert len(looks) <= 4 * len(steps)

@@ -37,7 +37,7 @@ def test_reading_an_absent_store_creates_nothing(store: Store, tmp_path: Path) -
     assert store.get(KEY) is None
     assert store.find(ID) is None
     assert list(store.folders()) == []
-    assert store.is_running(KEY) is False
+    assert store.state(KEY) == "missing"
     for read in (store.record, store.verify):
         with pytest.raises(KeyError):
             read(ID)
@@ -230,12 +230,12 @@ def test_folders_that_are_no_artifacts_are_not_listed(store: Store) -> None:
 def test_it_is_running_while_somebody_counts_its_lock_up(store: Store) -> None:
     attempt = written(store)
     with Locks(beat=0.05) as locks:
-        assert not store.is_running(KEY)
+        assert store.state(KEY) == "missing"
         assert locks.try_acquire(attempt.folder)
-        assert store.is_running(KEY)
+        assert store.state(KEY) == "running"
         attempt.seal()
         locks.release(attempt.folder)
-        assert not store.is_running(KEY)
+        assert store.state(KEY) == "done"
         assert not list(attempt.folder.glob("lock-*"))
 
 
