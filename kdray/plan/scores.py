@@ -37,7 +37,7 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = _asked(plan, task, f"score.tasks.{index}", outer)
-        answered = component(declare.Task, task.name, "score.tasks").constants["KIND"] == "generate"
+        answered = isinstance(declared(declare.Task, task.name), declare.AnswerTask)
         ways = _ways(plan, asked, outer) if answered else []
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
