@@ -46,9 +46,7 @@ def _field(step: Step, work: Work) -> str:
     return "drop_layers"
 
 
-def _make(
-    ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str
-) -> None:
+def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str) -> None:
     if source is None:
         assert ref is not None
         lay_down(ref, outer, target, field, weights=params.get("weights", True))

@@ -55,7 +55,6 @@ def prepare(steps: list[Step], work: Work) -> None:
                     f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
                 )
 
-
         _require_known(step, work)
 
 

@@ -66,9 +66,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "RecurrentGemma": {"num_key_value_heads": 2, "attention_window_size": 5},
     "Mamba": {"state_size": 4},
     "Gemma4Text, wide heads in some layers": GROUPED
-    | {"sliding_window": 5, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0},
-    "FalconH1": GROUPED
-    | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1},
+    | {"sliding_window": 5, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+    | {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2},
+    "FalconH1": GROUPED | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1},
     "Lfm2": {"num_key_value_heads": 2, "full_attn_idxs": [1, 4]},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -116,10 +116,7 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
 def logits_without(model: PreTrainedModel, dropped: range, ids: Tensor) -> Tensor:
     """Of the whole model, the forward of each dropped layer replaced by one that returns its input."""
     tupled: dict[int, bool] = {}
-    hooks = [
-        blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)}))
-        for i in dropped
-    ]
+    hooks = [blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)})) for i in dropped]
     model(input_ids=ids)
     for hook in hooks:
         hook.remove()
@@ -139,24 +136,18 @@ def assert_cuts(case: str, extra: dict[str, Any], tokenizer: Path, folder: Path,
     expected = logits_without(whole, dropped, ids)
     assert len(blocks(again)) == again.config.num_hidden_layers == 6 - len(dropped)
     assert (again(input_ids=ids, use_cache=False).logits - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert (
-        logits_without(again, range(1), ids) - expected
-    ).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
+    assert (logits_without(again, range(1), ids) - expected).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
 
 
 @pytest.mark.parametrize("case", QUICK)
-def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(
-    case: str, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(case: str, tokenizer: Path, tmp_path: Path) -> None:
     assert_cuts(case, QUICK[case], tokenizer, tmp_path, range(1, 3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropped", [range(3), range(1, 3), range(2, 3), range(3, 6)], ids=str)
 @pytest.mark.parametrize("case", QUICK | OTHERS)
-def test_so_it_is_in_all_families_wherever_the_cut_is(
-    case: str, dropped: range, tokenizer: Path, tmp_path: Path
-) -> None:
+def test_so_it_is_in_all_families_wherever_the_cut_is(case: str, dropped: range, tokenizer: Path, tmp_path: Path) -> None:
     assert_cuts(case, (QUICK | OTHERS)[case], tokenizer, tmp_path, dropped)
 
 
@@ -174,9 +165,7 @@ def test_what_no_configuration_describes_is_refused_by_name_and_left_as_it_was(c
     assert torch.equal(model(input_ids=ids).logits, expected)
 
 
-def test_what_only_the_computation_shows_is_refused_too(
-    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_only_the_computation_shows_is_refused_too(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a family that reads its own number during the forward pass: no module tells of it."""
     attention = transformers.models.llama.modeling_llama.LlamaAttention
     plain = attention.forward

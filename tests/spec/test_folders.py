@@ -20,8 +20,7 @@ TABLED: dict[str, dict[str, Any]] = {  # families that cannot read beyond their 
     "GPT2": GPT,
     "GPTBigCode": GPT,
     "GPTJ": GPT | {"rotary_dim": 4},
-    "GPTNeo": SIZES
-    | {"num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]], "max_position_embeddings": 16},
+    "GPTNeo": SIZES | {"num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]], "max_position_embeddings": 16},
     "OPT": SIZES | {"ffn_dim": 8, "word_embed_proj_dim": 8, "max_position_embeddings": 16},
     "BioGpt": SIZES | {"max_position_embeddings": 16},
     "Mpt": {"vocab_size": 60, "d_model": 8, "n_heads": 2, "n_layers": 1, "max_seq_len": 16},
