@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from kdray.store import fingerprint, io
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
+TOLERANCE = 1e-10  # of the gradient of a row's mean loss
 WEIGHTS, RECORD = "lens.safetensors", "lens.json"
 
 
@@ -128,24 +128,34 @@ def _is_sketch(value: Any) -> bool:
 
 
 def fit(table: Table) -> LogisticRegression:
-    """scikit-learn's logistic regression with the thesis's settings on unscaled features: 1,000 iterations, converged or not.
+    """scikit-learn's logistic regression as in the thesis, C = 1 on unscaled features, at the minimum of its objective.
+
+    The default solver stops on the way there, where 1e-7 of noise in the features (the rounding of another processor) moves the
+    weights by 0.7%, and factual rates by 0.1 to 0.4 points. This one goes on until no component of the gradient, of a row's
+    mean loss, is above 1e-10: the same noise then moves a probability by 1e-6. scikit-learn warns where it does not get there.
 
     Raises:
         InputError: all rows have one label.
     """
-    from sklearn.exceptions import ConvergenceWarning  # takes a second to load, which those that only rate by a lens do without
-    from sklearn.linear_model import LogisticRegression
+    from sklearn.linear_model import LogisticRegression  # takes a second to load, which those that only rate by a lens do without
 
     require_both(table)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        return LogisticRegression(max_iter=1000).fit(table.features, table.labels)
+    return LogisticRegression(solver="newton-cg", tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.labels)
+
+
+def steepness(model: LogisticRegression, table: Table) -> float:
+    """The largest component of the gradient of what `fit` minimises, of a row's mean loss; 0 at the minimum."""
+    features, weights = table.features.astype(np.float64), np.asarray(model.coef_)[0]
+    residuals = model.predict_proba(features)[:, 1] - table.labels
+    return float(np.abs([*(features.T @ residuals + weights), residuals.sum()]).max() / len(residuals))
 
 
 def train_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]) -> Lens:
     """A lens from lookback ratios of spans, with the documents that trained it."""
     model = fit(table)
     weights = torch.from_numpy(np.asarray(model.coef_).reshape(layers, -1))
+    fitted = {"iterations": int(np.asarray(model.n_iter_)[0]), "steepness": steepness(model, table)}
+    record = {**record, "fit": fitted}
     return Lens(weights, float(np.asarray(model.intercept_)[0]), window, record=record, documents=Documents(table.documents))
 
 

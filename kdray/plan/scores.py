@@ -13,7 +13,7 @@ from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
-from kdray.spec.lens import RATE_VERSION, rated_by_lens
+from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
@@ -218,7 +218,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         files = {"trained": parse_reference(section.trained, "lens.trained")}
         params |= {"trained": outer.identify(files["trained"], "lens.trained")}
     else:
-        params |= {"window": section.window}
+        params |= {"window": section.window, "fit": FIT_VERSION}
     if section.own:
         inputs |= {"annotated": _annotated(plan, section.own, outer)}
     if section.annotations and section.source:

@@ -10,6 +10,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.grid import PUBLISHED_LENS, Lens, Use
 from kdray.spec.refs import parse_reference
 
+FIT_VERSION = 2  # of what trains a lens
 RATE_VERSION = 3  # of what measures a factual rate, and the lens by it
 PICKLED = ".pkl"  # how the name of a published classifier ends
 PUBLISHED_FAMILY, PUBLISHED_SHAPE = "llama2", (32, 32)  # layers, heads: Llama-2-7B's
