@@ -19,11 +19,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from kdray.orchestration.progress import Progress
+from kdray.orchestration.session import ray_session
+from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.spec import load_grid
-from kdray.stages.progress import Progress
-from kdray.stages.session import ray_session
-from kdray.stages.work import Work
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid
 

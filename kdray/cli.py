@@ -62,9 +62,9 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub whether its ids exist")] = False,
 ) -> None:
     """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
+    from kdray.check.checks import check_grid
+    from kdray.check.machine import SUBMITTED
     from kdray.data.look import look_into
-    from kdray.plan.checks import check_grid
-    from kdray.plan.machine import SUBMITTED
 
     spec, _, outer = _open(grid)
     notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ, look=look_into)
@@ -96,9 +96,9 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 @app.command()
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
+    from kdray.check.checks import check_grid
     from kdray.data.look import look_into
-    from kdray.plan.checks import check_grid
-    from kdray.stages.run import resolve
+    from kdray.run import resolve
 
     spec, store, outer = _open(grid)
     check_grid(spec, outer, offline=False, look=look_into)
@@ -123,14 +123,14 @@ def score(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
+    from kdray.check.checks import check_scoring
     from kdray.data.look import look_into
     from kdray.plan import make_scoring_plan
-    from kdray.plan.checks import check_scoring
+    from kdray.run import resolved
     from kdray.spec.grid import Grid, Runtime
     from kdray.spec.load import parse_scoring
     from kdray.spec.paths import local_path, tracking_address
     from kdray.spec.refs import names_of
-    from kdray.stages.run import resolved
     from kdray.store import Outer, Store
 
     with _named_as_options():
@@ -166,8 +166,8 @@ def submit(
     insecure_cluster: Insecure = False,
 ) -> None:
     """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.orchestration.submit import submit as submit_grid
     from kdray.spec.paths import local_path
-    from kdray.stages.submit import submit as submit_grid
 
     if folder is not None and not Path(local_path(folder, "--folder")).is_absolute():  # it would be one that goes with the job
         raise InputError("--folder", f"'{folder}' is relative", "give the whole path of a folder that all nodes see")
@@ -205,7 +205,7 @@ def track(
     grid: GridFile, serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False
 ) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
-    from kdray.plan.checks import check_tracking
+    from kdray.check.checks import check_tracking
     from kdray.track.connection import TrackingError
     from kdray.track.mirror import Mirror
 
@@ -309,8 +309,8 @@ def main() -> None:
 
 def _do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
     """Do what is missing of a plan, and show what came out."""
-    from kdray.stages.progress import Progress
-    from kdray.stages.run import run as run_plan
+    from kdray.orchestration.progress import Progress
+    from kdray.run import run as run_plan
     from kdray.track.follow import Follower
     from kdray.track.mirror import Mirror
 

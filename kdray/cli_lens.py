@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from kdray.spec import declare
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.paths import local_path
 
@@ -196,14 +197,12 @@ def rate(
 
 def _annotated(name: str, limit: int | None) -> list[Marked]:
     """The annotated set FORMAT:FILE, or `limit` of it."""
-    import importlib
-
-    from kdray.spec.components import components
+    from kdray.spec.components import components, load
 
     kind = name.partition(":")[0]
-    if kind not in components("annotations"):
-        raise InputError("annotations", f"no format '{kind}'", did_you_mean(kind, components("annotations")))
-    read = getattr(importlib.import_module(f"kdray.lens.sources.{kind}"), kind)
+    if kind not in components(declare.Annotations):
+        raise InputError("annotations", f"no format '{kind}'", did_you_mean(kind, components(declare.Annotations)))
+    read = load(declare.Annotations, kind)
     rows = list(read(_file_of(name)))
     return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
 
@@ -218,10 +217,11 @@ def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_
     from kdray.data.templates import open_template
     from kdray.lens.align import align
     from kdray.lens.annotations import statistics
+    from kdray.spec.folders import window_in
     from kdray.spec.load import parse_use
 
-    make_prompt = open_template(parse_use(template, "template", "--template").model_dump())
-    aligned, problems = align(rows, tokenizer, make_prompt, max_words, getattr(model.config, "max_position_embeddings", None))
+    make_prompt = open_template(parse_use(template, declare.Template, "--template").model_dump())
+    aligned, problems = align(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()))
     for problem in problems[:5]:
         err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)
     if len(problems) > 5:
@@ -265,20 +265,20 @@ def _require_writable(folder: Path) -> None:
 
 def _use(text: str) -> Use:
     """A metric of factual consistency, as in a grid file."""
+    from kdray.check.checks import check_metrics
+    from kdray.check.machine import needs_of_metrics, require
     from kdray.models.load import CACHE
-    from kdray.plan.checks import check_metrics
-    from kdray.plan.machine import needs_of_metrics, require
     from kdray.spec.components import components
     from kdray.spec.lens import finds_hallucinations
     from kdray.spec.load import parse_use
     from kdray.store import Outer
 
-    use = parse_use(text, "metric", "--metric")
+    use = parse_use(text, declare.Metric, "--metric")
     if not finds_hallucinations(use.name):
         raise InputError(
             "--metric",
             f"'{use.name}' is not about an answer's source",
-            f"one of {', '.join(filter(finds_hallucinations, components('metric')))}",
+            f"one of {', '.join(filter(finds_hallucinations, components(declare.Metric)))}",
         )
     require(needs_of_metrics({"--metric": use}), offline=False)
     check_metrics({"--metric": use}, Outer(CACHE))
@@ -288,10 +288,10 @@ def _use(text: str) -> Use:
 def _metric(text: str) -> Callable[[list[Marked]], dict[str, Any]]:
     """What a metric is worth as a detector, for any annotated set."""
     from kdray.score.standalone import metric_auroc, open_metric
-    from kdray.spec.components import component
+    from kdray.spec.components import declared
 
     use = _use(text)
-    metric, score = open_metric(use, "--metric"), component("metric", use.name, "--metric").constants["SCORES"][0]
+    metric, score = open_metric(use, "--metric"), declared(declare.Metric, use.name).scores[0]
     return lambda rows: metric_auroc(rows, metric, score)
 
 

@@ -183,7 +183,7 @@ for command in ["plan", "plan --json", "status", "check --offline", "gc --dry-ru
     main()
     heavy = {{"torch", "ray", "transformers", "mlflow", "datasets", "numpy", "pyarrow", "huggingface_hub"}}
     assert not heavy.intersection(sys.modules), (command, heavy.intersection(sys.modules))
-import kdray.stages.run  # what a mistake in `kdray run` or `score` must not wait for
+import kdray.run  # what a mistake in `kdray run` or `score` must not wait for
 assert not heavy.intersection(sys.modules), heavy.intersection(sys.modules)
 """
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

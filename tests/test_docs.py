@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 
+from kdray.spec import declare
 from kdray.spec.components import components
 from tests.conftest import ROOT, TinyGrid
 from tests.report.test_frames import CHANGES, Finished
@@ -48,18 +49,21 @@ def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.Monkey
     assert re.search(r"^item .*\n10 +\d", shown, re.MULTILINE)
 
 
+KINDS = (declare.Recipe, declare.Template, declare.Form, declare.Loss, declare.Schedule, declare.Engine, declare.Task, declare.Decoding)
+
+
 def test_every_component_is_in_the_page_on_grid_files() -> None:
     """Its table of fields is held to the schema by tests/spec/test_schema.py."""
     page = (ROOT / "docs" / "grid.md").read_text()
-    for kind in ("recipe", "template", "soft labels", "loss", "schedule", "engine", "task", "decoding"):
+    for kind in KINDS:
         for name in components(kind):
             assert name in page, name
 
 
 def test_every_metric_is_in_the_page_on_answers() -> None:
     page = (ROOT / "docs" / "summaries.md").read_text()
-    for name, metric in components("metric").items():
-        assert f"| `{name}` | {', '.join(metric.constants['SCORES'])}" in page, name
+    for name, metric in components(declare.Metric).items():
+        assert f"| `{name}` | {', '.join(metric.declared.scores)}" in page, name
 
 
 def test_the_tree_in_the_readme_is_the_packages() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdray.check.checks import check_grid
 from kdray.plan import make_plan
-from kdray.plan.checks import check_grid
+from kdray.run import resolve
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Grid
 from kdray.spec.load import parse_grid
 from kdray.spec.refs import Reference
-from kdray.stages.run import resolve
 from kdray.store import Outer
 from kdray.store import outer as module
 from tests.conftest import ROOT

@@ -28,15 +28,16 @@ def write_answered(
     *,
     max_new_tokens: int,
     max_length: int,
+    known: int | None = None,
 ) -> dict[str, int]:
     """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of them.
 
     Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`). A row is dropped
     if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has `unknown` tokens, from
-    beyond the tokenizer's vocabulary: nothing could be learned from them. As in `tokenise`, the whole is cut at
-    `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`).
+    beyond the tokenizer's vocabulary or the `known` tokens of the student: nothing could be learned from them. As in `tokenise`,
+    the whole is cut at `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`).
     """
-    training, answers = set(rows.train.tolist()), iter(answers)
+    training, answers, known = set(rows.train.tolist()), iter(answers), min(known or len(tokenizer), len(tokenizer))
     counts = Counter(read=len(training), kept=0, empty=0, unknown=0, truncated=0)
     numbers: dict[int, int] = {}  # of the rows that are written, by their number among `rows`
 
@@ -46,7 +47,8 @@ def write_answered(
             kept = []
             for record in chunk.to_pylist():
                 row += 1
-                if row in training and not _answer(record, next(answers), tokenizer, max_new_tokens, max_length, counts):
+                limits = (max_new_tokens, max_length, known)
+                if row in training and not _answer(record, next(answers), tokenizer, *limits, counts):
                     continue
                 numbers[row] = len(numbers)
                 kept.append(record)
@@ -64,9 +66,17 @@ def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
     _write_split(folder, rows.heldout.tolist(), rows.test.tolist())
 
 
-def _answer(record: dict[str, Any], answer: list[int], tokenizer: Any, max_new_tokens: int, max_length: int, counts: Counter[str]) -> bool:
+def _answer(
+    record: dict[str, Any],
+    answer: list[int],
+    tokenizer: Any,
+    max_new_tokens: int,
+    max_length: int,
+    known: int,
+    counts: Counter[str],
+) -> bool:
     """Put `answer` into a row; False if there is nothing to learn from it."""
-    if max(answer, default=0) >= len(tokenizer):
+    if max(answer, default=0) >= known:
         counts["unknown"] += 1
         return False
     ended = len(answer) < max_new_tokens

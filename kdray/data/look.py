@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kdray.plan.tables import check_table
+from kdray.check.tables import check_table
 from kdray.spec.columns import Column
 from kdray.spec.refs import Reference
 from kdray.store.records import TEXTS, open_table

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Document, Example
@@ -67,6 +69,17 @@ def beginning(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that a tokenizer puts before every text."""
     marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
     return marked[: next((i for i in range(len(marked)) if marked[i : i + len(bare)] == bare), 0)]
+
+
+def unended(tokenizer: Any) -> Any:
+    """`tokenizer`, which from now on puts nothing behind a text: a context that ends so has ended before its answer."""
+    marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
+    if marked[-len(bare) :] != bare:
+        names = tokenizer.convert_ids_to_tokens(beginning(tokenizer))
+        single = " ".join([*(f"{name}:0" for name in names), "$A:0"])
+        known = list(zip(names, beginning(tokenizer), strict=True))
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=known)
+    return tokenizer
 
 
 def _pieces(whole: list[int], max_length: int) -> list[Tokenised]:

@@ -143,13 +143,13 @@ def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | N
         end = min(begin + size, len(z))
         theirs = teacher.chunk(begin, end) if isinstance(teacher, Sparse) else teacher[begin:end] if teacher is not None else None
         of_chunk += _softmax_difference_(objective, z[begin:end], theirs, labels[begin:end])
-    return z, objective.hard_weight + objective.alpha, of_chunk
+    return z, objective.hard_weight + objective.soft_weight, of_chunk
 
 
 def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Tensor:
     """Turn `z` into p - r q - (1 - r) onehot(y), and the teacher's logits into q; returns the sums [total, hard, soft]."""
-    hard_weight, soft_weight = objective.hard_weight, objective.alpha
-    ratio = soft_weight / (hard_weight + soft_weight)
+    ratio = objective.soft_weight / (objective.hard_weight + objective.soft_weight)
+    less_entropy = teacher is not None and objective.declared.less_entropy
     at_label = z.gather(1, labels[:, None])
     if isinstance(teacher, Sparse):
         expected = (teacher.weights * z.gather(1, teacher.ids)).sum(1)  # of the student's logit, under the teacher
@@ -157,7 +157,7 @@ def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Spar
     elif teacher is not None:
         torch.softmax(teacher, 1, out=teacher)
         expected = (teacher * z).sum(1)
-        entropy = torch.special.entr(teacher).sum(1) if objective.loss == "forward_kl" else expected
+        entropy = torch.special.entr(teacher).sum(1) if less_entropy else expected
     else:
         expected = entropy = z.new_zeros(len(z))
     largest = z.amax(1)
@@ -165,11 +165,11 @@ def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Spar
     log_total = largest - z.amax(1).log()  # the log-sum-exp: the largest probability is exp(largest - log_total)
     hard = (log_total - at_label[:, 0]).sum()
     soft = (log_total - expected).sum() if teacher is not None else z.new_zeros(())
-    if objective.loss == "forward_kl":
+    if less_entropy:
         soft -= entropy.sum()
     if isinstance(teacher, Sparse):
         z.scatter_add_(1, teacher.ids, -ratio * teacher.weights)
     elif teacher is not None:
         z.sub_(teacher, alpha=ratio)
     z.scatter_add_(1, labels[:, None], torch.full_like(at_label, ratio - 1.0))
-    return torch.stack([hard_weight * hard + soft_weight * soft, hard, soft])
+    return torch.stack([objective.total(hard, soft), hard, soft])

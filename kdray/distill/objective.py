@@ -10,18 +10,20 @@ it, but clipping the gradient norm does not, so a clipped run with a large alpha
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdray.distill.labels import Sparse
+from kdray.spec import declare
+from kdray.spec.components import declared, module_of
 
 IGNORED = -100
+T = TypeVar("T", float, Tensor)
 
 
 @dataclass(frozen=True)
@@ -58,13 +60,26 @@ class Objective:
         return 1.0 - self.alpha if self.weighting == "convex" else 1.0
 
     @property
+    def soft_weight(self) -> float:
+        return self.alpha
+
+    def total(self, hard: T, soft: T) -> T:
+        """The two terms, weighed: sums or means, in nats."""
+        return self.hard_weight * hard + self.soft_weight * soft
+
+    @cached_property
+    def declared(self) -> declare.Loss:
+        """What the loss says of itself."""
+        return declared(declare.Loss, self.loss)
+
+    @property
     def is_softmax_difference(self) -> bool:
         """Whether the gradient with respect to the logits is a weighted difference of the two softmaxes."""
-        return self.alpha == 0 or (self.temperature == 1 and self.loss in ("cross_entropy", "forward_kl"))
+        return self.alpha == 0 or (self.temperature == 1 and self.declared.softmax_difference)
 
     @cached_property
     def _module(self) -> Any:
-        return importlib.import_module(f"kdray.distill.losses.{self.loss}")
+        return module_of(declare.Loss, self.loss)
 
     def __call__(self, student: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Sums:
         """Sums over the N given tokens; no gradient flows to the teacher.
@@ -84,7 +99,7 @@ class Objective:
         if teacher is None:
             raise ValueError(f"alpha = {self.alpha:g} needs a teacher")
         soft = self.soft(student, teacher).sum()
-        return Sums(self.hard_weight * hard + self.alpha * soft, hard.detach(), soft.detach())
+        return Sums(self.total(hard, soft), hard.detach(), soft.detach())
 
     def soft(self, student: Tensor, teacher: Tensor | Sparse) -> Tensor:
         """The soft term per token, [N]; arguments as above. Sparse labels already are at the temperature."""

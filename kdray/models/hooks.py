@@ -14,15 +14,23 @@ from kdray.spec.errors import InputError
 
 
 def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder's layers in order.
+    """The decoder's layers in order: its list of modules `layers`, or else its only list with an entry a layer.
 
     Raises:
         InputError: they cannot be found.
     """
-    blocks = getattr(model.get_decoder(), "layers", None)
-    if not isinstance(blocks, nn.ModuleList):
-        raise InputError("model", f"the layers of {type(model).__name__} cannot be found", "a decoder with a list `layers`")
-    return blocks
+    decoder = model.get_decoder()
+    if decoder is model:  # of a model that does not know its own, such as Llama 4
+        decoder = getattr(model, "model", model)
+    lists = {name: child for name, child in decoder.named_children() if isinstance(child, nn.ModuleList)}
+    if "layers" in lists:
+        return lists["layers"]
+    count = model.config.get_text_config(decoder=True).num_hidden_layers
+    fitting = [child for child in lists.values() if len(child) == count]
+    if len(fitting) != 1:
+        found = f"the layers of {type(model).__name__} cannot be found"
+        raise InputError("model", found, "a decoder with one list of them")
+    return fitting[0]
 
 
 @contextmanager

@@ -26,7 +26,6 @@ from transformers import (
 
 from kdray.models.weights import load_whole, reading, refuse_incomplete, report_aside
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config
 from kdray.spec.paths import local_path
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import check_names, check_no_adapter, check_weights, weight_files
@@ -120,11 +119,6 @@ def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> P
     return tokenizer
 
 
-def window_of(folder: Path) -> int | None:
-    """The most tokens that the model in a Hugging Face folder has positions for; None where it does not say."""
-    return read_config(folder).get("max_position_embeddings")
-
-
 def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, causal: bool = False) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
 
@@ -178,27 +172,6 @@ def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pat
     """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own."""
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
-
-
-def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop_layers") -> None:
-    """Remove the decoder layers [first, end) of `model` in place, keeping the others' order.
-
-    Raises:
-        InputError: the model has no such layers.
-    """
-    count = model.config.num_hidden_layers
-    if end > count or end - first >= count:
-        raise InputError(field, f"[{first}, {end})", f"the model has the layers 0 to {count - 1}, and one must be left")
-    decoder: Any = model.get_decoder()
-    kept = [layer for i, layer in enumerate(decoder.layers) if not first <= i < end]
-    for i, layer in enumerate(kept):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = i
-    decoder.layers = torch.nn.ModuleList(kept)
-    model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [t for i, t in enumerate(model.config.layer_types) if not first <= i < end]
 
 
 def require_weights(folder: Path, field: str, shown: str = "") -> None:

@@ -9,12 +9,15 @@ from typing import Any
 
 from kdray.plan.scores import score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of, template_of
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Labels, Model, Train, Tune
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
+
+CUT_VERSION = 2  # of how layers are cut: of models that are only fetched, nothing has changed
 
 
 def make_plan(grid: Grid, outer: Outer) -> Plan:
@@ -93,14 +96,15 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
     if not model.drop_layers:
         return base
     first, end = model.drop_layers
-    return make_step("model", f"{slug}-without{first}to{end - 1}", {"drop_layers": [first, end]}, {"model": base})
+    params = {"drop_layers": [first, end], "rule": CUT_VERSION}
+    return make_step("model", f"{slug}-without{first}to{end - 1}", params, {"model": base})
 
 
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
     ref = parse_reference(grid.data.source, "data.source")
     identity = outer.identify(ref, "data.source")
     fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
-    components = {"recipe": named(grid.data.recipe, "recipe"), "template": template_of(grid)}
+    components = {"recipe": named(grid.data.recipe, declare.Recipe), "template": template_of(grid)}
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
     return make_step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
 
@@ -111,7 +115,7 @@ def _optimiser(section: Train | Tune) -> dict[str, Any]:
     length = {"unit": section.unit, "length": section.total}
     if section.method == "full":
         del fields["rank"]
-    return fields | length | {"schedule": named(section.schedule, "schedule")}
+    return fields | length | {"schedule": named(section.schedule, declare.Schedule)}
 
 
 def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
@@ -120,15 +124,20 @@ def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
 
 def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
     """What points that train on `data` get one teacher's soft labels from, as their input."""
-    if grid.soft_labels.form.name == "online":
+    if not _is_kept(grid):
         return {"teacher": teacher}
     return {"soft_labels": _soften(grid, teacher, data)}
+
+
+def _is_kept(grid: Grid) -> bool:
+    """Whether soft labels lie on disk; otherwise the teacher is asked at every step."""
+    return bool(declared(declare.Form, grid.soft_labels.form.name).kept)
 
 
 def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
     form = grid.soft_labels.form.name
     params = labels_of(grid) | {"batch": grid.soft_labels.batch}
-    if component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
+    if declared(declare.Form, form).tempered:
         params["temperature"] = grid.objective.temperature
     slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
     return make_step("soften", slug, params, {"teacher": teacher, "data": data})
@@ -142,13 +151,13 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence
     inputs = {"student": student, "data": data}
     if point.alpha > 0:
         objective = grid.objective
-        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": named(objective.loss, "loss")}
+        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": named(objective.loss, declare.Loss)}
         if weights := grid.ensembles.get(point.teacher):
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
             inputs |= {f"{name}.{i}": step for i, member in enumerate(labels) for name, step in member.items()}
         else:
             inputs |= labels[0]
-        if grid.soft_labels.form.name == "online":
+        if not _is_kept(grid):
             params["soft_labels"] = labels_of(grid)
     train = make_step("train", point.slug, params, inputs)
     exports = {

@@ -9,7 +9,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of, template_of
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
@@ -36,7 +37,7 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = _asked(plan, task, f"score.tasks.{index}", outer)
-        answered = component("task", task.name, "score.tasks").constants["KIND"] == "generate"
+        answered = isinstance(declared(declare.Task, task.name), declare.AnswerTask)
         ways = _ways(plan, asked, outer) if answered else []
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
@@ -79,12 +80,12 @@ class _Taken:
 
 
 def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
-    declared, scoring = component("task", task.name, field).constants, plan.grid.score
+    declares, scoring = component(declare.Task, task.name, field).declared, plan.grid.score
     inputs: dict[str, Step] = {}
-    if declared["KIND"] == "heldout" or declared.get("ROWS"):
+    if asks_grids_rows(declares):
         assert plan.prepare is not None
         inputs["data"] = plan.prepare
-    if declared["KIND"] == "heldout":
+    if isinstance(declares, declare.HeldoutTask):
         inputs |= plan.heldout_labels
     source = task.params.get("source")
     ref = parse_reference(source, f"{field}.source") if source is not None else None
@@ -95,26 +96,26 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
     if identity is None or None in contents.values():
         return _Asked(None, inputs, ref, files)
     settings = {key: value for key, value in task.params.items() if key not in ("source", "shots_source")}
-    described = named(task, "task") | {"params": settings, "source": dict(identity)} | contents
+    described = named(task, declare.Task) | {"params": settings, "source": dict(identity)} | contents
     params: dict[str, Any] = {"task": described, "dtype": scoring.dtype, "batch": scoring.batch}
     if "teacher" in inputs:
         params |= {"soft_labels": labels_of(plan.grid)}
-    if declared["KIND"] == "choices":  # lm-eval's task files and code do the scoring
+    if isinstance(declares, declare.ChoiceTask):  # lm-eval's task files and code do the scoring
         params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
     if _asks_by_template(plan.grid, task):
         params |= {"template": template_of(plan.grid)}
-    if declared["KIND"] == "generate" and scoring.engine != "transformers":
+    if isinstance(declares, declare.AnswerTask) and scoring.engine != "transformers":
         params |= {"engine": scoring.engine}
     return _Asked(params, inputs, ref, files)
 
 
 def _asks_by_template(grid: Grid, task: Use) -> bool:
     """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is given."""
-    declared = component("task", task.name, "score.tasks").constants
+    asked = declared(declare.Task, task.name)
     own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
     if own_chat:
         return grid.data.template.name == "chat" and bool(template_of(grid)["params"])
-    return declared["KIND"] == "generate" and not declared.get("ROWS") and task.params.get("prompt", "template") == "template"
+    return isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
 
 
 def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
@@ -144,7 +145,7 @@ def _score(
     """
     inputs = {"model": model, **asked.inputs}
     slug = f"{model.slug}-{slug_of(task.name)}"
-    if component("task", task.name, "score.tasks").constants["KIND"] != "generate":
+    if not isinstance(declared(declare.Task, task.name), declare.AnswerTask):
         measure = make_step("measure", slug, asked.params, inputs, asked.source, files=asked.files)
         yield ScoreStep(subject, position, task, measure, None)
         return
@@ -162,12 +163,12 @@ def _metrics(metrics: list[Use], outer: Outer) -> list[_Taken]:
 
     So a metric more never takes those again that are dear.
     """
-    slow = [use for use in metrics if component("metric", use.name, "score.metrics").constants.get("SLOW")]
-    quick = [named(use, "metric") for use in metrics if use not in slow]
+    slow = [use for use in metrics if declared(declare.Metric, use.name).slow]
+    quick = [named(use, declare.Metric) for use in metrics if use not in slow]
     taken = [_Taken("", {"metrics": quick, "answers": ANSWERS_VERSION}, {})] if quick else []
     for use in slow:
         metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
-        drawn = use if component("metric", use.name, "score.metrics").constants.get("SAMPLES") else None
+        drawn = use if declared(declare.Metric, use.name).samples else None
         taken.append(_Taken(f"-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, inputs, drawn))
     return taken
 
@@ -184,12 +185,12 @@ def _measures(metrics: Sequence[_Taken], generate: Step, asked: dict[str, Any] |
 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[str, Step]]:
     """A metric as it enters ids, and its models as inputs of the step that takes it."""
-    declared = component("metric", use.name, field).constants
-    models = declared.get("MODELS", {})
+    declares = component(declare.Metric, use.name, field).declared
+    models = declares.models
     inputs = {f"{use.name}.{name}": _metric_model(use.params[name], weights, f"{field}.{name}", outer) for name, weights in models.items()}
-    apart = {*models, *declared.get("SAMPLES", ()), *declared.get("RUNTIME", ())}
+    apart = {*models, *declares.samples, *declares.runtime}
     params = {key: value for key, value in use.params.items() if key not in apart}
-    return named(Use.model_construct(name=use.name, params=params), "metric"), inputs
+    return named(Use.model_construct(name=use.name, params=params), declare.Metric), inputs
 
 
 def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
@@ -224,7 +225,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
         params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
-        params |= {"annotations": named(Use(name=section.annotations), "annotations")}
+        params |= {"annotations": named(Use(name=section.annotations), declare.Annotations)}
         params |= {"template": template_of(plan.grid)}
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
     return make_step("lens", slug, None if identity is None else params, inputs, source, files=files)
@@ -251,6 +252,6 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
     """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
-    described = named(use, "decoding")
+    described = named(use, declare.Decoding)
     described["params"] = described["params"] | contents
     return described if described["params"] or described["version"] > 1 else use.name

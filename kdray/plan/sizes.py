@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdray.plan.steps import Step
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.folders import read_config
 from kdray.store import Store
 
@@ -33,32 +34,30 @@ class LabelSize:
 
 
 def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
-    """Of the soft labels that `soften` makes; None until the teacher's config is seen, and of a new form."""
+    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
     if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
         return None
-    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    hidden, vocabulary = config["hidden_size"], config["vocab_size"]
     form = soften.params["form"]
-    has_head = component("soft labels", form["name"], "soft_labels.form").constants["HEAD"]
     width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
+    head = hidden * vocabulary * width if declared(declare.Form, form["name"]).head else 0
     rows = store.get(soften.inputs["data"].key)
     tokens = rows.facts.get("response_tokens") if rows else None
-    per_token = bytes_per_token(form, hidden, vocab)
-    return None if per_token is None else LabelSize(per_token, hidden * vocab * width if has_head else 0, tokens)
+    return LabelSize(bytes_per_token(form, hidden, vocabulary), head, tokens)
 
 
-def bytes_per_token(form: dict[str, Any], hidden: int, vocab: int) -> int | None:
-    """Of a form `{name, params}`: what its `keep` leaves on disk; None of a form that is not known here."""
-    params, token = form["params"], 2 if vocab <= 1 << 16 else 4
-    match form["name"]:
-        case "hidden":
-            return hidden * WIDTH[params["dtype"]] + (4 if params["dtype"] == "int8" else 0)  # a scale per token
-        case "sampled":
-            return (params["top"] + params["draws"]) * token + params["top"] * 2 + 8  # ids, log-probabilities, tail, entropy
-        case "topk":
-            return params["k"] * (token + 2) + 4
-        case "logits":
-            return vocab * WIDTH[params["dtype"]]
-    return None
+def bytes_per_token(form: dict[str, Any], hidden: int, vocabulary: int) -> int:
+    """Of a form `{name, params}`: what its `keep` leaves on disk."""
+    params = form["params"]
+    numbers = {"hidden": hidden, "vocabulary": vocabulary}
+    bytes_of = WIDTH | {"id": 2 if vocabulary <= 1 << 16 else 4}
+
+    def size(kept: declare.Kept) -> int:
+        width = sum(params[part.name] if isinstance(part, declare.Param) else numbers[part] for part in kept.width)
+        return (width or 1) * bytes_of[params[kept.type.name] if isinstance(kept.type, declare.Param) else kept.type]
+
+    kept = [tensor for tensor in declared(declare.Form, form["name"]).kept if tensor.when.items() <= params.items()]
+    return sum(map(size, kept))
 
 
 def _config(teacher: Step, store: Store) -> dict[str, Any] | None:

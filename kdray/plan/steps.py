@@ -19,7 +19,8 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import component, declared
 from kdray.spec.grid import Grid, Use
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference
@@ -141,27 +142,27 @@ def make_step(
     ids = {name: step.id for name, step in inputs.items()}
     payload = None
     if params is not None and None not in ids.values():
-        version = component("stage", stage or kind, "stage").version
+        version = declared(declare.Stage, stage or kind).version
         payload = {"step": kind, "version": version, "params": params, "inputs": ids}
     return Step(kind, slug, payload, inputs, source, files)
 
 
-def named(use: Use, kind: str) -> dict[str, Any]:
+def named(use: Use, kind: type[declare.Declared]) -> dict[str, Any]:
     """A component as it enters ids."""
-    return {"name": use.name, "version": component(kind, use.name, kind).version, "params": use.params}
+    return {"name": use.name, "version": declared(kind, use.name).version, "params": use.params}
 
 
 def template_of(grid: Grid) -> dict[str, Any]:
     """The template of prompts as it enters ids: parameters at their defaults are left out, so that a new one moves no id."""
     use = grid.data.template
-    declared = component("template", use.name, "data.template").parameters
-    set_ = {key: value for key, value in use.params.items() if value not in (declared[key].default, {})}
-    return named(Use.model_construct(name=use.name, params=set_), "template")
+    parameters = component(declare.Template, use.name, "data.template").parameters
+    set_ = {key: value for key, value in use.params.items() if value not in (parameters[key].default, {})}
+    return named(Use.model_construct(name=use.name, params=set_), declare.Template)
 
 
 def labels_of(grid: Grid) -> dict[str, Any]:
     """What of the section `soft_labels` changes the labels themselves."""
-    return {"form": named(grid.soft_labels.form, "soft labels"), "compute": grid.soft_labels.compute}
+    return {"form": named(grid.soft_labels.form, declare.Form), "compute": grid.soft_labels.compute}
 
 
 def slug_of(text: str) -> str:

@@ -17,7 +17,8 @@ from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
 from kdray.report.results import Results
 from kdray.report.table import reference_name
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 
 LEAST = 3  # wrong answers for a curve
 
@@ -45,7 +46,7 @@ def plot_confidence(results: Results, path: Path) -> bool:
 
 def _tasks(results: Results) -> list[str]:
     names = [use.name for use in results.plan.grid.score.tasks]
-    return [name for name in names if component("task", name, "score.tasks").constants.get("CONFIDENCE")]
+    return [name for name in names if isinstance(task := declared(declare.Task, name), declare.ChoiceTask) and task.confidence]
 
 
 def _curves(results: Results, task: str) -> dict[str, list[float]]:

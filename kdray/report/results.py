@@ -9,7 +9,8 @@ from typing import Any
 
 from kdray.plan import Plan
 from kdray.plan.steps import Subject
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.decodings import decoding_label, suffix
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
@@ -110,11 +111,11 @@ def collect(plan: Plan, store: Store) -> Results:
 
 def short_name(task: str, metric: str) -> str:
     """The name of a metric in tables and in MLflow; `rougeL.dola` is that of the answers which DoLa decoded."""
-    constants = component("task", task, "score.tasks").constants
-    names, of = constants["SHORT"], task.partition(":")[2]
+    asked = declared(declare.Task, task)
+    names, of = asked.short, task.partition(":")[2]
     first = of or next(iter(names.values()))
     metric, dot, decoding = metric.partition(".")
-    return (names.get(metric) or f"{first if constants['KIND'] == 'choices' else first.partition('_')[0]}_{metric}") + dot + decoding
+    return (names.get(metric) or f"{first if isinstance(asked, declare.ChoiceTask) else first.partition('_')[0]}_{metric}") + dot + decoding
 
 
 def primary_metric(plan: Plan) -> str:
@@ -127,29 +128,29 @@ def primary_metric(plan: Plan) -> str:
         task, _, metric = plan.grid.report.primary.rpartition("/")
         return short_name(task, metric)
     first = plan.grid.score.tasks[0].name
-    constants = component("task", first, "score.tasks").constants
-    decoding = suffix(decoding_label(plan.grid.score.decoding[0])) if constants["KIND"] == "generate" else ""
-    return short_name(first, next(iter(constants["SHORT"]), "acc") + decoding)
+    asked = declared(declare.Task, first)
+    decoding = suffix(decoding_label(plan.grid.score.decoding[0])) if isinstance(asked, declare.AnswerTask) else ""
+    return short_name(first, next(iter(asked.short), "acc") + decoding)
 
 
 def lower_is_better(short: str, plan: Plan) -> bool:
     """Whether a metric should fall."""
     short = short.partition(".")[0]
     for use in plan.grid.score.tasks:
-        constants = component("task", use.name, "score.tasks").constants
-        metrics = {name: metric for metric, name in constants["SHORT"].items()}
+        asked = declared(declare.Task, use.name)
+        metrics = {name: metric for metric, name in asked.short.items()}
         if short in metrics:
-            return metrics[short] in constants.get("LOWER_IS_BETTER", ())
+            return metrics[short] in asked.lower_is_better
     return short.endswith(("_empty", "_unfinished", "_failed", *CALIBRATION, *LM_EVALS_LOSSES))
 
 
 def is_shown(short: str, plan: Plan) -> bool:
     """Whether tables have a column for a metric: all but what a metric of answers gives beside its first number."""
     for task in plan.grid.score.tasks:
-        declared = component("task", task.name, "score.tasks").constants
-        if declared["KIND"] == "generate":
+        asked = declared(declare.Task, task.name)
+        if isinstance(asked, declare.AnswerTask):
             beside = [name for use in metrics_of(task, plan.grid.score.metrics) for name in scores_of(use)[1:]]
-            if short.partition(".")[0] in [short_name(task.name, name) for name in beside if name not in declared["SHORT"]]:
+            if short.partition(".")[0] in [short_name(task.name, name) for name in beside if name not in asked.short]:
                 return False
     return True
 

@@ -13,7 +13,8 @@ from typing import Any
 from kdray.lens.annotations import Annotated
 from kdray.score.answers import Answer, Metric, answer_of, apply
 from kdray.score.sentences import split
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 
 UNNAMED = "(the metric calls it false and names nothing)"
 
@@ -25,11 +26,11 @@ def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, thres
     metric failed on: these are the second value, by id, with the reason. One that it calls false without naming a span is
     `unfound`, not clean.
     """
-    declared = component("metric", name, "metric").constants
+    says = declared(declare.Metric, name)
     rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
     answers = [answer for _, answer in rows]
-    find = _named if declared.get("SPANS") else _by_sentence
-    found = find(answers, metric, declared["SCORES"][0], threshold)
+    find = _named if says.spans else _by_sentence
+    found = find(answers, metric, says.scores[0], threshold)
     failed = {str(row["example"]): spans for (row, _), spans in zip(rows, found, strict=True) if isinstance(spans, str)}
     annotated = [
         Annotated(

@@ -2,14 +2,13 @@
 
 A metric is a function `name(answers, **parameters)`, or a class made with a `Given` and the parameters whose
 instances are called with the answers. Either returns one mapping an answer: numbers under the names in its
-`SCORES`, and whatever else is worth keeping of a row, such as spans. An answer that a metric says nothing of has
+`scores`, and whatever else is worth keeping of a row, such as spans. An answer that a metric says nothing of has
 an empty mapping, one that it failed on has `error`.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from typing import Any
 import torch
 
 from kdray.data.estimates import mean
+from kdray.spec import declare
+from kdray.spec.components import load
 
 Scores = dict[str, dict[str, float]]
 Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
@@ -49,7 +50,7 @@ class Given:
 
 def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
     """The metric `name`, ready to be called."""
-    made: Any = getattr(importlib.import_module(f"kdray.score.metrics.{name}"), name)
+    made: Any = load(declare.Metric, name)
     return made(given, **params) if isinstance(made, type) else functools.partial(made, **params)
 
 

@@ -27,12 +27,11 @@ from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.data.templates.chat import dated, refused
 from kdray.data.thoughts import closed
-from kdray.data.tokenise import beginning
+from kdray.data.tokenise import unended
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
@@ -40,6 +39,7 @@ from kdray.score.calibration import Choice, calibration
 from kdray.score.labelled import LabelledTask, load_labelled
 from kdray.spec.chat import require_read
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_in, window_of
 
 Likelihood = Literal["hflm", "shared_prefix"]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
@@ -94,6 +94,7 @@ class Benchmark:
             raise InputError("score.tasks", f"'{setting.name}' asks for {', '.join(sorted(other))}", allowed)
         self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
         self.requests = [request for requests in by_kind.values() for request in requests]
+        self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
         self.errors: dict[int, str] = {}  # requests that no model of this window can answer
         self.truncated = 0  # requests that lose the beginning of their context
         self.tokens: dict[int, tuple[list[int], list[int]]] = {}  # context and answer of those that ask for a log-likelihood
@@ -113,7 +114,8 @@ class Benchmark:
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
         setting = self.setting
-        lm: Any = HFLM(pretrained=model, tokenizer=_unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        _keep_to_window(lm, window_in(model.config.to_dict()))
         if setting.likelihood == "shared_prefix":
             shared = shared or SharedPrefix(ResponseModel(model))
         rows = []
@@ -178,12 +180,20 @@ class Benchmark:
             if not 0 < len(continuation) <= window:
                 self.errors[i] = f"an answer of {len(continuation)} tokens, and the model has positions for {window}"
                 continue
+            if self._has_unknown(i, context + continuation):
+                continue
             kept = (context + continuation)[-(window + 1) :]  # as lm-eval: what does not fit is cut off on the left
             self.truncated += len(kept) < len(context) + len(continuation)
             self.tokens[i] = kept[: -len(continuation)], continuation
             if self.setting.likelihood == "hflm":
                 self.tokens[i] = context, continuation
         yield from self._shared_batches() if self.setting.likelihood == "shared_prefix" else self._hflm_batches()
+
+    def _has_unknown(self, number: int, ids: Sequence[int]) -> bool:
+        """Whether one of a request's tokens is beyond the models' embedding."""
+        if (token := max(ids, default=0)) >= self.known:
+            self.errors[number] = f"token {token}, and the model has an embedding of {self.known}"
+        return number in self.errors
 
     def _has_answer(self, number: int) -> bool:
         if not self.requests[number].args[1]:
@@ -231,7 +241,7 @@ class Benchmark:
     def _generation_batches(self, numbers: list[int], encoder: Any) -> Iterator[list[int]]:
         """As HFLM forms them: by the settings of generation, the longest prompts first."""
         groups: dict[str, list[int]] = defaultdict(list)
-        for i in numbers:
+        for i in (i for i in numbers if not self._has_unknown(i, encoder.tok_encode(self.requests[i].args[0]))):
             groups[json.dumps(self.requests[i].args[1], sort_keys=True, default=str)].append(i)
         for members in groups.values():
             ordered = sorted(members, key=lambda i: (-len(encoder.tok_encode(self.requests[i].args[0])), self.requests[i].args[0]))
@@ -250,7 +260,8 @@ class _Encoder(HFLM):
             tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
             require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
         arguments = self.given.get("arguments") or {}
-        super().__init__(pretrained=model, tokenizer=_unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+        super().__init__(pretrained=model, tokenizer=unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+        _keep_to_window(self, window_of(Path(folder)))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """As `HFLM`. What the template raises is told as the task's fault.
@@ -268,15 +279,10 @@ class _Encoder(HFLM):
         return requests
 
 
-def _unended(tokenizer: Any) -> Any:
-    """`tokenizer`, which from now on puts nothing behind a text: a context that ends so has ended before its answer."""
-    marked, bare = (tokenizer(["a"], add_special_tokens=wanted)["input_ids"][0] for wanted in (True, False))
-    if marked[-len(bare) :] != bare:
-        names = tokenizer.convert_ids_to_tokens(beginning(tokenizer))
-        single = " ".join([*(f"{name}:0" for name in names), "$A:0"])
-        known = list(zip(names, beginning(tokenizer), strict=True))
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=known)
-    return tokenizer
+def _keep_to_window(lm: Any, window: int | None) -> None:
+    """Let lm-eval know of a window that it does not find and takes a longer one for: no model reads beyond its own."""
+    if window is not None and window < lm.max_length:
+        lm._max_length = window
 
 
 class _Table(LM):

@@ -6,7 +6,6 @@ A task is laid down as a small YAML file, which includes the official one and po
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +14,14 @@ from typing import Any
 import datasets
 import yaml
 
+from kdray.check.benchmarks import official_tasks, task_files
 from kdray.data.sources import open_source
 from kdray.data.tables import arrow_file, write_typed
-from kdray.plan.benchmarks import official_tasks, task_files
+from kdray.spec import declare
 from kdray.spec.columns import task_columns
-from kdray.spec.components import component
+from kdray.spec.components import declared, module_of
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
@@ -41,11 +42,11 @@ def lay_down_task(
     `name` is a component's, or `lm_eval:NAME` for a task of lm-eval's with data of one's own, whose content was `identity`
     when the run began. Local rows are read by us: lm-eval takes a path for a pattern, and what once was there for what is.
     """
-    base, _, official_name = name.partition(":")
-    module = importlib.import_module(f"kdray.score.tasks.{base}")
+    official_name = name.partition(":")[2]
+    module, declares = module_of(declare.Task, name), declared(declare.Task, name)
+    assert isinstance(declares, declare.ChoiceTask)
     folder.mkdir(parents=True, exist_ok=True)
-    config = component("task", name, "score.tasks").constants.get("CONFIG")
-    official = task_files()[official_name] if official_name else official_tasks() / config if config else None
+    official = task_files()[official_name] if official_name else official_tasks() / declares.config if declares.config else None
     task: dict[str, Any] = {"include": str(official)} if official else module.config()
     rows = ""
     if ref.scheme == "hf":
@@ -77,7 +78,7 @@ def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: 
     if (columns := task_columns(name)) is not None:
         table = open_source(ref, outer, field, columns)
     else:
-        module = importlib.import_module(f"kdray.score.tasks.{name.partition(':')[0]}")
+        module = module_of(declare.Task, name)
         table = datasets.Dataset.from_list(_own_documents(module, params, outer.local_file(ref, field), ref, field))
     table.save_to_disk(folder / "examples")
     return folder / "examples"
@@ -104,5 +105,6 @@ def tokenizer_identity(folder: Path) -> str:
     """What the requests of a benchmark depend on in a model's folder: its tokenizer and the length of its window."""
     config = json.loads((folder / "config.json").read_text())
     parts = [json.dumps({key: value for key, value in config.items() if "position" in key or key in ("n_ctx", "model_type")})]
+    parts += [f"window {window_of(folder)}", f"tokens {read_config(folder).get('vocab_size')}"]
     parts += [f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}" for name in TOKENIZER if (folder / name).is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModel, AutoTokenizer
 
 from kdray.models.weights import load_whole
+from kdray.spec.folders import window_in
 
 
 class Encoder:
@@ -32,7 +33,7 @@ class Encoder:
 
         Words are tokens but for the special ones. Texts longer than the encoder's window are cut.
         """
-        window = min(self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 512))
+        window = min(self.tokenizer.model_max_length, window_in(self.model.config.to_dict()) or 512)
         inputs = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=window, return_special_tokens_mask=True, return_tensors="pt"
         ).to(self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,7 +17,9 @@ from kdray.data.words import ends_of_words
 from kdray.score.answers import FATAL, Answer
 from kdray.score.question import Form, Question
 from kdray.score.rows import Unusable
+from kdray.spec import declare
 from kdray.spec.columns import task_columns
+from kdray.spec.components import module_of
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
@@ -80,7 +81,7 @@ def task_prompts(
     Raises:
         InputError: the data set lacks a column that the task needs, or all of its rows are refused.
     """
-    module = importlib.import_module(f"kdray.score.tasks.{name}")
+    module = module_of(declare.Task, name)
     make: Callable[..., Question] = getattr(module, name)
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
@@ -146,7 +147,7 @@ def _no_room(task: str, found: str, room: int) -> InputError:
 
 def stops_of(name: str, params: dict[str, Any]) -> list[str]:
     """The strings that end an answer to a task's prompts."""
-    forms = getattr(importlib.import_module(f"kdray.score.tasks.{name}"), "FORMS", {})
+    forms = getattr(module_of(declare.Task, name), "FORMS", {})
     form: Form | None = forms.get(params.get("prompt"))
     return list(form.stops) if form else []
 

@@ -13,6 +13,7 @@ from kdray.lens.annotations import Annotated
 from kdray.lens.evaluate import auroc
 from kdray.models.load import CACHE, lay_down, own_device
 from kdray.score.answers import Answer, Given, Metric, load_metric
+from kdray.spec import declare
 from kdray.spec.components import component
 from kdray.spec.grid import Use
 from kdray.spec.refs import parse_reference
@@ -25,7 +26,7 @@ def open_metric(use: Use, field: str) -> Metric:
     Raises:
         InputError: there is no usable model behind one of its references.
     """
-    weights = component("metric", use.name, field).constants.get("MODELS", {})
+    weights = component(declare.Metric, use.name, field).declared.models
     models = {name: _folder(use.params[name], f"{field}.{name}", wanted) for name, wanted in weights.items()}
     params = {name: value for name, value in use.params.items() if name not in models}
     return load_metric(use.name, params, Given(models, own_device(), CACHE))

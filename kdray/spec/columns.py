@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 
 # a text; a text or a list of texts; whatever the table has
 Holds = Literal["text", "texts", "anything"]
@@ -26,23 +27,23 @@ class Column:
 
 def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns that a recipe reads: fixed ones, and those that its parameters name."""
-    declared = component("recipe", name, "data.recipe").constants
-    named = [params[key] for key in declared.get("COLUMN_PARAMETERS", ())]
-    return (*_columns(declared.get("COLUMNS", ()), "text"), *(Column((name,)) for name in named if name))
+    reads = declared(declare.Recipe, name)
+    named = [params[key] for key in reads.column_parameters]
+    return (*_columns(reads.columns, "text"), *(Column((name,)) for name in named if name))
 
 
 def task_columns(name: str) -> tuple[Column, ...] | None:
     """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own way."""
-    declared = component("task", name, "score.tasks").constants
-    if declared["KIND"] == "choices" and not declared.get("CONFIG") and not declared.get("NAMED"):
+    asked = declared(declare.Task, name)
+    if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named:
         return None
-    return _columns(declared.get("COLUMNS", ()), "anything")  # a row that lacks something is that row's own error
+    return _columns(asked.columns, "anything")  # a row that lacks something is that row's own error
 
 
-def _columns(declared: Sequence[str], holds: Holds) -> tuple[Column, ...]:
+def _columns(texts: Sequence[str], holds: Holds) -> tuple[Column, ...]:
     """Declared columns: `a.b` is the key b of mappings in a, `a|b` is one under either name, which may hold lists."""
     columns = []
-    for text in declared:
+    for text in texts:
         outer, _, key = text.partition(".")
         names = tuple(outer.split("|"))
         columns.append(Column(names, key, "texts" if len(names) > 1 and holds == "text" else holds))

@@ -1,39 +1,33 @@
 """What components there are, learned from their source without importing it.
 
-A component is one file in one of the folders of `FOLDERS`. It defines `VERSION`, and a function or class of
-the file's own name whose keyword-only arguments are its parameters in the grid file. Module constants with
-literal values (`METRICS = ("rouge",)`) are read too, so that a plan needs neither torch nor ray.
+A component is one file in the folder of its kind. It defines `DECLARED`, a line that says what kind of thing it is
+(`kdray.spec.declare`), and a function or class of the file's own name whose keyword-only arguments are its
+parameters in the grid file. So a plan needs neither torch nor ray.
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-import math
+import importlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from kdray.spec import declare
+from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Use
 
-FOLDERS = {
-    "recipe": "data/recipes",
-    "template": "data/templates",
-    "soft labels": "distill/signals",
-    "loss": "distill/losses",
-    "schedule": "train/schedules",
-    "engine": "train/engines",
-    "task": "score/tasks",
-    "metric": "score/metrics",
-    "decoding": "score/decodings",
-    "annotations": "lens/sources",
-    "stage": "stages",
-}
+D = TypeVar("D", bound=Declared)
 REQUIRED = object()
-Share = float  # as an annotation: between 0 and 1, both excluded
-Scalars = dict[str, Any]  # as an annotation: a mapping of names to texts, numbers, true or false
+Share = Annotated[float, Field(gt=0, lt=1)]
+Scalars = dict[str, str | int | float | bool]
 # names of numbers with a range, as annotations of components: pydantic's, and the one above
 WORDS = {
     "PositiveInt": "int > 0",
@@ -41,10 +35,39 @@ WORDS = {
     "PositiveFloat": "float > 0",
     "NonNegativeFloat": "float >= 0",
     "Share": "float > 0 and < 1",
+    "Scalars": "a mapping of names to texts, numbers, true or false",
 }
-NUMBERS = ("int", "float", *WORDS)
-SCALARS = ast.parse("bool | float | str", mode="eval").body
-FLOATS = ("float", "PositiveFloat", "NonNegativeFloat", "Share")
+
+
+class _Literal:
+    """`Literal` that tells 1 from True and 1.0, which Python and pydantic hold for equal."""
+
+    def __class_getitem__(cls, choices: Any) -> Any:
+        listed = choices if isinstance(choices, tuple) else (choices,)
+
+        def exact(value: Any) -> Any:
+            if not any(type(value) is type(choice) and value == choice for choice in listed):
+                raise ValueError(f"must be one of {listed}")
+            return value
+
+        return Annotated[Literal[choices], BeforeValidator(exact)]
+
+
+def _written_alike(kind: Any) -> Any:
+    """0.0 and -0.0 are the same setting and must give the same id."""
+    return Annotated[kind, AfterValidator(lambda value: value + 0.0)]
+
+
+# what the annotation of a component's parameter may be made of
+TYPES: dict[str, Any] = {
+    **{kind.__name__: kind for kind in (int, str, bool, list, dict)},
+    **{name: getattr(pydantic, name) for name in ("PositiveInt", "NonNegativeInt")},
+    **{name: _written_alike(getattr(pydantic, name)) for name in ("PositiveFloat", "NonNegativeFloat")},
+    "float": _written_alike(float),
+    "Share": _written_alike(Share),
+    "Scalars": Scalars,
+    "Literal": _Literal,
+}
 
 
 @dataclass(frozen=True)
@@ -54,46 +77,93 @@ class Parameter:
     annotation: str
     default: Any
 
+    def check(self, value: Any) -> Any:
+        """`value` as the annotation has it: 1 where a float is wanted is 1.0, since both must give the same id.
+
+        Raises:
+            ValueError: it does not fit.
+            TypeError: the annotation is made of something else than `TYPES`.
+        """
+        return self.type.validate_json(json.dumps(value))
+
+    @property
+    def type(self) -> TypeAdapter[Any]:
+        """What the annotation says, as pydantic checks it.
+
+        Raises:
+            TypeError: it is made of something else than `TYPES`.
+        """
+        return _adapter(self.annotation)
+
 
 @dataclass(frozen=True)
-class Component:
+class Component(Generic[D]):
     """A component as its source declares it."""
 
-    kind: str
+    kind: type[Declared]
     name: str
-    version: int
     summary: str
     parameters: Mapping[str, Parameter]
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    declared: D
+    module: str
+
+
+def components(kind: type[D]) -> dict[str, Component[D]]:
+    """All components of `kind` by name.
+
+    Raises:
+        InputError: a file in the kind's folder is none.
+    """
+    return _components(kind)
 
 
 @functools.cache
-def components(kind: str) -> dict[str, Component]:
-    """All components of `kind` by name."""
-    folder = Path(__file__).parents[1] / FOLDERS[kind]
-    found = {}
-    for path in sorted(folder.glob("*.py")):
-        component = _read(kind, path)
-        if component is not None:
-            found[component.name] = component
-    return found
+def _components(kind: type[Declared]) -> dict[str, Component[Any]]:
+    folder = Path(__file__).parents[1] / kind.folder
+    found = [read(kind, path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
+    return {component.name: component for component in found}
 
 
-def component(kind: str, name: str, where: str) -> Component:
-    """The component `name`; `lm_eval:mmlu` is the component `lm_eval`, which declares `NAMED`, for something called mmlu.
+def component(kind: type[D], name: str, where: str) -> Component[D]:
+    """The component `name`; `lm_eval:mmlu` is the component `lm_eval`, which is `named`, for something called mmlu.
 
     Raises:
         InputError: there is none; `where` is the field that named it.
     """
     base, colon, of = name.partition(":")
     found = components(kind).get(base)
-    if found is None or bool(found.constants.get("NAMED")) != bool(colon) or of == "NAME" or (colon and not of):
-        known = [f"{other}:NAME" if each.constants.get("NAMED") else other for other, each in components(kind).items()]
-        raise InputError(where, f"no {kind} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known))
+    if found is None or _is_named(found) != bool(colon) or of == "NAME" or (colon and not of):
+        known = [f"{other}:NAME" if _is_named(each) else other for other, each in components(kind).items()]
+        raise InputError(where, f"no {kind.word} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known))
     return found
 
 
-def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+def _is_named(found: Component[Any]) -> bool:
+    return isinstance(found.declared, declare.ChoiceTask) and found.declared.named
+
+
+def declared(kind: type[D], name: str) -> D:
+    """What the component `name` declares, where it is known that there is one."""
+    return component(kind, name, kind.word).declared
+
+
+def asks_grids_rows(task: declare.Task) -> bool:
+    """Whether a task is about the rows of the grid's own data."""
+    return isinstance(task, declare.HeldoutTask) or (isinstance(task, declare.AnswerTask) and task.rows is not None)
+
+
+def module_of(kind: type[Declared], name: str) -> Any:
+    """The module of the component `name`, imported."""
+    return importlib.import_module(component(kind, name, kind.word).module)
+
+
+def load(kind: type[Declared], name: str) -> Any:
+    """The function or class that the component `name` is."""
+    found = component(kind, name, kind.word)
+    return getattr(importlib.import_module(found.module), found.name)
+
+
+def bind(kind: type[Declared], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """All parameters of a component, defaults filled in, `given` checked by name and type.
 
     Raises:
@@ -102,40 +172,62 @@ def bind(kind: str, name: str, given: Mapping[str, Any], where: str) -> dict[str
     declared = component(kind, name, where).parameters
     for key in given:
         if key not in declared:
-            raise InputError(f"{where}.{key}", f"{kind} '{name}' has no such field", did_you_mean(key, declared))
+            raise InputError(f"{where}.{key}", f"{kind.word} '{name}' has no such field", did_you_mean(key, declared))
     bound = {}
     for key, parameter in declared.items():
         value = given.get(key, parameter.default)
         if value is REQUIRED:
-            raise InputError(f"{where}.{key}", "missing", f"{kind} '{name}' needs {key}: {parameter.annotation}")
-        annotation = ast.parse(parameter.annotation, mode="eval").body
-        if key in given and not _fits(annotation, value):
-            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {_in_words(parameter.annotation)}")
-        bound[key] = _as_annotated(annotation, value)
+            raise InputError(f"{where}.{key}", "missing", f"{kind.word} '{name}' needs {key}: {parameter.annotation}")
+        try:
+            bound[key] = parameter.check(value)
+        except ValueError:
+            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {_in_words(parameter.annotation)}") from None
     return bound
 
 
-def bind_use(use: Use, kind: str, where: str) -> Use:
+def bind_use(use: Use, kind: type[Declared], where: str) -> Use:
     """As `bind`, of a component as the grid file names it."""
     return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
 
 
-def _read(kind: str, path: Path) -> Component | None:
-    tree = ast.parse(path.read_text())
-    constants = {}
-    for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else node.target if isinstance(node, ast.AnnAssign) else None
-        if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:  # type: ignore[union-attr]
-            try:
-                constants[target.id] = ast.literal_eval(node.value)  # type: ignore[union-attr]
-            except ValueError:
-                continue
-    if "VERSION" not in constants:
-        return None
+def read(kind: type[D], path: Path, package: str = "kdray") -> Component[D]:
+    """The component in the file at `path`.
+
+    Raises:
+        InputError: it declares nothing, something of another kind, or a field that the kind does not have.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DECLARED"]
+    if not found:
+        raise InputError(str(path), f"a {kind.word} without a line DECLARED = ...", f"write DECLARED = declare.{kind.__name__}(version=1)")
+    try:
+        declared = _value(found[0])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise InputError(str(path), f"{where or ast.unparse(found[0])}: {first['msg']}", "see kdray/spec/declare.py") from None
+    except ValueError:
+        raise InputError(str(path), ast.unparse(found[0]), "write one of the classes of declare, with its values written out") from None
+    if not isinstance(declared, kind):
+        raise InputError(str(path), f"declares {ast.unparse(found[0])}", f"in this folder it must be a declare.{kind.__name__}")
     callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == path.stem]
     parameters = _parameters(callables[0]) if callables else {}
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return Component(kind, path.stem, constants.pop("VERSION"), summary, parameters, constants)
+    return Component(kind, path.stem, summary, parameters, declared, f"{package}.{kind.folder.replace('/', '.')}.{path.stem}")
+
+
+def _value(node: ast.expr) -> Any:
+    """A literal, or one of the classes of `declare` called with literals.
+
+    Raises:
+        ValueError: it is something else (a ValidationError where a class is called with wrong arguments).
+    """
+    match node:
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="declare"), attr=name), args=args, keywords=keywords) if hasattr(declare, name):
+            return getattr(declare, name)(*map(_value, args), **{str(k.arg): _value(k.value) for k in keywords})
+        case ast.Tuple(elts=elements):
+            return tuple(map(_value, elements))
+    return ast.literal_eval(node)
 
 
 def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
@@ -154,49 +246,17 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
     }
 
 
-def _fits(annotation: ast.expr, value: Any) -> bool:
-    """Whether a YAML value fits an annotation made of `NUMBERS`, str, bool, None, list[...], Scalars, Literal and |."""
-    match annotation:
-        case ast.BinOp(left=left, right=right):
-            return _fits(left, value) or _fits(right, value)
-        case ast.Name(id=name) if name in NUMBERS:
-            return _is_number(name, value)
-        case ast.Constant(value=None):
-            return value is None
-        case ast.Name(id="str" | "bool" as name):
-            return type(value).__name__ == name
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return isinstance(value, list) and all(_fits(inner, item) for item in value)
-        case ast.Name(id="Scalars"):
-            return isinstance(value, dict) and all(_fits(SCALARS, item) for item in value.values())  # keys are text in all grid files
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=inner):
-            allowed = [ast.literal_eval(choice) for choice in (inner.elts if isinstance(inner, ast.Tuple) else [inner])]
-            return any(type(value) is type(one) and value == one for one in allowed)
-    raise TypeError(f"a component's parameter is annotated '{ast.unparse(annotation)}', which the schema cannot check")
-
-
-def _is_number(name: str, value: Any) -> bool:
-    if type(value) is not int and not (name in FLOATS and type(value) is float and math.isfinite(value)):
-        return False
-    if name == "Share":
-        return 0 < value < 1
-    return value > 0 if name.startswith("Positive") else value >= 0 if name.startswith("NonNegative") else True
-
-
-def _as_annotated(annotation: ast.expr, value: Any) -> Any:
-    """`value`, as a float where one is wanted: 1, 1.0 (and 0, -0.0) are the same setting and must give the same id."""
-    match annotation:
-        case ast.BinOp(left=left, right=right):
-            return next((_as_annotated(side, value) for side in (left, right) if _fits(side, value)), value)
-        case ast.Subscript(value=ast.Name(id="list"), slice=inner):
-            return [_as_annotated(inner, item) for item in value]
-        case ast.Name(id=name) if name in FLOATS:
-            return float(value) + 0.0
-    return value
+@functools.cache
+def _adapter(annotation: str) -> TypeAdapter[Any]:
+    try:
+        wanted = eval(annotation, {"__builtins__": {}}, TYPES)  # of a component's source, which is code anyway
+        return TypeAdapter(wanted, config=ConfigDict(strict=True, allow_inf_nan=False))
+    except (NameError, SyntaxError, TypeError):
+        raise TypeError(f"a component's parameter is annotated '{annotation}', which the schema cannot check") from None
 
 
 def _in_words(annotation: str) -> str:
     """An annotation as a user reads it."""
-    for name, words in (WORDS | {"Scalars": "a mapping of names to texts, numbers, true or false"}).items():
+    for name, words in WORDS.items():
         annotation = annotation.replace(name, words)
     return annotation

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
+from kdray.spec import declare
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Use
@@ -19,7 +20,7 @@ PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
 
 def decoding_label(use: Use) -> str:
     """A decoding's short name in slugs and metrics: its own, then the parameters that are not at their defaults."""
-    declared = component("decoding", use.name, "score.decoding").parameters
+    declared = component(declare.Decoding, use.name, "score.decoding").parameters
     changed = {key: value for key, value in use.params.items() if value != declared[key].default}
     return "-".join([use.name, *(f"{key}-{_short(value)}" for key, value in changed.items())])
 
@@ -36,7 +37,7 @@ def references(use: Use, where: str) -> dict[str, Reference]:
         InputError: one is neither `file:` and a path nor one of the words that may stand there.
     """
     found = {}
-    for name, words in component("decoding", use.name, where).constants.get("REFERENCES", {}).items():
+    for name, words in component(declare.Decoding, use.name, where).declared.references.items():
         if use.params[name] in words:
             continue
         if not use.params[name].startswith("file:"):

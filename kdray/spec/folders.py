@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from kdray.spec.errors import InputError
 
-COUNTS = ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size", "max_position_embeddings")
+WINDOWS = (
+    *("n_positions", "max_seq_len", "n_ctx", "model_max_length", "max_sequence_length"),
+    *("context_length", "seq_length"),
+)
+COUNTS = {  # by the name that most families give them, with the names of others
+    "num_hidden_layers": ("n_layer", "n_layers", "num_layers"),
+    "num_attention_heads": ("n_head", "n_heads", "num_heads"),
+    "hidden_size": ("n_embd", "d_model"),
+    "vocab_size": (),
+    "max_position_embeddings": WINDOWS,
+}
+# The windows that transformers takes where config.json is silent, of families that look positions up in a table, which ends.
+TABLES = {"gpt2": 1024, "gpt-sw3": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "codegen": 2048}
+TABLES |= {"mpt": 2048, "opt": 2048}
+AFTER_PAD = ("roberta", "camembert", "xlm-roberta", "mpnet")  # count positions from behind the padding token's number
 
 
 def read_object(path: Path, field: str, allowed: str, shown: str = "") -> dict[str, Any]:
@@ -30,7 +45,9 @@ def read_object(path: Path, field: str, allowed: str, shown: str = "") -> dict[s
 
 
 def read_config(folder: Path, field: str = "model", called: str = "") -> dict[str, Any]:
-    """The configuration of the language model in a folder, which errors name as `called`, that of its text part included.
+    """The configuration of the language model in a folder, that of its text part included; counts by the names in `COUNTS`.
+
+    Errors name the folder as `called`.
 
     Raises:
         InputError: it is damaged, or a count in it is no whole number.
@@ -42,12 +59,35 @@ def read_config(folder: Path, field: str = "model", called: str = "") -> dict[st
     if not isinstance(text, dict):
         raise InputError(field, f"{shown}: text_config is {json.dumps(text)[:40]}", allowed)
     config = config | text
-    for name in COUNTS:
-        value = config.get(name, 1)
+    for name, others in COUNTS.items():
+        said = next((key for key in (name, *others) if config.get(key) is not None), name)
+        value = config.get(said, 1)
         unsaid = value is None and name == "max_position_embeddings"
         if not unsaid and (type(value) is not int or value < 1):
-            raise InputError(field, f"{shown}: {name} is {json.dumps(value)[:40]}", allowed)
+            raise InputError(field, f"{shown}: {said} is {json.dumps(value)[:40]}", allowed)
+        if said in config:
+            config[name] = value
     return config
+
+
+def window_of(folder: Path, field: str = "model") -> int | None:
+    """The most tokens that the language model in a folder reads at once; None where it does not say, or knows no end.
+
+    Raises:
+        InputError: its configuration is damaged.
+    """
+    return window_in(read_config(folder, field))
+
+
+def window_in(config: Mapping[str, Any]) -> int | None:
+    """As `window_of`, of a configuration that is read already."""
+    config = {**config, **(config.get("text_config") or {})}
+    kind = config.get("model_type")
+    if kind == "bloom" or (kind == "falcon" and config.get("alibi")):
+        return None  # they know distances between tokens alone, of any length
+    said = (config.get(name) for name in ("max_position_embeddings", *WINDOWS))
+    found = next((value for value in said if value), TABLES.get(str(kind)))
+    return found - config.get("pad_token_id", 1) - 1 if found and kind in AFTER_PAD else found
 
 
 def check_config(folder: Path, field: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kdray.spec.components import bind_use, component, components
+from kdray.spec import declare
+from kdray.spec.components import bind_use, component, components, declared
 from kdray.spec.errors import InputError
 from kdray.spec.grid import PUBLISHED_LENS, Lens, Use
 from kdray.spec.refs import parse_reference
@@ -23,7 +24,7 @@ def bind_lens(lens: Lens, tasks: Sequence[Use], family: str) -> Lens:
             fit; or none of `tasks` has answers that a lens can rate.
     """
     if not any(map(rated_by_lens, tasks)):
-        able = ", ".join(name for name, task in components("task").items() if task.constants.get("FACTUAL_RATE"))
+        able = ", ".join(filter(_is_rated, components(declare.Task)))
         raise InputError("lens", "none of the grid's tasks has answers that it can rate", f"add one of {able} to score.tasks")
     given = [name for name in ("annotations", "source", "own", "trained") if getattr(lens, name) is not None]
     if not given and family == PUBLISHED_FAMILY:
@@ -39,29 +40,38 @@ def bind_lens(lens: Lens, tasks: Sequence[Use], family: str) -> Lens:
             raise InputError("lens.window", "beside a lens that is trained", "leave it out: the lens brings its own")
     if lens.source and parse_reference(lens.source, "lens.source").scheme == "hf":
         raise InputError("lens.source", f"'{lens.source}' is a repository", "annotations must be one file: file:, wheel: or https:")
-    if lens.annotations and (beside := component("annotations", lens.annotations, "lens.annotations").constants.get("BESIDE")):
+    if lens.annotations and (beside := component(declare.Annotations, lens.annotations, "lens.annotations").declared.beside):
         allowed = "in a grid a format must be one file: write these annotations as jsonl"
         raise InputError("lens.annotations", f"'{lens.annotations}' needs {beside} beside its file", allowed)
     if lens.own is None:
         return lens
-    task, metric = bind_use(lens.own.task, "task", "lens.own.task"), bind_use(lens.own.metric, "metric", "lens.own.metric")
-    answered = component("task", task.name, "lens.own.task").constants
-    if answered["KIND"] != "generate" or "source" not in answered.get("GIVES", ()):
-        able = [name for name, other in components("task").items() if "source" in other.constants.get("GIVES", ())]
+    task, metric = bind_use(lens.own.task, declare.Task, "lens.own.task"), bind_use(lens.own.metric, declare.Metric, "lens.own.metric")
+    if not _gives_source(task.name):
+        able = filter(_gives_source, components(declare.Task))
         raise InputError("lens.own.task", f"'{task.name}' gives no text to be true to", f"one of {', '.join(able)}")
     if not finds_hallucinations(metric.name):
-        able = ", ".join(filter(finds_hallucinations, components("metric")))
+        able = ", ".join(filter(finds_hallucinations, components(declare.Metric)))
         raise InputError("lens.own.metric", f"'{metric.name}' is not about an answer's source", f"one of {able}")
-    for name in component("metric", metric.name, "lens.own.metric").constants.get("MODELS", {}):
+    for name in declared(declare.Metric, metric.name).models:
         parse_reference(metric.params[name], f"lens.own.metric.{name}")
     return lens.model_copy(update={"own": lens.own.model_copy(update={"task": task, "metric": metric})})
 
 
 def rated_by_lens(task: Use) -> bool:
     """Whether a task's answers are held against a text, so that a lens can say how factual they are."""
-    return bool(component("task", task.name, "score.tasks").constants.get("FACTUAL_RATE"))
+    return _is_rated(task.name)
 
 
 def finds_hallucinations(metric: str) -> bool:
     """Whether a metric holds an answer against its source alone."""
-    return component("metric", metric, "score.metrics").constants["NEEDS"] == ("source",)
+    return declared(declare.Metric, metric).needs == ("source",)
+
+
+def _is_rated(task: str) -> bool:
+    asked = components(declare.Task)[task.partition(":")[0]].declared
+    return isinstance(asked, declare.AnswerTask) and asked.factual_rate
+
+
+def _gives_source(task: str) -> bool:
+    asked = components(declare.Task)[task.partition(":")[0]].declared
+    return isinstance(asked, declare.AnswerTask) and "source" in asked.gives

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from yaml.composer import ComposerError
 
-from kdray.spec.components import bind_use, component, components
+from kdray.spec import declare
+from kdray.spec.components import asks_grids_rows, bind_use, component, components, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Lens, Scoring, Section, Teacher, Use
@@ -57,8 +58,8 @@ def parse_grid(text: str, where: str = "grid") -> Grid:
         raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
     if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
         raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
-    recipe = component("recipe", grid.data.recipe.name, "data.recipe")
-    if not recipe.constants.get("PROMPTS", True) and any(point.labels != "gold" for point in points):
+    recipe = component(declare.Recipe, grid.data.recipe.name, "data.recipe")
+    if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
         raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
     _check_objective(grid, max(point.alpha for point in points))
     return grid
@@ -174,22 +175,22 @@ def _bind_components(grid: Grid) -> Grid:
 
     data = grid.data.model_copy(
         update={
-            "recipe": bind_use(grid.data.recipe, "recipe", "data.recipe"),
-            "template": bind_use(grid.data.template, "template", "data.template"),
+            "recipe": bind_use(grid.data.recipe, declare.Recipe, "data.recipe"),
+            "template": bind_use(grid.data.template, declare.Template, "data.template"),
         }
     )
-    component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
-    soft_labels = grid.soft_labels.model_copy(update={"form": bind_use(grid.soft_labels.form, "soft labels", "soft_labels")})
-    objective = grid.objective.model_copy(update={"loss": bind_use(grid.objective.loss, "loss", "objective.loss")})
-    train = grid.train.model_copy(update={"schedule": bind_use(grid.train.schedule, "schedule", "train.schedule")})
+    component(declare.Form, grid.soft_labels.form.name, "soft_labels.form")
+    soft_labels = grid.soft_labels.model_copy(update={"form": bind_use(grid.soft_labels.form, declare.Form, "soft_labels")})
+    objective = grid.objective.model_copy(update={"loss": bind_use(grid.objective.loss, declare.Loss, "objective.loss")})
+    train = grid.train.model_copy(update={"schedule": bind_use(grid.train.schedule, declare.Schedule, "train.schedule")})
 
     def tuned(teacher: Teacher, where: str) -> Teacher:
         if not teacher.tune:
             return teacher
-        schedule = bind_use(teacher.tune.schedule, "schedule", f"{where}.tune.schedule")
+        schedule = bind_use(teacher.tune.schedule, declare.Schedule, f"{where}.tune.schedule")
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
-    runtime = grid.runtime.model_copy(update={"engine": bind_use(grid.runtime.engine, "engine", "runtime.engine")})
+    runtime = grid.runtime.model_copy(update={"engine": bind_use(grid.runtime.engine, declare.Engine, "runtime.engine")})
     return grid.model_copy(
         update={
             "data": data,
@@ -211,11 +212,11 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
     Raises:
         InputError: an unknown one, one that is named twice, a wrong parameter, or a guide that is not there.
     """
-    tasks = [bind_use(use, "task", f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
+    tasks = [bind_use(use, declare.Task, f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
             raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
-    decoding = [bind_use(use, "decoding", f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
+    decoding = [bind_use(use, declare.Decoding, f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
     for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
         if label in labels[:i]:
             raise InputError(f"score.decoding.{i}", f"'{label}' a second time", "give every decoding once")
@@ -223,14 +224,14 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
         if guided_by_grids_lens(decoding[i]) and not has_lens:
             allowed = "add the section `lens` (`kdray score`: --lens), or give file: and a path"
             raise InputError(f"score.decoding.{i}.{GUIDE}", "'lens', but there is none", allowed)
-        declared = component("decoding", decoding[i].name, f"score.decoding.{i}").constants
+        how = declared(declare.Decoding, decoding[i].name)
         for task in tasks:
-            gives = component("task", task.name, "score.tasks").constants
-            if gives["KIND"] == "generate" and (lacking := set(declared.get("NEEDS", ())).difference(gives.get("GIVES", ()))):
+            asked = declared(declare.Task, task.name)
+            if isinstance(asked, declare.AnswerTask) and (lacking := set(how.needs).difference(asked.gives)):
                 allowed = f"it needs tasks with a {', '.join(lacking)}: score '{task.name}' in a grid of its own"
                 raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' of the task '{task.name}'", allowed)
-        if score.engine == "vllm" and not declared.get("VLLM"):
-            able = ", ".join(name for name, other in components("decoding").items() if other.constants.get("VLLM"))
+        if score.engine == "vllm" and not how.vllm:
+            able = ", ".join(name for name, other in components(declare.Decoding).items() if other.declared.vllm)
             raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
     return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
 
@@ -260,14 +261,14 @@ def parse_scoring(
         raise _as_input_error(error.errors()) from None
     score = asked.score
     for i, task in enumerate(score.tasks):
-        declared = component("task", task.name, f"score.tasks.{i}")
-        if declared.constants["KIND"] == "heldout" or declared.constants.get("ROWS"):
+        found = component(declare.Task, task.name, f"score.tasks.{i}")
+        if asks_grids_rows(found.declared):
             raise InputError(f"score.tasks.{i}", f"'{task.name}' is about a grid's own data", "leave it out")
-        if limit is not None and "limit" in declared.parameters:
+        if limit is not None and "limit" in found.parameters:
             task.params.setdefault("limit", limit)
     bound = bind_scoring(score, has_lens=lens is not None)
     ready = asked.lens and bind_lens(asked.lens, bound.tasks, family="models")
-    return bound, parse_use(template, "template", "--template"), ready
+    return bound, parse_use(template, declare.Template, "--template"), ready
 
 
 def _check_teachers(grid: Grid) -> None:
@@ -278,8 +279,8 @@ def _check_teachers(grid: Grid) -> None:
         if name in ("student", "teacher"):
             raise InputError(f"teachers.{name}", "a name with a meaning of its own", "choose another")
     form = grid.soft_labels.form.name
-    if grid.ensembles and component("soft labels", form, "soft_labels.form").constants.get("TEMPERED"):
-        raise InputError("ensembles", f"with soft_labels.form {form}", "their probabilities need the form hidden, logits or online")
+    if grid.ensembles and declared(declare.Form, form).tempered:
+        raise InputError("ensembles", f"with soft_labels.form {form}", f"their probabilities need the form {_untempered()}")
     for ensemble, weights in grid.ensembles.items():
         if ensemble in grid.teachers:
             raise InputError(f"ensembles.{ensemble}", "is the name of a teacher too", "choose another")
@@ -292,25 +293,30 @@ def _check_objective(grid: Grid, largest_alpha: float) -> None:
     """Whether weights, loss and soft labels go together."""
     if grid.objective.weighting == "convex" and largest_alpha > 1:
         raise InputError("axes.alpha", f"{largest_alpha:g} with objective.weighting convex", "must be at most 1")
-    losses = components("loss")
-    form = component("soft labels", grid.soft_labels.form.name, "soft_labels.form")
-    if form.constants.get("TEMPERED") and not losses[grid.objective.loss.name].constants.get("SPARSE"):
-        able = ", ".join(name for name, loss in losses.items() if loss.constants.get("SPARSE"))
-        allowed = f"with soft labels of this form: {able}; for every loss: form hidden, logits or online"
-        raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form.name}", allowed)
+    form, losses = grid.soft_labels.form.name, components(declare.Loss)
+    if declared(declare.Form, form).tempered and not losses[grid.objective.loss.name].declared.sparse:
+        able = ", ".join(name for name, loss in losses.items() if loss.declared.sparse)
+        allowed = f"with soft labels of this form: {able}; for every loss: form {_untempered()}"
+        raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form}", allowed)
 
 
-def parse_use(text: str, kind: str, field: str) -> Use:
+def _untempered() -> str:
+    """The forms of soft labels that every temperature can be had from."""
+    *others, last = [name for name, form in components(declare.Form).items() if not form.declared.tempered]
+    return f"{', '.join(others)} or {last}"
+
+
+def parse_use(text: str, kind: type[declare.Declared], field: str) -> Use:
     """A component from a command line, as in a grid file: `hhem`, or `{name: hhem, batch: 4}`.
 
     Raises:
         InputError: there is none of that name, or a wrong parameter.
     """
-    tree = _read_yaml(f"{{{kind}: {text}}}", field)
+    tree = _read_yaml(f"{{{kind.word}: {text}}}", field)
     if len(tree) != 1:
-        raise InputError(field, f"'{text}'", f"name one {kind}")
+        raise InputError(field, f"'{text}'", f"name one {kind.word}")
     try:
-        return bind_use(Use.model_validate(tree[kind]), kind, field)
+        return bind_use(Use.model_validate(tree[kind.word]), kind, field)
     except ValidationError:
         raise InputError(field, f"'{text}'", "write a name, or {name: ..., parameter: ...}") from None
 
@@ -325,19 +331,19 @@ def _check_report(grid: Grid) -> None:
     """Whether the report speaks of tasks and metrics that the grid measures."""
     metrics = {}
     for task in grid.score.tasks:
-        constants = component("task", task.name, "score.tasks").constants
-        generated = constants["KIND"] == "generate"
-        kept = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
-        kept += ["empty", "unfinished"] if generated else []
+        asked = declared(declare.Task, task.name)
+        generated = isinstance(asked, declare.AnswerTask)
+        names = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
+        kept = [*names, "empty", "unfinished"] if generated else []
         rated = ["fr"] if grid.lens and rated_by_lens(task) else []
-        metrics[task.name] = list(dict.fromkeys([*constants["SHORT"], *kept, *rated]))
-        if constants["KIND"] == "choices":
+        metrics[task.name] = list(dict.fromkeys([*asked.short, *kept, *rated]))
+        if isinstance(asked, declare.ChoiceTask):
             metrics[task.name] += CALIBRATION
     if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
         known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
-    able = [task.name for task in grid.score.tasks if component("task", task.name, "score.tasks").constants["KIND"] == "choices"]
+    able = [task.name for task in grid.score.tasks if isinstance(declared(declare.Task, task.name), declare.ChoiceTask)]
     for name in grid.report.margin:
         if name not in able:
             raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
@@ -347,5 +353,5 @@ def _check_report(grid: Grid) -> None:
 
 def _suffixes(task: str, grid: Grid) -> list[str]:
     """What the names of a task's metrics end in: one for each decoding of a generation task."""
-    generated = component("task", task, "score.tasks").constants["KIND"] == "generate"
+    generated = isinstance(declared(declare.Task, task), declare.AnswerTask)
     return [suffix(decoding_label(use)) for use in grid.score.decoding] if generated else [""]

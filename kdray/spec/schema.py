@@ -6,41 +6,28 @@ are take the place of a bare name: by name alone, or as a mapping with their par
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, TypeAdapter
-
-from kdray.spec.components import REQUIRED, Component, component, components
+from kdray.spec import declare
+from kdray.spec.components import REQUIRED, Component, Parameter, component, components
+from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 
 Schema = dict[str, Any]
 USE = "#/$defs/Use"
-KINDS = {  # of component, by the field that names it
-    "recipe": "recipe",
-    "template": "template",
-    "form": "soft labels",
-    "loss": "loss",
-    "schedule": "schedule",
-    "engine": "engine",
-    "task": "task",
-    "tasks": "task",
-    "metric": "metric",
-    "metrics": "metric",
-    "decoding": "decoding",
-}
-WORDS: dict[str, Any] = {  # what annotations of components' parameters are made of
-    "int": int,
-    "float": float,
-    "str": str,
-    "bool": bool,
-    "list": list,
-    "Literal": Literal,
-    "PositiveInt": PositiveInt,
-    "NonNegativeInt": NonNegativeInt,
-    "PositiveFloat": PositiveFloat,
-    "NonNegativeFloat": NonNegativeFloat,
-    "Share": Annotated[float, Field(gt=0, lt=1)],
+KINDS: dict[str, type[Declared]] = {  # of component, by the field that names it
+    "recipe": declare.Recipe,
+    "template": declare.Template,
+    "form": declare.Form,
+    "loss": declare.Loss,
+    "schedule": declare.Schedule,
+    "engine": declare.Engine,
+    "task": declare.Task,
+    "tasks": declare.Task,
+    "metric": declare.Metric,
+    "metrics": declare.Metric,
+    "decoding": declare.Decoding,
 }
 
 
@@ -54,7 +41,7 @@ def grid_schema() -> Schema:
             section["properties"][name] = _with_components(field, name)
     sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(KINDS.values())}
     sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
-    names = [{"const": each.name, "description": each.summary} for each in components("annotations").values()]
+    names = [{"const": each.name, "description": each.summary} for each in components(declare.Annotations).values()]
     _set_text(sections["Lens"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}
 
@@ -71,35 +58,31 @@ def _with_components(field: Schema, name: str) -> Schema:
     return made
 
 
-def _choice(kind: str) -> Schema:
+def _choice(kind: type[Declared]) -> Schema:
     """A component of a kind: its name where that is enough, or a mapping."""
     return {"anyOf": [variant for each in components(kind).values() for variant in _variants(kind, each)]}
 
 
-def _variants(kind: str, each: Component) -> list[Schema]:
+def _variants(kind: type[Declared], each: Component[Any]) -> list[Schema]:
     name = _name(kind, each)
-    parameters = {key: _parameter(kind, each, key) for key in each.parameters}
+    parameters = {key: _parameter(parameter) for key, parameter in each.parameters.items()}
     needed = [key for key, parameter in each.parameters.items() if parameter.default is REQUIRED]
     mapping = {"type": "object", "properties": {"name": name, **parameters}, "required": ["name", *needed]}
     mapping |= {"additionalProperties": False, "description": each.summary}
     return [mapping] if needed else [name | {"description": each.summary}, mapping]
 
 
-def _name(kind: str, each: Component) -> Schema:
+def _name(kind: type[Declared], each: Component[Any]) -> Schema:
     """How a component is written: by its name, or as `lm_eval:mmlu`."""
     try:
-        component(kind, each.name, kind)
+        component(kind, each.name, kind.word)
     except InputError:
         return {"type": "string", "pattern": f"^{each.name}:."}
     return {"const": each.name}
 
 
-def _parameter(kind: str, each: Component, key: str) -> Schema:
-    parameter = each.parameters[key]
-    try:
-        made = TypeAdapter(eval(parameter.annotation, {"__builtins__": {}}, WORDS)).json_schema()  # our own source
-    except (NameError, TypeError) as error:
-        raise TypeError(f"{kind} '{each.name}': the schema cannot say '{parameter.annotation}' of {key}") from error
+def _parameter(parameter: Parameter) -> Schema:
+    made = parameter.type.json_schema()
     return made if parameter.default is REQUIRED else made | {"default": parameter.default}
 
 
@@ -108,9 +91,9 @@ def _soft_labels(section: Schema) -> Schema:
     fields = {name: field for name, field in section["properties"].items() if name != "form"}
     form = section["properties"]["form"]
     variants = []
-    for each in components("soft labels").values():
+    for each in components(declare.Form).values():
         own = {"form": {"const": each.name, "description": each.summary}}
-        own |= {key: _parameter("soft labels", each, key) for key in each.parameters}
+        own |= {key: _parameter(parameter) for key, parameter in each.parameters.items()}
         required = [] if each.name == form["default"] else ["form"]
         variants.append({"properties": own | fields, "required": required, "additionalProperties": False})
     mapped = {"allOf": [{"$ref": form["$ref"]}, {"type": "object"}]}
@@ -123,8 +106,8 @@ def _set_text(field: Schema, names: list[Schema]) -> None:
     field["anyOf"] = [*names, *(branch for branch in field["anyOf"] if branch.get("type") != "string")]
 
 
-def _key(kind: str) -> str:
-    return kind.replace(" ", "_")
+def _key(kind: type[Declared]) -> str:
+    return kind.word.replace(" ", "_")
 
 
 def _untitled(value: Any) -> Any:

@@ -7,27 +7,27 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.parts import parts, write_part
 from kdray.lens.sources.jsonl import write_jsonl
 from kdray.models.load import load_tokenizer, own_device
+from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.score.annotate import annotate as annotated
 from kdray.score.answers import Given, load_metric
+from kdray.spec import declare
 from kdray.stages.generate import read_answers
-from kdray.stages.pipeline import Item, make_parts, parts, write_part
-from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 2
+DECLARED = declare.Stage(version=2)
 ANNOTATED, BATCH = "annotated.jsonl", 16
 FAILED = "failed"  # of a line that stands for an answer which could not be annotated: why
 
 
 def annotate(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                _make(step, attempt, work)
+    for step, attempt in work.each(steps):
+        _make(step, attempt, work)
 
 
 class Annotator:

@@ -15,30 +15,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from kdray.artifacts.parts import parts, write_part
 from kdray.data.answers import write_answered, write_both
 from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
+from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.resources import Resources
+from kdray.orchestration.vllm import answer_by_vllm
+from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.stages.pipeline import Item, make_parts, parts, write_part
-from kdray.stages.resources import Resources
-from kdray.stages.vllm import answer_by_vllm
-from kdray.stages.work import Work
+from kdray.spec import declare
+from kdray.spec.folders import read_config
 from kdray.store import Attempt
 
-VERSION = 4
+DECLARED = declare.Stage(version=4)
 
 
 def augment(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                if "answers" in step.inputs:
-                    write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
-                    work.seal(step, attempt)
-                else:
-                    _answer(step, attempt, work)
+    for step, attempt in work.each(steps):
+        if "answers" in step.inputs:
+            write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
+            work.seal(step, attempt)
+        else:
+            _answer(step, attempt, work)
 
 
 class Answerer:
@@ -79,6 +80,7 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
         return
     answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
+    lengths["known"] = read_config(work.folder(data.inputs["tokenizer"])).get("vocab_size")
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
     thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:

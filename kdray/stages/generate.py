@@ -22,25 +22,29 @@ import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
+from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.data.known import unknown
 from kdray.data.rows import Rows
 from kdray.data.templates import open_template
 from kdray.data.thoughts import split_thought, unwrapped
-from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer, window_of
+from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
+from kdray.orchestration.pipeline import Item, run_pipeline, spread
+from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.report.costs import SECONDS, costs, measured_cost
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
 from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts, unseen_by
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
-from kdray.stages.costs import SECONDS, costs, measured_cost
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, spread, write_part
-from kdray.stages.vllm import NOTHING_ASKED, answer_by_vllm
-from kdray.stages.work import Work
 
-VERSION = 3
+DECLARED = declare.Stage(version=3)
 SCHEMA = pa.schema(
     [
         ("example", pa.int64()),
@@ -225,7 +229,7 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     """The metrics without a model that will be taken of a task's answers."""
     score = work.plan.grid.score
     uses = [use for asked in score.tasks if asked.name == task for use in metrics_of(asked, score.metrics)]
-    return [use for use in uses if not component("metric", use.name, "score.metrics").constants.get("SLOW")]
+    return [use for use in uses if not declared(declare.Metric, use.name).slow]
 
 
 def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -> dict[str, Any]:
@@ -241,17 +245,27 @@ def _batches(step: Step, work: Work) -> list[list[Prompt]]:
     folder = work.folder(step.inputs["model"])
     window = window_of(folder)
     room = None if window is None else window - task["params"]["max_new_tokens"]
-    if "data" in step.inputs:
-        side = component("task", task["name"], "score.tasks").constants["ROWS"]
-        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), side, task["params"]["limit"], room)
+    asked = declared(declare.Task, task["name"])
+    assert isinstance(asked, declare.AnswerTask)
+    if asked.rows:
+        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), asked.rows, task["params"]["limit"], room)
     else:
         template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
         tokenizer = load_tokenizer(folder)
         prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"])
+    _require_known(prompts, folder, task["name"])
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
     return [kind[i : i + params["batch"]] for kind in kinds for i in range(0, len(kind), params["batch"])]
+
+
+def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
+    """Whether the model in a folder has an embedding of every token of the prompts."""
+    size: int | None = read_config(folder).get("vocab_size")
+    largest = [(max(prompt.input_ids, default=0), prompt.example + 1) for prompt in prompts]
+    if size and (strange := [(token, row) for token, row in largest if token >= size]):
+        raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
 def _asked(step: Step, work: Work) -> str:
@@ -259,7 +273,8 @@ def _asked(step: Step, work: Work) -> str:
     folder = work.folder(step.inputs["model"])
     files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
-    return json.dumps([kind, window_of(folder), [hashlib.sha256(file).hexdigest() for file in files]])
+    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
+    return json.dumps([kind, sizes, [hashlib.sha256(file).hexdigest() for file in files]])
 
 
 def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:

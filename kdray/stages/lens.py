@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
+from kdray.artifacts.parts import parts, write_part
 from kdray.data.templates import open_template
 from kdray.lens.align import Aligned, align, read_aligned, write_aligned
 from kdray.lens.annotations import Annotated, statistics
@@ -27,28 +26,29 @@ from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
-from kdray.models.load import load_placed, load_tokenizer, window_of
+from kdray.models.load import load_placed, load_tokenizer
+from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
+from kdray.spec.components import load
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 from kdray.spec.lens import PICKLED
 from kdray.stages.annotate import ANNOTATED
-from kdray.stages.pipeline import Item, make_parts, parts, write_part
-from kdray.stages.work import Work
 from kdray.store import Attempt
 
-VERSION = 1
+DECLARED = declare.Stage(version=1)
 ALIGNED, BATCH, FIFTH = "aligned.json", 8, 5
 
 
 def lens(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                try:
-                    _make(step, attempt, work)
-                except InputError as error:  # such annotations train no lens; what needs none goes on
-                    work.fail(step, str(error))
+    for step, attempt in work.each(steps):
+        try:
+            _make(step, attempt, work)
+        except InputError as error:  # such annotations train no lens; what needs none goes on
+            work.fail(step, str(error))
 
 
 def read_annotations(step: Step, work: Work) -> list[Annotated]:
@@ -61,7 +61,7 @@ def read_annotations(step: Step, work: Work) -> list[Annotated]:
         return list(jsonl(work.folder(step.inputs["annotated"]) / ANNOTATED))
     name = step.params["annotations"]["name"]
     assert step.source is not None
-    read = getattr(importlib.import_module(f"kdray.lens.sources.{name}"), name)
+    read = load(declare.Annotations, name)
     rows = list(read(work.outer.local_file(step.source, step.source.field)))
     work.outer.require_unchanged(step.source, step.params["source"], step.source.field)
     return rows[: step.params["limit"]]
@@ -84,7 +84,7 @@ class Watcher:
 
 def _make(step: Step, attempt: Attempt, work: Work) -> None:
     params, model = step.params, work.folder(step.inputs["model"])
-    config = json.loads((model / "config.json").read_text())
+    config = read_config(model)
     given = given_lens(step, work) if "trained" in step.files else None
     rows, counts = _annotated_rows(step, model, work)
     if error := _watch(rows, given.window if given else params["window"], step, attempt, work):

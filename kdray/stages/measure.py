@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
+from kdray.artifacts.parts import carry_over, parts, write_part
 from kdray.data.estimates import pooled_mean
 from kdray.data.rows import Rows
 from kdray.distill.labels import vocabulary
@@ -30,19 +31,20 @@ from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
+from kdray.orchestration.pipeline import Item, run_pipeline
+from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import lay_down_examples, lay_down_task, own_name, tokenizer_identity
 from kdray.score.heldout import heldout_sums
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.load import CALIBRATION
 from kdray.stages.generate import read_answers
-from kdray.stages.pipeline import Item, carry_over, parts, run_pipeline, write_part
-from kdray.stages.work import Work
 from kdray.store import Attempt, io
 
-VERSION = 2
+DECLARED = declare.Stage(version=2)
 SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
 DETAILS = "details.json"  # of a benchmark: lm-eval's results as they are, the bins of the calibration error
 LOADS = "loads"
@@ -237,7 +239,7 @@ class Measurer:
         answers = [row for path in parts(target).values() for row in pq.read_table(path).to_pylist()]
         scores, rows, details = _benchmark(item).scores(answers)
         io.put_json(target / DETAILS, details)
-        shown = [*component("task", item["task"], "score.tasks").constants["SHORT"], *CALIBRATION]
+        shown = [*declared(declare.Task, item["task"]).short, *CALIBRATION]
         return {name: score for name, score in scores.items() if ":" in item["task"] or name in shown}, rows
 
     def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -288,7 +290,7 @@ def _answers(step: Step, work: Work) -> Item:
     metrics = []
     for metric in step.params["metrics"]:
         name = metric["name"]
-        runtime = component("metric", name, "score.metrics").constants.get("RUNTIME", ())
+        runtime = declared(declare.Metric, name).runtime
         folders = {key.partition(".")[2]: str(work.folder(made)) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
         params = metric["params"] | {key: value for key, value in now.get(name, {}).items() if key in runtime}
         metrics.append({"name": name, "params": params, "models": folders})
@@ -297,7 +299,7 @@ def _answers(step: Step, work: Work) -> Item:
         "answerer": str(work.folder(step.inputs["outputs"].inputs["model"])),
         "samples": [str(work.folder(drawn)) for key, drawn in step.inputs.items() if key.startswith("samples.")],
         "metrics": metrics,
-        "count_empty": not any(component("metric", metric["name"], "score.metrics").constants.get("SLOW") for metric in metrics),
+        "count_empty": not any(declared(declare.Metric, metric["name"]).slow for metric in metrics),
         "cache": str(work.store.root / "cache"),
     }
 
@@ -308,7 +310,7 @@ def _kind(step: Step) -> str:
         return "factual"
     if "outputs" in step.inputs:
         return "answers"
-    return component("task", step.params["task"]["name"], "score.tasks").constants["KIND"]
+    return "heldout" if isinstance(declared(declare.Task, step.params["task"]["name"]), declare.HeldoutTask) else "choices"
 
 
 def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple[dict[str, Any], int]]) -> list[Item]:

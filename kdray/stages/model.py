@@ -8,32 +8,32 @@ from typing import Any
 import ray
 from ray.exceptions import RayTaskError
 
-from kdray.models.load import drop_layers, lay_down, load_folder, save
+from kdray.models.cut import cut
+from kdray.models.load import lay_down
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
-from kdray.stages.work import Work
 from kdray.store import Outer
 
-VERSION = 1
+DECLARED = declare.Stage(version=1)
 
 
 def model(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`, each in a Ray task so that a worker's memory is used."""
     causal = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
     with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
-        for step in steps:
-            with work.claim([step]) as claimed:
-                for _, attempt in claimed:
-                    source = work.folder(step.inputs["model"]) if step.inputs else None
-                    task = ray.remote(_make).options(num_cpus=1)
-                    arguments = (step.source, source, step.params, work.outer, attempt.path, step.key in causal)
-                    try:
-                        ray.get(task.remote(*arguments))
-                    except RayTaskError as error:
-                        raise error.cause if isinstance(error.cause, InputError) else error from None
-                    work.seal(step, attempt)
-                    bar.advance()
+        for step, attempt in work.each(steps):
+            source = work.folder(step.inputs["model"]) if step.inputs else None
+            task = ray.remote(_make).options(num_cpus=1)
+            field = _field(step, work) if source else "model"
+            try:
+                ray.get(task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal))
+            except RayTaskError as error:
+                raise error.cause if isinstance(error.cause, InputError) else error from None
+            work.seal(step, attempt)
+            bar.advance()
 
 
 def _base(step: Step) -> Step:
@@ -42,11 +42,19 @@ def _base(step: Step) -> Step:
     return _base(below) if below else step
 
 
-def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, causal: bool) -> None:
+def _field(step: Step, work: Work) -> str:
+    """Where the grid file names what is cut."""
+    for role, (field, model) in work.plan.grid.models().items():
+        made = work.plan.models[role]
+        if model.drop_layers and step.key in (made.key, *(needed.key for needed in made.inputs.values())):
+            return f"{field}.drop_layers"
+    return "drop_layers"
+
+
+def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str, causal: bool) -> None:
     if source is None:
         assert ref is not None
         lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), causal=causal)
         return
-    whole, tokenizer = load_folder(source)
-    drop_layers(whole, *params["drop_layers"], field="student.drop_layers")
-    save(whole, tokenizer, target)
+    first, end = params["drop_layers"]
+    cut(source, target, first, end, field)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import json
 import uuid
 from collections import Counter
@@ -22,44 +21,56 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from kdray.data.example import Document, Example
-from kdray.data.rows import FILE, SCHEMA, SPLIT
+from kdray.data.known import no_prompt, require_known
+from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.sources import open_source
 from kdray.data.split import Split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
+from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
+from kdray.spec.components import load
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference
-from kdray.stages.work import Work
 from kdray.store import Outer, fingerprint, io
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-VERSION = 2
+DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
 COUNTS = ("read", "skipped", "empty", "long", "truncated")
 
 
 def prepare(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
-                if warning := bos_warning(template["name"], template["params"], config):
-                    work.progress.say(f"[yellow]data[/]: {warning}")
-                facts = _prepare(step, work, attempt.path)
-                work.seal(step, attempt, None, **facts)
-                work.progress.say(
-                    f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
-                    f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
-                )
+    for step, attempt in work.each(steps):
+        template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
+        if warning := bos_warning(template["name"], template["params"], config):
+            work.progress.say(f"[yellow]data[/]: {warning}")
+        facts = _prepare(step, work, attempt.path)
+        work.seal(step, attempt, None, **facts)
+        work.progress.say(
+            f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
+            f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
+        )
+        _require_known(step, work)
+
+
+def _require_known(step: Step, work: Work) -> None:
+    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
+    known = {}
+    for role, (field, _) in work.plan.grid.models().items():
+        model = work.plan.models[role]
+        size = read_config(work.folder(model.inputs["student"] if model.kind == "teach" else model)).get("vocab_size")
+        known |= {f"{field}.model": size} if size else {}
+    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs["tokenizer"])))
 
 
 def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
@@ -142,6 +153,9 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
         _require_closed(examples.values(), template, tokenizer)
         tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"])
+        for number, rows in zip(examples, tokens, strict=True):
+            if any(row.n_prompt < 1 for row in rows):
+                raise no_prompt(number)
     except InputError as error:
         return _answer(b"", counts, json.dumps([error.field, error.found, error.allowed]))
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
@@ -157,7 +171,7 @@ def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
 
 def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[int, Example | Document]:
     """What the recipe makes of source rows, by their numbers; without those that it leaves out."""
-    make = getattr(importlib.import_module(f"kdray.data.recipes.{recipe['name']}"), recipe["name"])
+    make = load(declare.Recipe, recipe["name"])
     examples = {}
     for number, row in rows.items():
         try:

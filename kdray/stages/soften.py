@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdray.artifacts import parts
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
 from kdray.distill.labels import Sparse, Teacher
@@ -16,41 +17,39 @@ from kdray.distill.signals import make_form
 from kdray.distill.stored import HEAD, Stored, read_fact, write_head, write_part
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_placed, load_tokenizer
+from kdray.orchestration.pipeline import Item, make_parts, run_pipeline
+from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.stages import pipeline
-from kdray.stages.pipeline import Item, make_parts, run_pipeline
-from kdray.stages.work import Work
 
-VERSION = 3
+DECLARED = declare.Stage(version=3)
 PARTS, LEAST_ROWS = 256, 16  # about so many parts; rows in one of them
 CHUNK = 256  # tokens whose logits are there at a time
 
 
 def soften(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`."""
-    for step in steps:
-        with work.claim([step]) as claimed:
-            for _, attempt in claimed:
-                data, teacher = work.folder(step.inputs["data"]), work.folder(step.inputs["teacher"])
-                form, rows = make_form(step.params["form"]), Rows(data)
-                _require_room(form, len(load_tokenizer(teacher)))
-                make = functools.partial(Softener, teacher, data, step.params)
-                gpus = work.gpus_for(step.inputs["teacher"], step.params["compute"])
-                error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
-                if not error and _has_head(step.params) and not (attempt.path / HEAD).is_file():  # an earlier attempt made the first part
-                    head: Item = {"key": "head", "index": 0, "rows": [], "target": str(attempt.path), "gpus": gpus}
-                    [(_, error)] = run_pipeline([[head]], make, work.resources)
-                if error:
-                    work.fail(step, error)
-                    continue
-                facts = _facts(attempt.path, form, int(rows.response_lengths.sum()))
-                work.seal(step, attempt, None, **facts)
-                work.progress.say(
-                    f"soft labels: {facts['response_tokens']:,} response tokens, {facts['bytes'] / 1e6:,.1f} MB, "
-                    f"{facts['bytes_per_token']:,.0f} bytes a token, error {facts['error']:.1e}"
-                )
+    for step, attempt in work.each(steps):
+        data, teacher = work.folder(step.inputs["data"]), work.folder(step.inputs["teacher"])
+        form, rows = make_form(step.params["form"]), Rows(data)
+        _require_room(form, len(load_tokenizer(teacher)))
+        make = functools.partial(Softener, teacher, data, step.params)
+        gpus = work.gpus_for(step.inputs["teacher"], step.params["compute"])
+        error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
+        if not error and _has_head(step.params) and not (attempt.path / HEAD).is_file():  # an earlier attempt made the first part
+            head: Item = {"key": "head", "index": 0, "rows": [], "target": str(attempt.path), "gpus": gpus}
+            [(_, error)] = run_pipeline([[head]], make, work.resources)
+        if error:
+            work.fail(step, error)
+            continue
+        facts = _facts(attempt.path, form, int(rows.response_lengths.sum()))
+        work.seal(step, attempt, None, **facts)
+        work.progress.say(
+            f"soft labels: {facts['response_tokens']:,} response tokens, {facts['bytes'] / 1e6:,.1f} MB, "
+            f"{facts['bytes_per_token']:,.0f} bytes a token, error {facts['error']:.1e}"
+        )
 
 
 class Softener:
@@ -77,7 +76,7 @@ class Softener:
             states += hidden.split(self.rows.response_lengths[some].tolist())
         kept = [self._keep(row, of_row) for row, of_row in zip(chosen, states, strict=True)]
         write = functools.partial(write_part, rows=chosen, kept=kept, error=self._error(states[0], kept[0]))
-        pipeline.write_part(Path(item["target"]), item["index"], ".safetensors", write)
+        parts.write_part(Path(item["target"]), item["index"], ".safetensors", write)
 
     def _keep(self, row: int, states: Tensor) -> dict[str, Tensor]:
         """What is kept of a row: random draws depend on its number alone, not on how the rows are cut into parts."""
@@ -108,7 +107,7 @@ def _cuts(count: int) -> list[range]:
 
 def _has_head(params: dict[str, Any]) -> bool:
     """Whether what is kept is read through the teacher's output head."""
-    return component("soft labels", params["form"]["name"], "form").constants["HEAD"]
+    return declared(declare.Form, params["form"]["name"]).head
 
 
 def _require_room(form: Any, vocab_size: int) -> None:
@@ -120,7 +119,7 @@ def _require_room(form: Any, vocab_size: int) -> None:
 def _facts(folder: Path, form: Any, tokens: int) -> dict[str, float]:
     """Sizes and exactness, for the record."""
     size = sum(path.stat().st_size for path in folder.iterdir())
-    kept = sorted(folder.glob("part-*"))
+    kept = list(parts.parts(folder).values())
     facts = {"response_tokens": tokens, "bytes": size, "bytes_per_token": sum(p.stat().st_size for p in kept) / max(tokens, 1)}
     facts["error"] = sum(read_fact(path, "error") for path in kept) / len(kept)
     missing_mass = Stored(folder, form).mean("tail")

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import threading
 import uuid
-from collections.abc import Iterator
-from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from kdray.data.rows import Rows
-from kdray.plan import PointPlan, Step
-from kdray.stages.job import CURVE, DIVERGED, ON_HEAD, Export, Job, facts_of, make_trainer
-from kdray.stages.work import Work
-from kdray.store import Attempt, io
-from kdray.train.order import Order
-from kdray.train.settings import Settings
+from kdray.orchestration.job import CURVE, DIVERGED, Export, Job
+from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
+from kdray.orchestration.watch import watch
+from kdray.orchestration.work import Work
+from kdray.plan import PointPlan
+from kdray.spec import declare
+from kdray.store import io
 
-VERSION = 2
-TICK = 2.0  # seconds between looks at the running points' curves
+DECLARED = declare.Stage(version=2)
 TRIAL_FAILURES = 1  # restarts of a trial whose own process died
 
 
@@ -32,7 +27,7 @@ def train(points: list[PointPlan], work: Work) -> None:
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
-            jobs = {step.key.slug: _job(by_step[step.key], step, attempt, work) for step, attempt in claimed}
+            jobs = {step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed}
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
@@ -78,67 +73,5 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     job.attempt.seal([job.attempt.path / CURVE], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
 
 
-def settings_of(params: dict[str, Any]) -> Settings:
-    """The training settings among a step's parameters."""
-    return Settings(**{name: params[name] for name in Settings.__dataclass_fields__ if name in params})
-
-
-def _job(point: PointPlan, step: Step, attempt: Attempt, work: Work) -> Job:
-    runtime = work.plan.grid.runtime
-    return Job(
-        settings=settings_of(step.params),
-        model=work.folder(step.inputs["student"]),
-        data=work.folder(step.inputs["data"]),
-        soft_labels=work.soft_labels(step),
-        store=work.store.root,
-        attempt=attempt,
-        exports=tuple(Export(at, export.key, export.payload or {}) for at, export in point.exports.items()),
-        final=False,
-        engine=runtime.engine.model_dump(),
-        gradient_checkpointing=runtime.gradient_checkpointing,
-        micro_batch=runtime.micro_batch,
-        checkpoint_every=runtime.checkpoint_every,
-        workers=work.resources.workers,
-        threads=1,
-        use_gpu=work.resources.gpus > 0,
-        accelerator=work.resources.accelerator,
-        on_one_node=work.resources.on_one_node,
-    )
-
-
-@contextlib.contextmanager
-def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
-    """Show the jobs' steps, and mirror their curves, from a thread that reads what rank 0 appends."""
-    total = sum(_steps(job) for job in jobs)
-    stop = threading.Event()
-    with work.progress.bar(title, total, "steps") as bar:
-
-        def look() -> None:
-            while not stop.wait(TICK):
-                bar.set(sum(_lines(job) for job in jobs))
-                work.after()
-
-        thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
-        thread.start()
-        try:
-            yield
-            bar.set(sum(_lines(job) for job in jobs))
-        finally:
-            stop.set()
-            thread.join()
-
-
-def _steps(job: Job) -> int:
-    order = Order(Rows(job.data).train, job.settings.batch, job.settings.seed)
-    return order.steps(job.settings.length) if job.settings.unit == "epochs" else int(job.settings.length)
-
-
-def _lines(job: Job) -> int:
-    path = job.attempt.path / CURVE
-    return path.read_bytes().count(b"\n") if path.is_file() else 0
-
-
-def last_line(error: Exception) -> str:
-    """What an error comes down to, from the end of its traceback."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _exports(point: PointPlan) -> list[Export]:
+    return [Export(at, export.key, export.payload or {}) for at, export in point.exports.items()]

@@ -11,7 +11,8 @@ from typing import Any
 
 from kdray.plan import Plan
 from kdray.report.results import lower_is_better, primary_metric, short_name
-from kdray.spec.components import component
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.lens import rated_by_lens
 
 VIEW_KEY = "kdray"
@@ -24,7 +25,7 @@ def final_metrics(plan: Plan) -> list[str]:
     """The short names of the metrics that the grid's tasks declare, the primary one first."""
     names: list[str] = []
     for use in plan.grid.score.tasks:  # what lm-eval's own tasks measure is not known here: most have an accuracy
-        names += component("task", use.name, "score.tasks").constants["SHORT"].values() or [short_name(use.name, "acc")]
+        names += declared(declare.Task, use.name).short.values() or [short_name(use.name, "acc")]
         names += [short_name(use.name, "fr")] if plan.grid.lens and rated_by_lens(use) else []
     primary = primary_metric(plan)
     return [primary, *(name for name in names if name != primary)]

@@ -89,7 +89,7 @@ class Loop:
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
         hard, soft = (self.ranks.sum(sums, self.device) / tokens).tolist()
-        loss = self.objective.hard_weight * hard + self.settings.alpha * soft
+        loss = self.objective.total(hard, soft)
         norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
             raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {self.step + 1} with lr {lr:g}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 
 import torch
 from torch import nn
 
+from kdray.spec import declare
+from kdray.spec.components import load
 from kdray.train.settings import Settings
 
 
@@ -35,8 +36,7 @@ def move(optimiser: torch.optim.Optimizer, lr: float, norm: float) -> None:
 
 def schedule(settings: Settings) -> Callable[[int, int], float]:
     """(step, total) -> factor on lr: linear warm-up, then the schedule over what is left."""
-    name, params = settings.schedule["name"], settings.schedule["params"]
-    curve = getattr(importlib.import_module(f"kdray.train.schedules.{name}"), name)
+    curve, params = load(declare.Schedule, settings.schedule["name"]), settings.schedule["params"]
 
     def factor(step: int, total: int) -> float:
         warm = round(settings.warmup * total)

@@ -118,3 +118,11 @@ def test_what_the_teacher_thought_is_not_learned(rows, tokenizer, tmp_path):
     first = int(made.train[0])
     assert made.input_ids(first) == [*prompt(rows, int(rows.train[0])), *ids("Ada")]  # of all that it wrote it had reached the end
     assert [made.text(row, "response") for row in made.train.tolist()] == ["Ada", "Ada <think>", *(["Ada"] * 4)]
+
+
+def test_an_answer_with_tokens_that_the_student_has_no_embedding_of_drops_its_row(rows, tokenizer, tmp_path):
+    answers = [[20, 90], *([20, 30] for _ in range(7))]
+    _, counts = answered(rows, answers, tokenizer, tmp_path / "made", known=90)
+    assert (counts["unknown"], counts["kept"]) == (1, 7)
+    _, counts = answered(rows, answers, tokenizer, tmp_path / "again", known=91)
+    assert (counts["unknown"], counts["kept"]) == (0, 8)

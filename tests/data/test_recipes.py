@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 
@@ -19,7 +18,8 @@ from kdray.data.recipes.pubmed_qa import pubmed_qa
 from kdray.data.recipes.text import text
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.tokenise import tokenise
-from kdray.spec.components import components
+from kdray.spec import declare
+from kdray.spec.components import components, declared, load
 from kdray.spec.errors import InputError
 
 DOLLY = {"instruction": " do ", "context": None, "response": " done\n"}
@@ -75,16 +75,16 @@ def test_a_cell_that_cannot_be_used_is_named(recipe, row, said):
         recipe(row)
 
 
-@pytest.mark.parametrize("name", components("recipe"))
+@pytest.mark.parametrize("name", components(declare.Recipe))
 def test_a_recipe_reads_the_columns_that_it_declares_and_no_others(name):
     """The check before a run looks for the declared ones, and for no others."""
-    declared = components("recipe")[name]
-    given = {key: key for key in declared.constants.get("COLUMN_PARAMETERS", ())}
+    declares = declared(declare.Recipe, name)
+    given = {key: key for key in declares.column_parameters}
     row = dict.fromkeys(given.values(), "a")
-    for column in declared.constants.get("COLUMNS", ()):
+    for column in declares.columns:
         outer, _, inner = column.partition(".")
         row[outer] = {inner: ["a"]} if inner else "a"
-    recipe = getattr(importlib.import_module(f"kdray.data.recipes.{name}"), name)
+    recipe = load(declare.Recipe, name)
     recipe(row, **given)
     for column in row:
         with pytest.raises(InputError, match=f"no column '{column}'"):

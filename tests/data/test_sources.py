@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
-import sys
 import zipfile
 
 import pyarrow as pa
@@ -121,16 +119,12 @@ def test_a_file_that_changes_after_the_plan_is_refused_and_nothing_is_kept(tmp_p
 
 
 def test_local_files_leave_nothing_at_home_and_are_read_once(tmp_path, monkeypatch):
-    """In another process, since the library looks for its folders when it is imported."""
-    write(tmp_path, "csv")
-    code = (
-        "import sys; from pathlib import Path; from kdray.data.sources import open_source; from kdray.spec.refs import parse_reference;"
-        "from kdray.store import Outer; ref = parse_reference('file:rows.csv'); outer = Outer(Path('store')); open_source(ref, outer);"
-        "Path('rows.csv').chmod(0); print(len(open_source(ref, outer, identity=outer.identify(ref))))"
-    )
-    environment = os.environ | {"HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": os.getcwd()}
-    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert answer.stdout == "2\n"
+    for name in ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "HF_MODULES_CACHE"):
+        monkeypatch.setattr(f"datasets.config.{name}", str(tmp_path / "home" / name))
+    ref, outer = parse_reference(f"file:{write(tmp_path, 'csv')}"), Outer(tmp_path / "store")
+    assert open_source(ref, outer).map(lambda row: {"more": row["response"]}).to_list() == [row | {"more": row["response"]} for row in ROWS]
+    monkeypatch.setattr(tables, "open_table", None)
+    assert open_source(ref, Outer(tmp_path / "store")).to_list() == ROWS
     assert not (tmp_path / "home").exists()
 
 
@@ -161,6 +155,7 @@ CELLS = {
     "fractions beside numbers": [1, 2.5],
     "numbers of 64 bits": [1, 2**64 - 1],
     "numbers of 64 bits among texts": ["1", 2**64 - 1, -(2**63)],
+    "fractions": [0.1234567890123456789, None, 1e300],
     "mappings": [{"text": ["a"], "label": ["A"]}, {"text": [], "label": []}],
     "lists of kinds": [[1, "1"], []],
 }
@@ -185,6 +180,12 @@ def test_a_cell_that_cannot_be_kept_as_it_is_is_named(cells, said, tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"x": cell}) + "\n" for cell in cells))
     with pytest.raises(InputError, match=f"^data.source: {said}"):
         open_source(parse_reference(f"file:{tmp_path / 'a.jsonl'}"), Outer(tmp_path / "store"))
+
+
+def test_fractions_that_are_no_numbers_are_kept_beside_others(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"x": NaN, "y": 1}\n{"x": 0.5, "y": 2}\n')
+    made = open_source(parse_reference(f"file:{tmp_path / 'a.jsonl'}"), Outer(tmp_path / "store"))
+    assert (str(made["x"][0]), made["x"][1], made["y"][:]) == ("nan", 0.5, [1, 2])
 
 
 def test_a_csv_column_of_whole_numbers_is_one_of_numbers_only_where_nothing_is_lost(tmp_path):

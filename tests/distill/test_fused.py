@@ -11,6 +11,7 @@ from kdray.distill.fused import fused_sums
 from kdray.distill.labels import Hidden, Logits, Sparse
 from kdray.distill.objective import Objective
 from kdray.models.head import Head
+from kdray.spec import declare
 from kdray.spec.components import components
 
 N, D, V = 23, 8, 13
@@ -58,7 +59,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(fused, "CHUNK", 5)  # so that N is several chunks and a rest
 
 
-@pytest.mark.parametrize("name", list(components("loss")))
+@pytest.mark.parametrize("name", list(components(declare.Loss)))
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize(
     ("alpha", "weighting", "temperature"), [(0.0, "sum", 1.0), (0.7, "sum", 1.0), (0.7, "convex", 1.0), (3.0, "sum", 2.0)]
@@ -99,7 +100,7 @@ def test_tokens_that_only_the_teacher_has_share_in_no_mass():
     assert_close(gradients(ours.total, hidden, head), gradients(theirs.total, hidden, head))
 
 
-@pytest.mark.parametrize("name", list(components("loss")))
+@pytest.mark.parametrize("name", list(components(declare.Loss)))
 def test_no_token_is_no_loss_and_a_zero_gradient(name):
     head, (hidden, teacher, labels) = make_head(bias=True), make_inputs()
     sums = fused_sums(Objective(1.0, V, name), head, hidden[:0], labels[:0], Hidden(teacher.states[:0], teacher.head))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
 
 from kdray.distill.labels import Sparse
 from kdray.distill.objective import Objective
-from kdray.spec.components import REQUIRED, components
+from kdray.spec import declare
+from kdray.spec.components import REQUIRED, components, declared, load, module_of
 
 V = 11
-LOSSES = list(components("loss"))
-SPARSE = [name for name in LOSSES if components("loss")[name].constants.get("SPARSE")]
+LOSSES = list(components(declare.Loss))
+SPARSE = [name for name in LOSSES if declared(declare.Loss, name).sparse]
 DIVERGENCES = [name for name in LOSSES if name != "cross_entropy"]
 
 
@@ -36,9 +35,9 @@ def logits(seed, scale=3.0, count=6):
 
 
 def loss_of(name):
-    declared = components("loss")[name]
+    declared = components(declare.Loss)[name]
     assert all(parameter.default is not REQUIRED for parameter in declared.parameters.values())
-    return getattr(importlib.import_module(f"kdray.distill.losses.{name}"), name)
+    return load(declare.Loss, name)
 
 
 def test_every_loss_has_a_reference():
@@ -87,7 +86,7 @@ def test_all_entries_given_sparsely_are_the_dense_loss_and_gradient(name):
     student, teacher = logits(1).requires_grad_(), logits(2)
     weights, ids = teacher.softmax(-1).sort(descending=True)
     entropy = torch.distributions.Categorical(logits=teacher).entropy()
-    module = importlib.import_module(f"kdray.distill.losses.{name}")
+    module = module_of(declare.Loss, name)
     sparse, dense = module.sparse(student, Sparse(ids, weights, entropy)), loss_of(name)(student, teacher)
     assert torch.allclose(sparse, dense)
     a, b = (torch.autograd.grad(loss.sum(), student)[0] for loss in (sparse, dense))
@@ -96,8 +95,8 @@ def test_all_entries_given_sparsely_are_the_dense_loss_and_gradient(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_only_a_sparse_loss_says_so(name):
-    module = importlib.import_module(f"kdray.distill.losses.{name}")
-    assert hasattr(module, "sparse") == bool(components("loss")[name].constants.get("SPARSE"))
+    module = module_of(declare.Loss, name)
+    assert hasattr(module, "sparse") == declared(declare.Loss, name).sparse
 
 
 @pytest.mark.parametrize("name", LOSSES)

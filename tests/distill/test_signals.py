@@ -15,7 +15,8 @@ from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
 from kdray.distill.stored import Stored, write_head, write_part
 from kdray.models.head import Head
-from kdray.spec.components import components
+from kdray.spec import declare
+from kdray.spec.components import components, declared
 
 D, V, ROWS = 16, 120, 6
 LENGTHS = [3, 1, 7, 4, 20, 2]
@@ -62,7 +63,7 @@ def keep(folder, form, teacher, states, order=range(ROWS)):
     for part, some in enumerate((list(order)[:4], list(order)[4:])):
         kept = [made.keep(states[row], teacher, torch.Generator().manual_seed(row)) for row in some]
         write_part(folder / f"part-{part:05d}-x.safetensors", some, kept)
-    if components("soft labels")[form["name"]].constants["HEAD"]:
+    if declared(declare.Form, form["name"]).head:
         write_head(teacher.head, folder)
     return Stored(folder, made, teacher.temperature)
 
@@ -98,7 +99,7 @@ def test_the_gradient_from_disk_is_the_exact_one_up_to_rounding(tmp_path, teache
     assert (ours - exact).norm() / exact.norm() <= error
 
 
-@pytest.mark.parametrize("name", [name for name in components("soft labels") if name != "online"])
+@pytest.mark.parametrize("name", [name for name, form in components(declare.Form).items() if form.declared.kept])
 def test_rows_come_back_one_by_one_and_in_any_order(tmp_path, teacher, states, name):
     stored = keep(tmp_path, {"name": name, "params": {}}, teacher, states, order=[5, 3, 1, 0, 2, 4])
     whole = stored.read([2, 5, 0])

@@ -13,6 +13,7 @@ import pytest
 
 from kdray.lens.annotations import Annotated, Documents, sketch, statistics
 from kdray.lens.sources.jsonl import jsonl, write_jsonl
+from kdray.spec import declare
 from kdray.spec.components import components
 from kdray.spec.errors import InputError
 
@@ -65,7 +66,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def test_formats(tmp_path: Path) -> None:
-    assert set(components("annotations")) == {"jsonl", "faithbench", "qags", "ragtruth", "xsum_hallucination"}
+    assert set(components(declare.Annotations)) == {"jsonl", "faithbench", "qags", "ragtruth", "xsum_hallucination"}
     own = {"id": 7, "document": "D", "response": "abcdef", "spans": [[4, 6], [0, 1]], "after": "\nSummary:", "output_ids": [1, 2]}
     [row] = read("jsonl", write(tmp_path / "own.jsonl", [own]))
     assert (row.id, row.spans, row.prompt, row.output_ids) == ("7", ((0, 1), (4, 6)), ("", "\nSummary:"), (1, 2))

@@ -117,6 +117,7 @@ TENSORS = {"weights": torch.ones(2, 3), "intercept": torch.ones(1)}
         save({"intercept": torch.ones(1)}),
         save(TENSORS | {"intercept": torch.ones(2)}),
         save(TENSORS | {"weights": torch.ones(6)}),
+        save(TENSORS | {"scale": torch.ones(2, 3)}),
         save(TENSORS | {"weights": torch.full((2, 3), torch.nan)}),
     ],
 )

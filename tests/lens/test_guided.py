@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kdray.lens.classifier import Lens
 from kdray.lens.guided import Choice, Sampler, decode_guided
@@ -182,3 +183,13 @@ def test_files_that_are_no_guides(tmp_path):
         open_guide(tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="no lens in"):
         open_guide(tmp_path)
+
+
+def test_a_classifier_on_hidden_states_is_its_weights_and_intercept_alone(tmp_path):
+    path, guide = tmp_path / "g.safetensors", HiddenGuide(torch.ones(4), 0.5, layer=1)
+    guide.save(path)
+    assert open_guide(path).intercept == 0.5
+    tensors = load_file(path) | {"scale": torch.ones(4)}  # which nothing would apply
+    save_file(tensors, path, metadata={"layer": "1", "part": "residual"})
+    with pytest.raises(InputError, match=r"^guide: \S+ is no classifier on hidden states; "):
+        open_guide(path)

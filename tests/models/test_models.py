@@ -1,4 +1,4 @@
-"""Loading, cutting, heads and greedy generation on tiny models of several families."""
+"""Loading, heads and greedy generation on tiny models of several families."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from kdray.models import load, load_folder
 from kdray.models.generation import generate_greedy
 from kdray.models.head import ResponseModel
-from kdray.models.load import Latest, drop_layers, lay_down, save
+from kdray.models.load import Latest, lay_down
 from kdray.models.weights import reading
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -87,30 +87,6 @@ def test_laying_down_copies_no_pickles(tmp_path):
     assert "model.safetensors" in names
     assert not names & {"pytorch_model.bin", "modeling.py"}
     load_folder(tmp_path / "out")
-
-
-def test_a_cut_model_is_the_composition_of_the_layers_that_are_left(tmp_path):
-    model, tokenizer = load_folder(write_model(tmp_path / "m", layers=5))
-    kept = [model.model.layers[i] for i in (0, 3, 4)]
-    drop_layers(model, 1, 3)
-    save(model, tokenizer, tmp_path / "cut")
-    again, _ = load_folder(tmp_path / "cut")
-    ids = torch.arange(3, 12)[None]
-    assert again.config.num_hidden_layers == 3
-    assert torch.equal(again(ids).logits, model(ids).logits)
-    assert torch.equal(again.model.layers[1].mlp.up_proj.weight, kept[1].mlp.up_proj.weight)
-    # with a cache, a wrong layer index would mix the layers up
-    with torch.no_grad():
-        first = again(ids[:, :5], use_cache=True)
-        second = again(ids[:, 5:], past_key_values=first.past_key_values)
-    assert torch.allclose(second.logits, again(ids).logits[:, 5:], atol=1e-5)
-
-
-@pytest.mark.parametrize(("first", "end"), [(0, 3), (2, 4), (1, 9)])
-def test_layers_that_are_not_there_cannot_be_dropped(tmp_path, first, end):
-    model, _ = load_folder(write_model(tmp_path / "m", layers=3))
-    with pytest.raises(InputError, match="0 to 2"):
-        drop_layers(model, first, end)
 
 
 @pytest.mark.parametrize(

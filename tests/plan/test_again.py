@@ -10,6 +10,7 @@ import pytest
 from kdray.plan import steps
 from kdray.plan.again import explained
 from kdray.spec import InputError
+from kdray.spec.declare import Declared
 from kdray.store import Store, io
 from tests.conftest import Run, TinyGrid
 from tests.plan.conftest import MakePlan, seal
@@ -103,13 +104,13 @@ def test_steps_without_an_id_are_counted(plan: MakePlan, store: Store) -> None:
 
 def test_a_component_of_another_version_is_named(plan: MakePlan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(plan, store)
-    declared = steps.component
+    declared = steps.declared
 
-    def newer(kind: str, name: str, where: str) -> object:
-        found = declared(kind, name, where)
+    def newer(kind: type[Declared], name: str) -> Declared:
+        found = declared(kind, name)
         return dataclasses.replace(found, version=found.version + 1) if name == "alpaca" else found
 
-    monkeypatch.setattr(steps, "component", newer)
+    monkeypatch.setattr(steps, "declared", newer)
     old = plan().prepare.payload["params"]["template"]["version"] - 1  # type: ignore[union-attr, index]
     assert f"prepare rows: template.version: {old} -> {old + 1}" in explained(plan(), store)
 

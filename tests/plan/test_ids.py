@@ -10,6 +10,8 @@ import pytest
 
 from kdray.plan import Plan
 from kdray.spec import components as spec
+from kdray.spec import declare
+from kdray.spec.declare import Declared
 from tests.conftest import ABSENT, TinyGrid
 from tests.plan.conftest import MakePlan
 
@@ -195,33 +197,34 @@ def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:
 @pytest.mark.parametrize(
     ("kind", "name", "affected"),
     [
-        ("recipe", "dolly", DATA),
-        ("template", "alpaca", DATA | {"xsum"}),
-        ("schedule", "cosine", TEACHING | POINTS),
-        ("soft labels", "hidden", LABELS),
-        ("task", "xsum", {"xsum"}),
-        ("task", "heldout_loss", {"loss"}),
-        ("metric", "rouge", set()),  # answers are kept: only what is measured on them is new
-        ("stage", "model", ALL),
-        ("stage", "prepare", DATA),
-        ("stage", "teach", TEACHING),
-        ("stage", "soften", LABELS),
-        ("stage", "augment", set()),
-        ("stage", "train", POINTS),
-        ("stage", "generate", {"answers", "xsum"}),
-        ("stage", "measure", {"loss"}),
+        (declare.Recipe, "dolly", DATA),
+        (declare.Template, "alpaca", DATA | {"xsum"}),
+        (declare.Schedule, "cosine", TEACHING | POINTS),
+        (declare.Form, "hidden", LABELS),
+        (declare.Task, "xsum", {"xsum"}),
+        (declare.Task, "heldout_loss", {"loss"}),
+        (declare.Metric, "rouge", set()),  # answers are kept: only what is measured on them is new
+        (declare.Stage, "model", ALL),
+        (declare.Stage, "prepare", DATA),
+        (declare.Stage, "teach", TEACHING),
+        (declare.Stage, "soften", LABELS),
+        (declare.Stage, "augment", set()),
+        (declare.Stage, "train", POINTS),
+        (declare.Stage, "generate", {"answers", "xsum"}),
+        (declare.Stage, "measure", {"loss"}),
     ],
 )
 def test_a_components_new_version_makes_new_ids(
-    kind: str, name: str, affected: set[str], plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+    kind: type[Declared], name: str, affected: set[str], plan: MakePlan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = plan()
     known = spec.components
-    bumped = known(kind) | {name: dataclasses.replace(known(kind)[name], version=99)}
-    monkeypatch.setattr(spec, "components", lambda asked: bumped if asked == kind else known(asked))
+    found = known(kind)[name]
+    bumped = known(kind) | {name: dataclasses.replace(found, declared=dataclasses.replace(found.declared, version=99))}
+    monkeypatch.setattr(spec, "components", lambda asked: bumped if asked is kind else known(asked))
     after = plan()
     assert changed(before, after) == affected
-    if kind == "metric":
+    if kind is declare.Metric:
         measured = [{score.measure.id for score in one.scores if score.generate} for one in (before, after)]
         assert not measured[0] & measured[1]
 

@@ -10,8 +10,8 @@ import torch
 from kdray.distill.labels import Teacher
 from kdray.distill.signals import make_form
 from kdray.models.head import Head
-from kdray.plan import sizes
 from kdray.plan.sizes import bytes_per_token, size_of_labels
+from kdray.spec import declare
 from kdray.spec.components import bind, components
 from kdray.store import Store
 from tests.conftest import TinyGrid
@@ -19,7 +19,7 @@ from tests.plan.conftest import MakePlan, seal
 
 HIDDEN, TOKENS = 24, 7
 FORMS = [
-    *((name, {}) for name in components("soft labels") if name != "online"),
+    *((name, {}) for name, form in components(declare.Form).items() if form.declared.kept),
     *(("hidden", {"dtype": dtype}) for dtype in ("float32", "float16", "int8")),
     ("logits", {"dtype": "float32"}),
     ("sampled", {"top": 5, "draws": 3}),
@@ -30,22 +30,11 @@ FORMS = [
 @pytest.mark.parametrize("vocab", [120, 70_000])
 @pytest.mark.parametrize(("name", "given"), FORMS)
 def test_every_form_is_as_large_as_was_said(name, given, vocab):
-    form = {"name": name, "params": bind("soft labels", name, given, "soft_labels")}
+    form = {"name": name, "params": bind(declare.Form, name, given, "soft_labels")}
     teacher = Teacher(Head(torch.nn.Linear(HIDDEN, vocab, bias=False), 1.0, None), vocab, 1.0)
     with torch.no_grad():
         kept = make_form(form).keep(torch.randn(TOKENS, HIDDEN), teacher, torch.Generator().manual_seed(0))
     assert sum(tensor.nbytes for tensor in kept.values()) == TOKENS * bytes_per_token(form, HIDDEN, vocab)
-
-
-def test_of_a_form_that_is_new_no_size_is_known(plan: MakePlan, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is one file; the plan shows it without a size."""
-    config = {"model_type": "llama", "hidden_size": 16, "vocab_size": 100}
-    (tiny_grid.folder / "teacher" / "config.json").write_text(json.dumps(config))
-    soften, store = plan().heldout_labels["soft_labels"], Store(tiny_grid.folder / "store")
-    assert size_of_labels(soften, store)
-    monkeypatch.setitem(soften.params["form"], "name", "mine")
-    monkeypatch.setattr(sizes, "component", lambda *_: components("soft labels")["topk"])
-    assert size_of_labels(soften, store) is None
 
 
 def test_a_plan_knows_sizes_as_soon_as_it_can(plan: MakePlan, tiny_grid: TinyGrid) -> None:

@@ -119,7 +119,7 @@ def test_planning_writes_nothing_and_needs_nothing_heavy(tiny_grid: TinyGrid) ->
     path = tiny_grid()
     before = tree_of(tiny_grid.folder)
     code = (
-        "import sys; from kdray.plan.checks import check_grid; from kdray.plan import make_plan; from kdray.spec import load_grid;"
+        "import sys; from kdray.check.checks import check_grid; from kdray.plan import make_plan; from kdray.spec import load_grid;"
         "from kdray.store import Outer, Store; grid = load_grid(sys.argv[1]); outer = Outer(Store(grid.runtime.store).root);"
         "check_grid(grid, outer, offline=True); [step.state(Store(outer.root)) for step in make_plan(grid, outer).steps()];"
         "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'datasets', 'numpy', 'pyarrow', 'huggingface_hub'};"

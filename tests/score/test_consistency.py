@@ -25,6 +25,7 @@ from kdray.score.metrics.lettucedetect import lettucedetect, merge
 from kdray.score.metrics.minicheck import cut, minicheck
 from kdray.score.metrics.selfcheck import selfcheck
 from kdray.score.metrics.support_standin import support_standin
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 from tests.tiny import write_model
 
@@ -128,7 +129,7 @@ def test_hhem_gives_the_scores_of_its_model_card(tmp_path):
     from kdray.spec.components import components
     from kdray.spec.refs import parse_reference
 
-    refs = {name: parse_reference(components("metric")["hhem"].parameters[name].default) for name in ("model", "base")}
+    refs = {name: parse_reference(components(declare.Metric)["hhem"].parameters[name].default) for name in ("model", "base")}
     folders = {
         name: Path(
             snapshot_download(ref.name, revision=ref.version, allow_patterns=["*.json", "*.model"] + ["*.safetensors"] * (name == "model"))

@@ -14,6 +14,7 @@ from kdray.data.templates.chat import chat
 from kdray.models.load import load_folder
 from kdray.score.metrics.rouge import score
 from kdray.score.prompts import task_prompts
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.refs import parse_reference
 from kdray.store import Outer
@@ -42,7 +43,7 @@ def test_lm_eval_runs_the_shipped_tasks_on_kdrays_prompts(tmp_path):
     assert answer.returncode == 0, answer.stderr[-3000:]
     samples = [json.loads(line) for line in next((tmp_path / "out").rglob("samples_*.jsonl")).read_text().splitlines()]
     _, tokenizer = load_folder(folder)
-    params = bind("task", "cnn_dailymail", {"source": f"file:{rows}", "prompt": "lm_eval"}, "task")
+    params = bind(declare.Task, "cnn_dailymail", {"source": f"file:{rows}", "prompt": "lm_eval"}, "task")
     ours = task_prompts("cnn_dailymail", params, parse_reference(params["source"]), Outer(tmp_path / "store"), tokenizer, chat, None)
     assert [s["arguments"]["gen_args_0"]["arg_0"] for s in samples] == [tokenizer.decode(prompt.input_ids) for prompt in ours]
     for sample in samples:

@@ -13,6 +13,7 @@ from datasets import load_from_disk
 
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_examples, lay_down_task, own_name
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -26,7 +27,7 @@ ARC = [{"question": f"Where does {name} live?", "choices": CHOICES, "answerKey":
 def test_a_hub_reference_gives_name_config_split_and_revision(tmp_path):
     commit = "0" * 40
     source = f"hf:somebody/arc-copy@{commit}#config=Mine&split=validation"
-    params = bind("task", "arc_easy", {"source": source}, "task")
+    params = bind(declare.Task, "arc_easy", {"source": source}, "task")
     lay_down_task("arc_easy", params, parse_reference(source), Outer(tmp_path / "store"), tmp_path / "task")
     task = yaml.safe_load((tmp_path / "task" / "task.yaml").read_text())
     assert task["dataset_path"] == "somebody/arc-copy"
@@ -39,7 +40,7 @@ def test_a_hub_reference_gives_name_config_split_and_revision(tmp_path):
 def test_examples_of_a_task_with_files_of_its_own_form_are_read_in_that_form(tmp_path):
     asked = "Q: How many are two?\n(A) one (B) two (C) three (D) four\nA: Well. The answer is (B)."
     (tmp_path / "shown.json").write_text(json.dumps({"sums": asked}))
-    params = bind("task", "mmlu_bundled", {}, "task")
+    params = bind(declare.Task, "mmlu_bundled", {}, "task")
     ref = parse_reference(f"file:{tmp_path / 'shown.json'}")
     rows = load_from_disk(str(lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "task")))
     assert list(rows) == [{"subject": "sums", "question": "How many are two?", "choices": ["one", "two", "three", "four"], "answer": 1}]
@@ -55,7 +56,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def asked(task: str, source: Path, folder: Path, model: Path, identity: dict[str, Any] | None = None) -> list[tuple[str, str]]:
     """What lm-eval makes of a local file: contexts and answers."""
-    params, outer = bind("task", task, {"source": f"file:{source}"}, "task"), Outer(folder / "store")
+    params, outer = bind(declare.Task, task, {"source": f"file:{source}"}, "task"), Outer(folder / "store")
     name = lay_down_task(task, params, parse_reference(f"file:{source}"), outer, folder / "task", identity)
     assert name == own_name(task)
     setting = Setting(name, str(folder / "task"), 0, None, False, str(model), 4, "hflm")
@@ -95,14 +96,6 @@ def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
     assert made[7] == ("Question: Who?\nAnswer:", " d")
 
 
-def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
-    text = "Q: Why?\n(A) a (B) b (C) c (D) d\nA: So. The answer is (B)."
-    (tmp_path / "questions.json").write_text(json.dumps({"law": text, "art": text.replace("Why", "Who")}, indent=1))
-    made = asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)
-    assert made[0] == ("Question: Why?\nAnswer:", " a")
-    assert made[7] == ("Question: Who?\nAnswer:", " d")
-
-
 def test_labels_of_a_csv_are_numbers_and_texts_stay_as_they_are(tmp_path, model):
     """piqa chooses by the number in `label`; its goals and solutions are texts whatever they look like."""
     (tmp_path / "piqa.csv").write_text("goal,sol1,sol2,label\n1.50,True,007,1\nnull,N/A,None,0\n")
@@ -116,11 +109,11 @@ def test_labels_of_a_csv_are_numbers_and_texts_stay_as_they_are(tmp_path, model)
 def test_a_column_of_several_kinds_keeps_each_of_them(tmp_path, model):
     """As JSON kinds are told apart: a text of digits does not become a number, nor does a text lose its quotes."""
     kinds = (('"a"', 1), (5, "1"), (None, {"b": 2.5}))
-    rows = [{"goal": goal, "sol1": "7", "sol2": ["x"], "label": 0, "more": more} for goal, more in kinds]
+    rows = [{"goal": goal, "sol1": "7", "sol2": "x", "label": 0, "more": more} for goal, more in kinds]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = asked("lm_eval:piqa", tmp_path / "piqa.jsonl", tmp_path, model)
-    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:", "Question: None\nAnswer:"]
-    assert [answer for _, answer in made[::2]] == [" 7"] * 3
+    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:"], "a null asks nothing"
+    assert [answer for _, answer in made[::2]] == [" 7"] * 2
 
 
 @pytest.mark.parametrize(

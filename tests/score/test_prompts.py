@@ -15,6 +15,7 @@ from kdray.data.templates import open_template
 from kdray.data.templates.alpaca import alpaca
 from kdray.score.metrics.rouge import rouge
 from kdray.score.prompts import cut_at_stop, stops_of, task_prompts, unseen_by
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -37,7 +38,7 @@ def prompts_of(tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, A
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = f"file:{path}"
-    bound = bind("task", name, {"source": source, **params}, "task")
+    bound = bind(declare.Task, name, {"source": source, **params}, "task")
     return task_prompts(name, bound, parse_reference(source), Outer(tmp_path / "store"), tokenizer, alpaca, room)
 
 
@@ -261,7 +262,7 @@ def test_a_row_that_the_chat_template_refuses_is_refused_alone(tmp_path: Path, t
     path = tmp_path / "rows.jsonl"
     rows = [{"document": name, "summary": "s"} for name in ("Ada", "Ben", "Cleo")]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    bound = bind("task", "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
+    bound = bind(declare.Task, "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
     ref = parse_reference(bound["source"])
     made = task_prompts("xsum", bound, ref, Outer(tmp_path / "store"), tokenizer, alpaca, None)
     assert [bool(prompt.input_ids) for prompt in made] == [True, False, True]
@@ -278,7 +279,7 @@ def test_a_chat_prompt_is_given_what_the_grid_gives_its_template(tmp_path: Path,
     tokenizer.chat_template = "{{ messages[0]['content'] }}{% if loud %}!{% endif %}"
     path = tmp_path / "rows.jsonl"
     path.write_text(json.dumps({"document": "Ada", "summary": "s"}) + "\n")
-    bound = bind("task", "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
+    bound = bind(declare.Task, "xsum", {"source": f"file:{path}", "prompt": "chat"}, "task")
     given = open_template({"name": "chat", "params": {"arguments": {"loud": True}}})
     texts = []
     for template in (given, alpaca):

@@ -9,6 +9,7 @@ from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder
 from kdray.score.answers import Given, load_metric, score_answers
 from kdray.score.prompts import cut_at_stop, stops_of, task_prompts
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
@@ -30,7 +31,7 @@ def test_smollm2_answers_real_rows(name, smollm2, data_dir, tmp_path):
     file, prompt = TASKS[name]
     params = {"source": f"file:{data_dir / file}", "limit": 2, "prompt": prompt, "max_new_tokens": 16}
     params |= {"max_words": 60} if name in ("xsum", "cnn_dailymail") else {}
-    bound = bind("task", name, params, "task")
+    bound = bind(declare.Task, name, params, "task")
     model, tokenizer = load_folder(smollm2)
     prompts = task_prompts(name, bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, chat, 700)
     assert all(len(p.input_ids) <= 700 for p in prompts)

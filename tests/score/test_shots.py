@@ -12,6 +12,7 @@ import pytest
 
 from kdray.score.benchmark import Benchmark
 from kdray.score.choices import lay_down_examples, lay_down_task
+from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.errors import InputError
 from kdray.spec.refs import parse_reference
@@ -62,7 +63,7 @@ def build(
 ) -> Benchmark:
     """The benchmark `name` of these rows, with solved examples of `shown` if there are any."""
     folder.mkdir(exist_ok=True)
-    params = bind("task", name, {"source": f"file:{write_rows(folder / 'rows.jsonl', rows)}"}, "task")
+    params = bind(declare.Task, name, {"source": f"file:{write_rows(folder / 'rows.jsonl', rows)}"}, "task")
     outer, task, examples = Outer(folder / "store"), folder / "task", None
     named = lay_down_task(name, params, parse_reference(params["source"]), outer, task)
     if shown:
@@ -184,7 +185,7 @@ def test_examples_may_be_of_another_format_than_the_questions(tmp_path, model):
     folder = tmp_path / "a"
     folder.mkdir()
     datasets.Dataset.from_list([arc("Which smell has tin?")]).to_parquet(folder / "shown.parquet")
-    params = bind("task", "arc_easy", {"source": f"file:{write_rows(folder / 'rows.jsonl', [arc(question(0))])}"}, "task")
+    params = bind(declare.Task, "arc_easy", {"source": f"file:{write_rows(folder / 'rows.jsonl', [arc(question(0))])}"}, "task")
     outer, task = Outer(folder / "store"), folder / "task"
     name = lay_down_task("arc_easy", params, parse_reference(params["source"]), outer, task)
     examples = lay_down_examples("arc_easy", params, parse_reference(f"file:{folder / 'shown.parquet'}"), outer, task)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from rich.console import Console
 
+from kdray.artifacts.parts import parts
 from kdray.data.rows import Rows
 from kdray.models.load import load_folder
 from kdray.plan import make_plan
 from kdray.report.results import collect
 from kdray.report.table import rows_of
 from kdray.spec import load_grid
-from kdray.stages.pipeline import parts
 from kdray.store import Outer, Store
 from tests.tiny import write_grid, write_model
 
@@ -26,11 +26,11 @@ MAX_NEW_TOKENS = 6  # of about that many, so that some answers end and some are 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The plan, the store and what the interrupted step did: parts before the interruption, parts made after it."""
+    from kdray.orchestration import pipeline as frame
+    from kdray.orchestration.progress import Progress
+    from kdray.run import resolve, run
     from kdray.stages import augment as stage
-    from kdray.stages import pipeline as frame
     from kdray.stages import soften as soften_stage
-    from kdray.stages.progress import Progress
-    from kdray.stages.run import resolve, run
 
     here = tmp_path_factory.mktemp("augment")
     path = write_grid(

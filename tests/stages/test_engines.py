@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.stages.here import run_here
+from tests.here import run_here
 from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

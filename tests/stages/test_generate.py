@@ -1,11 +1,12 @@
-"""Kept answers: thoughts are kept beside them, and what is damaged is said."""
+"""Kept answers: thoughts are kept beside them, and what is damaged is said; prompts that fit the window of their model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,12 +14,19 @@ import pytest
 
 from kdray.data.example import Example
 from kdray.data.templates.chat import chat
+from kdray.lens.align import mark_tokens
+from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_tokenizer
+from kdray.plan import make_plan
 from kdray.score.prompts import Prompt
+from kdray.spec import load_grid
 from kdray.spec.errors import InputError
-from kdray.stages.generate import SCHEMA, THOUGHTS, answer_all, keep, read_answers
+from kdray.stages.annotate import Annotator
+from kdray.stages.generate import SCHEMA, THOUGHTS, _asked, _batches, answer_all, keep, read_answers
 from kdray.stages.measure import Measurer
 from kdray.stages.prepare import _require_closed
+from kdray.store import Outer, Store
+from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
 ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {"example": 0}
@@ -143,3 +151,59 @@ def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> 
     _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
     with pytest.raises(InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"):
         _require_closed(examples, chat, tokenizer)
+
+
+def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = write_tokenizer(tmp_path / "model")
+    (row,) = kept(tmp_path / "kept", tokenizer, ["<think>Ben ?</think>\nAda in Rome"])
+    said = {"judge": 0.0, "spans": [[7, 11]]}
+    monkeypatch.setattr("kdray.stages.annotate.load_metric", lambda *_: lambda answers: [said for _ in answers])
+    find = Annotator(tmp_path / "kept", tmp_path / "model", "judge", {}, {}, tmp_path, 50.0)
+    find({"rows": [0], "index": 0, "target": str(tmp_path)})
+    (path,) = tmp_path.glob("part-*.jsonl")
+    (found,) = jsonl(path)
+    assert (found.response, found.spans) == ("Ada in Rome", ((7, 11),))
+    assert (found.input_ids, found.output_ids) == ((*row["input_ids"], *row["thought_ids"]), tuple(row["output_ids"]))
+    marked = mark_tokens(tokenizer, found.output_ids or (), found.response, found.spans)
+    assert tokenizer.decode([token for token, wrong in zip(row["output_ids"], marked, strict=True) if wrong]).strip() == "Rome"
+
+
+@pytest.mark.parametrize("config", [{"model_type": "gpt2", "n_positions": 300}, {"model_type": "mpt", "max_seq_len": 300}])
+def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(config: dict[str, Any], tiny_grid: TinyGrid) -> None:
+    tiny_grid.rows("xsum.jsonl", [{"document": "It rained in Rome . " * 40, "summary": "Rain."}])
+    write_tokenizer(tiny_grid.folder / "student")
+    grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 20}]}))
+    outer = Outer(Store(grid.runtime.store).root)
+    step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
+    work = cast(Any, SimpleNamespace(folder=lambda _: tiny_grid.folder / "student", outer=outer))
+    [[whole]] = _batches(step, work)
+    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps(config))
+    [[cut]] = _batches(step, work)
+    assert len(whole.input_ids) > 600
+    assert 270 < len(cut.input_ids) <= 280
+    assert whole.source.startswith(cut.source)
+
+
+def test_a_prompt_with_a_token_that_the_model_has_no_embedding_of_is_named(tiny_grid: TinyGrid) -> None:
+    """Of two models with one tokenizer, the one that knows it is asked."""
+    rows = [{"document": text, "summary": "Rain."} for text in ("It rained .", "It rained <more> .", "<more>")]
+    tiny_grid.rows("xsum.jsonl", rows)
+    student = tiny_grid.folder / "student"
+    tokenizer = write_tokenizer(student)
+    tokenizer.add_tokens(["<more>"])
+    tokenizer.save_pretrained(student)
+    grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl"}]}))
+    outer = Outer(Store(grid.runtime.store).root)
+    step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
+    work, asked = cast(Any, SimpleNamespace(folder=lambda _: student, outer=outer)), set()
+    for known in (len(tokenizer), len(tokenizer) - 1):
+        (student / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": known}))
+        asked.add(_asked(step, work))
+        if known == len(tokenizer):
+            assert len(_batches(step, work)[0]) == 3
+            continue
+        with pytest.raises(InputError) as caught:
+            _batches(step, work)
+        found = f"score.tasks.xsum: its embedding has {known} tokens, and rows 2, 3 token {known} ('<more>')"
+        assert str(caught.value).startswith(found)
+    assert len(asked) == 2

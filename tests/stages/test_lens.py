@@ -13,7 +13,7 @@ from kdray.plan import Plan
 from kdray.report.results import collect
 from kdray.report.write import write_report
 from kdray.spec import InputError
-from tests.stages.here import run_here
+from tests.here import run_here
 from tests.tiny import PLACES, write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

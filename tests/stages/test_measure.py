@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.parts import parts
 from kdray.plan import make_plan
 from kdray.spec import load_grid
-from kdray.stages.pipeline import parts
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid
 
@@ -39,13 +39,13 @@ def write_questions(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what was said; facts."""
+    from kdray.orchestration.progress import Progress
+    from kdray.orchestration.resources import Resources
+    from kdray.orchestration.session import ray_session
+    from kdray.orchestration.work import Work
     from kdray.stages import generate as answering
     from kdray.stages import measure as stage
     from kdray.stages.model import model
-    from kdray.stages.progress import Progress
-    from kdray.stages.resources import Resources
-    from kdray.stages.session import ray_session
-    from kdray.stages.work import Work
 
     here = tmp_path_factory.mktemp("measure")
     write_questions(here)

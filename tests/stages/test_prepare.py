@@ -15,11 +15,11 @@ from rich.console import Console
 from kdray.data.collate import collate
 from kdray.data.rows import Rows
 from kdray.models.load import load_tokenizer
+from kdray.orchestration.progress import Progress
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
-from kdray.stages.progress import Progress
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid, write_instructions
 
@@ -30,7 +30,7 @@ ALPHA = {"teacher": "null", "axes": "{lr: [1.0e-3], batch: [4], alpha: [0]}"}
 
 @pytest.fixture(scope="module")
 def resources() -> Iterator[Any]:
-    from kdray.stages.session import ray_session
+    from kdray.orchestration.session import ray_session
 
     with ray_session(Runtime(store="unused")) as resources:
         yield resources
@@ -39,9 +39,9 @@ def resources() -> Iterator[Any]:
 @pytest.fixture
 def prepare(resources: Any, tmp_path: Path) -> Prepare:
     """`prepare("file.jsonl", recipe="text", limit=10)`: the prepared rows and the facts in their record."""
+    from kdray.orchestration.work import Work
     from kdray.stages.model import model
     from kdray.stages.prepare import prepare as stage
-    from kdray.stages.work import Work
 
     def run(file: str, **fields: Any) -> tuple[Rows, dict[str, Any]]:
         data = {"source": f"file:{tmp_path / file}", "max_prompt": 200, "max_length": 256, "heldout": 4} | fields

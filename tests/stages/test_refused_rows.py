@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kdray.orchestration.progress import Progress
+from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.report.results import collect
 from kdray.spec import load_grid
 from kdray.stages import generate as answering
 from kdray.stages import measure as measuring
-from kdray.stages.progress import Progress
-from kdray.stages.resources import Node, Resources
-from kdray.stages.work import Work
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid
 

@@ -10,13 +10,13 @@ from types import SimpleNamespace
 import pyarrow.parquet as pq
 import pytest
 
+from kdray.artifacts.parts import parts
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
 from kdray.score.decodings.greedy import greedy
 from kdray.score.prompts import Prompt
 from kdray.stages import measure
 from kdray.stages.generate import answer_all
-from kdray.stages.pipeline import parts
 from kdray.store import Store
 from tests.conftest import safetensors_of
 from tests.tiny import write_model

@@ -8,7 +8,7 @@ import pytest
 
 from kdray.report.results import collect
 from kdray.report.table import rows_of
-from tests.stages.here import run_here
+from tests.here import run_here
 from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]

@@ -18,7 +18,7 @@ import pytest
 import ray.util
 
 from tests.conftest import ROOT
-from tests.stages.nodes import free_port
+from tests.orchestration.nodes import free_port
 from tests.track.bench import Bench
 from tests.track.test_server import stop, wait_for
 

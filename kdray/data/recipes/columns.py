@@ -7,9 +7,9 @@ from typing import Any
 
 from kdray.data.cells import text_in
 from kdray.data.example import Example
+from kdray.spec import declare
 
-VERSION = 1
-COLUMN_PARAMETERS = ("response", "instruction", "context")
+DECLARED = declare.Recipe(version=1, column_parameters=("response", "instruction", "context"))
 
 
 def columns(row: Mapping[str, Any], *, response: str, instruction: str | None = None, context: str | None = None, ask: str = "") -> Example:

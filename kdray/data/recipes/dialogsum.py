@@ -7,9 +7,9 @@ from typing import Any
 
 from kdray.data.cells import text_in
 from kdray.data.example import Example
+from kdray.spec import declare
 
-VERSION = 1
-COLUMNS = ("dialogue", "summary")
+DECLARED = declare.Recipe(version=1, columns=("dialogue", "summary"))
 
 
 def dialogsum(row: Mapping[str, Any], *, ask: str = "Summarize the dialogue.") -> Example:

@@ -8,9 +8,9 @@ from typing import Any
 from kdray.data.cells import text_in
 from kdray.data.example import Example
 from kdray.data.words import count_words, first_words
+from kdray.spec import declare
 
-VERSION = 1
-COLUMN_PARAMETERS = ("article", "summary")
+DECLARED = declare.Recipe(version=1, column_parameters=("article", "summary"))
 DAMAGE = ("\ufffd", '"?')  # what a wrong decoding left behind
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from kdray.data.cells import text_in, texts_in
 from kdray.data.example import Example
+from kdray.spec import declare
 
-VERSION = 1
-COLUMNS = ("question", "context.contexts", "long_answer")
+DECLARED = declare.Recipe(version=1, columns=("question", "context.contexts", "long_answer"))
 
 
 def pubmed_qa(row: Mapping[str, Any]) -> Example:

@@ -7,10 +7,9 @@ from typing import Any
 
 from kdray.data.cells import text_in
 from kdray.data.example import Document
+from kdray.spec import declare
 
-VERSION = 1
-COLUMN_PARAMETERS = ("column",)
-PROMPTS = False
+DECLARED = declare.Recipe(version=1, column_parameters=("column",), prompts=False)
 
 
 def text(row: Mapping[str, Any], *, column: str = "text") -> Document | None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from kdray.data.example import Example
+from kdray.spec import declare
+from kdray.spec.components import load
 
 
 def open_template(use: Mapping[str, Any]) -> Callable[[Example, Any], str]:
     """The template `{name, params}`, parameters that are left out at their defaults."""
-    template = getattr(importlib.import_module(f"kdray.data.templates.{use['name']}"), use["name"])
+    template = load(declare.Template, use["name"])
     return functools.partial(template, **use["params"]) if use["params"] else template

@@ -5,9 +5,10 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 
-VERSION = 1
+DECLARED = declare.Template(version=1)
 
 
 def alpaca(example: Example, tokenizer: PreTrainedTokenizerBase, *, bos: bool = False) -> str:

@@ -10,11 +10,12 @@ from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
 from kdray.data.thoughts import closed
+from kdray.spec import declare
 from kdray.spec.chat import require_read
 from kdray.spec.components import Scalars
 from kdray.spec.errors import InputError
 
-VERSION = 1
+DECLARED = declare.Template(version=1)
 DATE = datetime(2024, 7, 26)  # what Llama's templates print where they are given none
 CODES = ("a", "A", "b", "B", "d", "-d", "e", "m", "-m", "y", "Y", "j", "H", "I", "p", "M", "S", "F", "D", "T", "x", "X", "c")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdray.distill.labels import Sparse
+from kdray.spec import declare
 
-VERSION = 1
-SPARSE = True
+DECLARED = declare.Loss(version=1, sparse=True, softmax_difference=True)
 
 
 def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ from torch import Tensor
 
 from kdray.distill.labels import Sparse
 from kdray.distill.losses import cross_entropy
+from kdray.spec import declare
 
-VERSION = 1
-SPARSE = True
+DECLARED = declare.Loss(version=1, sparse=True, softmax_difference=True, less_entropy=True)
 
 
 def forward_kl(student: Tensor, teacher: Tensor) -> Tensor:

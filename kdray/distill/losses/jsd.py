@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
+from kdray.spec import declare
 from kdray.spec.components import Share
 
-VERSION = 1
+DECLARED = declare.Loss(version=1)
 
 
 def jsd(student: Tensor, teacher: Tensor, *, beta: Share = 0.5) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-VERSION = 1
+from kdray.spec import declare
+
+DECLARED = declare.Loss(version=1)
 
 
 def total_variation(student: Tensor, teacher: Tensor) -> Tensor:

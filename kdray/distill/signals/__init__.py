@@ -1,12 +1,12 @@
 """One form of soft labels a file: what of a teacher's outputs is kept per token, and how it is read back.
 
 A stored form has `keep`, from the teacher's hidden states to named tensors of one row a token, and `labels`, back
-to what the objective reads; `distill.stored` puts the tensors on disk. `online` keeps nothing.
+to what the objective reads; `distill.stored` puts the tensors on disk. One that declares nothing `kept` has `open`
+instead, and asks the teacher at every step.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from kdray.data.rows import Rows
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
+from kdray.spec import declare
+from kdray.spec.components import declared, load
 
 
 def make_form(form: Mapping[str, Any]) -> Any:
     """An instance of the form `{name, params}`."""
-    name = form["name"]
-    return getattr(importlib.import_module(f"kdray.distill.signals.{name}"), name)(**form["params"])
+    return load(declare.Form, form["name"])(**form["params"])
 
 
 def open_signal(sources: Sequence[Mapping[str, Any]], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal | None:
@@ -38,6 +39,6 @@ def open_signal(sources: Sequence[Mapping[str, Any]], rows: Rows, device: torch.
 
 def _open(source: Mapping[str, Any], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
     folder, form = Path(source["folder"]), make_form(source["form"])
-    if source["form"]["name"] == "online":
+    if not declared(declare.Form, source["form"]["name"]).kept:
         return form.open(folder, rows, device, getattr(torch, source["compute"]), dtype)
     return Stored(folder, form, source["temperature"], device, dtype)

@@ -13,9 +13,16 @@ from torch import Tensor
 
 from kdray.distill.labels import Hidden, Teacher
 from kdray.models.head import Head
+from kdray.spec import declare
 
-VERSION = 2
-HEAD = True
+DECLARED = declare.Form(
+    version=2,
+    head=True,
+    kept=(
+        declare.Kept("hidden", declare.Param("dtype"), ("hidden",)),
+        declare.Kept("scale", "float32", when={"dtype": "int8"}),
+    ),
+)
 LARGEST = 127.0
 
 

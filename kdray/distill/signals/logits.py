@@ -9,9 +9,9 @@ from torch import Tensor
 
 from kdray.distill.labels import Logits, Teacher
 from kdray.models.head import Head
+from kdray.spec import declare
 
-VERSION = 1
-HEAD = False
+DECLARED = declare.Form(version=1, kept=(declare.Kept("logits", declare.Param("dtype"), ("vocabulary",)),))
 
 
 class logits:

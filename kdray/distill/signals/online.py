@@ -12,8 +12,9 @@ from kdray.data.rows import Rows
 from kdray.distill.labels import Hidden
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
+from kdray.spec import declare
 
-VERSION = 1
+DECLARED = declare.Form(version=1)
 
 
 class online:

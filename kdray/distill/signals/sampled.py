@@ -14,10 +14,18 @@ from torch import Tensor
 
 from kdray.distill.labels import Sparse, Teacher, id_dtype
 from kdray.models.head import Head
+from kdray.spec import declare
 
-VERSION = 1
-HEAD = False
-TEMPERED = True  # what is kept holds for one temperature
+DECLARED = declare.Form(
+    version=1,
+    tempered=True,
+    kept=(
+        declare.Kept("ids", "id", (declare.Param("top"), declare.Param("draws"))),
+        declare.Kept("log_probs", "float16", (declare.Param("top"),)),
+        declare.Kept("tail", "float32"),
+        declare.Kept("entropy", "float32"),
+    ),
+)
 
 
 class sampled:

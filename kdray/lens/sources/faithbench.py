@@ -12,8 +12,9 @@ from typing import Any
 
 from kdray.lens.annotations import Annotated
 from kdray.lens.read import as_text, items, read_lines, span, text
+from kdray.spec import declare
 
-VERSION = 1
+DECLARED = declare.Annotations(version=1)
 LABEL = "Unwanted"
 
 

@@ -17,9 +17,10 @@ from typing import Any
 
 from kdray.lens.annotations import Annotated
 from kdray.lens.read import as_text, items, read_lines, span, text, token_ids
+from kdray.spec import declare
 from kdray.store import io
 
-VERSION = 1
+DECLARED = declare.Annotations(version=1)
 
 
 def jsonl(path: Path) -> Iterator[Annotated]:

@@ -8,8 +8,9 @@ from typing import Any
 
 from kdray.lens.annotations import Annotated
 from kdray.lens.read import as_text, items, read_lines, text
+from kdray.spec import declare
 
-VERSION = 1
+DECLARED = declare.Annotations(version=1)
 
 
 def qags(path: Path) -> Iterator[Annotated]:

@@ -12,14 +12,14 @@ from typing import Any
 
 from kdray.lens.annotations import Annotated
 from kdray.lens.read import as_text, items, read_lines, span, text
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 
-VERSION = 1
-BESIDE = "source_info.jsonl"  # another file in the same folder
+DECLARED = declare.Annotations(version=1, beside="source_info.jsonl")
 
 
 def ragtruth(path: Path) -> Iterator[Annotated]:
-    sources = dict(read_lines(path.with_name(BESIDE), ("source_id", "source_info", "prompt"), _source))
+    sources = dict(read_lines(path.with_name(str(DECLARED.beside)), ("source_id", "source_info", "prompt"), _source))
 
     def one(row: dict[str, Any]) -> Annotated:
         id = as_text(str(row["id"]), "id")

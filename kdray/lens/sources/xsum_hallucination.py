@@ -15,17 +15,18 @@ from pathlib import Path
 
 from kdray.lens.annotations import Annotated
 from kdray.lens.read import at_line, read_lines, require_file, text
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 
-VERSION = 1
-BESIDE = "xsum.jsonl"  # another file in the same folder
+DECLARED = declare.Annotations(version=1, beside="xsum.jsonl")
 NOTHING = ("", "NULL")  # the type of a row that marks nothing
 COLUMNS = ("bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id")
 
 
 def xsum_hallucination(path: Path) -> Iterator[Annotated]:
     require_file(path, "give the CSV of annotated summaries")
-    articles = dict(read_lines(path.with_name(BESIDE), ("id", "document"), lambda row: (str(row["id"]), text(row, "document"))))
+    beside = path.with_name(str(DECLARED.beside))
+    articles = dict(read_lines(beside, ("id", "document"), lambda row: (str(row["id"]), text(row, "document"))))
     rows = sorted(_rows(path), key=lambda row: (row["bbcid"], row["system"]))
     for (bbcid, system), group in itertools.groupby(rows, key=lambda row: (row["bbcid"], row["system"])):
         if bbcid in articles:

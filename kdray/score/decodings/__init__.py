@@ -3,20 +3,20 @@
 A decoding is a function from a model, its tokenizer, prompts and the greatest number of new tokens to the answers'
 token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
 What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch.
-In place of an answer it may say why it has none. `VLLM` says that `score.engine: vllm` can do the same, `NEEDS` what a
-task must give.
+In place of an answer it may say why it has none.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.score.prompts import Prompt
+from kdray.spec import declare
+from kdray.spec.components import load
 
 
 class Decoding(Protocol):
@@ -29,4 +29,4 @@ class Decoding(Protocol):
 
 def open_decoding(name: str, params: Mapping[str, Any]) -> Decoding:
     """The decoding `name` with its parameters."""
-    return functools.partial(getattr(importlib.import_module(f"kdray.score.decodings.{name}"), name), **params)
+    return functools.partial(load(declare.Decoding, name), **params)

@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdray.models.dola import ContrastLayers, early_exits
 from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
+from kdray.spec import declare
 from kdray.spec.components import Share
 
-VERSION = 1
+DECLARED = declare.Decoding(version=1, layers=True)
 
 
 def dola(

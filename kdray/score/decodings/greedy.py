@@ -8,9 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
+from kdray.spec import declare
 
-VERSION = 1
-VLLM = True
+DECLARED = declare.Decoding(version=1, vllm=True)
 
 
 def greedy(

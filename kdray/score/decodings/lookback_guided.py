@@ -13,12 +13,11 @@ from kdray.lens.guided import Sampler, decode_guided
 from kdray.lens.guides import SupportGuide, open_guide
 from kdray.models.generation import ends_of
 from kdray.score.prompts import Prompt
+from kdray.spec import declare
 from kdray.spec.components import Share
 from kdray.spec.errors import InputError
 
-VERSION = 1
-NEEDS = ("source",)
-REFERENCES = {"guide": ("support", "lens")}  # parameters that are references to files, or one of these words
+DECLARED = declare.Decoding(version=1, needs=("source",), references={"guide": ("support", "lens")})
 
 
 def lookback_guided(

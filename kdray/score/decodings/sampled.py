@@ -9,10 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.models.generation import Sampling, generate_greedy
 from kdray.score.prompts import Prompt
+from kdray.spec import declare
 from kdray.spec.components import Share
 
-VERSION = 1
-VLLM = True
+DECLARED = declare.Decoding(version=1, vllm=True)
 
 
 def sampled(

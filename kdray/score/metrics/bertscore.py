@@ -18,13 +18,16 @@ from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, unread
 from kdray.score.encoder import Encoder
 from kdray.score.tokenizers import NO_REFERENCE
+from kdray.spec import declare
 from kdray.spec.errors import InputError
 
-VERSION = 2
-SCORES = ("bert_f1", "bert_p", "bert_r")
-NEEDS = ("reference",)
-SLOW = True
-MODELS = {"model": True}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("bert_f1", "bert_p", "bert_r"),
+    needs=("reference",),
+    slow=True,
+    models={"model": True},
+)
 
 
 class bertscore:
@@ -46,7 +49,7 @@ class bertscore:
         best: list[dict[str, Any]] = []
         start = 0
         for problem, count in zip(problems, counts, strict=True):
-            zero: dict[str, Any] = dict.fromkeys(SCORES, 0.0)
+            zero: dict[str, Any] = dict.fromkeys(DECLARED.scores, 0.0)
             best.append(problem or max(scores[start : start + count], key=lambda score: score["bert_f1"], default=zero))
             start += count
         return best
@@ -65,7 +68,7 @@ class bertscore:
         precision, recall = _mean(cosine.amax(2), ours[2]), _mean(cosine.amax(1), theirs[2])
         f1 = 2 * precision * recall / (precision + recall)
         columns = [(100 * column.nan_to_num()).tolist() for column in (f1, precision, recall)]
-        return [dict(zip(SCORES, row, strict=True)) for row in zip(*columns, strict=True)]
+        return [dict(zip(DECLARED.scores, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

@@ -7,11 +7,9 @@ from typing import Any
 
 from kdray.score.answers import Answer
 from kdray.score.tokenizers import NO_REFERENCE
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("chrf",)
-NEEDS = ("reference",)
-REQUIRES = ("sacrebleu",)
+DECLARED = declare.Metric(version=2, scores=("chrf",), needs=("reference",), requires=("sacrebleu",))
 
 
 def chrf(answers: Sequence[Answer]) -> list[dict[str, Any]]:

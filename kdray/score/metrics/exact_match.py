@@ -15,10 +15,9 @@ from typing import Any, Literal
 from kdray.data.words import tokens
 from kdray.score.answers import Answer
 from kdray.score.tokenizers import between_spaces, not_comparable, whole
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("f1", "em")
-NEEDS = ("reference", "short")
+DECLARED = declare.Metric(version=2, scores=("f1", "em"), needs=("reference", "short"))
 VERDICTS = {"yes", "no", "noanswer"}  # HotpotQA: they share no tokens with a longer answer
 
 

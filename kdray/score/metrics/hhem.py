@@ -18,13 +18,16 @@ from transformers import AutoTokenizer, T5Config, T5ForTokenClassification
 from kdray.models.weights import refuse_incomplete
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, rate, unread
+from kdray.spec import declare
 from kdray.spec.weights import weight_files
 
-VERSION = 2
-SCORES = ("fc", "fc_mean")
-NEEDS = ("source",)
-SLOW = True
-MODELS = {"model": True, "base": False}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("fc", "fc_mean"),
+    needs=("source",),
+    slow=True,
+    models={"model": True, "base": False},
+)
 PROMPT = "<pad> Determine if the hypothesis is true given the premise?\n\nPremise: {source}\n\nHypothesis: {summary}"
 
 

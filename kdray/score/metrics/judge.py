@@ -18,14 +18,17 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import judged
 from kdray.score.endpoint import Endpoint, Nonsense, Stopped
+from kdray.spec import declare
 
-VERSION = 1
-SCORES = ("judge",)
-NEEDS = ("source",)
-SLOW = True
-SPANS = True
-ENDPOINT = True
-RUNTIME = ("price_in", "price_out", "budget", "concurrency")
+DECLARED = declare.Metric(
+    version=1,
+    scores=("judge",),
+    needs=("source",),
+    slow=True,
+    spans=True,
+    endpoint=True,
+    runtime=("price_in", "price_out", "budget", "concurrency"),
+)
 GIVE_UP = 5  # answers without a conclusion, from the first on
 
 RUBRIC = """You will be provided with a document and a proposed {what}. Your task is to determine if the proposed {noun} can be \

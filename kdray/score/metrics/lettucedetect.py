@@ -16,13 +16,16 @@ from transformers import AutoModelForTokenClassification, AutoTokenizer
 from kdray.models.weights import load_whole
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import judged, unread
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("lettuce", "lettuce_tok")
-NEEDS = ("source",)
-SLOW = True
-SPANS = True
-MODELS = {"model": True}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("lettuce", "lettuce_tok"),
+    needs=("source",),
+    slow=True,
+    spans=True,
+    models={"model": True},
+)
 SUMMARY = "Summarize the following text:\n{source}\noutput:"
 QUESTION = (
     "Briefly answer the following question:\n{question}\nBear in mind that your response should be strictly based on the "

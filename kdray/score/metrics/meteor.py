@@ -13,12 +13,15 @@ from kdray.data.words import tokens as words_of
 from kdray.score.answers import Answer
 from kdray.score.sentences import split
 from kdray.score.tokenizers import between_spaces, not_comparable, whole
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("meteor",)
-NEEDS = ("reference",)
-REQUIRES = ("nltk",)
-NLTK_DATA = {"synonyms": "corpora/wordnet"}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("meteor",),
+    needs=("reference",),
+    requires=("nltk",),
+    nltk_data={"synonyms": "corpora/wordnet"},
+)
 
 
 class NoSynonyms:

@@ -17,12 +17,15 @@ from kdray.models.weights import load_whole
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, unread
 from kdray.score.sentences import split
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("mini", "mini_mean")
-NEEDS = ("source",)
-SLOW = True
-MODELS = {"model": True}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("mini", "mini_mean"),
+    needs=("source",),
+    slow=True,
+    models={"model": True},
+)
 NO, YES = 3, 209  # the tokens "0" and "1" that the model was taught to begin with
 
 

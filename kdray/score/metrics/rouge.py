@@ -17,10 +17,9 @@ from rouge_score.tokenizers import Tokenizer
 from kdray.data.words import tokens
 from kdray.score.answers import Answer
 from kdray.score.tokenizers import in_ascii, not_comparable, whole
+from kdray.spec import declare
 
-VERSION = 3
-SCORES = ("rougeL", "rouge1", "rouge2", "rougeLsum")
-NEEDS = ("reference",)
+DECLARED = declare.Metric(version=3, scores=("rougeL", "rouge1", "rouge2", "rougeLsum"), needs=("reference",))
 SEES = {"default": in_ascii, "unicode": whole}  # by the parameter
 
 
@@ -36,7 +35,7 @@ def rouge(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"]
 def score(text: str, references: Sequence[str], tokenizer: str = "default") -> dict[str, float]:
     """The numbers of one text against at least one reference."""
     best = _scorer(tokenizer).score_multi(list(references), text)
-    return {name: 100 * best[name].fmeasure for name in SCORES}
+    return {name: 100 * best[name].fmeasure for name in DECLARED.scores}
 
 
 class _Unicode(Tokenizer):
@@ -46,4 +45,4 @@ class _Unicode(Tokenizer):
 
 @functools.cache
 def _scorer(tokenizer: str) -> RougeScorer:
-    return RougeScorer(list(SCORES), use_stemmer=True, tokenizer=_Unicode() if tokenizer == "unicode" else None)
+    return RougeScorer(list(DECLARED.scores), use_stemmer=True, tokenizer=_Unicode() if tokenizer == "unicode" else None)

@@ -16,13 +16,15 @@ from kdray.score.answers import Answer, Given
 from kdray.score.consistency import unread
 from kdray.score.encoder import Encoder
 from kdray.score.sentences import split
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("selfchk",)
-NEEDS = ()
-SLOW = True
-MODELS = {"model": True}
-SAMPLES = ("samples", "temperature")
+DECLARED = declare.Metric(
+    version=2,
+    scores=("selfchk",),
+    slow=True,
+    models={"model": True},
+    samples=("samples", "temperature"),
+)
 
 
 class selfcheck:

@@ -18,12 +18,15 @@ from kdray.data.words import first_words
 from kdray.models.load import load_folder
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, unread
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("support",)
-NEEDS = ("source",)
-SLOW = True
-MODELS = {"model": True}
+DECLARED = declare.Metric(
+    version=2,
+    scores=("support",),
+    needs=("source",),
+    slow=True,
+    models={"model": True},
+)
 ASK = "\n\nSummary: "
 
 

@@ -8,10 +8,9 @@ from typing import Any, Literal
 from kdray.score.answers import Answer
 from kdray.score.metrics.rouge import SEES, score
 from kdray.score.tokenizers import not_comparable
+from kdray.spec import declare
 
-VERSION = 2
-SCORES = ("truth", "truth_diff")
-NEEDS = ("reference", "wrong")
+DECLARED = declare.Metric(version=2, scores=("truth", "truth_diff"), needs=("reference", "wrong"))
 
 
 def truthful(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 3
-COLUMNS = ("question", "choices", "answerKey")
-ANSWER = ("answerKey", "choices.label")
-KIND = "choices"
-CONFIG = "arc/arc_challenge.yaml"
-SHORT = {"acc": "arc_c", "acc_norm": "arc_c_norm"}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(
+    version=3,
+    columns=("question", "choices", "answerKey"),
+    answer=("answerKey", "choices.label"),
+    config="arc/arc_challenge.yaml",
+    short={"acc": "arc_c", "acc_norm": "arc_c_norm"},
+)
 
 
 def arc_challenge(

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 3
-COLUMNS = ("question", "choices", "answerKey")
-ANSWER = ("answerKey", "choices.label")
-KIND = "choices"
-CONFIG = "arc/arc_easy.yaml"
-SHORT = {"acc": "arc_e", "acc_norm": "arc_e_norm"}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(
+    version=3,
+    columns=("question", "choices", "answerKey"),
+    answer=("answerKey", "choices.label"),
+    config="arc/arc_easy.yaml",
+    short={"acc": "arc_e", "acc_norm": "arc_e_norm"},
+)
 
 
 def arc_easy(

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 2
-COLUMNS = ("question", "choices", "answerKey")
-ANSWER = ("answerKey", "choices.label")
-KIND = "choices"
-CONFIG = "commonsense_qa/default.yaml"
-SHORT = {"acc": "csqa", "wrong_nll": "csqa_nll"}
-CONFIDENCE = True
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(
+    version=2,
+    columns=("question", "choices", "answerKey"),
+    answer=("answerKey", "choices.label"),
+    config="commonsense_qa/default.yaml",
+    short={"acc": "csqa", "wrong_nll": "csqa_nll"},
+    confidence=True,
+)
 
 
 def commonsense_qa(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-VERSION = 1
-KIND = "generate"
-ROWS = "unseen"
-GIVES = ("reference", "source")
-METRICS = ("rouge",)
-SHORT = {"rougeL": "held_rougeL"}
-FACTUAL_RATE = True
+from kdray.spec import declare
+
+DECLARED = declare.AnswerTask(
+    version=1,
+    rows="unseen",
+    gives=("reference", "source"),
+    short={"rougeL": "held_rougeL"},
+    factual_rate=True,
+)
 
 
 def heldout_answers(*, limit: PositiveInt | None = None, max_new_tokens: PositiveInt = 128) -> None:

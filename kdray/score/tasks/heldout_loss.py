@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-VERSION = 1
-KIND = "heldout"
-SHORT = {"ce": "held_ce", "kl": "held_kl"}
-LOWER_IS_BETTER = ("ce", "kl")
+from kdray.spec import declare
+
+DECLARED = declare.HeldoutTask(
+    version=1,
+    short={"ce": "held_ce", "kl": "held_kl"},
+    lower_is_better=("ce", "kl"),
+)
 
 
 def heldout_loss(*, limit: PositiveInt | None = None) -> None:

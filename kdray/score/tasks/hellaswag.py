@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 3
-COLUMNS = ("ctx_a", "ctx_b", "activity_label", "endings", "label")
-ANSWER = ("label", "endings")
-KIND = "choices"
-CONFIG = "hellaswag/hellaswag.yaml"
-SHORT = {"acc": "hswag", "acc_norm": "hswag_norm"}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(
+    version=3,
+    columns=("ctx_a", "ctx_b", "activity_label", "endings", "label"),
+    answer=("label", "endings"),
+    config="hellaswag/hellaswag.yaml",
+    short={"acc": "hswag", "acc_norm": "hswag_norm"},
+)
 
 
 def hellaswag(

@@ -13,13 +13,15 @@ from pydantic import PositiveInt
 
 from kdray.score.question import Form, Question
 from kdray.score.rows import needed_text_in, passages_in, texts_in
+from kdray.spec import declare
 
-VERSION = 1
-COLUMNS = ("question", "answer", "context")  # in either of two layouts
-KIND = "generate"
-GIVES = ("reference", "source", "short")
-METRICS = ("exact_match",)
-SHORT = {"f1": "hpqa_f1", "em": "hpqa_em"}
+DECLARED = declare.AnswerTask(
+    version=1,
+    columns=("question", "answer", "context"),
+    gives=("reference", "source", "short"),
+    metrics=("exact_match",),
+    short={"f1": "hpqa_f1", "em": "hpqa_em"},
+)
 FORMS = {"qa": Form("{text}\n\n{instruction}\nAnswer:", ("\n",))}
 
 

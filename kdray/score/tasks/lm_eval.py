@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 2
-KIND = "choices"
-NAMED = True
-SHORT = {}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(version=2, named=True, short={})
 
 
 def lm_eval(

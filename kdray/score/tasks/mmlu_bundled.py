@@ -10,9 +10,9 @@ from typing import Any
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 3
-KIND = "choices"
-SHORT = {"acc": "mmlu", "acc_norm": "mmlu_norm"}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(version=3, short={"acc": "mmlu", "acc_norm": "mmlu_norm"})
 QUESTION = re.compile(
     r"Q: (?P<question>.+?)\n\(A\) (?P<a>.+?) \(B\) (?P<b>.+?) \(C\) (?P<c>.+?) \(D\) (?P<d>.+?)\nA: .*?"
     r"The answer is \((?P<answer>[A-D])\)",
@@ -51,5 +51,5 @@ def config() -> dict[str, Any]:
         "doc_to_target": "answer",
         "doc_to_choice": "{{choices}}",
         "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")],
-        "metadata": {"version": VERSION},
+        "metadata": {"version": DECLARED.version},
     }

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import NonNegativeInt, PositiveInt
 
-VERSION = 3
-COLUMNS = ("question_stem", "choices", "answerKey")
-ANSWER = ("answerKey", "choices.label")
-KIND = "choices"
-CONFIG = "openbookqa/openbookqa.yaml"
-SHORT = {"acc": "obqa", "acc_norm": "obqa_norm"}
+from kdray.spec import declare
+
+DECLARED = declare.ChoiceTask(
+    version=3,
+    columns=("question_stem", "choices", "answerKey"),
+    answer=("answerKey", "choices.label"),
+    config="openbookqa/openbookqa.yaml",
+    short={"acc": "obqa", "acc_norm": "obqa_norm"},
+)
 
 
 def openbookqa(

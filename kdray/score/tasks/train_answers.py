@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pydantic import PositiveInt
 
-VERSION = 1
-KIND = "generate"
-ROWS = "train"
-GIVES = ("reference", "source")
-METRICS = ("rouge",)
-SHORT = {"rougeL": "train_rougeL"}
+from kdray.spec import declare
+
+DECLARED = declare.AnswerTask(
+    version=1,
+    rows="train",
+    gives=("reference", "source"),
+    short={"rougeL": "train_rougeL"},
+)
 
 
 def train_answers(*, limit: PositiveInt | None = None, max_new_tokens: PositiveInt = 128) -> None:

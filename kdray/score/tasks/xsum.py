@@ -11,14 +11,15 @@ from kdray.data.words import first_words
 from kdray.score.news import DEMONSTRATIONS
 from kdray.score.question import Form, Question
 from kdray.score.rows import needed_text_in, reference_in
+from kdray.spec import declare
 
-VERSION = 3
-COLUMNS = ("document", "summary")
-KIND = "generate"
-GIVES = ("reference", "source")
-METRICS = ("rouge",)
-SHORT = {"rougeL": "xsum_rougeL"}
-FACTUAL_RATE = True  # by the grid\'s lens, if it has one
+DECLARED = declare.AnswerTask(
+    version=3,
+    columns=("document", "summary"),
+    gives=("reference", "source"),
+    short={"rougeL": "xsum_rougeL"},
+    factual_rate=True,
+)
 FORMS = {
     "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
     "leaderboard": Form("Article: {text}\nSummarize the article in one sentence. Summary:", ("\n",)),

@@ -6,7 +6,6 @@ engine averages gradients over ranks where their sum is wanted.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from kdray.distill.student import Student
+from kdray.spec import declare
+from kdray.spec.components import load
 from kdray.train.settings import Settings
 
 
@@ -85,5 +86,4 @@ class Engine(Protocol):
 
 def make_engine(use: Mapping[str, Any], student: Student, settings: Settings, ranks: Ranks) -> Engine:
     """The engine `{name, params}` around a student that is on its device."""
-    name = use["name"]
-    return getattr(importlib.import_module(f"kdray.train.engines.{name}"), name)(student, settings, ranks, **use["params"])
+    return load(declare.Engine, use["name"])(student, settings, ranks, **use["params"])

@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from kdray.distill.student import Student
+from kdray.spec import declare
 from kdray.train.engines import Ranks
 from kdray.train.optimiser import adamw, move
 from kdray.train.settings import Settings
 
-VERSION = 1
+DECLARED = declare.Engine(version=1)
 WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 

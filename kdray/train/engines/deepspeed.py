@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from kdray.distill.student import Student
+from kdray.spec import declare
 from kdray.store import io
 from kdray.train.engines import Ranks
 from kdray.train.optimiser import adamw
 from kdray.train.settings import Settings
 
-VERSION = 1
+DECLARED = declare.Engine(version=1)
 TAG, UNIVERSAL = "zero", "universal"
 
 

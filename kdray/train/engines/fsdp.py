@@ -22,11 +22,12 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from kdray.distill.student import Student
+from kdray.spec import declare
 from kdray.train.engines import Ranks
 from kdray.train.optimiser import adamw, move
 from kdray.train.settings import Settings
 
-VERSION = 1
+DECLARED = declare.Engine(version=1)
 
 
 class fsdp:

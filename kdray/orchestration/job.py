@@ -1,0 +1,44 @@
+"""A training job: everything that a worker on another machine needs to do it, and the files that it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdray.store import Attempt, Key
+from kdray.train.settings import LabelSource, Settings
+
+CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A checkpoint to keep as a model of its own."""
+
+    position: float
+    key: Key
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, with all that a worker on another machine needs to do it."""
+
+    settings: Settings
+    model: Path
+    data: Path
+    soft_labels: tuple[LabelSource, ...]
+    store: Path
+    attempt: Attempt
+    exports: tuple[Export, ...]
+    final: bool  # whether the attempt's own folder gets the trained model (the teacher)
+    engine: dict[str, Any]
+    gradient_checkpointing: bool
+    micro_batch: int | None
+    checkpoint_every: int
+    workers: int
+    threads: int  # of each worker
+    use_gpu: bool
+    accelerator: str | None  # the only type of GPU to use
+    on_one_node: bool

@@ -1,0 +1,140 @@
+"""Connecting to Ray for the length of a run.
+
+With RAY_ADDRESS set, that cluster is used. Otherwise a local Ray is started, and never another one joined that
+happens to run on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import kdray
+from kdray.check.machine import Need
+from kdray.orchestration.resources import Resources, usable
+from kdray.spec.errors import InputError
+from kdray.spec.grid import Runtime
+from kdray.store import Store
+
+QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll: 2 s by default
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # where a node is lost, its points wait for others to end
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, of use on spot nodes only
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
+    # Both are said of healthy runs; a failed step is told by its stage.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "PYTHON worker processes have been started|A worker died or was killed",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C ends the run, not only the stage that it meets
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+}
+# Another process's memory must not get our workers killed on a shared machine.
+LOCAL = {"RAY_memory_monitor_refresh_ms": "0"}
+CONNECT_SECONDS = 10
+OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
+
+
+@contextlib.contextmanager
+def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool = False) -> Iterator[Resources]:
+    """A connection to Ray for the length of a run; `insecure` allows a cluster of several hosts without a token.
+
+    Raises:
+        InputError: the cluster cannot be reached, is too small for one point, lets anybody in, or has nodes that do not
+            see the store, or that work and lack one of `needs`.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
+    import ray
+    from ray.data import DataContext
+    from ray.exceptions import RayError
+
+    from kdray.orchestration.cluster import check_cluster, smallest_gpu
+
+    if runtime.device == "cpu":
+        QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    address = os.environ.get("RAY_ADDRESS")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address:
+        _require_reachable(address)
+        package = str(Path(kdray.__file__).parent)
+        try:
+            with _silent():
+                ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            reason = str(error).strip().splitlines()[0]
+            allowed = "start it, give its token (RAY_AUTH_MODE=token), or unset RAY_ADDRESS"
+            raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", allowed) from None
+    else:
+        os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
+        with _silent():
+            # The dashboard's State API is what frees the placement group of a stopped trial.
+            ray.init(
+                address="local",
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+        token = Path("~/.ray/auth_token").expanduser()
+        if token.is_file():
+            token.chmod(0o600)
+    try:
+        for logger in ("ray", "ray.data", "ray.tune", "ray.train"):  # failures are told once, by the stage
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        context = DataContext.get_current()
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        context.execution_options.preserve_order = True
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        resources = usable(runtime, [node["Resources"] for node in nodes])
+        if address:
+            working = [node["NodeID"] for node, units in zip(nodes, resources.units, strict=True) if units]
+            check_cluster(Store(runtime.store).root, dict.fromkeys(working, needs), insecure=insecure)
+        with_gpus = [node["NodeID"] for node, used in zip(nodes, resources.nodes, strict=True) if used.gpus]
+        yield replace(resources, gpu_memory=smallest_gpu(with_gpus) if with_gpus else None)
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing on stderr, not even from Ray's C++ side, which announces there that it was told to log less."""
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _require_reachable(address: str) -> None:
+    """Refuse an address at which nothing listens: Ray itself would go on trying for minutes.
+
+    Raises:
+        InputError: that, or it is a dashboard's address.
+    """
+    if address.startswith(("http://", "https://")):
+        raise InputError("RAY_ADDRESS", f"{address} is a dashboard", "give HOST:6379, or use `kdray submit`")
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        return  # a word such as "auto": Ray resolves it
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise InputError("RAY_ADDRESS", f"no cluster at {address} ({error})", "start it, or unset RAY_ADDRESS") from None

@@ -1,0 +1,46 @@
+"""Bars of running training jobs, from the curves that their first workers append to."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from kdray.data.rows import Rows
+from kdray.orchestration.job import CURVE, Job
+from kdray.orchestration.work import Work
+from kdray.train.order import Order
+
+TICK = 2.0  # seconds between looks
+
+
+@contextlib.contextmanager
+def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
+    """Show the jobs' steps, and mirror their curves, from a thread that reads what rank 0 appends."""
+    total = sum(_steps(job) for job in jobs)
+    stop = threading.Event()
+    with work.progress.bar(title, total, "steps") as bar:
+
+        def look() -> None:
+            while not stop.wait(TICK):
+                bar.set(sum(_lines(job) for job in jobs))
+                work.after()
+
+        thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
+        thread.start()
+        try:
+            yield
+            bar.set(sum(_lines(job) for job in jobs))
+        finally:
+            stop.set()
+            thread.join()
+
+
+def _steps(job: Job) -> int:
+    order = Order(Rows(job.data).train, job.settings.batch, job.settings.seed)
+    return order.steps(job.settings.length) if job.settings.unit == "epochs" else int(job.settings.length)
+
+
+def _lines(job: Job) -> int:
+    path = job.attempt.path / CURVE
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -1,0 +1,141 @@
+"""What all stages share in one run: the plan and the store, which steps are ours to do now, and what failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.markup import escape
+
+from kdray.orchestration.progress import Progress
+from kdray.orchestration.session import Resources
+from kdray.plan import Plan, Step
+from kdray.store import Artifact, Attempt, Locks, Outer, Store
+from kdray.train.settings import LabelSource
+
+WAIT = 0.5  # seconds between looks at a lock
+
+
+@dataclass
+class Work:
+    """One run of a plan. `after` is called whenever something new may be worth mirroring."""
+
+    plan: Plan
+    store: Store
+    outer: Outer
+    locks: Locks
+    progress: Progress
+    resources: Resources
+    after: Callable[[], None] = lambda: None
+    failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+
+    def folder(self, step: Step) -> Path:
+        """The folder of a finished step's files."""
+        artifact = self.store.get(step.key)
+        assert artifact is not None, f"{step.kind} {step.slug} is not done"
+        return artifact.path
+
+    def gpus_for(self, model: Step, dtype: str) -> int:
+        """How many GPUs a finished model takes to answer or be scored."""
+        if not self.resources.gpu_memory:
+            return 1
+        import torch
+
+        from kdray.models.load import weight_bytes
+
+        return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
+
+    def soft_labels(self, step: Step) -> tuple[LabelSource, ...]:
+        """Where a step gets soft labels from: nowhere, one teacher, or the members of an ensemble."""
+        sources = []
+        for name, needed in step.inputs.items():
+            if name.startswith("soft_labels"):
+                params = needed.params
+                sources.append(LabelSource(str(self.folder(needed)), params["form"], params["compute"], params.get("temperature", 1.0)))
+            elif name.startswith("teacher"):
+                sources.append(LabelSource(str(self.folder(needed)), **step.params["soft_labels"]))
+        weights = step.params.get("weights", [1.0] * len(sources))
+        return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
+
+    def missing(self, steps: Iterable[Step]) -> list[Step]:
+        """The steps that are neither done nor failed; those whose inputs failed are marked failed."""
+        open_steps = []
+        for step in {step.key: step for step in steps}.values():
+            if step.key.id in self.failed or self.store.get(step.key):
+                continue
+            broken = self._broken_input(step)
+            if broken:
+                self.fail(step, f"needs {broken.kind} {broken.slug}", quiet=True)
+            else:
+                open_steps.append(step)
+        return open_steps
+
+    def _broken_input(self, step: Step) -> Step | None:
+        """The first failed step among all that `step` still waits for."""
+        for needed in step.inputs.values():
+            if self.store.get(needed.key):
+                continue
+            if needed.key.id in self.failed:
+                return needed
+            if broken := self._broken_input(needed):
+                return broken
+        return None
+
+    @contextmanager
+    def claim(self, steps: Iterable[Step], at_most: int | None = None) -> Iterator[list[tuple[Step, Attempt]]]:
+        """New attempts at the missing steps that nobody else works on; waits while others hold all of them.
+
+        Empty once nothing is missing. A step that is still not done after the block counts as failed.
+        """
+        wanted = list(steps)
+        claimed: list[tuple[Step, Attempt]] = []
+        told = False
+        while not claimed and (pending := self.missing(wanted)):
+            for step in pending[:at_most] if at_most else pending:
+                if attempt := self._try(step):
+                    claimed.append((step, attempt))
+            if not claimed:
+                if not told:
+                    self.progress.say(f"waiting for {self.locks.holder(self.store.folder(pending[0].key))}")
+                told = True
+                time.sleep(WAIT)
+        try:
+            yield claimed
+            for step, _ in claimed:
+                if not self.store.get(step.key) and step.key.id not in self.failed:
+                    self.fail(step, "ended without a result")
+        finally:
+            for _, attempt in claimed:
+                self.locks.release(attempt.folder)
+
+    def each(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Attempt]]:
+        """An attempt at every missing one of `steps`, claimed for as long as the caller is at it; one after the other."""
+        for step in steps:
+            with self.claim([step]) as claimed:
+                yield from claimed
+
+    def fail(self, step: Step, reason: str, quiet: bool = False) -> None:
+        """Remember that a step failed; the run goes on with what does not need it."""
+        self.failed[step.key.id] = reason
+        if not quiet:
+            self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
+
+    def seal(self, step: Step, attempt: Attempt, files: list[Path] | None = None, **facts: object) -> Artifact:
+        """Finish a step."""
+        artifact = attempt.seal(files, **facts)
+        self.locks.release(attempt.folder)
+        return artifact
+
+    def _try(self, step: Step) -> Attempt | None:
+        folder = self.store.folder(step.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        if not self.locks.try_acquire(folder):
+            return None
+        if self.store.get(step.key):  # finished by another driver while we waited
+            self.locks.release(folder)
+            return None
+        assert step.payload is not None
+        return self.store.begin(step.key, step.payload)

@@ -1,0 +1,155 @@
+"""What every worker of a TorchTrainer runs: train, keep resume state, export checkpoints."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import Checkpoint, CheckpointUploadMode
+from safetensors import SafetensorError
+
+from kdray.data.rows import Rows
+from kdray.distill.signals import open_signal
+from kdray.models.adapters import load_quantised, merged, with_lora
+from kdray.models.head import ResponseModel
+from kdray.models.load import load_folder, load_tokenizer, save
+from kdray.orchestration.job import CURVE, DIVERGED, START, Export, Job
+from kdray.spec.errors import InputError
+from kdray.store import Store, io
+from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.engines import Ranks
+from kdray.train.loop import DivergedError, Loop
+
+HELDOUT_BATCH = 8
+
+
+def train_job(job: Job) -> None:
+    """Train to the end, from the newest valid checkpoint of any attempt at the job."""
+    context = ray.train.get_context()
+    ranks = Ranks(context.get_world_rank(), context.get_world_size())
+    torch.set_num_threads(job.threads)
+    device = ray.train.torch.get_device()
+    loaded = _load(job, device)
+    if reason := ranks.agree(str(loaded) if isinstance(loaded, Exception) else None):  # would only happen again: the point's end
+        io.put_json(job.attempt.path / DIVERGED, reason)
+        return
+    if isinstance(loaded, Exception):
+        raise loaded  # the other ranks could read it
+    tokenizer, model = loaded
+    rows = Rows(job.data)
+    signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
+    try:
+        loop = Loop(
+            ResponseModel(model),
+            rows,
+            job.settings,
+            signal=signal,
+            vocab_size=len(tokenizer),
+            ranks=ranks,
+            micro_batch=job.micro_batch,
+            engine=job.engine,
+        )
+    except (InputError, ImportError) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
+        io.put_json(job.attempt.path / DIVERGED, str(error))
+        return
+    if checkpoint := ranks.agree(newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None):
+        load_checkpoint(loop, checkpoint)
+    if ranks.rank == 0:
+        _note_start(job, context.get_experiment_name(), loop.step, device)
+        (job.attempt.path / CURVE).write_text("".join(json.dumps(entry) + "\n" for entry in loop.history))
+    try:
+        _train(job, loop, tokenizer, ranks)
+    except DivergedError as error:  # would only happen again: not a failure to retry, but the point's end
+        io.put_json(job.attempt.path / DIVERGED, str(error))
+
+
+def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
+    due = defaultdict(list)  # by step: in a short run two positions may round to one
+    for export in job.exports:
+        due[loop.step_of(export.position)].append(export)
+    curve = job.attempt.path / CURVE
+    for metrics in loop.steps():
+        last = loop.step == loop.total_steps
+        if loop.step in due or last:
+            metrics |= loop.heldout(HELDOUT_BATCH)
+        if ranks.rank == 0:
+            with curve.open("a") as file:
+                file.write(json.dumps(metrics) + "\n")
+        if loop.step in due or (last and job.final):
+            _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
+        checkpoint_due = not last and loop.step % job.checkpoint_every == 0
+        if checkpoint_due or loop.step in due or last:
+            _report(metrics, loop, job, ranks, checkpoint_due)
+
+
+def _load(job: Job, device: torch.device) -> tuple[Any, Any] | Exception:
+    """The tokenizer and the student, or why they cannot be read."""
+    try:
+        return load_tokenizer(job.model), _model(job, device)
+    except (InputError, OSError, SafetensorError) as error:
+        return error
+
+
+def _model(job: Job, device: torch.device) -> Any:
+    """The student on its device, as the job trains it."""
+    settings = job.settings
+    if device.type == "cuda" and settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
+        raise InputError("train.dtype", f"bfloat16 on {torch.cuda.get_device_name(device)}", "this GPU lacks it: use float32")
+    if settings.method == "qlora":
+        model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
+    else:
+        model, _ = load_folder(job.model, device=device)
+    if settings.rank is not None:
+        model = with_lora(model, settings.rank, settings.seed)
+    if job.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if settings.compile:
+        model.get_decoder().compile()
+    return model.to(device)
+
+
+def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
+    """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
+    device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    facts = {"train_run": run, "resumed_from_step": step, "workers": job.workers, "threads": job.threads, "device": device_name}
+    io.put_json(job.attempt.path / START, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine})
+
+
+def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
+    """Hand metrics, and rank 0's checkpoint where one is due, to Ray Train, which keeps the newest two.
+
+    It is written where it stays: a copy from a temporary folder would double the time that writing takes.
+    """
+    if not checkpoint_due:
+        ray.train.report(metrics)
+        return
+    name = f"checkpoint-{loop.step:08d}"
+    save_checkpoint(loop, job.attempt.path / name)
+    if ranks.rank:
+        ray.train.report(metrics)
+        return
+    checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
+    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+
+
+def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:
+    """Keep the model as it is now as artifacts of their own and, if `final`, in the attempt's folder. On every rank."""
+    weights = loop.engine.weights()
+    if loop.ranks.rank:
+        return
+    rank, model = job.settings.rank, loop.model.model
+    if rank is not None:
+        model, weights = merged(job.model, rank, weights), None
+    store = Store(job.store)
+    for export in exports:
+        if store.get(export.key) is None:
+            attempt = store.begin(export.key, export.payload)
+            save(model, tokenizer, attempt.path, weights)
+            attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
+    if final:
+        save(model, tokenizer, job.attempt.path, weights)

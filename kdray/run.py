@@ -1,0 +1,122 @@
+"""Run a grid: resolve what comes from outside, then do every step that is missing, stage by stage."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from kdray.check.checks import check_models
+from kdray.check.machine import needs_of, require_gpus
+from kdray.check.shapes import check_shapes, shape_of
+from kdray.orchestration.progress import Progress
+from kdray.orchestration.session import ray_session
+from kdray.orchestration.work import Work
+from kdray.plan import Plan, Step, make_plan
+from kdray.spec.decodings import GUIDE
+from kdray.spec.grid import Grid
+from kdray.store import Locks, Outer, Store
+
+AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
+
+
+def resolve(grid: Grid, outer: Outer) -> Plan:
+    """The plan of `grid` with every outer reference resolved, asking the hub and the registry where needed.
+
+    Raises:
+        InputError: a reference cannot be resolved.
+    """
+    return resolved(lambda: make_plan(grid, outer), outer)
+
+
+def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
+    """As `resolve`, of the plan that `make` makes."""
+    for step in make().steps():
+        for ref in step.references:
+            outer.resolve(ref, ref.field)
+    return make()
+
+
+def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False) -> dict[str, str]:
+    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
+
+    `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
+    hosts that asks for no token.
+
+    Raises:
+        InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
+    """
+    progress.say("starting Ray ...")
+    needs = needs_of(plan.grid, trains=bool(plan.prepare))
+    with ray_session(plan.grid.runtime, needs, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
+        # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        from kdray.orchestration.probe import probe
+        from kdray.stages.annotate import annotate
+        from kdray.stages.augment import augment
+        from kdray.stages.generate import generate
+        from kdray.stages.lens import given_lens, lens, read_annotations
+        from kdray.stages.measure import measure
+        from kdray.stages.model import model
+        from kdray.stages.prepare import prepare
+        from kdray.stages.soften import soften
+        from kdray.stages.teach import teach
+        from kdray.stages.train import train
+
+        if not resources.gpus:
+            require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
+        work = Work(plan, store, outer, locks, progress, resources, after)
+        steps = {step.key: step for step in plan.steps()}.values()
+        model([step for step in steps if step.kind == "model"], work)
+        probe([step for step in steps if step.kind in ("measure", "annotate")], work)
+        lenses = [step for step in steps if step.kind == "lens"]
+        for step in lenses:
+            if step.files:
+                given_lens(step, work)  # what is wrong with either is not found out after days of training
+            if step.source:
+                read_annotations(step, work)
+        folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+        check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare))
+        if plan.prepare:
+            check_models(plan.grid, folders)
+            prepare([plan.prepare], work)
+            teach([step for step in steps if step.kind == "teach"], work)
+            augment([step for step in steps if step.kind == "augment"], work)
+            soften([step for step in steps if step.kind == "soften"], work)
+            train(plan.points, work)
+            after()
+        asked = [step for step in steps if step.kind == "generate"]
+        generate([step for step in asked if GUIDE not in step.inputs], work)
+        annotate([step for step in steps if step.kind == "annotate"], work)
+        lens(lenses, work)
+        generate([step for step in asked if GUIDE in step.inputs], work)
+        measure([score.measure for score in plan.scores], work)
+        after()
+        return work.failed
+
+
+def _before_tuning(model: Step) -> Step:
+    return model.inputs["student"] if model.kind == "teach" else model
+
+
+@contextlib.contextmanager
+def _insistent_interrupt() -> Iterator[None]:
+    """Ctrl-C ends the block even where a library swallows it: it comes again every few seconds until it gets through."""
+    timers: list[threading.Timer] = []
+
+    def interrupt(signum: int, frame: Any) -> None:
+        timer = threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,85 @@
+"""What actors of a pipeline get of the cluster: as many GPUs as the models of their items need."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import ray
+import ray.data
+
+from kdray.orchestration.pipeline import Item, run_pipeline, spread
+from kdray.orchestration.resources import Node, Resources
+
+
+class Seer:
+    """Notes which GPUs its process was given."""
+
+    def __call__(self, item: Item) -> None:
+        Path(item["target"], item["key"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+
+
+@pytest.mark.ray
+def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
+    def item(key: str, **fields: int) -> Item:
+        return {"key": key, "target": str(tmp_path), **fields}
+
+    groups = [[item("small")], [], [item("large", gpus=3), item("with large")], [item("too large", gpus=5)]]
+    resources = Resources((Node(2, 4),), 1)
+    ray.init(address="local", num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        errors = dict(run_pipeline(groups, Seer, resources))
+    finally:
+        ray.shutdown()
+    seen = {path.name: path.read_text().split(",") for path in tmp_path.iterdir()}
+    assert {key: len(gpus) for key, gpus in seen.items()} == {"small": 1, "large": 3, "with large": 3}
+    assert errors.pop("too large") == "the model needs 5 GPUs of one node; the largest has 4"
+    assert errors == {"small": "", "large": "", "with large": ""}
+
+
+class Waiter:
+    """Finishes an item only when the one that it comes after is known to be finished."""
+
+    def __call__(self, item: Item) -> None:
+        deadline = time.monotonic() + 60
+        while item["after"] and not Path(item["target"], item["after"]).exists():
+            assert time.monotonic() < deadline, "nobody was told"
+            time.sleep(0.05)
+
+
+@pytest.mark.ray
+def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -> None:
+    chain = ["2", "0", "3", "1", "4"]  # in turn from the second group and from the first
+    after = dict(zip(chain, ["", *chain], strict=False))
+    groups = [[{"key": key, "target": str(tmp_path), "after": after[key]} for key in group] for group in ("01", "234")]
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.data.DataContext.get_current().execution_options.preserve_order = True  # as in a session
+    told = []
+    try:
+        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1)):
+            told.append((key, error))
+            Path(tmp_path, key).touch()
+    finally:
+        ray.shutdown()
+    assert told == [(key, "") for key in chain]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "gpus", "hands"),
+    [
+        ([5], 1, [2, 1, 1, 1]),
+        ([5, 3], 1, [3, 2, 2, 1]),
+        ([5, 1, 2], 1, [5, 1, 2]),  # nearly one each
+        ([2], 1, [1, 1]),
+        ([4], 2, [2, 2]),  # two actors of two GPUs
+        ([], 1, []),
+    ],
+)
+def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, hands: list[int]) -> None:
+    groups: list[list[Item]] = [[{"key": f"{g}.{i}", "gpus": gpus} for i in range(size)] for g, size in enumerate(sizes)]
+    dealt = spread(groups, Resources((Node(8, 4),), 1))
+    assert [len(group) for group in dealt] == hands
+    assert sorted(item["key"] for group in dealt for item in group) == sorted(item["key"] for group in groups for item in group)
+    assert all(len({item["key"].partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model

@@ -1,0 +1,84 @@
+"""What the prepare stage makes of one slice of the source, and whether the models know what it has made, without Ray."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import datasets
+import pyarrow as pa
+import pytest
+
+from kdray.plan import Step, make_plan
+from kdray.spec import InputError, load_grid
+from kdray.stages.prepare import _require_known, _tokenise
+from kdray.store import Outer, Store
+from tests.conftest import TinyGrid
+from tests.tiny import TEMPLATE, write_rows, write_tokenizer
+
+ROWS = [{"instruction": f"Say {i}.", "context": "", "response": f"{i}."} for i in range(4)]
+DROPPING = "{% if 'Say 2' not in messages[0]['content'] %}" + TEMPLATE + "{% endif %}"
+
+
+def sliced(folder: Path, template: str, recipe: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    tokenizer = write_tokenizer(folder / "tokenizer")
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder / "tokenizer")
+    datasets.Dataset.from_list(rows).save_to_disk(folder / "source")
+    [file] = (folder / "source").glob("*.arrow")
+    params = {
+        "recipe": {"params": {}, **recipe},
+        "template": {"name": "chat", "params": {}},
+        "max_prompt": 200,
+        "max_length": 256,
+    }
+    return _tokenise([str(file)], params, str(folder / "tokenizer"), {"id": list(range(len(rows)))}).to_pylist()[0]
+
+
+@pytest.mark.parametrize("template", ["", "{{ messages[1:] | join('') }}", DROPPING])
+def test_a_prompt_that_renders_to_nothing_is_refused_with_its_row(template: str, tmp_path: Path) -> None:
+    made = sliced(tmp_path, template or "{# nothing #}", {"name": "dolly"}, ROWS)
+    row = 3 if template == DROPPING else 1
+    assert json.loads(made["error"])[:2] == ["data.template", f"the prompt of row {row} has no token"]
+
+
+def test_a_row_that_is_left_out_anyway_may_have_no_prompt(tmp_path: Path) -> None:
+    rows = [row | {"response": "" if i == 2 else "x"} for i, row in enumerate(ROWS)]
+    made = sliced(tmp_path, DROPPING, {"name": "dolly"}, rows)
+    assert (made["error"], made["empty"]) == ("", 1)
+    assert pa.ipc.open_stream(made["rows"]).read_all()["source_row"].to_pylist() == [0, 1, 3]
+
+
+def test_a_documents_first_token_is_not_learned_though_no_prompt_predicts_it(tmp_path: Path) -> None:
+    texts = [{"body": "a"}, {"body": "Ada in Rome . " * 90}]
+    made = sliced(tmp_path, "{# nothing #}", {"name": "text", "params": {"column": "body"}}, texts)
+    assert made["error"] == ""
+    assert set(pa.ipc.open_stream(made["rows"]).read_all()["n_prompt"].to_pylist()) == {1}
+
+
+@pytest.mark.parametrize("role", ["student", "teacher"])
+def test_every_model_of_the_grid_must_know_the_rows_tokens(role: str, tiny_grid: TinyGrid, tmp_path: Path) -> None:
+    """The teacher of this grid is tuned: the folder to look into is that of the model before."""
+    tokenizer = write_tokenizer(tmp_path / "student")
+    rows = write_rows(tmp_path / "prepared", tokenizer)
+    grid = load_grid(tiny_grid())
+    plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
+
+    def folder(step: Step) -> Path:
+        return rows if step.kind == "prepare" else tmp_path / step.slug
+
+    work = cast(Any, SimpleNamespace(plan=plan, folder=folder))
+    assert plan.prepare is not None
+    assert {plan.models[name].kind for name in ("student", "teacher")} == {"model", "teach"}
+    _require_known(plan.prepare, work)  # neither says how many it knows
+    config = {"model_type": "llama", "vocab_size": len(tokenizer)}
+    (tmp_path / role / "config.json").write_text(json.dumps(config))
+    _require_known(plan.prepare, work)
+    (tmp_path / role / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
+    with pytest.raises(
+        InputError,
+        match=rf"^{role}\.model: its embedding has 300 tokens, and rows 1, 2, 3 and \d+ more token 3\d\d \('",
+    ):
+        _require_known(plan.prepare, work)
