@@ -40,10 +40,10 @@ mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
 	@$(BIN)/kdray track --serve $(GRID)
 
 test: $(READY)  ## all tests (almost 30 minutes on 2 cores)
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
 
 test-unit: $(READY)  ## the tests that take under a minute together
-	@$(BIN)/pytest -m 'not ray and not slow'
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not ray and not slow'
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

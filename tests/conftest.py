@@ -41,6 +41,13 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the tests, one of them has all of Ray's: two local Rays find each other."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and not TEST_DATA.is_dir():
         pytest.skip(f"no real data at {TEST_DATA}: set KDRAY_TEST_DATA to the folder that has them")
@@ -54,6 +61,19 @@ def _memory_is_disk_enough() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
+
+
+@pytest.fixture(scope="module")
+def one_ray() -> Iterator[None]:
+    """One local Ray for all runs of a module, of which each would start and stop its own: that takes longer than some of them."""
+    import ray
+
+    init, shutdown = ray.init, ray.shutdown
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray, "init", lambda **options: ray.is_initialized() or init(**options))
+        patch.setattr(ray, "shutdown", lambda: None)
+        yield
+    shutdown()
 
 
 @pytest.fixture
@@ -125,7 +145,7 @@ class TinyGrid:
                 del section[names[-1]]
             else:
                 section[names[-1]] = value
-        return yaml.safe_dump(tree, sort_keys=False).replace("HERE", str(self.folder))
+        return yaml.dump(tree, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False).replace("HERE", str(self.folder))
 
     def model(self, name: str, weights: bytes | None = None, tokens: tuple[str, ...] = ("a", "b")) -> Path:
         """A folder that looks like a Hugging Face model from outside."""

@@ -133,8 +133,7 @@ def check_tracking(uri: str | None, *, served: bool = False) -> None:
         raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
     if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
         raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
-    plugins = {plugin.name for plugin in importlib.metadata.entry_points(group="mlflow.tracking_store")}
-    if scheme and scheme not in (*TRACKING, *plugins):
+    if scheme and scheme not in TRACKING and not importlib.metadata.entry_points(group="mlflow.tracking_store", name=scheme):
         raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
     if served and scheme not in ("", "http", "https", "file", *DATABASES):  # a server's address is told apart later
         raise InputError("runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here")
