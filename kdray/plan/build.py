@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
+from kdray.plan.identity import ONLINE, payload
 from kdray.plan.scores import score_steps
-from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of, template_of
+from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
@@ -39,7 +39,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
             return prepare
         if labels == "teacher":
             inputs = {"teacher": models[teacher], "data": prepare}
-            return make_step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), inputs)
+            return make_step("augment", f"{prepare.slug}-teacher", payload(grid.augment), inputs)
         return make_step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": rows("teacher", teacher)})
 
     @functools.cache
@@ -96,30 +96,20 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
     if not model.drop_layers:
         return base
     first, end = model.drop_layers
-    params = {"drop_layers": [first, end], "rule": CUT_VERSION}
+    params = payload(model, "drop_layers") | {"rule": CUT_VERSION}
     return make_step("model", f"{slug}-without{first}to{end - 1}", params, {"model": base})
 
 
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
     ref = parse_reference(grid.data.source, "data.source")
     identity = outer.identify(ref, "data.source")
-    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
-    components = {"recipe": named(grid.data.recipe, declare.Recipe), "template": template_of(grid)}
+    params = identity and payload(grid.data, source=identity)
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
-    return make_step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
-
-
-def _optimiser(section: Train | Tune) -> dict[str, Any]:
-    """What of a training section changes the weights."""
-    fields = section.model_dump(exclude={"keep", "schedule", "epochs", "steps"})
-    length = {"unit": section.unit, "length": section.total}
-    if section.method == "full":
-        del fields["rank"]
-    return fields | length | {"schedule": named(section.schedule, declare.Schedule)}
+    return make_step("prepare", slug, params, {"tokenizer": tokenizer}, ref)
 
 
 def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
-    return make_step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
+    return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), {"student": teacher, "data": prepare})
 
 
 def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
@@ -136,7 +126,7 @@ def _is_kept(grid: Grid) -> bool:
 
 def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
     form = grid.soft_labels.form.name
-    params = labels_of(grid) | {"batch": grid.soft_labels.batch}
+    params = payload(grid.soft_labels)
     if declared(declare.Form, form).tempered:
         params["temperature"] = grid.objective.temperature
     slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
@@ -145,20 +135,17 @@ def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
 
 def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence[Mapping[str, Step]]) -> PointPlan:
     """`labels`: inputs with soft labels, of one teacher or of the members of an ensemble."""
-    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
-    params = _optimiser(grid.train) | {"keep": grid.train.kept}
-    params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
+    params = payload(grid.train) | {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
     inputs = {"student": student, "data": data}
     if point.alpha > 0:
-        objective = grid.objective
-        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": named(objective.loss, declare.Loss)}
+        params["objective"] = payload(grid.objective)
         if weights := grid.ensembles.get(point.teacher):
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
             inputs |= {f"{name}.{i}": step for i, member in enumerate(labels) for name, step in member.items()}
         else:
             inputs |= labels[0]
         if not _is_kept(grid):
-            params["soft_labels"] = labels_of(grid)
+            params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
     train = make_step("train", point.slug, params, inputs)
     exports = {
         position: make_step(

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_step, named, slug_of, template_of
+from kdray.plan.identity import ONLINE, named, payload
+from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
@@ -96,16 +97,16 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
     if identity is None or None in contents.values():
         return _Asked(None, inputs, ref, files)
     settings = {key: value for key, value in task.params.items() if key not in ("source", "shots_source")}
-    described = named(task, declare.Task) | {"params": settings, "source": dict(identity)} | contents
-    params: dict[str, Any] = {"task": described, "dtype": scoring.dtype, "batch": scoring.batch}
+    described = named(declare.Task, task.name, settings) | {"source": dict(identity)} | contents
+    params: dict[str, Any] = {"task": described} | payload(scoring, "dtype", "batch")
     if "teacher" in inputs:
-        params |= {"soft_labels": labels_of(plan.grid)}
+        params |= {"soft_labels": payload(plan.grid.soft_labels, *ONLINE)}
     if isinstance(declares, declare.ChoiceTask):  # lm-eval's task files and code do the scoring
-        params |= {"likelihood": scoring.likelihood, "lm_eval": importlib.metadata.version("lm_eval")}
+        params |= payload(scoring, "likelihood") | {"lm_eval": importlib.metadata.version("lm_eval")}
     if _asks_by_template(plan.grid, task):
-        params |= {"template": template_of(plan.grid)}
-    if isinstance(declares, declare.AnswerTask) and scoring.engine != "transformers":
-        params |= {"engine": scoring.engine}
+        params |= payload(plan.grid.data, "template")
+    if isinstance(declares, declare.AnswerTask):
+        params |= payload(scoring, "engine")
     return _Asked(params, inputs, ref, files)
 
 
@@ -114,7 +115,7 @@ def _asks_by_template(grid: Grid, task: Use) -> bool:
     asked = declared(declare.Task, task.name)
     own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
     if own_chat:
-        return grid.data.template.name == "chat" and bool(template_of(grid)["params"])
+        return grid.data.template.name == "chat" and bool(payload(grid.data, "template")["template"]["params"])
     return isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
 
 
@@ -164,7 +165,7 @@ def _metrics(metrics: list[Use], outer: Outer) -> list[_Taken]:
     So a metric more never takes those again that are dear.
     """
     slow = [use for use in metrics if declared(declare.Metric, use.name).slow]
-    quick = [named(use, declare.Metric) for use in metrics if use not in slow]
+    quick = [named(declare.Metric, use.name, use.params) for use in metrics if use not in slow]
     taken = [_Taken("", {"metrics": quick, "answers": ANSWERS_VERSION}, {})] if quick else []
     for use in slow:
         metric, inputs = _metric(use, f"score.metrics.{use.name}", outer)
@@ -190,7 +191,7 @@ def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], dict[st
     inputs = {f"{use.name}.{name}": _metric_model(use.params[name], weights, f"{field}.{name}", outer) for name, weights in models.items()}
     apart = {*models, *declares.samples, *declares.runtime}
     params = {key: value for key, value in use.params.items() if key not in apart}
-    return named(Use.model_construct(name=use.name, params=params), declare.Metric), inputs
+    return named(declare.Metric, use.name, params), inputs
 
 
 def _sample(generate: Step, asked: dict[str, Any] | None, temperature: float, seed: int) -> Step:
@@ -212,21 +213,20 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
 
 def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
     """The lens that the grid asks for, trained or tested on what `model` sees."""
-    params: dict[str, Any] = {"dtype": plan.grid.score.dtype}
+    params: dict[str, Any] = payload(plan.grid.score, "dtype")
     inputs, files, source, identity = {"model": model}, {}, None, {}
     if section.trained:
         files = {"trained": parse_reference(section.trained, "lens.trained")}
-        params |= {"trained": outer.identify(files["trained"], "lens.trained")}
+        params |= payload(section, "trained", trained=outer.identify(files["trained"], "lens.trained"))
     else:
-        params |= {"window": section.window, "fit": FIT_VERSION}
+        params |= payload(section, "window") | {"fit": FIT_VERSION}
     if section.own:
         inputs |= {"annotated": _annotated(plan, section.own, outer)}
     if section.annotations and section.source:
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
-        params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
-        params |= {"annotations": named(Use(name=section.annotations), declare.Annotations)}
-        params |= {"template": template_of(plan.grid)}
+        params |= payload(section, "annotations", "source", "max_words", "limit", source=identity)
+        params |= payload(plan.grid.data, "template")
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"
     return make_step("lens", slug, None if identity is None else params, inputs, source, files=files)
 
@@ -238,8 +238,7 @@ def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step:
     slug = f"{student.slug}-{slug_of(own.task.name)}-greedy"
     outputs = make_step("generate", slug, params, {"model": student, **asked.inputs}, asked.source)
     metric, models = _metric(own.metric, "lens.own.metric", outer)
-    settings = {"metric": metric, "threshold": own.threshold}
-    return make_step("annotate", f"{slug}-{own.metric.name}", settings, {"outputs": outputs, **models})
+    return make_step("annotate", f"{slug}-{own.metric.name}", payload(own, metric=metric), {"outputs": outputs, **models})
 
 
 def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
@@ -252,6 +251,5 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step) -> ScoreStep:
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
     """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
-    described = named(use, declare.Decoding)
-    described["params"] = described["params"] | contents
+    described = named(declare.Decoding, use.name, use.params | contents)
     return described if described["params"] or described["version"] > 1 else use.name

@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from kdray.spec import declare
-from kdray.spec.components import component, declared
+from kdray.spec.components import declared
 from kdray.spec.grid import Grid, Use
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference
@@ -145,24 +145,6 @@ def make_step(
         version = declared(declare.Stage, stage or kind).version
         payload = {"step": kind, "version": version, "params": params, "inputs": ids}
     return Step(kind, slug, payload, inputs, source, files)
-
-
-def named(use: Use, kind: type[declare.Declared]) -> dict[str, Any]:
-    """A component as it enters ids."""
-    return {"name": use.name, "version": declared(kind, use.name).version, "params": use.params}
-
-
-def template_of(grid: Grid) -> dict[str, Any]:
-    """The template of prompts as it enters ids: parameters at their defaults are left out, so that a new one moves no id."""
-    use = grid.data.template
-    parameters = component(declare.Template, use.name, "data.template").parameters
-    set_ = {key: value for key, value in use.params.items() if value not in (parameters[key].default, {})}
-    return named(Use.model_construct(name=use.name, params=set_), declare.Template)
-
-
-def labels_of(grid: Grid) -> dict[str, Any]:
-    """What of the section `soft_labels` changes the labels themselves."""
-    return {"form": named(grid.soft_labels.form, declare.Form), "compute": grid.soft_labels.compute}
 
 
 def slug_of(text: str) -> str:

@@ -6,51 +6,48 @@ are take the place of a bare name: by name alone, or as a mapping with their par
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from kdray.spec import declare
 from kdray.spec.components import REQUIRED, Component, Parameter, component, components
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid
+from kdray.spec.grid import Grid, Section
+from kdray.spec.marks import marks
 
 Schema = dict[str, Any]
 USE = "#/$defs/Use"
-KINDS: dict[str, type[Declared]] = {  # of component, by the field that names it
-    "recipe": declare.Recipe,
-    "template": declare.Template,
-    "form": declare.Form,
-    "loss": declare.Loss,
-    "schedule": declare.Schedule,
-    "engine": declare.Engine,
-    "task": declare.Task,
-    "tasks": declare.Task,
-    "metric": declare.Metric,
-    "metrics": declare.Metric,
-    "decoding": declare.Decoding,
-}
 
 
 def grid_schema() -> Schema:
     """The schema of a grid file, JSON Schema 2020-12. What is valid by it may still be refused by `kdray check`."""
     tree = Grid.model_json_schema()
     sections: dict[str, Schema] = tree["$defs"]
+    kinds = _kinds(Section)
     del sections["Use"]
     for section in [tree, *sections.values()]:
         for name, field in section.get("properties", {}).items():
-            section["properties"][name] = _with_components(field, name)
-    sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(KINDS.values())}
+            section["properties"][name] = _with_components(field, kinds.get(name))
+    sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
     sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
     names = [{"const": each.name, "description": each.summary} for each in components(declare.Annotations).values()]
     _set_text(sections["Lens"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}
 
 
-def _with_components(field: Schema, name: str) -> Schema:
+def _kinds(section: type[Section]) -> dict[str, type[Declared]]:
+    """The kind of component that a section and those made of it name, by the field."""
+    own = {name: mark.component for name, mark in marks(section).items() if mark.component and mark.component is not declare.Annotations}
+    return functools.reduce(operator.or_, map(_kinds, section.__subclasses__()), own)
+
+
+def _with_components(field: Schema, kind: type[Declared] | None) -> Schema:
     """A field's schema with the components of its kind where pydantic has `Use`, and their names as defaults."""
-    if field.get("$ref") != USE and field.get("items") != {"$ref": USE}:
+    if kind is None or (field.get("$ref") != USE and field.get("items") != {"$ref": USE}):
         return field
-    reference = {"$ref": f"#/$defs/{_key(KINDS[name])}"}
+    reference = {"$ref": f"#/$defs/{_key(kind)}"}
     made = field | ({"items": reference} if "items" in field else reference)
     if "default" in made:
         default: Any = made["default"]
