@@ -207,7 +207,7 @@ def test_the_plan_as_json_has_every_step_and_point(run: Run, tiny_grid: TinyGrid
             "slug": step.slug,
             "id": step.id,
             "state": "missing",
-            "inputs": {name: needed.id for name, needed in step.inputs.items()},
+            "inputs": {name: needed.id for name, needed in step.inputs.named.items()},
         }
         for step in made.steps()
     ]

@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 from kdray.orchestration.job import START, Export, Job
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import TrainInputs
 from kdray.store import Attempt, io
 from kdray.train.settings import Settings
 
@@ -24,14 +25,16 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
 
-def make_job(step: Step, attempt: Attempt, work: Work, exports: Sequence[Export] = (), *, threads: int = 1, final: bool = False) -> Job:
+def make_job(
+    step: Step[TrainInputs], attempt: Attempt, work: Work, exports: Sequence[Export] = (), *, threads: int = 1, final: bool = False
+) -> Job:
     """The job that trains what `step` asks for, as the grid's `runtime` and the cluster have it."""
     runtime, resources = work.plan.grid.runtime, work.resources
     return Job(
         settings=settings_of({"alpha": 0.0} | step.params),
-        model=work.folder(step.inputs["student"]),
-        data=work.folder(step.inputs["data"]),
-        soft_labels=work.soft_labels(step),
+        model=work.folder(step.inputs.student),
+        data=work.folder(step.inputs.data),
+        soft_labels=work.soft_labels(step.inputs, step.params),
         store=work.store.root,
         attempt=attempt,
         exports=tuple(exports),

@@ -92,7 +92,7 @@ def _of_point(plan: Plan, slug: str) -> Iterator[Step]:
     def walk(step: Step) -> Iterator[Step]:
         if step.mark not in seen:
             seen.add(step.mark)
-            for needed in step.inputs.values():
+            for needed in step.inputs.steps:
                 yield from walk(needed)
             yield step
 

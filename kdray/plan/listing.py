@@ -30,5 +30,5 @@ def listed_status(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 def _listed(step: Step, store: Store) -> dict[str, Any]:
-    inputs = {name: needed.id for name, needed in step.inputs.items()}
+    inputs = {name: needed.id for name, needed in step.inputs.named.items()}
     return {"slug": step.slug, "id": step.id, "state": step.state(store), "inputs": inputs}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdray.plan.inputs import SoftenInputs
 from kdray.plan.steps import Step
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -33,15 +34,15 @@ class LabelSize:
         return f"about {self.total / 1e6:,.1f} MB ({self.tokens:,} response tokens x {self.per_token:,} bytes)"
 
 
-def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
+def size_of_labels(soften: Step[SoftenInputs], store: Store) -> LabelSize | None:
     """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
-    if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
+    if soften.payload is None or (config := _config(soften.inputs.teacher, store)) is None:
         return None
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
     form = soften.params["form"]
     width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
     head = hidden * vocabulary * width if declared(declare.Form, form["name"]).head else 0
-    rows = store.get(soften.inputs["data"].key)
+    rows = store.get(soften.inputs.data.key)
     tokens = rows.facts.get("response_tokens") if rows else None
     return LabelSize(bytes_per_token(form, hidden, vocabulary), head, tokens)
 
@@ -62,7 +63,7 @@ def bytes_per_token(form: dict[str, Any], hidden: int, vocabulary: int) -> int:
 
 def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
     """Of the teacher's model in the store, or in its own folder."""
-    model = teacher.inputs["student"] if teacher.kind == "teach" else teacher
+    model = teacher.untuned
     if model.id and (artifact := store.get(model.key)):
         folder = artifact.path
     elif model.source is not None and model.source.scheme == "file":

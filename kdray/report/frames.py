@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdray.plan import Plan, make_plan
+from kdray.plan.inputs import recorded
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
 from kdray.report.results import EXAMPLES, SCORES, collect, short_name
@@ -186,7 +187,7 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     """The cell of its grid that a point was."""
     data = store.record(train["inputs"]["data"])
     labels: Labels = "gold" if data["step"] == "prepare" else "both" if "answers" in data["inputs"] else "teacher"
-    given = [id for name, id in train["inputs"].items() if name.partition(".")[0] in ("soft_labels", "teacher")]
+    given = recorded(train["inputs"], "soft_labels") or recorded(train["inputs"], "teacher")
     while not given and data["step"] == "augment":  # taught by answers alone
         given = [data["inputs"]["teacher"]] if "teacher" in data["inputs"] else []
         data = store.record(data["inputs"]["answers"]) if "answers" in data["inputs"] else data

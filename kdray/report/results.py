@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.plan import Plan
+from kdray.plan.inputs import RateInputs
 from kdray.plan.steps import Subject
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -104,7 +105,7 @@ def collect(plan: Plan, store: Store) -> Results:
     for point in plan.points:
         if artifact := point.train.id and store.get(point.train.key):
             runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
-    lenses = [score.measure.inputs["lens"] for score in plan.scores if "lens" in score.measure.inputs]
+    lenses = [score.measure.inputs.lens for score in plan.scores if isinstance(score.measure.inputs, RateInputs)]
     lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
     return Results(plan, list(checkpoints.values()), curves, runtimes, dict(lens.facts) if lens else None)
 

@@ -28,10 +28,12 @@ from kdray.data.rows import Rows
 from kdray.data.templates import open_template
 from kdray.data.thoughts import split_thought, unwrapped
 from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, run_pipeline, spread
+from kdray.orchestration.items import PromptBatch
+from kdray.orchestration.pipeline import run_pipeline, spread
 from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import GenerateInputs
 from kdray.report.costs import SECONDS, costs, measured_cost
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
@@ -65,14 +67,14 @@ THOUGHTS = ("thought_ids", "thought", "thought_end")
 NULLABLE = ("error", "thought", "thought_end")
 
 
-def generate(steps: list[Step], work: Work) -> None:
+def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
     """Make the missing ones of `steps`: batches of prompts, grouped by model."""
     while True:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
             prompts: dict[str, list[list[Prompt]] | InputError] = {}
-            groups, expected = defaultdict(list), {}
+            groups, expected = defaultdict[Path, list[PromptBatch]](list), {}
             for step, attempt in claimed:
                 asked, present = _asked(step, work), carry_over(attempt)
                 if asked not in prompts:
@@ -82,16 +84,13 @@ def generate(steps: list[Step], work: Work) -> None:
                     work.fail(step, str(batches))
                     continue
                 expected[step.key.id] = len(batches)
-                model = str(work.folder(step.inputs["model"]))
-                gpus, decoding = work.gpus_for(step.inputs["model"], step.params["dtype"]), _decoding(step, work)
-                for i, batch in enumerate(batches):
-                    if i in present:
+                for item in _items(step, attempt.path, batches, work):
+                    if item.index in present:
                         continue
-                    item = _item(step, attempt.path, model, i, batch) | {"gpus": gpus, "decoding": decoding}
-                    if refusals := [prompt.refused for prompt in batch if prompt.refused]:
+                    if refusals := [prompt.refused for prompt in item.prompts if prompt.refused]:
                         keep(item, refusals, 0.0, None)
                     else:
-                        groups[model].append(item)
+                        groups[item.model].append(item)
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
                 if work.plan.grid.score.engine == "vllm":
@@ -118,29 +117,28 @@ class Generator:
     def __init__(self) -> None:
         self.load = Latest(load_placed)
 
-    def __call__(self, item: Item) -> None:
-        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))
-        prompts = [Prompt(**prompt) for prompt in item["prompts"]]
-        decode, began = open_decoding(**item["decoding"]), time.perf_counter()
-        answers = answer_all(decode, model, tokenizer, prompts, item["max_new_tokens"])
+    def __call__(self, item: PromptBatch) -> None:
+        model, tokenizer = self.load(item.model, getattr(torch, item.dtype))
+        decode, began = open_decoding(**item.decoding), time.perf_counter()
+        answers = answer_all(decode, model, tokenizer, item.prompts, item.max_new_tokens)
         keep(item, answers, time.perf_counter() - began, tokenizer)
 
 
-def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
     rows = []
-    for prompt, answer in zip(item["prompts"], answers, strict=True):
-        row = {**prompt, "output_ids": [], "answer": "", "error": None, "thought_ids": []}
+    for prompt, answer in zip(item.prompts, answers, strict=True):
+        row = {**vars(prompt), "output_ids": [], "answer": "", "error": None, "thought_ids": []}
         if isinstance(answer, str):
             row["error"] = answer
         else:
-            row |= told_apart(prompt["input_ids"], answer, item["stops"], tokenizer)
+            row |= told_apart(prompt.input_ids, answer, item.stops, tokenizer)
         rows.append(row)
     table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
-    write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+    write_part(item.target, item.index, ".parquet", lambda path: pq.write_table(table, path))
 
 
-def told_apart(prompt: Sequence[int], output: list[int], stops: list[str], tokenizer: Any) -> dict[str, Any]:
+def told_apart(prompt: Sequence[int], output: list[int], stops: Sequence[str], tokenizer: Any) -> dict[str, Any]:
     """The thought and the answer in what a model wrote behind a prompt, as columns of `SCHEMA`; stops end the answer alone."""
     found = split_thought(prompt, output, tokenizer)
     if found is None:
@@ -205,7 +203,7 @@ def read_answers(folder: Path, tokenizer: Callable[[], Any] | None = None) -> li
     return sorted(rows, key=lambda row: row["example"])
 
 
-def _batches_or_why_not(step: Step, work: Work) -> list[list[Prompt]] | InputError:
+def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
     """The batches of a task's prompts, told of if there are refused ones; a task whose data cannot be used fails alone."""
     try:
         batches = _batches(step, work)
@@ -239,16 +237,17 @@ def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -
     return row | (late if late.get("thought") is not None else nothing)
 
 
-def _batches(step: Step, work: Work) -> list[list[Prompt]]:
+def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
     """The task's prompts, longest first, cut into batches: the same whatever is done already. Refused ones come first, by themselves."""
     task, params = step.params["task"], step.params
-    folder = work.folder(step.inputs["model"])
+    folder = work.folder(step.inputs.model)
     window = window_of(folder)
     room = None if window is None else window - task["params"]["max_new_tokens"]
     asked = declared(declare.Task, task["name"])
     assert isinstance(asked, declare.AnswerTask)
     if asked.rows:
-        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), asked.rows, task["params"]["limit"], room)
+        assert step.inputs.data is not None
+        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs.data)), asked.rows, task["params"]["limit"], room)
     else:
         template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
@@ -268,34 +267,41 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
         raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
-def _asked(step: Step, work: Work) -> str:
+def _asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
-    folder = work.folder(step.inputs["model"])
+    folder = work.folder(step.inputs.model)
     files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
     sizes = [window_of(folder), read_config(folder).get("vocab_size")]
     return json.dumps([kind, sizes, [hashlib.sha256(file).hexdigest() for file in files]])
 
 
-def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:
-    return {
-        "key": step.key.id,
-        "target": str(target),
-        "index": index,
-        "model": model,
-        "dtype": step.params["dtype"],
-        "max_new_tokens": step.params["task"]["params"]["max_new_tokens"],
-        "stops": stops_of(step.params["task"]["name"], step.params["task"]["params"]),
-        "prompts": [prompt.__dict__ for prompt in batch],
-    }
+def _items(step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work) -> list[PromptBatch]:
+    task, model, dtype = step.params["task"], step.inputs.model, step.params["dtype"]
+    gpus, folder, decoding = work.gpus_for(model, dtype), work.folder(model), _decoding(step, work)
+    return [
+        PromptBatch(
+            key=step.key.id,
+            gpus=gpus,
+            target=target,
+            index=i,
+            model=folder,
+            dtype=dtype,
+            decoding=decoding,
+            max_new_tokens=task["params"]["max_new_tokens"],
+            prompts=batch,
+            stops=stops_of(task["name"], task["params"]),
+        )
+        for i, batch in enumerate(batches)
+    ]
 
 
-def _decoding(step: Step, work: Work) -> dict[str, Any]:
+def _decoding(step: Step[GenerateInputs], work: Work) -> dict[str, Any]:
     """Name and parameters of the step's decoding, files and the grid's lens by their paths."""
     decoding = step.params["decoding"]
     if isinstance(decoding, str):
         return {"name": decoding, "params": {}}
     paths = {name: Path(ref.name).resolve() for name, ref in step.files.items()}
-    if GUIDE in step.inputs:
-        paths[GUIDE] = work.folder(step.inputs[GUIDE])
+    if step.inputs.guide:
+        paths[GUIDE] = work.folder(step.inputs.guide)
     return {"name": decoding["name"], "params": decoding["params"] | {name: str(path) for name, path in paths.items()}}

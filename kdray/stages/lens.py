@@ -27,9 +27,11 @@ from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.items import Part
+from kdray.orchestration.pipeline import make_parts
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import LensInputs
 from kdray.spec import declare
 from kdray.spec.components import load
 from kdray.spec.errors import InputError
@@ -42,7 +44,7 @@ DECLARED = declare.Stage(version=1)
 ALIGNED, BATCH, FIFTH = "aligned.json", 8, 5
 
 
-def lens(steps: list[Step], work: Work) -> None:
+def lens(steps: list[Step[LensInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
         try:
@@ -51,14 +53,14 @@ def lens(steps: list[Step], work: Work) -> None:
             work.fail(step, str(error))
 
 
-def read_annotations(step: Step, work: Work) -> list[Annotated]:
+def read_annotations(step: Step[LensInputs], work: Work) -> list[Annotated]:
     """The annotated responses that a lens is made of.
 
     Raises:
         InputError: the file is not what it should be.
     """
-    if "annotated" in step.inputs:
-        return list(jsonl(work.folder(step.inputs["annotated"]) / ANNOTATED))
+    if step.inputs.annotated:
+        return list(jsonl(work.folder(step.inputs.annotated) / ANNOTATED))
     name = step.params["annotations"]["name"]
     assert step.source is not None
     read = load(declare.Annotations, name)
@@ -74,16 +76,16 @@ class Watcher:
         self.model, _ = load_placed(model, getattr(torch, dtype))
         self.rows, self.window = read_aligned(aligned), window
 
-    def __call__(self, item: Item) -> None:
-        rows = [dataclasses.replace(self.rows[i], document=(str(i),)) for i in item["rows"]]
+    def __call__(self, item: Part) -> None:
+        rows = [dataclasses.replace(self.rows[i], document=(str(i),)) for i in item.rows]
         table = make_tables(self.model, rows, [self.window])[LOOKBACK, self.window]
         numbers = np.array([int(number) for (number,) in table.documents])
         tensors = {"features": table.features, "labels": table.labels, "rows": numbers}
-        write_part(Path(item["target"]), item["index"], ".safetensors", lambda path: save_file(tensors, path))
+        write_part(item.target, item.index, ".safetensors", lambda path: save_file(tensors, path))
 
 
-def _make(step: Step, attempt: Attempt, work: Work) -> None:
-    params, model = step.params, work.folder(step.inputs["model"])
+def _make(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
+    params, model = step.params, work.folder(step.inputs.model)
     config = read_config(model)
     given = given_lens(step, work) if "trained" in step.files else None
     rows, counts = _annotated_rows(step, model, work)
@@ -99,7 +101,7 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
         fold = numbered(table.documents, FIFTH)
         inside, outside = rows_of(table, fold != 0), rows_of(table, fold == 0)
         counts |= {"windows": len(inside.labels)}
-        own = step.inputs.get("annotated")
+        own = step.inputs.annotated
         learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
         record = {"family": work.plan.grid.family, **learned_from, **counts}
         made = train_lens(inside, config["num_hidden_layers"], params["window"], record)
@@ -116,17 +118,17 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     work.progress.say(f"lens: {trained_on}; {found}")
 
 
-def _watch(rows: list[Aligned], window: int, step: Step, attempt: Attempt, work: Work) -> str | None:
+def _watch(rows: list[Aligned], window: int, step: Step[LensInputs], attempt: Attempt, work: Work) -> str | None:
     """Leave the lookback ratios of all windows in the attempt's parts, long passages first; returns why that failed, None if not."""
     write_aligned(rows, attempt.path / ALIGNED)
     order = sorted(range(len(rows)), key=lambda i: (-len(rows[i].passage.input_ids), i))
     cuts = [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
-    model, dtype = step.inputs["model"], step.params["dtype"]
+    model, dtype = step.inputs.model, step.params["dtype"]
     make = functools.partial(Watcher, work.folder(model), dtype, attempt.path / ALIGNED, window)
     return make_parts("lens", cuts, attempt, make, work, work.gpus_for(model, dtype))
 
 
-def given_lens(step: Step, work: Work) -> Lens:
+def given_lens(step: Step[LensInputs], work: Work) -> Lens:
     """The lens that is there already, fetched if need be.
 
     Raises:
@@ -139,9 +141,9 @@ def given_lens(step: Step, work: Work) -> Lens:
     return lens
 
 
-def _annotated_rows(step: Step, model: Path, work: Work) -> tuple[list[Aligned], dict[str, Any]]:
+def _annotated_rows(step: Step[LensInputs], model: Path, work: Work) -> tuple[list[Aligned], dict[str, Any]]:
     """The annotated responses as tokens, with their numbers; nothing for a lens that is there already and is not tested."""
-    if not step.source and "annotated" not in step.inputs:
+    if not step.source and not step.inputs.annotated:
         return [], {}
     annotated, params = read_annotations(step, work), step.params
     make_prompt = None  # own answers bring their ids along

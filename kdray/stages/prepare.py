@@ -31,6 +31,7 @@ from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import PrepareInputs
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
@@ -48,10 +49,10 @@ SLICE = 512  # source rows that a task turns into tokens
 COUNTS = ("read", "skipped", "empty", "long", "truncated")
 
 
-def prepare(steps: list[Step], work: Work) -> None:
+def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
+        template, config = step.params["template"], read_config(work.folder(step.inputs.tokenizer))
         if warning := bos_warning(template["name"], template["params"], config):
             work.progress.say(f"[yellow]data[/]: {warning}")
         facts = _prepare(step, work, attempt.path)
@@ -63,17 +64,17 @@ def prepare(steps: list[Step], work: Work) -> None:
         _require_known(step, work)
 
 
-def _require_known(step: Step, work: Work) -> None:
+def _require_known(step: Step[PrepareInputs], work: Work) -> None:
     """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
     known = {}
     for role, (field, _) in work.plan.grid.models().items():
         model = work.plan.models[role]
-        size = read_config(work.folder(model.inputs["student"] if model.kind == "teach" else model)).get("vocab_size")
+        size = read_config(work.folder(model.untuned)).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}
-    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs["tokenizer"])))
+    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs.tokenizer)))
 
 
-def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
+def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, int]:
     """Write the rows and their split; returns how many source rows were read, and what became of them."""
     assert step.source is not None
     params = step.params
@@ -81,7 +82,7 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
         files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"]))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
-    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
+    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
     split = Split(params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")

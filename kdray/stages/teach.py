@@ -11,6 +11,7 @@ from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, 
 from kdray.orchestration.watch import watch
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import TrainInputs
 from kdray.spec import declare
 from kdray.store import io
 
@@ -18,7 +19,7 @@ DECLARED = declare.Stage(version=2)
 NOT_OURS = {START, "checkpoint_manager_snapshot.json"}
 
 
-def teach(steps: list[Step], work: Work) -> None:
+def teach(steps: list[Step[TrainInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
         job = make_job(step, attempt, work, threads=work.resources.teacher_threads, final=True)

@@ -106,7 +106,7 @@ def test_a_lens_that_is_there_may_be_tested_by_own_answers_which_train_nothing(t
         return next(step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens")
 
     learned, given = step(), step(trained="published")
-    assert learned.inputs["annotated"].id == given.inputs["annotated"].id
+    assert learned.inputs.annotated.id == given.inputs.annotated.id
     assert learned.id != given.id
     assert learned.params["window"] == 8
     assert "window" not in given.params

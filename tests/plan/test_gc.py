@@ -87,14 +87,14 @@ def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is
 def test_a_running_artifact_its_inputs_and_its_exports_are_kept_whoever_runs_it(plan: MakePlan, store: Store) -> None:
     theirs = plan({"axes.lr": [1e-3], "axes.alpha": [0.1], "data.heldout": 3})
     point, mine = theirs.points[0], plan({"axes.lr": [1e-4], "axes.alpha": [0]})
-    soften = theirs.heldout_labels["soft_labels"]
-    needed = [*theirs.models.values(), theirs.models["teacher"].inputs["student"], theirs.prepare, soften]
+    soften = theirs.heldout_labels.soft_labels
+    needed = [*theirs.models.values(), theirs.models["teacher"].inputs.student, theirs.prepare, soften]
     seal(store, *{step.key: step for step in needed}.values())
     attempt = store.begin(point.train.key, point.train.payload or {})
     seal(store, point.exports[2.0])
     (store.root / "scratch" / "tune").mkdir(parents=True)
     everything = sorted([f"{key.kind}/{path.name}" for key, path in store.folders()])
-    shared = {f"model/student-{mine.models['student'].id}", f"model/teacher-{theirs.models['teacher'].inputs['student'].id}"}
+    shared = {f"model/student-{mine.models['student'].id}", f"model/teacher-{theirs.models['teacher'].inputs.student.id}"}
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(attempt.folder)
         assert names(store, mine) == []

@@ -96,8 +96,8 @@ def ids(plan: Plan) -> dict[str, Any]:
     scores = {score.task.name: score.generate or score.measure for score in plan.scores if score.subject == "student"}
     labeller = plan.models["teacher"]
     tuned = labeller.kind == "teach"
-    found = {"student": plan.models["student"], "teacher": labeller.inputs["student"] if tuned else labeller, "prepare": plan.prepare}
-    found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.get("soft_labels")}
+    found = {"student": plan.models["student"], "teacher": labeller.inputs.student if tuned else labeller, "prepare": plan.prepare}
+    found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.soft_labels}
     found |= {"loss": scores["heldout_loss"], "answers": scores["heldout_answers"]}
     found |= {"xsum": scores["xsum"]} if "xsum" in scores else {}
     points = {point.point.slug: point.train for point in plan.points}
@@ -182,10 +182,10 @@ def test_a_whole_number_is_the_same_point_however_it_is_written(number: float, p
 def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
     made = plan({"axes.alpha": [0, 0.1]})
     for point in made.points:
-        assert set(point.train.inputs) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
+        assert set(point.train.inputs.named) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
     alone = plan({"teacher": ABSENT, "axes.alpha": [0], "score.references": ["student"]})
     assert [p.train.id for p in alone.points] == [p.train.id for p in made.points if p.point.alpha == 0]
-    assert (alone.heldout_labels, list(alone.models)) == ({}, ["student"])
+    assert (alone.heldout_labels.sources, list(alone.models)) == ((), ["student"])
 
 
 def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:

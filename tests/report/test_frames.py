@@ -16,12 +16,13 @@ import pytest
 import kdray
 from kdray.data.estimates import mean
 from kdray.plan import Plan, Step, make_plan
+from kdray.plan.inputs import AnswersInputs, RateInputs
 from kdray.report.frames import FRAME, ITEMS
 from kdray.report.results import EXAMPLES, SCORES
 from kdray.spec import InputError, load_grid
 from kdray.stages.generate import SCHEMA, write_part
-from kdray.stages.measure import Measurer
 from kdray.store import Outer, Store, io
+from tests.answers import measure_answers
 from tests.conftest import ABSENT, TinyGrid
 
 CHANGES: dict[str, Any] = {
@@ -60,18 +61,10 @@ class Finished:
             ]
             table = pa.Table.from_pylist(rows, schema=SCHEMA)
             write_part(attempt.path, 0, ".parquet", lambda path: pq.write_table(table, path))
-        elif step.kind == "measure" and "outputs" in step.inputs:
-            outputs = self.store.get(step.inputs["outputs"].key)
+        elif isinstance(step.inputs, AnswersInputs | RateInputs):
+            outputs = self.store.get(step.inputs.outputs.key)
             assert outputs
-            metrics = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in step.params["metrics"]]
-            item = {
-                "key": step.key.id,
-                "kind": "answers",
-                "target": str(attempt.path),
-                "outputs": str(outputs.path),
-                "samples": [],
-            }
-            Measurer(attempt.path / "loads")(item | {"metrics": metrics, "count_empty": True, "cache": ""})
+            measure_answers(step, outputs.path, attempt)
             attempt.seal([attempt.path / SCORES, attempt.path / EXAMPLES])
             return
         elif step.kind == "measure":

@@ -17,11 +17,12 @@ from kdray.report.results import LM_EVALS_LOSSES, Results, collect, lower_is_bet
 from kdray.report.statistics import Difference, signed
 from kdray.report.verdict import _direction, verdict
 from kdray.report.write import print_table
+from kdray.score.prompts import Prompt
 from kdray.spec.load import load_grid
 from kdray.stages.generate import keep
-from kdray.stages.measure import Measurer
 from kdray.store import Outer, Store
 from kdray.track.view import shared_view
+from tests.answers import measure_answers, prompt_batch
 from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
@@ -41,14 +42,12 @@ def measured(plan: Plan, folder: Path, said: dict[float, str]) -> Results:
         if isinstance(score.subject, str) or score.position != plan.grid.train.total or score.task.name != "xsum":
             continue
         ids = tokenizer(said[score.subject.alpha])["input_ids"]
-        prompt = {"example": 0, "input_ids": [1], "question": "", "source": "s", "references": ["Ada lives in Rome"], "wrong": []}
+        prompt = Prompt(0, [1], "", "s", ["Ada lives in Rome"], [])
         attempt = store.begin(score.measure.key, score.measure.payload or {})
         outputs = folder / f"answers {score.subject.alpha}"
         outputs.mkdir()
-        keep({"prompts": [prompt], "stops": [], "target": str(outputs), "index": 0}, [ids], 1.0, tokenizer)
-        uses = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in score.measure.params["metrics"]]
-        item = {"kind": "answers", "outputs": str(outputs), "samples": [], "metrics": uses, "count_empty": True, "cache": str(folder)}
-        Measurer(folder / "loads")(item | {"key": "x", "target": str(attempt.path)})
+        keep(prompt_batch(outputs, [prompt]), [ids], 1.0, tokenizer)
+        measure_answers(score.measure, outputs, attempt)
         attempt.seal()
     return collect(plan, store)
 

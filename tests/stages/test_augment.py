@@ -53,7 +53,7 @@ def ran(tmp_path_factory):
         raise KeyboardInterrupt
 
     def watched(groups, *arguments):
-        seen["made"] = {int(item["key"]) for group in groups for item in group}
+        seen["made"] = {int(item.key) for group in groups for item in group}
         return pipeline(groups, *arguments)
 
     def twice(steps, work):
@@ -94,7 +94,7 @@ def ran(tmp_path_factory):
 def data(ran):
     """The rows that points train on, by labels."""
     plan, store, _ = ran
-    return {point.point.labels: Rows(store.get(point.train.inputs["data"].key).path) for point in plan.points}
+    return {point.point.labels: Rows(store.get(point.train.inputs.data.key).path) for point in plan.points}
 
 
 def test_training_rows_are_the_prompt_and_the_teachers_own_greedy_answer(ran):

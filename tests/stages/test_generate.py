@@ -17,15 +17,17 @@ from kdray.data.templates.chat import chat
 from kdray.lens.align import mark_tokens
 from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_tokenizer
+from kdray.orchestration.items import Part
 from kdray.plan import make_plan
 from kdray.score.prompts import Prompt
 from kdray.spec import load_grid
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
 from kdray.stages.generate import SCHEMA, THOUGHTS, _asked, _batches, answer_all, keep, read_answers
-from kdray.stages.measure import Measurer
+from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.stages.prepare import _require_closed
 from kdray.store import Outer, Store
+from tests.answers import prompt_batch
 from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
@@ -58,11 +60,9 @@ def test_damaged_answers_are_said_with_their_folder(tmp_path: Path, damage: Call
 
 def kept(folder: Path, tokenizer: Any, outputs: list[str], prompt: str = "Where ?", stops: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """What is read of outputs that were kept."""
-    fields = {"question": "", "source": "s", "references": ["Ada in Rome"], "wrong": []}
-    prompts = [{"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields} for i in range(len(outputs))]
+    prompts = [Prompt(i, tokenizer(prompt)["input_ids"], "", "s", ["Ada in Rome"], []) for i in range(len(outputs))]
     folder.mkdir(exist_ok=True)
-    item = {"prompts": prompts, "stops": list(stops), "target": str(folder), "index": 0}
-    keep(item, [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
+    keep(prompt_batch(folder, prompts, stops=stops), [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
     return read_answers(folder)
 
 
@@ -116,14 +116,13 @@ def test_real_summaries_are_scored_without_their_thoughts(
     tokenizer = write_tokenizer(tmp_path / "model")
     prompts, outputs = [], []
     for i, row in enumerate(map(json.loads, lines)):
-        fields = {"question": "", "source": row["document"], "references": [row["summary"]], "wrong": []}
-        prompts.append({"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields})
+        prompts.append(Prompt(i, tokenizer(prompt)["input_ids"], "", row["document"], [row["summary"]], []))
         thought = f"The user wants a sentence. {' '.join(row['document'].split()[:40])}"
         outputs.append(tokenizer(output.format(thought=thought, answer=row["summary"]))["input_ids"])
-    keep({"prompts": prompts, "stops": [], "target": str(tmp_path), "index": 0}, outputs, 1.0, tokenizer)
-    item = {"kind": "answers", "outputs": str(tmp_path), "answerer": str(tmp_path / "model"), "samples": [], "target": str(tmp_path)}
-    item |= {"metrics": [{"name": "rouge", "params": {}, "models": {}}], "count_empty": True, "cache": str(tmp_path)}
-    Measurer(tmp_path / "loads")(item)
+    keep(prompt_batch(tmp_path, prompts), outputs, 1.0, tokenizer)
+    rouge_alone = (MetricUse("rouge", {}),)
+    folders: dict[str, Any] = {"target": tmp_path, "outputs": tmp_path, "answerer": tmp_path / "model", "cache": tmp_path}
+    Measurer(tmp_path / "loads")(AnswerMetrics(key="x", metrics=rouge_alone, **folders))
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["rougeL"]["value"] == pytest.approx(rouge)
     assert scores["unfinished"]["value"] == scores["empty"]["value"] == unfinished
@@ -159,7 +158,7 @@ def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Pa
     said = {"judge": 0.0, "spans": [[7, 11]]}
     monkeypatch.setattr("kdray.stages.annotate.load_metric", lambda *_: lambda answers: [said for _ in answers])
     find = Annotator(tmp_path / "kept", tmp_path / "model", "judge", {}, {}, tmp_path, 50.0)
-    find({"rows": [0], "index": 0, "target": str(tmp_path)})
+    find(Part(key="0", target=tmp_path, index=0, rows=[0]))
     (path,) = tmp_path.glob("part-*.jsonl")
     (found,) = jsonl(path)
     assert (found.response, found.spans) == ("Ada in Rome", ((7, 11),))

@@ -72,7 +72,7 @@ def measured(tmp_path_factory):
 
     class MortalGenerator(answering.Generator):
         def __call__(self, item):
-            if item["index"] == 1 and not answerer_killed.exists():
+            if item.index == 1 and not answerer_killed.exists():
                 answerer_killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             super().__call__(item)
@@ -81,11 +81,11 @@ def measured(tmp_path_factory):
         return {step.slug: answering.read_answers(store.get(step.key).path) for step in asked}
 
     class Mortal(stage.Measurer):
-        def _part(self, item):
-            if item["index"] == 4 and not killed.exists():
+        def _answer(self, item):
+            if item.index == 4 and not killed.exists():
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super()._part(item)
+            super()._answer(item)
 
     def scores():
         done = [step for step in steps if store.get(step.key)]

@@ -51,7 +51,7 @@ def prepare(resources: Any, tmp_path: Path) -> Prepare:
         plan = make_plan(grid, outer)
         with Progress(Console(quiet=True)) as progress, Locks() as locks:
             work = Work(plan, store, outer, locks, progress, resources)
-            model([plan.prepare.inputs["tokenizer"]], work)
+            model([plan.prepare.inputs.tokenizer], work)
             stage([plan.prepare], work)
         artifact = store.get(plan.prepare.key)
         assert artifact is not None

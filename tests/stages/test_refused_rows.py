@@ -38,7 +38,7 @@ def in_process(groups: list[list[Any]], make: Any, resources: Resources) -> Iter
     for group in groups:
         for item in group:
             maker(item)
-            yield item["key"], ""
+            yield item.key, ""
 
 
 @pytest.fixture(scope="module")
