@@ -23,6 +23,7 @@ import torch
 from rich.markup import escape
 
 from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.artifacts.source import LabelSource
 from kdray.data.estimates import pooled_mean
 from kdray.data.rows import Rows
 from kdray.distill.labels import vocabulary
@@ -35,7 +36,7 @@ from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.orchestration.items import Item
 from kdray.orchestration.pipeline import run_pipeline
 from kdray.orchestration.work import Work
-from kdray.plan import Step
+from kdray.plan import Step, reading
 from kdray.plan.inputs import AnswersInputs, LikelihoodInputs, MeasureInputs, RateInputs
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import lay_down_examples, lay_down_task, own_name, tokenizer_identity
@@ -46,7 +47,6 @@ from kdray.spec.errors import InputError
 from kdray.spec.load import CALIBRATION
 from kdray.stages.generate import read_answers
 from kdray.store import Attempt, io
-from kdray.train.settings import LabelSource
 
 DECLARED = declare.Stage(version=2)
 SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
@@ -171,8 +171,8 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
 
 def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scratch: Path) -> list[list[Measurement]]:
     """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
-    benchmarks = [step for step, _ in claimed if isinstance(step.inputs, LikelihoodInputs) and not _is_heldout(step)]
-    parts = _collect(benchmarks, work, scratch)
+    likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
+    parts = _collect([step for step in likelihoods if not _is_heldout(step)], work, scratch)
     spread = len({_loaded(step) for step, _ in claimed}) < work.resources.actors()
     groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for step, attempt in claimed:

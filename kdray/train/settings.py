@@ -7,17 +7,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class LabelSource:
-    """Where soft labels come from, and how they are read."""
-
-    folder: str  # the soft labels on disk or, for the form `online`, the teacher
-    form: dict[str, Any]  # name and params
-    compute: str  # type in which the teacher's backbone runs
-    temperature: float = 1.0  # at which they were kept
-    weight: float = 1.0  # in an ensemble
-
-
-@dataclass(frozen=True)
 class Settings:
     """What a training run's result depends on, apart from the model and the data."""
 
