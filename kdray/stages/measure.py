@@ -44,7 +44,7 @@ from kdray.score.heldout import heldout_sums
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.load import CALIBRATION
+from kdray.spec.metric_names import CALIBRATION
 from kdray.stages.generate import read_answers
 from kdray.store import Attempt, io
 
