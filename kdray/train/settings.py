@@ -25,4 +25,5 @@ class Settings:
     method: str = "full"  # or lora, qlora: adapters
     rank: int | None = None  # of the adapters
     compile: bool = False
+    smoothing: float = 0.0  # share of uniform labels among the hard ones
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0
