@@ -39,6 +39,8 @@ MODEL = {  # what says of which model a row is, and as what it is kept
     "lr": "float64",
     "batch": "Int64",
     "seed": "Int64",
+    "smoothing": "float64",
+    "temperature": "float64",
     "checkpoint": "float64",
     "examples": "Int64",
     "final": "boolean",
@@ -93,9 +95,10 @@ class Scores:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`,
-        `teacher`, `alpha`, `lr`, `batch`, `seed` (empty of reference models), `checkpoint` (epochs or steps), `examples`
-        (sequences seen until then), `final` (whether tables take this checkpoint; empty of a store, which has no such
-        choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over the `n` examples.
+        `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature` (empty of reference models), `checkpoint`
+        (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this checkpoint; empty of a
+        store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over
+        the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -194,7 +197,9 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
         data = store.record(data["inputs"]["answers"]) if "answers" in data["inputs"] else data
     records = [(id, store.record(id)) for id in given]
     teachers = [record["inputs"]["teacher"] if record["step"] == "soften" else id for id, record in records]
-    axes = {name: train["params"][name] for name in ("alpha", "lr", "batch", "seed")}
+    params = train["params"]
+    axes = {name: params[name] for name in ("alpha", "lr", "batch", "seed")}
+    axes |= {"smoothing": params.get("smoothing", 0.0), "temperature": params.get("objective", {}).get("temperature", 1.0)}
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))
 
 

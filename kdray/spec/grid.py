@@ -25,6 +25,7 @@ def _no_negative_zero(value: float) -> float:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_no_negative_zero)]
+Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(_no_negative_zero)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
 
 
@@ -233,8 +234,10 @@ class Objective(Section):
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
         default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
     )
-    weighting: Annotated[Literal["sum", "convex"], ENTERS] = Field(
-        default="sum", description="`sum`: hard + alpha soft; `convex`: (1 - alpha) hard + alpha soft"
+    weighting: Annotated[Literal["sum", "ratio", "convex"], ENTERS] = Field(
+        default="sum",
+        description="`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
+        "They differ where the gradient is clipped",
     )
 
 
@@ -292,6 +295,12 @@ class Axes(Section):
     teacher: Annotated[list[Slug], AfterValidator(_all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
     )
+    smoothing: Annotated[list[Share], Field(min_length=1), AfterValidator(_all_different), SELECTS] = Field(
+        default=[0], description="shares of uniform labels among the hard ones: label smoothing, the control that needs no teacher"
+    )
+    temperature: Annotated[list[PositiveFloat], AfterValidator(_all_different), SELECTS] = Field(
+        default=[], description="of the soft term, by default `objective.temperature` alone"
+    )
 
 
 class PointSpec(Section):
@@ -304,6 +313,10 @@ class PointSpec(Section):
     labels: Annotated[Labels, SELECTS] = Field("gold", description="the responses to train on")
     teacher: Annotated[Slug | None, SELECTS] = Field(
         default=None, description="needed where the grid has several `teachers` and the point uses one"
+    )
+    smoothing: Annotated[Share, SELECTS] = Field(default=0, description="share of uniform labels among the hard ones")
+    temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
+        default=None, description="of the soft term, by default `objective.temperature`"
     )
 
 
@@ -466,7 +479,7 @@ class Grid(Section):
     include: list[PointSpec] = Field(
         [],
         description="more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left "
-        "out; with `teachers`, `teacher` too",
+        "out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too",
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")

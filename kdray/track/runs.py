@@ -111,6 +111,8 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             "lr": f"{point.lr:g}",
             "seed": f"{point.seed:g}",
             **({"teacher": point.teacher} if point.teacher else {}),
+            **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
+            **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
         },
         tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],

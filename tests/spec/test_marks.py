@@ -29,10 +29,10 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Tune": f"{OPTIMISER} batch lr seed",
     },
     Selects: {
-        "Axes": "alpha batch labels lr seed teacher",
+        "Axes": "alpha batch labels lr seed smoothing teacher temperature",
         "Grid": "ensembles family",
         "OwnAnswers": "task",
-        "PointSpec": "alpha batch labels lr seed teacher",
+        "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
         "Scoring": "checkpoints decoding metrics references tasks",
     },
     Shown: {"Grid": "name question", "Report": "baseline checkpoint margin primary"},
