@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from kdray.artifacts.scores import Score
 from kdray.report.arms import Arm, arm_of
-from kdray.report.results import Results, Score
+from kdray.report.results import Results
 from kdray.spec.points import Point
 
 SAME = 1e-9  # what is smaller is rounding of floats

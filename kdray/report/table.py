@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdray.artifacts.scores import Score
 from kdray.plan import Plan
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import CALIBRATION, Results, Score, is_shown
+from kdray.report.results import CALIBRATION, Results, is_shown
 from kdray.report.statistics import final_scores, spread
 
 
