@@ -305,7 +305,7 @@ class Measurer:
     def _heldout(self, item: HeldoutRows) -> Scored:
         loaded, data = self.load(item.model, item.dtype), Rows(item.data)
         scored, rows = ResponseModel(loaded.model), []
-        signal = open_signal([vars(source) for source in item.soft_labels], data, scored.device, getattr(torch, item.dtype))
+        signal = open_signal(item.soft_labels, data, scored.device, getattr(torch, item.dtype))
         size = vocabulary(len(loaded.tokenizer), scored.head, signal)
         for row in data.heldout[: item.limit].tolist():
             ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()
