@@ -90,7 +90,7 @@ def soft_gradient(student: Student, rows: Rows, signal: Any, vocab_size: int, ba
     tokens, loss = int(rows.response_lengths.sum()), 0.0
     for begin in range(0, len(rows), batch):
         chosen = list(range(begin, min(begin + batch, len(rows))))
-        total, _, _ = student(objective, collate(rows, chosen), signal.read(chosen), 1 / tokens)
+        total, _ = student(objective, collate(rows, chosen), signal.read(chosen), 1 / tokens)
         total.backward()
         loss += float(total.detach())
     return loss, torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
@@ -113,7 +113,7 @@ def divergence(student: Student, rows: Rows, online: Any, vocab_size: int) -> fl
     total = 0.0
     with torch.no_grad():
         for row in range(len(rows)):
-            total += float(student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[2])
+            total += float(student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[1][1])
     return total / float(rows.response_lengths.sum())
 
 

@@ -88,7 +88,7 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 
     rows = [("step", "name", "id", "state", "size")]
     for step in made.steps():
-        size = size_of_labels(step, store) if step.kind == "soften" else None
+        size = size_of_labels(step, store)
         rows.append((step.kind, step.slug, step.id or "", step.state(store), str(size or "")))
     _print_columns(rows, STATES)
 

@@ -15,8 +15,9 @@ from kdray.store import Attempt
 
 def prompt_batch(target: Path, prompts: Sequence[Prompt], index: int = 0, **changes: Any) -> PromptBatch:
     """A batch of greedily answered prompts, of a model in the folder `model` beside the target."""
-    given = {"dtype": "float32", "decoding": {"name": "greedy", "params": {}}, "max_new_tokens": 8} | changes
-    return PromptBatch(key=str(index), target=target, index=index, prompts=prompts, **{"model": target.parent / "model"} | given)
+    given: dict[str, Any] = {"model": target.parent / "model", "dtype": "float32", "max_new_tokens": 8}
+    given |= {"decoding": {"name": "greedy", "params": {}}} | changes
+    return PromptBatch(key=str(index), target=target, index=index, prompts=prompts, **given)
 
 
 def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:

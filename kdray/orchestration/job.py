@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.source import LabelSource
 from kdray.store import Attempt, Key
-from kdray.train.settings import LabelSource, Settings
+from kdray.train.settings import Settings
 
 
 @dataclass(frozen=True)

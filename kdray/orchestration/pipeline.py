@@ -69,7 +69,7 @@ def _run(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resourc
         reason = f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
         yield from ((item.key, reason) for group in groups for item in group)
         return
-    rows = [{"group": cloudpickle.dumps(group)} for group in groups]
+    rows = [{"group": cloudpickle.dumps(group)} for group in groups]  # pyright: ignore[reportPrivateImportUsage]
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
     actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=1)  # none waits while another is idle
     data = ray.data.from_items(rows, override_num_blocks=len(rows))

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 
 from rich.markup import escape
 
+from kdray.artifacts.source import LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step
 from kdray.plan.inputs import Inputs, Softened
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
-from kdray.train.settings import LabelSource
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 WAIT = 0.5  # seconds between looks at a lock

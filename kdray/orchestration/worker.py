@@ -43,7 +43,7 @@ def train_job(job: Job) -> None:
         raise loaded  # the other ranks could read it
     tokenizer, model = loaded
     rows = Rows(job.data)
-    signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
+    signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
         loop = Loop(
             ResponseModel(model),

@@ -14,7 +14,7 @@ def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
     """Every step and point with id, state and inputs; a `soften` step with the bytes of its soft labels, where they are known."""
     steps = []
     for step in plan.steps():
-        size = size_of_labels(step, store) if step.kind == "soften" else None
+        size = size_of_labels(step, store)
         steps.append({"kind": step.kind, **_listed(step, store), **({"bytes": size.total} if size else {})})
     points = [{**vars(point.point), **_listed(point.train, store)} for point in plan.points]
     return {"grid": plan.grid.name, "store": str(store.root), "steps": steps, "points": points}

@@ -34,15 +34,17 @@ class LabelSize:
         return f"about {self.total / 1e6:,.1f} MB ({self.tokens:,} response tokens x {self.per_token:,} bytes)"
 
 
-def size_of_labels(soften: Step[SoftenInputs], store: Store) -> LabelSize | None:
-    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
-    if soften.payload is None or (config := _config(soften.inputs.teacher, store)) is None:
+def size_of_labels(step: Step, store: Store) -> LabelSize | None:
+    """Of the soft labels that a step makes; None if it makes none, and as long as nobody has seen the teacher's config."""
+    if not isinstance(step.inputs, SoftenInputs) or step.payload is None:
+        return None
+    if (config := _config(step.inputs.teacher, store)) is None:
         return None
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-    form = soften.params["form"]
+    form = step.params["form"]
     width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
     head = hidden * vocabulary * width if declared(declare.Form, form["name"]).head else 0
-    rows = store.get(soften.inputs.data.key)
+    rows = store.get(step.inputs.data.key)
     tokens = rows.facts.get("response_tokens") if rows else None
     return LabelSize(bytes_per_token(form, hidden, vocabulary), head, tokens)
 

@@ -17,12 +17,13 @@ from kdray.plan import Plan, make_plan
 from kdray.plan.inputs import recorded
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
-from kdray.report.results import collect, short_name
+from kdray.report.results import collect
 from kdray.report.table import reference_name
 from kdray.spec import load_grid
-from kdray.spec.decodings import decoding_label, suffix
+from kdray.spec.decodings import decoding_label
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Labels, Use
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 from kdray.store import Artifact, Key, Outer, Store
 
@@ -102,7 +103,7 @@ class Scores:
         rows = []
         for found in self._measured():
             for metric, score in read_scores(found.artifact.path).items():
-                column = short_name(found.task, metric + suffix(found.decoding))
+                column = str(MetricName(found.task, metric, found.decoding))
                 rows.append({**found.fields, "metric": metric, "column": column, **vars(score)})
         return _table(rows, FRAME)
 

@@ -17,6 +17,7 @@ from kdray.report.table import calibration_of, metrics_of, reference_name, rows_
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.grid import Lens
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 
 
@@ -79,7 +80,7 @@ def lens_notes(results: Results) -> Iterator[str]:
             yield f"The same lens chose the answers of {decoding_label(use)}: its rate of them is no evidence that they are factual."
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
-            auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value
+            auroc = checkpoint.scores[MetricName(rate.task, "fr_auroc", rate.decoding)].value
             who = _name(checkpoint.subject, results)
             yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
 
@@ -109,7 +110,7 @@ def _write_csv(results: Results, path: Path) -> None:
                 writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 
 
-def _table(results: Results, metrics: list[str]) -> list[str]:
+def _table(results: Results, metrics: list[MetricName]) -> list[str]:
     return _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)])
 
 

@@ -152,7 +152,7 @@ def stops_of(name: str, params: dict[str, Any]) -> list[str]:
     return list(form.stops) if form else []
 
 
-def cut_at_stop(ids: list[int], stops: list[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+def cut_at_stop(ids: list[int], stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
     """An answer up to the first stop behind its first word: the fewest ids that hold it, and the text before it."""
     text = str(tokenizer.decode(ids, skip_special_tokens=True))
     if (end := _stop(text, stops)) is None:
@@ -165,7 +165,7 @@ def cut_at_stop(ids: list[int], stops: list[str], tokenizer: PreTrainedTokenizer
     return ids[:high], text[:end].strip()
 
 
-def _stop(text: str, stops: list[str]) -> int | None:
+def _stop(text: str, stops: Sequence[str]) -> int | None:
     """Where in `text` the first stop behind the first word begins."""
     start = len(text) - len(text.lstrip())
     places = [place for stop in stops if (place := text.find(stop, start)) >= 0]

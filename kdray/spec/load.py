@@ -15,14 +15,13 @@ from yaml.composer import ComposerError
 
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, bind_use, component, components, declared
-from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
+from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Lens, Scoring, Section, Teacher, Use
 from kdray.spec.lens import bind_lens, rated_by_lens
+from kdray.spec.metric_names import CALIBRATION, MetricName
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
-
-CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
 
 
 def load_grid(path: str | Path) -> Grid:
@@ -340,7 +339,8 @@ def _check_report(grid: Grid) -> None:
         if isinstance(asked, declare.ChoiceTask):
             metrics[task.name] += CALIBRATION
     if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
-        known = [f"{task}/{metric}{end}" for task, names in metrics.items() for metric in names for end in _suffixes(task, grid)]
+        names = [MetricName(task, name, label) for task, names in metrics.items() for name in names for label in _labels(task, grid)]
+        known = [name.written for name in names]
         if grid.report.primary not in known:
             raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
     able = [task.name for task in grid.score.tasks if isinstance(declared(declare.Task, task.name), declare.ChoiceTask)]
@@ -351,7 +351,7 @@ def _check_report(grid: Grid) -> None:
         raise InputError("report.checkpoint", "best_heldout with score.checkpoints last", "score all of them, or report the last")
 
 
-def _suffixes(task: str, grid: Grid) -> list[str]:
-    """What the names of a task's metrics end in: one for each decoding of a generation task."""
+def _labels(task: str, grid: Grid) -> list[str]:
+    """How a task's answers are decoded, if it has any."""
     generated = isinstance(declared(declare.Task, task), declare.AnswerTask)
-    return [suffix(decoding_label(use)) for use in grid.score.decoding] if generated else [""]
+    return [decoding_label(use) for use in grid.score.decoding] if generated else [""]

@@ -22,6 +22,7 @@ from kdray.artifacts.parts import carry_over, parts
 from kdray.artifacts.requests import read_requests, write_requests
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.scores import DETAILS, read_details, score_files, write_details, write_factual, write_scores
+from kdray.artifacts.source import LabelSource
 from kdray.data.estimates import pooled_mean
 from kdray.distill.labels import vocabulary
 from kdray.distill.signals import open_signal
@@ -33,7 +34,7 @@ from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
 from kdray.orchestration.items import Item
 from kdray.orchestration.pipeline import run_pipeline
 from kdray.orchestration.work import Work
-from kdray.plan import Step
+from kdray.plan import Step, reading
 from kdray.plan.inputs import AnswersInputs, LikelihoodInputs, MeasureInputs, RateInputs
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import TASK, lay_down_examples, lay_down_task, own_name, tokenizer_identity
@@ -42,9 +43,8 @@ from kdray.score.kept import read_kept
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.load import CALIBRATION
+from kdray.spec.metric_names import CALIBRATION
 from kdray.store import Attempt, io
-from kdray.train.settings import LabelSource
 
 DECLARED = declare.Stage(version=2)
 LOADS = "loads"
@@ -164,8 +164,8 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
 
 def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scratch: Path) -> list[list[Measurement]]:
     """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
-    benchmarks = [step for step, _ in claimed if isinstance(step.inputs, LikelihoodInputs) and not _is_heldout(step)]
-    parts = _collect(benchmarks, work, scratch)
+    likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
+    parts = _collect([step for step in likelihoods if not _is_heldout(step)], work, scratch)
     spread = len({_loaded(step) for step, _ in claimed}) < work.resources.actors()
     groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for step, attempt in claimed:

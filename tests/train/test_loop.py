@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_model
 
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.soft_labels import write_labels
+from kdray.artifacts.source import LabelSource
 from kdray.distill.labels import Logits
 from kdray.distill.signals import open_signal
 from kdray.distill.signals.hidden import hidden
@@ -24,7 +25,7 @@ from kdray.train.engines import Ranks
 from kdray.train.engines.ddp import WEIGHTS
 from kdray.train.loop import DivergedError, Loop
 from kdray.train.order import Order
-from kdray.train.settings import LabelSource, Settings
+from kdray.train.settings import Settings
 from tests.distill.reference import reference
 from tests.tiny import write_model, write_rows
 
@@ -282,7 +283,7 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
         assert torch.allclose(labels.chunk(0, len(labels)), online.logits(chosen), atol=1e-5)
     assert len(cached.read([])) == 0
     source = LabelSource(str(world / "teacher"), {"name": "online", "params": {}}, "float32")
-    beside = open_signal([vars(source)], rows, "cpu", torch.float32)
+    beside = open_signal([source], rows, "cpu", torch.float32)
     reference = make_loop(world)
     curve = [(metrics["loss"], metrics["soft"]) for metrics in reference.steps()]
     for signal in (cached, beside):
