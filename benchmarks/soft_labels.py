@@ -20,16 +20,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
+from kdray.artifacts.soft_labels import write_labels
 from kdray.data.collate import collate
 from kdray.data.example import Example
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
 from kdray.distill.labels import Teacher
 from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
 from kdray.distill.signals.online import OnlineTeacher
-from kdray.distill.stored import Stored, write_head, write_part
+from kdray.distill.stored import Stored, write_head
 from kdray.distill.student import Student
 from kdray.models.cut import drop_layers
 from kdray.models.head import ResponseModel
@@ -62,9 +63,9 @@ def question_rows(folder: Path, tokenizer: Any, count: int) -> Rows:
                 tokens = {"input_ids": made[0].input_ids, "n_prompt": made[0].n_prompt}
                 records.append({"source_row": len(records), **tokens, **texts})
     folder.mkdir()
-    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    (folder / SPLIT).write_text(json.dumps({"heldout": [], "test": []}))
+    write_split(folder, [], [])
     return Rows(folder)
 
 
@@ -76,7 +77,7 @@ def keep(folder: Path, form: dict[str, Any], online: OnlineTeacher, rows: Rows, 
     for row in range(len(rows)):
         with torch.no_grad():
             kept.append(made.keep(online.read([row]).states, teacher, torch.Generator().manual_seed(row)))
-    write_part(folder / "part-00000-x.safetensors", range(len(rows)), kept)
+    write_labels(folder, 0, range(len(rows)), kept)
     if form["name"] == "hidden":
         write_head(online.head, folder)
     return Stored(folder, made)

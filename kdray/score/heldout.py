@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.distill.labels import Signal
 from kdray.distill.objective import Objective
 

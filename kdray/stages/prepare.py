@@ -20,9 +20,9 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.sources import open_source
 from kdray.data.split import Split
 from kdray.data.templates import open_template
@@ -86,8 +86,8 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     split = Split(params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
-    with work.progress.bar("prepare", count, "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
-        with pa.ipc.new_file(sink, SCHEMA) as writer:
+    with work.progress.bar("prepare", count, "rows") as bar:
+        with rows_writer(target) as writer:
             slices = ray.data.range(count, override_num_blocks=-(-count // SLICE)).map_batches(turn, batch_size=SLICE)
             answers: Iterator[Any] = iter(slices.iter_rows())
             for answer in answers:
@@ -105,7 +105,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     chosen = split.rows()
     if facts["kept"] <= sum(map(len, chosen.values())):
         raise _nothing_to_train_on(facts, params)
-    (target / SPLIT).write_text(json.dumps(chosen))
+    write_split(target, **chosen)
     return dict(facts)
 
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate, pack
-from kdray.data.rows import Rows
 from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.models.adapters import load_quantised, merged, with_lora
 from kdray.models.head import ResponseModel, split
 from kdray.models.load import load_folder

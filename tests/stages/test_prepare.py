@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.progress import Progress
 from kdray.plan import make_plan
