@@ -212,7 +212,7 @@ def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_pa
     plan, store, failed = run_here(path)
     point = plan.points[0].train
     assert "is no whole safetensors file" in failed[point.id]
-    [told] = store.folder(point.key).glob("attempt-*/diverged.json")  # by the first worker: its failure is not tried again
+    [told] = store.folder(point.key).glob("attempt-*/ended.json")  # by the first worker: its failure is not tried again
     assert json.loads(told.read_text()) == failed[point.id]
 
 

@@ -1,4 +1,4 @@
-"""What a training attempt notes for the driver: how it ran, `start.json`, and why it ended early, `diverged.json`."""
+"""What a training attempt notes for the driver: how it ran, `start.json`, and why it ended early, `ended.json`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from kdray.artifacts.files import damaged, read_json, read_object
 from kdray.store import io
 
-START, DIVERGED = "start.json", "diverged.json"
+START, ENDED = "start.json", "ended.json"
 
 
 def note_start(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -23,14 +23,14 @@ def read_start(folder: Path) -> dict[str, Any]:
 
 def note_end(folder: Path, reason: str) -> None:
     """Keep why training cannot go on, and would not if it were tried again."""
-    io.put_json(folder / DIVERGED, reason)
+    io.put_json(folder / ENDED, reason)
 
 
 def ended_early(folder: Path) -> str | None:
     """Why training could not go on; None where it could."""
-    if not (folder / DIVERGED).is_file():
+    if not (folder / ENDED).is_file():
         return None
-    reason = read_json(folder / DIVERGED)
+    reason = read_json(folder / ENDED)
     if not isinstance(reason, str):
-        raise damaged(folder / DIVERGED, "no text")
+        raise damaged(folder / ENDED, "no text")
     return reason
