@@ -14,7 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from kdray.artifacts.rows import SCHEMA, rows_writer, write_split
 from kdray.data.recipes.dolly import dolly
-from kdray.data.split import Split
+from kdray.data.split import RandomRows
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
 
@@ -90,7 +90,7 @@ def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24
         example = dolly(json.loads(line))
         for tokens in tokenise([example], chat, tokenizer, max_prompt=200, max_length=256)[0]:
             records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
-    split = Split(heldout, test=0)
+    split = RandomRows(heldout, test=0)
     split.add(np.array([record["source_row"] for record in records]))
     with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))

@@ -104,7 +104,7 @@ def _model(job: Job, device: torch.device) -> Any:
     else:
         model, _ = load_folder(job.model, device=device)
     if settings.rank is not None:
-        model = with_lora(model, settings.rank, settings.seed)
+        model = with_lora(model, settings.rank, settings.seed, scale=settings.scale, dropout=settings.dropout)
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.compile:
@@ -143,7 +143,7 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
         return
     rank, model = job.settings.rank, loop.model.model
     if rank is not None:
-        model, weights = merged(job.model, rank, weights), None
+        model, weights = merged(job.model, rank, weights, job.settings.scale), None
     store = Store(job.store)
     for export in exports:
         if store.get(export.key) is None:

@@ -17,6 +17,7 @@ Labels = Literal["gold", "teacher", "both"]  # the original responses, the teach
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ENTERS, SELECTS, SHOWN, RUNS = Enters(), Selects(), Shown(), Runs()  # what ids know of a field
+ADAPTED = {"method": ("lora", "qlora")}  # where there are adapters
 LENGTH = Enters(instead={"unit": "unit", "length": "total"})  # 3 epochs, and no other unit
 
 
@@ -116,9 +117,11 @@ class Optimiser(Length):
         description="all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 "
         "(`pip install 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32",
     )
-    rank: Annotated[PositiveInt, Enters(where={"method": ("lora", "qlora")})] = Field(
-        16, description="of the adapters, which are scaled by 2"
+    rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
+    scale: Annotated[PositiveFloat, Enters(where=ADAPTED, unless_default=True)] = Field(
+        2.0, description="of the adapters: peft's `lora_alpha` divided by the rank"
     )
+    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(0.0, description="before the adapters, while they train")
     compile: Annotated[bool, ENTERS] = Field(False, description="torch.compile, on GPUs only")
     packing: Annotated[bool, ENTERS] = Field(
         True,
@@ -207,6 +210,9 @@ class Data(Section):
         1000,
         description="rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
         "the same for every tokenizer",
+    )
+    split: Annotated[Literal["random", "first"], Enters(unless_default=True)] = Field(
+        default="random", description="how the rows held out are chosen: `random` as above, or the `first` of the source, as MiniLLM does"
     )
     test: Annotated[int, Field(ge=0), ENTERS] = Field(
         0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"

@@ -24,7 +24,7 @@ from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
 from kdray.data.sources import open_source
-from kdray.data.split import Split
+from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
@@ -83,7 +83,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
-    split = Split(params["heldout"], params["test"])
+    split = make_split(params.get("split", "random"), params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
     with work.progress.bar("prepare", count, "rows") as bar:
@@ -103,7 +103,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
                     break
         bar.set(count)
     chosen = split.rows()
-    if facts["kept"] <= sum(map(len, chosen.values())):
+    if facts["kept"] <= sum(map(len, chosen.values())) or any(params[side] and not rows for side, rows in chosen.items()):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
     return dict(facts)

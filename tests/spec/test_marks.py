@@ -11,11 +11,11 @@ from kdray.spec import grid
 from kdray.spec.grid import Section, Use
 from kdray.spec.marks import Enters, Mark, Runs, Selects, Shown, marks
 
-OPTIMISER = "clip compile dtype epochs method packing rank schedule steps warmup weight_decay"
+OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
 EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
         "Augment": "batch compute engine max_new_tokens",
-        "Data": "heldout limit max_length max_prompt recipe source template test",
+        "Data": "heldout limit max_length max_prompt recipe source split template test",
         "Lens": "annotations limit max_words source trained window",
         "Length": "epochs steps",
         "Model": "drop_layers model",

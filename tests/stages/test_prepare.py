@@ -86,6 +86,18 @@ def test_rows_keep_their_order_over_many_slices_and_every_loss_is_counted(prepar
     assert facts["kept"] == 600
 
 
+def test_the_first_rows_of_the_file_are_held_out_if_the_grid_says_so(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {i}", "context": "", "response": " " if i == 1 else f"{i} ."} for i in range(20)]
+    write(tmp_path / "first.jsonl", rows)
+    made, _ = prepare("first.jsonl", split="first", heldout=3, test=2)
+    sources = made.table["source_row"].to_pylist()
+    assert [sources[row] for row in made.heldout] == [0, 2]  # the second one has no response
+    assert [sources[row] for row in made.test] == [3, 4]
+    assert [sources[row] for row in made.train] == list(range(5, 20))
+    with pytest.raises(InputError, match=r"^data.heldout: 21 of 19 usable rows"):
+        prepare("first.jsonl", split="first", heldout=19, test=2)
+
+
 def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_path: Path) -> None:
     texts = [f"{i} lives in Paris now . " * (1 + i % 5) for i in range(40)]
     write(tmp_path / "texts.jsonl", [{"body": text} for text in [*texts, " ", None]])
