@@ -195,7 +195,7 @@ class Data(Section):
         description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `news`; "
         "or a `text` without a prompt",
     )
-    template: Annotated[Use, Enters(declare.Template, brief=True)] = Field(
+    template: Annotated[Use, Enters(declare.Template)] = Field(
         Use(name="chat"),
         description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's); "
         "their parameters are [below](#templates)",

@@ -264,3 +264,17 @@ def test_what_a_chat_is_given_is_in_the_ids_of_all_chats(task: dict[str, Any], p
     on, off = ({"name": "chat", "arguments": {"enable_thinking": value}} for value in (True, False))
     assert asked("chat") == asked("alpaca") == asked({"name": "alpaca", "bos": True})
     assert len({asked("chat"), asked(on), asked(off)}) == 3
+
+
+def test_a_parameter_that_came_later_enters_only_where_it_is_used(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def floor(later: tuple[str, ...], schedule: Any) -> Any:
+        known = spec.components
+        found = known(declare.Schedule)["cosine"]
+        changed = {"cosine": dataclasses.replace(found, declared=dataclasses.replace(found.declared, later=later))}
+        with monkeypatch.context() as patch:
+            patch.setattr(spec, "components", lambda kind: known(kind) | (changed if kind is declare.Schedule else {}))
+            return plan({"train.schedule": schedule}).points[0].train.params["schedule"]["params"]
+
+    assert floor((), "cosine") == floor((), {"name": "cosine", "floor": 0}) == {"floor": 0.0}
+    assert floor(("floor",), "cosine") == floor(("floor",), {"name": "cosine", "floor": 0}) == {}
+    assert floor(("floor",), {"name": "cosine", "floor": 0.1}) == {"floor": 0.1}

@@ -8,7 +8,7 @@ from kdray.data.example import Example
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 
-DECLARED = declare.Template(version=1)
+DECLARED = declare.Template(version=1, later=("bos",))
 
 
 def alpaca(example: Example, tokenizer: PreTrainedTokenizerBase, *, bos: bool = False) -> str:
