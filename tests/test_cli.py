@@ -422,9 +422,20 @@ def test_wrong_lens_input_is_one_line(run: Run, tmp_path: Path, arguments: str, 
     assert stderr.count("\n") == 1
 
 
+def test_a_plan_says_how_many_steps_an_epoch_has(run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid({"axes.batch": [8, 16]})
+    made = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
+    assert made.prepare
+    attempt = Store(tiny_grid.folder / "store").begin(made.prepare.key, made.prepare.payload or {})
+    attempt.seal([], train=11424)
+    assert run("plan", path)[1].splitlines()[-1] == "steps an epoch of 11,424 rows: 1428 at batch 8, 714 at batch 16"
+    assert json.loads(run("plan", "--json", path)[1])["training_rows"] == 11424
+
+
 def test_a_plan_is_shown_in_columns(run: Run, tiny_grid: TinyGrid) -> None:
     code, stdout, _ = run("plan", tiny_grid())
-    header, *lines = stdout.splitlines()
+    header, *lines, epochs = stdout.splitlines()
+    assert epochs == "steps an epoch: known once the data are prepared"
     assert (code, header.split()) == (0, ["step", "name", "id", "state", "size"])
     assert {len(line) for line in lines} == {len(header)}
     steps = list(make_plan(load_grid(tiny_grid()), Outer(tiny_grid.folder / "store")).steps())

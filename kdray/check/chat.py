@@ -19,10 +19,10 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kdray.spec import declare
-from kdray.spec.chat import bos_warning, require_read
+from kdray.spec.chat import bos_warning, require_marks, require_read
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.folders import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_object
+from kdray.spec.folders import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_object, read_vocabulary
 from kdray.spec.grid import Grid, Use
 
 TURNS = [{"role": "user", "content": "Say yes."}]
@@ -49,6 +49,10 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         for role, folder in folders.items():
             if role in roles:
                 check_chat_template(folder, role, arguments, field, allowed)
+    if use.params.get("chatml"):
+        for role, folder in folders.items():
+            if (vocabulary := read_vocabulary(folder, role)) is not None:
+                require_marks(vocabulary)
     warned = [bos_warning(use.name, use.params, read_config(folder)) for folder in folders.values()]
     return [f"data.template: {warning}" for warning in dict.fromkeys(warned) if warning]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from kdray.plan.sizes import size_of_labels
+from kdray.plan.sizes import size_of_labels, training_rows
 from kdray.plan.steps import Plan, Step
 from kdray.store import Store
 
@@ -17,7 +17,8 @@ def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
         size = size_of_labels(step, store)
         steps.append({"kind": step.kind, **_listed(step, store), **({"bytes": size.total} if size else {})})
     points = [{**vars(point.point), **_listed(point.train, store)} for point in plan.points]
-    return {"grid": plan.grid.name, "store": str(store.root), "steps": steps, "points": points}
+    rows = {"training_rows": training_rows(plan, store)}
+    return {"grid": plan.grid.name, "store": str(store.root), **rows, "steps": steps, "points": points}
 
 
 def listed_status(plan: Plan, store: Store) -> dict[str, Any]:

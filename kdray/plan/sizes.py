@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.plan.inputs import SoftenInputs
-from kdray.plan.steps import Step
+from kdray.plan.steps import Plan, Step
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.folders import CONFIG, read_config
@@ -75,3 +75,9 @@ def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
     path = folder / CONFIG
     config = read_config(folder, "teacher.model") if path.is_file() else {}
     return config if {"hidden_size", "vocab_size"} <= set(config) else None
+
+
+def training_rows(plan: Plan, store: Store) -> int | None:
+    """How many rows every epoch has; None until the data are prepared."""
+    artifact = plan.prepare and plan.prepare.id and store.get(plan.prepare.key)
+    return artifact.facts.get("train") if artifact else None

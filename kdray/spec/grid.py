@@ -235,7 +235,8 @@ class Objective(Section):
     loss: Annotated[Use, Enters(declare.Loss)] = Field(
         default=Use(name="cross_entropy"),
         description="the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's), "
-        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`",
+        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy that counts more where "
+        "the teacher is unsure (in full from `nats` of entropy on, 1)",
     )
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
         default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"

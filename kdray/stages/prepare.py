@@ -106,7 +106,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     if facts["kept"] <= sum(map(len, chosen.values())) or any(params[side] and not rows for side, rows in chosen.items()):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
-    return dict(facts)
+    return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
 
 
 def _response_tokens(rows: pa.Table) -> int:
