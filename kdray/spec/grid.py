@@ -405,7 +405,6 @@ class Lens(Section):
 class Report(Section):
     """How the tables compare points."""
 
-    baseline: Annotated[Literal["sft"], SHOWN] = Field(default="sft", description="what every row is compared with")
     primary: Annotated[str | None, SHOWN] = Field(
         default=None,
         description="the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; "
@@ -418,6 +417,13 @@ class Report(Section):
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "baseline" in value:
+            raise InputError("baseline", "is gone: every row is compared with SFT", "leave it out")
+        return value
 
 
 class Runtime(Section):
