@@ -41,10 +41,13 @@ def payload(section: Section, *names: str, **identities: Any) -> dict[str, Any]:
 
 
 def named(kind: type[Declared], name: str, params: Mapping[str, Any], *, brief: bool = False) -> dict[str, Any]:
-    """A component as it enters ids. If `brief`, parameters at their defaults are left out, so that a new one moves no id."""
+    """A component as it enters ids, with the distribution that gives it if that is not kdray.
+
+    If `brief`, parameters at their defaults are left out, so that a new one moves no id.
+    """
     found = component(kind, name, kind.word)
     kept = {key: value for key, value in params.items() if not brief or value not in (found.parameters[key].default, {})}
-    return {"name": name, "version": found.declared.version, "params": kept}
+    return {"name": name, "version": found.declared.version, "params": kept, **found.origin}
 
 
 @functools.cache
