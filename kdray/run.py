@@ -18,6 +18,8 @@ from kdray.orchestration.work import Work
 from kdray.plan import Plan, make_plan, reading
 from kdray.plan.inputs import AnnotateInputs, AnswerInputs, AnswersInputs, GenerateInputs, JoinInputs, LensInputs, SoftenInputs, TrainInputs
 from kdray.spec.grid import Grid
+from kdray.spec.installed import import_of
+from kdray.spec.uses import entries_by_field
 from kdray.store import Locks, Outer, Store
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
@@ -65,6 +67,8 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
+        for entry in entries_by_field(plan.grid).values():
+            import_of(entry)  # what cannot be imported is told before any work
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
         work = Work(plan, store, outer, locks, progress, resources, after)

@@ -17,6 +17,8 @@ from kdray.orchestration.job import Export, Job
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import TrainInputs
+from kdray.spec import declare
+from kdray.spec.components import component
 from kdray.store import Attempt
 from kdray.train.settings import Settings
 
@@ -40,7 +42,7 @@ def make_job(
         attempt=attempt,
         exports=tuple(exports),
         final=final,
-        engine=runtime.engine.model_dump(),
+        engine=runtime.engine.model_dump() | component(declare.Engine, runtime.engine.name, "runtime.engine").origin,
         gradient_checkpointing=runtime.gradient_checkpointing,
         micro_batch=runtime.micro_batch,
         checkpoint_every=runtime.checkpoint_every,

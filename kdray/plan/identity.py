@@ -41,11 +41,11 @@ def payload(section: Section, *names: str, **identities: Any) -> dict[str, Any]:
 
 
 def named(kind: type[Declared], name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """A component as it enters ids."""
+    """A component as it enters ids, with the distribution that gives it if that is not kdray."""
     found = component(kind, name, kind.word)
     defaults = {key: found.parameters[key].default for key in found.declared.later}
     kept = {key: value for key, value in params.items() if key not in defaults or value not in (defaults[key], {})}
-    return {"name": name, "version": found.declared.version, "params": kept}
+    return {"name": name, "version": found.declared.version, "params": kept, **found.origin}
 
 
 @functools.cache

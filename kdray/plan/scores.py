@@ -260,4 +260,4 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step[LensInputs]) -> Scor
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
     """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
     described = named(declare.Decoding, use.name, {**use.params, **contents})
-    return described if described["params"] or described["version"] > 1 else use.name
+    return use.name if described == {"name": use.name, "version": 1, "params": {}} else described

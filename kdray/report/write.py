@@ -17,8 +17,10 @@ from kdray.report.table import calibration_of, metrics_of, reference_name, rows_
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.grid import Lens
+from kdray.spec.installed import Distribution
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
+from kdray.spec.uses import uses
 
 AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch", "seed")  # columns of scores.csv
 
@@ -37,7 +39,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in [*verdict(results), *lens_notes(results)]:
+    for sentence in [*verdict(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -45,7 +47,8 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    lines = [f"# {grid.name}", "", grid.question, "", *(f"- {found}" for found in [*verdict(results), *lens_notes(results)]), ""]
+    notes = [*verdict(results), *lens_notes(results), *installed_notes(results)]
+    lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     else:
@@ -85,6 +88,16 @@ def lens_notes(results: Results) -> Iterator[str]:
             auroc = checkpoint.scores[MetricName(rate.task, "fr_auroc", rate.decoding)].value
             who = _name(checkpoint.subject, results)
             yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
+
+
+def installed_notes(results: Results) -> Iterator[str]:
+    """What of the grid's components is not kdray's own, and whose it is."""
+    given: dict[Distribution, list[str]] = {}
+    for _, found in uses(results.plan.grid):
+        if found.entry:
+            given.setdefault(found.entry.distribution, []).append(f"the {found.kind.word} {found.name}")
+    for distribution, names in given.items():
+        yield f"Not kdray's own but {distribution}'s: {', '.join(dict.fromkeys(names))}."
 
 
 def _lens(section: Lens, facts: dict[str, Any]) -> str:

@@ -85,7 +85,7 @@ def task_prompts(
     make: Callable[..., Question] = getattr(module, name)
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
-    write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
+    write = _writer(getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts, refusals = [], []

@@ -32,7 +32,7 @@ def grid_schema() -> Schema:
             section["properties"][name] = _with_components(field, kinds.get(name))
     sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
     sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
-    names = [{"const": each.name, "description": each.summary} for each in components(declare.Annotations).values()]
+    names = [{"const": each.name, "description": each.description} for each in components(declare.Annotations).values()]
     _set_text(sections["Lens"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}
 
@@ -65,8 +65,8 @@ def _variants(kind: type[Declared], each: Component[Any]) -> list[Schema]:
     parameters = {key: _parameter(parameter) for key, parameter in each.parameters.items()}
     needed = [key for key, parameter in each.parameters.items() if parameter.default is REQUIRED]
     mapping = {"type": "object", "properties": {"name": name, **parameters}, "required": ["name", *needed]}
-    mapping |= {"additionalProperties": False, "description": each.summary}
-    return [mapping] if needed else [name | {"description": each.summary}, mapping]
+    mapping |= {"additionalProperties": False, "description": each.description}
+    return [mapping] if needed else [name | {"description": each.description}, mapping]
 
 
 def _name(kind: type[Declared], each: Component[Any]) -> Schema:
@@ -89,7 +89,7 @@ def _soft_labels(section: Schema) -> Schema:
     form = section["properties"]["form"]
     variants = []
     for each in components(declare.Form).values():
-        own = {"form": {"const": each.name, "description": each.summary}}
+        own = {"form": {"const": each.name, "description": each.description}}
         own |= {key: _parameter(parameter) for key, parameter in each.parameters.items()}
         required = [] if each.name == form["default"] else ["form"]
         variants.append({"properties": own | fields, "required": required, "additionalProperties": False})
