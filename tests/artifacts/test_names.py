@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_whoever_reads_parquet_of_an_artifact_goes_through_its_module() -> None:
         if "pyarrow.parquet" in path.read_text() and path.parent.name != "artifacts"
     }
     assert outside == {"data/parquet.py"}  # the user's own tables
+
+
+def test_the_page_lists_every_format_and_every_file() -> None:
+    lines = [line for line in (ROOT / "docs" / "store.md").read_text().splitlines() if line.startswith("| `")]
+    listed = {line.split("`")[1] for line in lines}
+    formats = {path.stem for path in (PACKAGE / "artifacts").glob("*.py") if re.search(r"^(def|async def) write_", path.read_text(), re.M)}
+    assert listed == (formats - {"tables"}) | {"notes", "lens"}
+    page = "\n".join(lines)
+    assert [name for name in NAMES if f"`{name}" not in page] == [store.RECORD, store.ATTEMPT, locks.DONE]
 
 
 @pytest.mark.parametrize("kind", ["stages", "orchestration"])
