@@ -43,15 +43,15 @@ class Key:
     id: str
 
 
-class Facts(dict[str, Any]):
-    """What an artifact's maker noted. One that is asked for and not there makes the DONE at `path` a damaged one."""
+class Fields(dict[str, Any]):
+    """A part of DONE or of a record, which lies at `path`. A field that is asked for and not there makes that file a damaged one."""
 
-    def __init__(self, noted: Mapping[str, Any], path: Path) -> None:
-        super().__init__(noted)
+    def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
+        super().__init__(fields)
         self.path = path
 
     def __missing__(self, name: str) -> Any:
-        raise damaged(self.path, self.path.parent, f"no fact '{name}'")
+        raise damaged(self.path, self.path.parent, f"no '{name}'")
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ class Artifact:
         return self.folder / self.done["attempt"]
 
     @property
-    def facts(self) -> Facts:
+    def facts(self) -> Fields:
         """What its maker noted: counts, seconds, library versions. Not part of the id."""
-        return Facts(self.done["facts"], self.folder / DONE)
+        return Fields(self.done["facts"], self.folder / DONE)
 
 
 class Attempt:
@@ -176,7 +176,7 @@ class Store:
         for folder in [Path(folder) for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
             record = io.read_json(folder / RECORD)
             if _has(record, {"step": str, "params": dict, "inputs": dict}):
-                return record
+                return record | {name: Fields(record[name], folder / RECORD) for name in ("params", "inputs")}
             if (folder / RECORD).is_file():
                 raise damaged(folder / RECORD, folder)
         raise KeyError(id)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.answers import read_answers
 from kdray.artifacts.parts import parts
 from kdray.artifacts.scores import ROWS, SCORES
 from kdray.plan import make_plan
@@ -79,7 +80,7 @@ def measured(tmp_path_factory):
             super().__call__(item)
 
     def answers():
-        return {step.slug: answering.read_answers(store.get(step.key).path) for step in asked}
+        return {step.slug: read_answers(store.get(step.key).path) for step in asked}
 
     class Mortal(stage.Measurer):
         def _answer(self, item):

@@ -67,6 +67,8 @@ class Bench:
         """Scores of a checkpoint on all tasks, or on one: `value` for the first metric, one more for the second."""
         for score in self.plan.scores:
             if (score.subject, score.position) == (subject, position) and task in score.task.name:
+                if score.generate:
+                    self.seal(score.generate)
                 metrics = ("ce", "kl") if score.task.name == "heldout_loss" else ("rougeL", "empty")
                 self.seal(score.measure, {metric: {"value": value + i, "stderr": 0.1, "n": 8} for i, metric in enumerate(metrics)})
 
