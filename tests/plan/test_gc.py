@@ -11,6 +11,7 @@ from kdray.plan import gc as module
 from kdray.plan.gc import find_garbage
 from kdray.spec import InputError
 from kdray.store import Locks, Store, io
+from kdray.store.store import RECORD
 from tests.plan.conftest import MakePlan, seal
 
 STALE = 0.3
@@ -77,7 +78,7 @@ def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is
     (artifact,) = seal(store, made.prepare)
     twin = artifact.folder.with_name(f"aaa-{made.prepare.id}")
     (twin / "attempt-001").mkdir(parents=True)
-    io.put_json(twin / "record.json", made.prepare.payload)
+    io.put_json(twin / RECORD, made.prepare.payload)
     assert names(store, made) == [f"prepare/{twin.name}"]
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(twin)  # somebody has not seen yet that it is finished
