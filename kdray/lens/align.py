@@ -6,7 +6,6 @@ Offsets come from decoding the ids as they are, token by token. Ids that were st
 from __future__ import annotations
 
 import itertools
-import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from kdray.artifacts.files import read_json, reading
 from kdray.data.example import Example
 from kdray.data.tokenise import plain_prompt
 from kdray.lens.annotations import Annotated, Sketch, sketch
@@ -125,11 +125,15 @@ def write_aligned(rows: Sequence[Aligned], path: Path) -> None:
 
 
 def read_aligned(path: Path) -> list[Aligned]:
-    """What `write_aligned` kept."""
-    return [
-        Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"]))
-        for row in json.loads(path.read_text())
-    ]
+    """What `write_aligned` kept.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    with reading(path):
+        return [
+            Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"])) for row in read_json(path)
+        ]
 
 
 def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

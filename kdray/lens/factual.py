@@ -16,6 +16,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.artifacts.lens import KEPT_OUT
 from kdray.data.estimates import mean, pooled_mean
 from kdray.data.thoughts import split_thought
 from kdray.lens.align import Aligned, make_passage, read_aligned
@@ -27,7 +28,6 @@ from kdray.lens.ratios import RULE, token_logits
 from kdray.lens.spans import sliding_windows
 from kdray.spec.errors import InputError
 
-KEPT_OUT = "kept_out.json"  # beside a lens: annotated responses to documents that did not train it
 DRIFT = 5.0  # points of AUROC (0.05) by which a detector may fall before a report flags it
 
 

@@ -1,4 +1,4 @@
-"""A training job: everything that a worker on another machine needs to do it, and the files that it leaves."""
+"""A training job: everything that a worker on another machine needs to do it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any
 from kdray.artifacts.source import LabelSource
 from kdray.store import Attempt, Key
 from kdray.train.settings import Settings
-
-CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from typing import Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from kdray.orchestration.job import START, Export, Job
+from kdray.artifacts.notes import read_start
+from kdray.orchestration.job import Export, Job
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import TrainInputs
 from kdray.spec import declare
 from kdray.spec.components import component
-from kdray.store import Attempt, io
+from kdray.store import Attempt
 from kdray.train.settings import Settings
 
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
@@ -83,7 +84,7 @@ def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
 
 def facts_of(attempt: Attempt) -> dict[str, Any]:
     """How the attempt ran, as its workers noted it when they started."""
-    return io.read_json(attempt.path / START) or {}
+    return read_start(attempt.path)
 
 
 def _work(config: dict[str, Job]) -> None:

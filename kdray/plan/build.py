@@ -49,20 +49,20 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         return make_step("augment", f"{prepare.slug}-both", {}, JoinInputs(data=prepare, answers=answers(teacher)))
 
     @functools.cache
-    def soft_labels(labels: Labels, teacher: str) -> Softened:
-        return _soft_labels(grid, models[teacher], rows(labels, teacher))
+    def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
+        return _soft_labels(grid, models[teacher], rows(labels, teacher), temperature)
 
     def point_plan(point: Point) -> PointPlan:
         teacher = point.teacher or "teacher"
         taught = Softened()
         if point.alpha > 0 and teacher in grid.ensembles:
-            taught = _together([soft_labels(point.labels, name) for name in grid.ensembles[teacher]])
+            taught = _together([soft_labels(point.labels, name, point.temperature) for name in grid.ensembles[teacher]])
         elif point.alpha > 0:
-            taught = soft_labels(point.labels, teacher)
+            taught = soft_labels(point.labels, teacher, point.temperature)
         return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
 
     first = next(iter(grid.all_teachers), None)
-    heldout_labels = soft_labels("gold", first) if first else Softened()
+    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first else Softened()
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
     plan = Plan(grid, models, prepare, heldout_labels, points, [])
@@ -122,9 +122,9 @@ def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step[TrainInputs]:
     return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare))
 
 
-def _soft_labels(grid: Grid, teacher: Step, data: Step) -> Softened:
+def _soft_labels(grid: Grid, teacher: Step, data: Step, temperature: float) -> Softened:
     """What points that train on `data` get one teacher's soft labels from."""
-    return Softened(soft_labels=_soften(grid, teacher, data)) if _is_kept(grid) else Softened(teacher=teacher)
+    return Softened(soft_labels=_soften(grid, teacher, data, temperature)) if _is_kept(grid) else Softened(teacher=teacher)
 
 
 def _together(members: Sequence[Softened]) -> Softened:
@@ -138,19 +138,20 @@ def _is_kept(grid: Grid) -> bool:
     return bool(declared(declare.Form, grid.soft_labels.form.name).kept)
 
 
-def _soften(grid: Grid, teacher: Step, data: Step) -> Step[SoftenInputs]:
+def _soften(grid: Grid, teacher: Step, data: Step, temperature: float) -> Step[SoftenInputs]:
     form = grid.soft_labels.form.name
     params = payload(grid.soft_labels)
     if declared(declare.Form, form).tempered:
-        params["temperature"] = grid.objective.temperature
+        params["temperature"] = temperature
     slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
     return make_step("soften", slug, params, SoftenInputs(teacher=teacher, data=data))
 
 
 def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened) -> PointPlan:
     params = payload(grid.train) | {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
+    params |= {"smoothing": point.smoothing} if point.smoothing else {}
     if point.alpha > 0:
-        params["objective"] = payload(grid.objective)
+        params["objective"] = payload(grid.objective) | {"temperature": point.temperature}
         if weights := grid.ensembles.get(point.teacher):
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
         if not _is_kept(grid):

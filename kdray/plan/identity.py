@@ -34,19 +34,17 @@ def payload(section: Section, *names: str, **identities: Any) -> dict[str, Any]:
             found[name] = identities[name]
         elif mark.component:
             use = Use(name=value) if isinstance(value, str) else value
-            found[name] = named(mark.component, use.name, use.params, brief=mark.brief)
+            found[name] = named(mark.component, use.name, use.params)
         else:
             found[name] = value
     return found
 
 
-def named(kind: type[Declared], name: str, params: Mapping[str, Any], *, brief: bool = False) -> dict[str, Any]:
-    """A component as it enters ids, with the distribution that gives it if that is not kdray.
-
-    If `brief`, parameters at their defaults are left out, so that a new one moves no id.
-    """
+def named(kind: type[Declared], name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A component as it enters ids, with the distribution that gives it if that is not kdray."""
     found = component(kind, name, kind.word)
-    kept = {key: value for key, value in params.items() if not brief or value not in (found.parameters[key].default, {})}
+    defaults = {key: found.parameters[key].default for key in found.declared.later}
+    kept = {key: value for key, value in params.items() if key not in defaults or value not in (defaults[key], {})}
     return {"name": name, "version": found.declared.version, "params": kept, **found.origin}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from kdray.plan.sizes import size_of_labels
+from kdray.plan.sizes import size_of_labels, training_rows
 from kdray.plan.steps import Plan, Step
 from kdray.spec.uses import entries_by_field
 from kdray.store import Store
@@ -22,7 +22,8 @@ def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
         steps.append({"kind": step.kind, **_listed(step, store), **({"bytes": size.total} if size else {})})
     points = [{**vars(point.point), **_listed(point.train, store)} for point in plan.points]
     others = {entry.distribution.name: entry.distribution.version for entry in entries_by_field(plan.grid).values()}
-    return {"grid": plan.grid.name, "store": str(store.root), "distributions": others, "steps": steps, "points": points}
+    facts = {"training_rows": training_rows(plan, store), "distributions": others}
+    return {"grid": plan.grid.name, "store": str(store.root), **facts, "steps": steps, "points": points}
 
 
 def listed_status(plan: Plan, store: Store) -> dict[str, Any]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from kdray.plan.inputs import SoftenInputs
-from kdray.plan.steps import Step
+from kdray.plan.steps import Plan, Step
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.folders import read_config
+from kdray.spec.folders import CONFIG, read_config
 from kdray.store import Store
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # bytes
@@ -72,6 +72,12 @@ def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
         folder = Path(model.source.name)
     else:
         return None
-    path = folder / "config.json"
+    path = folder / CONFIG
     config = read_config(folder, "teacher.model") if path.is_file() else {}
     return config if {"hidden_size", "vocab_size"} <= set(config) else None
+
+
+def training_rows(plan: Plan, store: Store) -> int | None:
+    """How many rows every epoch has; None until the data are prepared."""
+    artifact = plan.prepare and plan.prepare.id and store.get(plan.prepare.key)
+    return artifact.facts.get("train") if artifact else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.curve import Curve, read_curve, read_growing_curve
+from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
 from kdray.plan.steps import Subject
@@ -16,20 +16,9 @@ from kdray.spec.decodings import decoding_label
 from kdray.spec.metric_names import MetricName
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
-from kdray.store import Store
-from kdray.store.store import damaged
+from kdray.store import Artifact, Store
 
-CURVE, SCORES, EXAMPLES, FACTUAL = "metrics.jsonl", "scores.json", "examples.parquet", "factual.json"
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one model on one task; `stderr` is over the `n` examples."""
-
-    value: float
-    stderr: float
-    n: int
 
 
 @dataclass
@@ -40,7 +29,7 @@ class Checkpoint:
     position: float | None
     examples: int | None  # sequences seen in training
     scores: dict[MetricName, Score] = field(default_factory=dict)
-    rows: dict[str, Path] = field(default_factory=dict)  # by task: the file with one row an example
+    measured: dict[str, Artifact] = field(default_factory=dict)  # by task: the last measurement, with its rows
     drifted: list[MetricName] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
 
 
@@ -50,7 +39,7 @@ class Results:
 
     plan: Plan
     checkpoints: list[Checkpoint]
-    curves: dict[Point, list[dict[str, float]]]
+    curves: dict[Point, Curve]
     runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
     lens: dict[str, Any] | None = None  # the numbers of what trained the grid's lens, and its AUROC
 
@@ -91,22 +80,25 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
-        checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
-        if (artifact.json(FACTUAL) or {}).get("drifted"):
+        checkpoint.measured[score.task.name] = artifact
+        if read_factual(artifact.path).get("drifted"):
             checkpoint.drifted.append(MetricName(score.task.name, "fr", score.decoding))
-        for metric, value in (artifact.json(SCORES) or {}).items():
-            name, found = MetricName(score.task.name, metric, score.decoding), Score(**value)
+        for metric, found in read_scores(artifact.path).items():
+            name = MetricName(score.task.name, metric, score.decoding)
             if metric == "failed" and name in checkpoint.scores:  # of several measurements of the same answers, the worst
                 found = max(found, checkpoint.scores[name], key=lambda share: share.value)
             checkpoint.scores[name] = found
-    curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
+    curves: dict[Point, Curve] = {}
     runtimes = {}
     for point in plan.points:
         if artifact := point.train.id and store.get(point.train.key):
             runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
+            curves[point.point] = read_curve(artifact)
+        else:
+            curves[point.point] = read_growing_curve(store.folder(point.train.key)) if point.train.id else []
     lenses = [score.measure.inputs.lens for score in plan.scores if isinstance(score.measure.inputs, RateInputs)]
     lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
-    return Results(plan, list(checkpoints.values()), curves, runtimes, dict(lens.facts) if lens else None)
+    return Results(plan, list(checkpoints.values()), curves, runtimes, lens.facts if lens else None)
 
 
 def primary_metric(plan: Plan) -> MetricName:
@@ -130,20 +122,3 @@ def is_shown(name: MetricName, plan: Plan) -> bool:
         return True
     uses = [use for task in plan.grid.score.tasks if task.name == name.task for use in metrics_of(task, plan.grid.score.metrics)]
     return not any(name.metric in scores_of(use)[1:] for use in uses)
-
-
-def _curve(folder: Path | str | None) -> list[dict[str, float]]:
-    """A point's metrics by step: of the sealed attempt, or of the one that got furthest."""
-    if not folder:
-        return []
-    curves = [_read_lines(path) for path in Path(folder).glob(f"attempt-*/{CURVE}")]
-    return max(curves, key=len, default=[])
-
-
-def _read_lines(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a file that may still be written to."""
-    text = path.read_bytes()
-    try:
-        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-    except ValueError:  # also of bytes that are no text
-        raise damaged(path, path.parent.parent) from None

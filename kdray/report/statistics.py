@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from kdray.artifacts.scores import Score
 from kdray.report.arms import Arm, arm_of
-from kdray.report.results import Results, Score
+from kdray.report.results import Results
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kdray.artifacts.scores import Score
 from kdray.plan import Plan
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import Results, Score, is_shown
+from kdray.report.results import Results, is_shown
 from kdray.report.statistics import final_scores, spread
 from kdray.spec.metric_names import CALIBRATION, COUNTS, MetricName
 

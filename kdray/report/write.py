@@ -22,6 +22,8 @@ from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 from kdray.spec.uses import uses
 
+AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch", "seed")  # columns of scores.csv
+
 
 def print_table(results: Results, console: Console) -> None:
     """The table and the verdict."""
@@ -114,11 +116,11 @@ def _write_csv(results: Results, path: Path) -> None:
     """One line a score: everything that the tables are made of."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "labels", "alpha", "lr", "batch", "seed", "examples", "metric", "value", "stderr", "n"])
+        writer.writerow(["model", *AXES, "examples", "metric", "value", "stderr", "n"])
         for checkpoint in results.checkpoints:
             subject = checkpoint.subject
             point = subject if isinstance(subject, Point) else None
-            axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
+            axes = [getattr(point, name) for name in AXES] if point else [""] * len(AXES)
             for metric, score in checkpoint.scores.items():
                 writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 

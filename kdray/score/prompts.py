@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from kdray.artifacts.rows import Rows
 from kdray.data.example import Example
-from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import plain_prompt

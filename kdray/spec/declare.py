@@ -20,12 +20,17 @@ Needs = Literal["reference", "source", "wrong", "short"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Declared:
-    """Of every component. `version` enters ids: a new one makes again what this component made."""
+    """Of every component. `version` enters ids: a new one makes again what this component made.
+
+    `later` are parameters that came after it was first used: they enter ids only where they are not at their defaults, so
+    that what was made before keeps its id.
+    """
 
     word: ClassVar[str]  # the kind as users read it
     folder: ClassVar[str]  # in the package
     group: ClassVar[str] = ""  # of entry points by which installed distributions give more; none where they cannot
     version: PositiveInt
+    later: tuple[str, ...] = ()
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ Labels = Literal["gold", "teacher", "both"]  # the original responses, the teach
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 ENTERS, SELECTS, SHOWN, RUNS = Enters(), Selects(), Shown(), Runs()  # what ids know of a field
+ADAPTED = {"method": ("lora", "qlora")}  # where there are adapters
 LENGTH = Enters(instead={"unit": "unit", "length": "total"})  # 3 epochs, and no other unit
 
 
@@ -25,6 +26,7 @@ def _no_negative_zero(value: float) -> float:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_no_negative_zero)]
+Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(_no_negative_zero)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
 
 
@@ -115,9 +117,11 @@ class Optimiser(Length):
         description="all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 "
         "(`pip install 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32",
     )
-    rank: Annotated[PositiveInt, Enters(where={"method": ("lora", "qlora")})] = Field(
-        16, description="of the adapters, which are scaled by 2"
+    rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
+    scale: Annotated[PositiveFloat, Enters(where=ADAPTED, unless_default=True)] = Field(
+        2.0, description="of the adapters: peft's `lora_alpha` divided by the rank"
     )
+    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(0.0, description="before the adapters, while they train")
     compile: Annotated[bool, ENTERS] = Field(False, description="torch.compile, on GPUs only")
     packing: Annotated[bool, ENTERS] = Field(
         True,
@@ -191,7 +195,7 @@ class Data(Section):
         description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `news`; "
         "or a `text` without a prompt",
     )
-    template: Annotated[Use, Enters(declare.Template, brief=True)] = Field(
+    template: Annotated[Use, Enters(declare.Template)] = Field(
         Use(name="chat"),
         description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's); "
         "their parameters are [below](#templates)",
@@ -206,6 +210,9 @@ class Data(Section):
         1000,
         description="rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
         "the same for every tokenizer",
+    )
+    split: Annotated[Literal["random", "first"], Enters(unless_default=True)] = Field(
+        default="random", description="how the rows held out are chosen: `random` as above, or the `first` of the source, as MiniLLM does"
     )
     test: Annotated[int, Field(ge=0), ENTERS] = Field(
         0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"
@@ -228,13 +235,16 @@ class Objective(Section):
     loss: Annotated[Use, Enters(declare.Loss)] = Field(
         default=Use(name="cross_entropy"),
         description="the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's), "
-        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`",
+        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy that counts more where "
+        "the teacher is unsure (in full from `nats` of entropy on, 1)",
     )
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
         default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
     )
-    weighting: Annotated[Literal["sum", "convex"], ENTERS] = Field(
-        default="sum", description="`sum`: hard + alpha soft; `convex`: (1 - alpha) hard + alpha soft"
+    weighting: Annotated[Literal["sum", "ratio", "convex"], ENTERS] = Field(
+        default="sum",
+        description="`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
+        "They differ where the gradient is clipped",
     )
 
 
@@ -292,6 +302,12 @@ class Axes(Section):
     teacher: Annotated[list[Slug], AfterValidator(_all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
     )
+    smoothing: Annotated[list[Share], Field(min_length=1), AfterValidator(_all_different), SELECTS] = Field(
+        default=[0], description="shares of uniform labels among the hard ones: label smoothing, the control that needs no teacher"
+    )
+    temperature: Annotated[list[PositiveFloat], AfterValidator(_all_different), SELECTS] = Field(
+        default=[], description="of the soft term, by default `objective.temperature` alone"
+    )
 
 
 class PointSpec(Section):
@@ -304,6 +320,10 @@ class PointSpec(Section):
     labels: Annotated[Labels, SELECTS] = Field("gold", description="the responses to train on")
     teacher: Annotated[Slug | None, SELECTS] = Field(
         default=None, description="needed where the grid has several `teachers` and the point uses one"
+    )
+    smoothing: Annotated[Share, SELECTS] = Field(default=0, description="share of uniform labels among the hard ones")
+    temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
+        default=None, description="of the soft term, by default `objective.temperature`"
     )
 
 
@@ -385,7 +405,6 @@ class Lens(Section):
 class Report(Section):
     """How the tables compare points."""
 
-    baseline: Annotated[Literal["sft"], SHOWN] = Field(default="sft", description="what every row is compared with")
     primary: Annotated[str | None, SHOWN] = Field(
         default=None,
         description="the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; "
@@ -398,6 +417,13 @@ class Report(Section):
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "baseline" in value:
+            raise InputError("baseline", "is gone: every row is compared with SFT", "leave it out")
+        return value
 
 
 class Runtime(Section):
@@ -466,7 +492,7 @@ class Grid(Section):
     include: list[PointSpec] = Field(
         [],
         description="more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left "
-        "out; with `teachers`, `teacher` too",
+        "out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too",
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")

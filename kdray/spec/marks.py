@@ -28,14 +28,13 @@ class Enters(Mark):
 
     `instead`: what enters in its place, properties of the section by name. `where`: it enters only where other fields have
     one of these values. `unless_default`: not while it has its default, as for a field that older grids lack. `by_content`: it
-    refers to something whose identity enters instead. `brief`: parameters of the component at their defaults do not enter.
+    refers to something whose identity enters instead.
     """
 
     instead: Mapping[str, str] = field(default_factory=dict)
     where: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     unless_default: bool = False
     by_content: bool = False
-    brief: bool = False
 
 
 class Selects(Mark):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
-from kdray.artifacts.parts import parts, write_part
+from kdray.artifacts.annotated import read_annotated_parts, write_annotated, write_annotated_part
+from kdray.artifacts.answers import read_answers
 from kdray.lens.sources.jsonl import write_jsonl
 from kdray.models.load import load_tokenizer, own_device
 from kdray.orchestration.items import Part
@@ -17,13 +17,12 @@ from kdray.plan import Step
 from kdray.plan.inputs import AnnotateInputs
 from kdray.score.annotate import annotate as annotated
 from kdray.score.answers import Given, load_metric
+from kdray.score.kept import read_kept
 from kdray.spec import declare
-from kdray.stages.generate import read_answers
 from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=2)
-ANNOTATED, BATCH = "annotated.jsonl", 16
-FAILED = "failed"  # of a line that stands for an answer which could not be annotated: why
+BATCH = 16
 
 
 def annotate(steps: list[Step[AnnotateInputs]], work: Work) -> None:
@@ -39,18 +38,12 @@ class Annotator:
         self, outputs: Path, student: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float
     ) -> None:
         self.find = load_metric(metric, params, Given(models, own_device(), cache))
-        self.answers = read_answers(outputs, functools.partial(load_tokenizer, student))
+        self.answers = read_kept(outputs, functools.partial(load_tokenizer, student))
         self.metric, self.threshold = metric, threshold
 
     def __call__(self, item: Part) -> None:
         rows, failed = annotated([self.answers[i] for i in item.rows], self.find, self.metric, self.threshold)
-
-        def write(path: Path) -> None:
-            write_jsonl(rows, path)
-            with path.open("a") as file:
-                file.writelines(json.dumps({FAILED: reason}) + "\n" for reason in failed.values())
-
-        write_part(item.target, item.index, ".jsonl", write)
+        write_annotated_part(item.target, item.index, functools.partial(write_jsonl, rows), failed.values())
 
 
 def _make(step: Step[AnnotateInputs], attempt: Attempt, work: Work) -> None:
@@ -67,15 +60,11 @@ def _make(step: Step[AnnotateInputs], attempt: Attempt, work: Work) -> None:
     if error := make_parts("annotate", cuts, attempt, make, work):
         work.fail(step, error)
         return
-    made = parts(attempt.path)
-    rows = [json.loads(line) for i in sorted(made) for line in made[i].read_text().splitlines()]
-    failed = [row[FAILED] for row in rows if FAILED in row]
-    if failed and len(failed) == len(rows):
+    lines, failed = read_annotated_parts(attempt.path)
+    if failed and not lines:
         work.fail(step, f"no answer could be annotated: {failed[0]}")
         return
     if failed:
         work.progress.say(f"annotate: {len(failed)} of {count} answers could not be annotated, the first one: {failed[0]}")
-    (attempt.path / ANNOTATED).write_text("".join(json.dumps(row) + "\n" for row in rows if FAILED not in row))
-    for path in made.values():
-        path.unlink()
+    write_annotated(attempt.path, lines)
     work.seal(step, attempt, None, failed=len(failed))

@@ -11,13 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from kdray.artifacts.parts import parts, write_part
+from kdray.artifacts.responses import read_responses, write_responses
+from kdray.artifacts.rows import Rows, rows_files
 from kdray.data.answers import write_answered, write_both
-from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
 from kdray.orchestration.items import Part, PromptBatch
@@ -54,12 +52,8 @@ class Answerer:
 
     def __call__(self, item: Part) -> None:
         prompts = [_prompt(self.rows, row) for row in item.rows]
-        _keep(item, generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends))
-
-
-def _keep(item: Part, answers: Sequence[list[int]]) -> None:
-    table = pa.table({"row": pa.array(item.rows), "output_ids": pa.array(answers, pa.list_(pa.int32()))})
-    write_part(item.target, item.index, ".parquet", lambda path: pq.write_table(table, path))
+        answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
+        write_responses(item.target, item.index, item.rows, answers)
 
 
 def _prompt(rows: Rows, row: int) -> list[int]:
@@ -80,7 +74,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
-    answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
+    answers = read_responses(attempt.path)
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
     lengths["known"] = read_config(work.folder(data.inputs.tokenizer)).get("vocab_size")
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
@@ -90,7 +84,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
         told = f" ({reason})" if unfinished else ""
         work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts{told}")
         return
-    work.seal(step, attempt, [attempt.path / FILE, attempt.path / SPLIT], **counts)
+    work.seal(step, attempt, rows_files(attempt.path), **counts)
     work.progress.say(
         f"teacher's answers: {counts['kept']} kept of {counts['read']} ({counts['empty']} empty, "
         f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
@@ -118,7 +112,7 @@ def _ask_vllm(
     def keep(item: Part, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
         if failed := [answer for answer in answers if isinstance(answer, str)]:
             raise RuntimeError(failed[0])
-        _keep(item, [answer for answer in answers if not isinstance(answer, str)])
+        write_responses(item.target, item.index, item.rows, [answer for answer in answers if not isinstance(answer, str)])
 
     return answer_by_vllm({teacher: batches}, keep, resources, ends)
 

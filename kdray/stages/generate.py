@@ -7,64 +7,43 @@ thinks before it answers is kept beside the answer, never as a part of it.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
-from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.artifacts.answers import measured_cost, write_answers
+from kdray.artifacts.parts import carry_over, parts
+from kdray.artifacts.rows import Rows
 from kdray.data.known import unknown
-from kdray.data.rows import Rows
 from kdray.data.templates import open_template
-from kdray.data.thoughts import split_thought, unwrapped
-from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
+from kdray.models.load import Latest, load_placed, load_tokenizer
 from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.pipeline import run_pipeline, spread
 from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import GenerateInputs
-from kdray.report.costs import SECONDS, costs, measured_cost
+from kdray.report.costs import costs
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
-from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts, unseen_by
+from kdray.score.kept import told_apart
+from kdray.score.prompts import Prompt, grid_prompts, stops_of, task_prompts, unseen_by
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, window_of
+from kdray.spec.folders import read_config, tokenizer_digest, window_of
 from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
 
 DECLARED = declare.Stage(version=3)
-SCHEMA = pa.schema(
-    [
-        ("example", pa.int64()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("question", pa.string()),
-        ("source", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("wrong", pa.list_(pa.string())),
-        ("output_ids", pa.list_(pa.int32())),
-        ("answer", pa.string()),
-        ("error", pa.string()),  # null where there is an answer
-        ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
-        ("thought", pa.string()),  # null where there is none
-        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
-    ]
-)
-THOUGHTS = ("thought_ids", "thought", "thought_end")
-NULLABLE = ("error", "thought", "thought_end")
 
 
 def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
@@ -134,19 +113,7 @@ def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, 
         else:
             row |= told_apart(prompt.input_ids, answer, item.stops, tokenizer)
         rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
-    write_part(item.target, item.index, ".parquet", lambda path: pq.write_table(table, path))
-
-
-def told_apart(prompt: Sequence[int], output: list[int], stops: Sequence[str], tokenizer: Any) -> dict[str, Any]:
-    """The thought and the answer in what a model wrote behind a prompt, as columns of `SCHEMA`; stops end the answer alone."""
-    found = split_thought(prompt, output, tokenizer)
-    if found is None:
-        ids, text = cut_at_stop(output, stops, tokenizer)
-        return {"output_ids": ids, "answer": text, "thought_ids": [], "thought": None, "thought_end": None}
-    ids, text = cut_at_stop(output[found.n_ids :], stops, tokenizer)
-    columns = {"output_ids": ids, "answer": unwrapped(f"{found.rest}{text}"), "thought_ids": output[: found.n_ids]}
-    return columns | {"thought": found.text, "thought_end": found.end}
+    write_answers(item.target, item.index, rows, seconds)
 
 
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
@@ -175,34 +142,6 @@ def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[
         return one_by_one
 
 
-def read_answers(folder: Path, tokenizer: Callable[[], Any] | None = None) -> list[dict[str, Any]]:
-    """All answers of a `generate` artifact in the order of the examples.
-
-    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before they
-    were told apart while they were made.
-
-    Raises:
-        InputError: a part is damaged, or holds something else.
-    """
-    rows: list[dict[str, Any]] = []
-    tokenizer = tokenizer and functools.cache(tokenizer)
-    try:
-        for path in parts(folder).values():
-            table = pq.read_table(path)
-            together = not set(THOUGHTS) & set(table.column_names)
-            wanted = pa.schema([field for field in SCHEMA if not together or field.name not in THOUGHTS])
-            if missing := [name for name in wanted.names if name not in table.column_names]:
-                raise ValueError(f"no column '{missing[0]}'")
-            table = table.select(wanted.names).cast(wanted)
-            if empty := [name for name in wanted.names if name not in NULLABLE and table[name].null_count]:
-                raise ValueError(f"nothing in column '{empty[0]}'")
-            found = table.to_pylist()
-            rows += [_told_apart_late(row, tokenizer) for row in found] if together else found
-    except (ValueError, TypeError, OSError, pa.ArrowNotImplementedError) as error:
-        raise InputError("answers", f"{folder} is damaged ({error})", "generate them again") from None
-    return sorted(rows, key=lambda row: row["example"])
-
-
 def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
     """The batches of a task's prompts, told of if there are refused ones; a task whose data cannot be used fails alone."""
     try:
@@ -228,13 +167,6 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     score = work.plan.grid.score
     uses = [use for asked in score.tasks if asked.name == task for use in metrics_of(asked, score.metrics)]
     return [use for use in uses if not declared(declare.Metric, use.name).slow]
-
-
-def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -> dict[str, Any]:
-    """A row that was kept without its thought told apart; its answer has been cut at its stops already."""
-    late = told_apart(row["input_ids"], row["output_ids"], [], tokenizer()) if tokenizer and row["error"] is None else {}
-    nothing = {"thought_ids": [], "thought": None, "thought_end": None}
-    return row | (late if late.get("thought") is not None else nothing)
 
 
 def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
@@ -270,10 +202,8 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
 def _asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
     folder = work.folder(step.inputs.model)
-    files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
-    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
-    return json.dumps([kind, sizes, [hashlib.sha256(file).hexdigest() for file in files]])
+    return json.dumps([kind, tokenizer_digest(folder)])
 
 
 def _items(step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work) -> list[PromptBatch]:

@@ -14,15 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 
-from kdray.artifacts.parts import parts, write_part
+from kdray.artifacts.annotated import read_annotated
+from kdray.artifacts.lens import ALIGNED, KEPT_OUT
+from kdray.artifacts.parts import parts
+from kdray.artifacts.windows import read_windows, write_windows
 from kdray.data.templates import open_template
 from kdray.lens.align import Aligned, align, read_aligned, write_aligned
 from kdray.lens.annotations import Annotated, statistics
 from kdray.lens.classifier import Lens, train_lens
 from kdray.lens.evaluate import auroc, numbered, rows_of
-from kdray.lens.factual import KEPT_OUT
 from kdray.lens.features import LOOKBACK, Table, make_tables
 from kdray.lens.pickles import import_pickle
 from kdray.lens.sources.jsonl import jsonl
@@ -37,11 +38,10 @@ from kdray.spec.components import load
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_of
 from kdray.spec.lens import PICKLED
-from kdray.stages.annotate import ANNOTATED
 from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=1)
-ALIGNED, BATCH, FIFTH = "aligned.json", 8, 5
+BATCH, FIFTH = 8, 5
 
 
 def lens(steps: list[Step[LensInputs]], work: Work) -> None:
@@ -60,7 +60,7 @@ def read_annotations(step: Step[LensInputs], work: Work) -> list[Annotated]:
         InputError: the file is not what it should be.
     """
     if step.inputs.annotated:
-        return list(jsonl(work.folder(step.inputs.annotated) / ANNOTATED))
+        return read_annotated(work.folder(step.inputs.annotated), jsonl)
     name = step.params["annotations"]["name"]
     assert step.source is not None
     read = load(declare.Annotations, name)
@@ -80,8 +80,7 @@ class Watcher:
         rows = [dataclasses.replace(self.rows[i], document=(str(i),)) for i in item.rows]
         table = make_tables(self.model, rows, [self.window])[LOOKBACK, self.window]
         numbers = np.array([int(number) for (number,) in table.documents])
-        tensors = {"features": table.features, "labels": table.labels, "rows": numbers}
-        write_part(item.target, item.index, ".safetensors", lambda path: save_file(tensors, path))
+        write_windows(item.target, item.index, table.features, table.labels, numbers)
 
 
 def _make(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
@@ -161,7 +160,6 @@ def _joined(folder: Path, rows: list[Aligned], width: int) -> Table:
     """All parts as one table of `width` features, its rows by response, whatever batch they were in."""
     if not rows:
         return Table(np.empty((0, width)), np.empty(0), [])
-    loaded = [load_file(path) for path in parts(folder).values()]
-    features, labels, numbers = (np.concatenate([part[name] for part in loaded]) for name in ("features", "labels", "rows"))
+    features, labels, numbers = read_windows(folder)
     order = np.argsort(numbers, kind="stable")
     return Table(features[order], labels[order], [rows[i].document for i in numbers[order]])

@@ -1,8 +1,6 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example; that of a
-factual rate also `factual.json`, its companions and what it depends on. The requests of benchmarks are all built
-before the first is answered, and answered in parts, which outlive a killed run.
+The requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed run.
 """
 
 from __future__ import annotations
@@ -17,15 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
-from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.artifacts.parts import carry_over, parts
+from kdray.artifacts.requests import read_requests, write_requests
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.scores import DETAILS, read_details, score_files, write_details, write_factual, write_scores
 from kdray.artifacts.source import LabelSource
 from kdray.data.estimates import pooled_mean
-from kdray.data.rows import Rows
 from kdray.distill.labels import vocabulary
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
@@ -39,23 +37,18 @@ from kdray.orchestration.work import Work
 from kdray.plan import Step, reading
 from kdray.plan.inputs import AnswersInputs, LikelihoodInputs, MeasureInputs, RateInputs
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
-from kdray.score.choices import lay_down_examples, lay_down_task, own_name, tokenizer_identity
+from kdray.score.choices import TASK, lay_down_examples, lay_down_task, own_name, tokenizer_identity
 from kdray.score.heldout import heldout_sums
+from kdray.score.kept import read_kept
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.metric_names import CALIBRATION
-from kdray.stages.generate import read_answers
 from kdray.store import Attempt, io
 
 DECLARED = declare.Stage(version=2)
-SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
-DETAILS = "details.json"  # of a benchmark: lm-eval's results as they are, the bins of the calibration error
 LOADS = "loads"
 Scored = tuple[dict[str, Any], list[dict[str, Any]]]  # {metric: {value, stderr, n}}, and the rows behind them
-ANSWERS = pa.schema(
-    [("request", pa.int64()), ("loglikelihood", pa.float64()), ("greedy", pa.bool_()), ("text", pa.string()), ("error", pa.string())]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +144,9 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
     if error:
         work.fail(step, error)
         return
-    facts = io.read_json(attempt.path / DETAILS) or {}
-    kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS, FACTUAL) if (attempt.path / name).is_file()]
-    work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts})
+    facts = read_details(attempt.path)
+    told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
+    work.seal(step, attempt, score_files(attempt.path), **told)
     if facts.get("failed"):
         work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
     if facts.get("unlabelled"):
@@ -232,7 +225,7 @@ def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers
     task, model = step.params["task"], work.folder(step.inputs.model)
     folder, name = scratch / task["name"].replace(":", "-"), task["name"].partition(":")[2]
     if step.source is not None:
-        if not (folder / "task.yaml").is_file():
+        if not (folder / TASK).is_file():
             lay_down_task(task["name"], task["params"], step.source, work.outer, folder, task["source"])
         name = own_name(task["name"])
     examples = folder / "examples" if "shots_source" in step.files else None
@@ -279,10 +272,7 @@ class Measurer:
             self._answer(item)
             return
         scores, rows = self._scored(item)
-        names = dict.fromkeys(name for row in rows for name in row)  # a question that failed has fewer
-        table = pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows])
-        pq.write_table(table, item.target / EXAMPLES)
-        io.put_json(item.target / SCORES, scores)
+        write_scores(item.target, scores, rows)
 
     def _scored(self, item: Measurement) -> Scored:
         match item:
@@ -310,7 +300,7 @@ class Measurer:
             benchmark, loaded = _open(item), self.load(item.model, item.dtype)
             shared = loaded.shared if benchmark.setting.likelihood == "shared_prefix" else None
             rows = benchmark.answer(item.index, loaded.model, loaded.tokenizer, shared)
-            write_part(item.target, item.index, ".parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, ANSWERS), path))
+            write_requests(item.target, item.index, rows)
 
     def _heldout(self, item: HeldoutRows) -> Scored:
         loaded, data = self.load(item.model, item.dtype), Rows(item.data)
@@ -326,17 +316,17 @@ class Measurer:
 
     def _rate(self, item: Rating) -> Scored:
         loaded = self.load(item.model, item.dtype)
-        answers = read_answers(item.outputs, lambda: loaded.tokenizer)
+        answers = read_kept(item.outputs, lambda: loaded.tokenizer)
         result = measured_rate(loaded.model, loaded.tokenizer, answers, item.lens)
-        io.put_json(item.target / FACTUAL, result.facts)
+        write_factual(item.target, result.facts)
         return dict(result.scores), [dict(row) for row in result.rows]
 
     def _answers(self, item: AnswerMetrics) -> Scored:
         metrics = [self._metric(json.dumps(vars(use), default=str), item.cache) for use in item.metrics]
         tokenizer = functools.cache(lambda: load_tokenizer(item.answerer))
-        rows = read_answers(item.outputs, tokenizer)
+        rows = read_kept(item.outputs, tokenizer)
         for drawn in item.samples:
-            for row, sample in zip(rows, read_answers(drawn, tokenizer), strict=True):
+            for row, sample in zip(rows, read_kept(drawn, tokenizer), strict=True):
                 row.setdefault("samples", []).extend([] if sample["error"] or is_unfinished(sample) else [sample["answer"]])
         return score_answers(rows, metrics, count_empty=item.count_empty)
 
@@ -349,9 +339,8 @@ class Measurer:
 
 def _summed(item: BenchmarkSum) -> Scored:
     """The sum of a benchmark's answers, once all of them are there."""
-    answers = [row for path in parts(item.target).values() for row in pq.read_table(path).to_pylist()]
-    scores, rows, details = _open(item).scores(answers)
-    io.put_json(item.target / DETAILS, details)
+    scores, rows, details = _open(item).scores(read_requests(item.target))
+    write_details(item.target, details)
     shown = [*declared(declare.Task, item.task).short, *CALIBRATION]
     return {name: score for name, score in scores.items() if ":" in item.task or name in shown}, rows
 

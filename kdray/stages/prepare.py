@@ -20,11 +20,11 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.sources import open_source
-from kdray.data.split import Split
+from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
@@ -83,11 +83,11 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
-    split = Split(params["heldout"], params["test"])
+    split = make_split(params.get("split", "random"), params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
-    with work.progress.bar("prepare", count, "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
-        with pa.ipc.new_file(sink, SCHEMA) as writer:
+    with work.progress.bar("prepare", count, "rows") as bar:
+        with rows_writer(target) as writer:
             slices = ray.data.range(count, override_num_blocks=-(-count // SLICE)).map_batches(turn, batch_size=SLICE)
             answers: Iterator[Any] = iter(slices.iter_rows())
             for answer in answers:
@@ -103,10 +103,10 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
                     break
         bar.set(count)
     chosen = split.rows()
-    if facts["kept"] <= sum(map(len, chosen.values())):
+    if facts["kept"] <= sum(map(len, chosen.values())) or any(params[side] and not rows for side, rows in chosen.items()):
         raise _nothing_to_train_on(facts, params)
-    (target / SPLIT).write_text(json.dumps(chosen))
-    return dict(facts)
+    write_split(target, **chosen)
+    return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
 
 
 def _response_tokens(rows: pa.Table) -> int:

@@ -24,5 +24,8 @@ class Settings:
     packing: bool  # of the sequences of a micro-batch into one row
     method: str = "full"  # or lora, qlora: adapters
     rank: int | None = None  # of the adapters
+    scale: float = 2.0  # of the adapters: peft's lora_alpha / r
+    dropout: float = 0.0  # before the adapters
     compile: bool = False
+    smoothing: float = 0.0  # share of uniform labels among the hard ones
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdray.artifacts.parts import parts
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder
 from kdray.orchestration.items import Part, PromptBatch

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from kdray.artifacts.scores import Score
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
 from kdray.report.plots import running_mean
-from kdray.report.results import Checkpoint, Results, Score
+from kdray.report.results import Checkpoint, Results
 from kdray.report.statistics import Spread, difference
 from kdray.report.table import rows_of
 from kdray.report.verdict import verdict

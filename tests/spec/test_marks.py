@@ -11,11 +11,11 @@ from kdray.spec import grid
 from kdray.spec.grid import Section, Use
 from kdray.spec.marks import Enters, Mark, Runs, Selects, Shown, marks
 
-OPTIMISER = "clip compile dtype epochs method packing rank schedule steps warmup weight_decay"
+OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
 EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
         "Augment": "batch compute engine max_new_tokens",
-        "Data": "heldout limit max_length max_prompt recipe source template test",
+        "Data": "heldout limit max_length max_prompt recipe source split template test",
         "Lens": "annotations limit max_words source trained window",
         "Length": "epochs steps",
         "Model": "drop_layers model",
@@ -29,13 +29,13 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Tune": f"{OPTIMISER} batch lr seed",
     },
     Selects: {
-        "Axes": "alpha batch labels lr seed teacher",
+        "Axes": "alpha batch labels lr seed smoothing teacher temperature",
         "Grid": "ensembles family",
         "OwnAnswers": "task",
-        "PointSpec": "alpha batch labels lr seed teacher",
+        "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
         "Scoring": "checkpoints decoding metrics references tasks",
     },
-    Shown: {"Grid": "name question", "Report": "baseline checkpoint margin primary"},
+    Shown: {"Grid": "name question", "Report": "checkpoint margin primary"},
     Runs: {"Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"},
 }
 

@@ -29,6 +29,10 @@ POINTS = {
         TEACHERS | {"include": [{"lr": 1e-5, "batch": 2, "alpha": 1}]},
         ["include.0.teacher: missing", "known: big, small"],
     ),
+    "a temperature without a soft term": (
+        {"include": [{**POINT, "alpha": 0, "temperature": 2}]},
+        ["include: the point lr0.001-b2-a0-s0 occurs twice"],
+    ),
 }
 
 

@@ -81,6 +81,20 @@ SCHEMA = {
         ["ensembles.mix.small: 0", "greater than 0"],
     ),
     "a temperature of 0": ({"objective.temperature": 0}, ["objective.temperature: 0", "greater than 0"]),
+    "a baseline of one's own": ({"report.baseline": "sft"}, ["report.baseline: is gone: every row is compared with SFT; leave it out"]),
+    "smoothing all of it": ({"axes.smoothing": [1]}, ["axes.smoothing.0: 1", "less than 1"]),
+    "negative smoothing": ({"axes.smoothing": [-0.1]}, ["axes.smoothing.0: -0.1", "greater than or equal to 0"]),
+    "smoothing twice": ({"axes.smoothing": [0, 0.1, 0.1]}, ["axes.smoothing: 0.1 twice", "give each once"]),
+    "smoothing by hand": ({"include": [{**POINT, "smoothing": 2}]}, ["include.0.smoothing: 2", "less than 1"]),
+    "no temperature": ({"axes.temperature": [0]}, ["axes.temperature.0: 0", "greater than 0"]),
+    "a weighting that is none": ({"objective.weighting": "mean"}, ['objective.weighting: "mean"', "'sum', 'ratio' or 'convex'"]),
+    "ratio with a negative alpha": (
+        {"objective.weighting": "ratio", "axes.alpha": [0, -0.5]},
+        ["axes.alpha.1: -0.5", "greater than or equal to 0"],
+    ),
+    "another split": ({"data.split": "last"}, ['data.split: "last"', "'random' or 'first'"]),
+    "adapters without a scale": ({"teacher.tune.scale": 0}, ["teacher.tune.scale: 0", "greater than 0"]),
+    "adapters that drop everything": ({"teacher.tune.dropout": 1}, ["teacher.tune.dropout: 1", "less than 1"]),
     "a negative margin": ({"report.margin": {"xsum": -1}}, ["report.margin.xsum: -1", "greater than or equal to 0"]),
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdray.artifacts.annotated import read_annotated
+from kdray.artifacts.scores import read_factual
 from kdray.lens.sources.jsonl import jsonl
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
@@ -60,7 +62,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     [rate] = [score.measure for score in plan.scores if isinstance(score.measure.inputs, RateInputs) and score.subject == "student"]
     artifact = store.get(rate.key)
     assert artifact is not None
-    facts = json.loads((artifact.path / "factual.json").read_text())
+    facts = read_factual(artifact.path)
     assert facts["left_out"]["training_documents"] == 0
     assert facts["auroc_own"] == pytest.approx(results.final("student").scores["xsum_fr_auroc"].value)  # pyright: ignore
 
@@ -96,7 +98,7 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     assert kept < {score.measure.id for score in again.scores}
     annotated = store.get(annotate.key)
     assert annotated is not None
-    rows = list(jsonl(annotated.path / "annotated.jsonl"))
+    rows = read_annotated(annotated.path, jsonl)
     assert 10 < len(rows) <= 20
     assert 0 < sum(bool(row.spans) for row in rows) < len(rows)
     results = collect(again, store)

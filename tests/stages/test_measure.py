@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from kdray.artifacts.parts import parts
+from kdray.artifacts.scores import ROWS, SCORES
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Locks, Outer, Store
@@ -90,10 +91,7 @@ def measured(tmp_path_factory):
     def scores():
         done = [step for step in steps if store.get(step.key)]
         assert len(done) == 4
-        return {
-            step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (stage.SCORES, stage.EXAMPLES)}
-            for step in done
-        }
+        return {step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (SCORES, ROWS)} for step in done}
 
     def again(kind="measure"):
         shutil.rmtree(store.root / kind)
@@ -164,9 +162,9 @@ def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
     assert [facts["unlabelled"] for facts in measured["facts"]] == [1, 1, 0, 0]
     assert "1 rows without a right answer that can be asked are left out; details.json names them" in measured["said"]
     kept = next(files for slug, files in measured["plain"].items() if "arc_easy" in slug)
-    rows = pq.read_table(io.BytesIO(kept["examples.parquet"])).to_pylist()
+    rows = pq.read_table(io.BytesIO(kept[ROWS])).to_pylist()
     assert [row["example"] for row in rows if row["error"]] == [5]
-    scores = json.loads(kept["scores.json"])
+    scores = json.loads(kept[SCORES])
     assert (scores["acc"]["n"], scores["acc_norm"]["n"], scores["brier"]["n"]) == (7, 7, 7)
 
 

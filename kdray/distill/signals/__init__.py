@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
+from kdray.artifacts.rows import Rows
 from kdray.artifacts.source import LabelSource
-from kdray.data.rows import Rows
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
