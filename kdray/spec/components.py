@@ -270,9 +270,10 @@ def _parsed(kind: type[D], name: str, source: str, module: str, where: str, plac
     if not callables:
         raise InputError(where, f"has no function or class {name}", f"a {kind.word} is a function or class of its own name")
     parameters = _parameters(callables[0], where)
-    for read in declared.reads:
+    needed = (*declared.reads, *declared.later)
+    for read in needed:
         if read not in parameters:
-            raise InputError(where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(declared.reads)}")
+            raise InputError(where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(needed)}")
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     return Component(kind, name, summary, parameters, declared, module)
 

@@ -85,6 +85,7 @@ def test_a_misspelt_declaration_is_an_error_that_names_the_file(line: str, said:
 
 
 READS = {
+    "a parameter that came later": ("Loss(version=1, later=('beta',))", "alpha", "beta"),
     "a document's column": ("Recipe(version=1, column_parameters=('text',))", "title", "text"),
     "a form's width": ("Form(version=1, kept=(declare.Kept('ids', 'id', (declare.Param('k'),)),))", "dtype", "k"),
     "a form's type": ("Form(version=1, kept=(declare.Kept('x', declare.Param('dtype')),))", "k", "dtype"),
