@@ -12,7 +12,7 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, labels_of, make_ste
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
+from kdray.spec.grid import Grid, LensSection, OwnAnswers, Use
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
@@ -210,7 +210,7 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return make_step("model", slug, params, {}, ref)
 
 
-def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
+def _lens(plan: Plan, section: LensSection, model: Step, outer: Outer) -> Step:
     """The lens that the grid asks for, trained or tested on what `model` sees."""
     params: dict[str, Any] = {"dtype": plan.grid.score.dtype}
     inputs, files, source, identity = {"model": model}, {}, None, {}
@@ -225,6 +225,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step:
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
         params |= {"source": identity, "max_words": section.max_words, "limit": section.limit}
+        params |= {"evenly": True} if section.limit else {}  # once it was the first so many of the file
         params |= {"annotations": named(Use(name=section.annotations), declare.Annotations)}
         params |= {"template": template_of(plan.grid)}
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"

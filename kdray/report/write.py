@@ -16,7 +16,7 @@ from kdray.report.results import Results
 from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
-from kdray.spec.grid import Lens
+from kdray.spec.grid import LensSection
 from kdray.spec.points import Point
 
 
@@ -84,7 +84,7 @@ def lens_notes(results: Results) -> Iterator[str]:
             yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
 
 
-def _lens(section: Lens, facts: dict[str, Any]) -> str:
+def _lens(section: LensSection, facts: dict[str, Any]) -> str:
     """Where a lens is from, and how good it is."""
     tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
     whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"

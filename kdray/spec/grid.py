@@ -324,7 +324,7 @@ class OwnAnswers(Section):
     threshold: float = Field(50.0, description="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
 
 
-class Lens(Section):
+class LensSection(Section):
     """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already.
 
     With nothing said, the family llama2 takes the one that was published for it.
@@ -346,7 +346,7 @@ class Lens(Section):
     )
     window: PositiveInt = Field(default=8, description="tokens of its sliding windows")
     max_words: PositiveInt = Field(default=700, description="where a document is cut that comes without a stored prompt")
-    limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file")
+    limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file, spread evenly over it")
 
 
 class Report(Section):
@@ -435,7 +435,7 @@ class Grid(Section):
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")
-    lens: Lens | None = Field(None, description="a Lookback Lens for factual rates")
+    lens: LensSection | None = Field(None, description="a Lookback Lens for factual rates")
     report: Report = Field(Report(), description="how the tables compare points")
     runtime: Runtime = Field(description="where and how it runs: nothing here changes an id or, but for rounding, a number")
 
@@ -450,7 +450,7 @@ class Grid(Section):
         return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}
 
     @classmethod
-    def only_scoring(cls, name: str, score: Scoring, template: Use, lens: Lens | None, runtime: Runtime) -> Grid:
+    def only_scoring(cls, name: str, score: Scoring, template: Use, lens: LensSection | None, runtime: Runtime) -> Grid:
         """A grid without points, for models that are only scored: it lacks every section that training needs."""
         return cls.model_construct(
             name=name,

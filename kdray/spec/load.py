@@ -17,7 +17,7 @@ from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, bind_use, component, components, declared
 from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references, suffix
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Lens, Scoring, Section, Teacher, Use
+from kdray.spec.grid import Grid, LensSection, Scoring, Section, Teacher, Use
 from kdray.spec.lens import bind_lens, rated_by_lens
 from kdray.spec.metrics import bind_metrics, metrics_of, scores_of
 from kdray.spec.points import expand
@@ -240,12 +240,12 @@ class _Asked(Section):
     """The sections that stand behind `kdray score`."""
 
     score: Scoring
-    lens: Lens | None = None
+    lens: LensSection | None = None
 
 
 def parse_scoring(
     tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, **fields: Any
-) -> tuple[Scoring, Use, Lens | None]:
+) -> tuple[Scoring, Use, LensSection | None]:
     """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens by reference.
 
     `limit` is for tasks without their own.
