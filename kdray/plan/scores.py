@@ -25,7 +25,7 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
+from kdray.spec.grid import Grid, LensSection, OwnAnswers, Use
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
@@ -220,7 +220,7 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return make_step("model", slug, params, Inputs(), ref)
 
 
-def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step[LensInputs]:
+def _lens(plan: Plan, section: LensSection, model: Step, outer: Outer) -> Step[LensInputs]:
     """The lens that the grid asks for, trained or tested on what `model` sees."""
     params: dict[str, Any] = payload(plan.grid.score, "dtype")
     files, source, identity = {}, None, {}
@@ -233,6 +233,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step[LensInpu
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
         params |= payload(section, "annotations", "source", "max_words", "limit", source=identity)
+        params |= {"evenly": True} if section.limit else {}  # once it was the first so many of the file
         params |= payload(plan.grid.data, "template")
     inputs = LensInputs(model=model, annotated=_annotated(plan, section.own, outer) if section.own else None)
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"

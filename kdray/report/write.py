@@ -16,7 +16,7 @@ from kdray.report.results import Results
 from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
-from kdray.spec.grid import Lens
+from kdray.spec.grid import LensSection
 from kdray.spec.installed import Distribution
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
@@ -100,7 +100,7 @@ def installed_notes(results: Results) -> Iterator[str]:
         yield f"Not kdray's own but {distribution}'s: {', '.join(dict.fromkeys(names))}."
 
 
-def _lens(section: Lens, facts: dict[str, Any]) -> str:
+def _lens(section: LensSection, facts: dict[str, Any]) -> str:
     """Where a lens is from, and how good it is."""
     tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
     whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
