@@ -16,7 +16,7 @@ NAMES = ("features", "labels", "rows")
 
 def write_windows(folder: Path, index: int, features: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> None:
     """Keep [n, F] features of windows, their labels [n] and the numbers [n] of the responses that they are in."""
-    tensors = dict(zip(NAMES, (features, labels, rows), strict=True))
+    tensors: dict[str, np.ndarray] = dict(zip(NAMES, (features, labels, rows), strict=True))
     write_part(folder, index, ".safetensors", lambda path: save_file(tensors, path))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from kdray import __version__
 from kdray.spec.errors import InputError
@@ -282,7 +282,7 @@ def sealed_sizes(attempt: Path) -> dict[str, int]:
     return {name: said["bytes"] for name, said in done["files"].items() if _has(said, {"bytes": int})}
 
 
-def _has(value: Any, kinds: Mapping[str, type]) -> bool:
+def _has(value: Any, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
     """Whether a value out of a JSON file is an object with fields of these kinds."""
     return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
