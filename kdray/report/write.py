@@ -39,7 +39,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in [*verdict(results), *lens_notes(results), *installed_notes(results)]:
+    for sentence in [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    notes = [*verdict(results), *lens_notes(results), *installed_notes(results)]
+    notes = [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]
     lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
@@ -74,6 +74,14 @@ def write_report(results: Results, folder: Path) -> Path:
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     _write_csv(results, folder / "scores.csv")
     return folder
+
+
+def shots_notes(results: Results) -> Iterator[str]:
+    """Where models that were not trained here are asked in another way than those that were."""
+    for use in results.plan.grid.score.tasks:
+        if (untrained := use.params.get("untrained_shots")) is not None and untrained != use.params["shots"]:
+            own = "the task's own number of" if use.params["shots"] is None else use.params["shots"]
+            yield f"{use.name}: models that were not trained here see {untrained} solved examples, the others {own}."
 
 
 def lens_notes(results: Results) -> Iterator[str]:
