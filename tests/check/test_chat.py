@@ -101,3 +101,4 @@ def test_prompts_without_the_bos_that_gemma_needs_are_warned_of(tiny_grid: TinyG
     (note,) = check(tiny_grid, {})
     assert note.startswith("data.template: prompts do not begin with the bos token, without which gemma2 models fail")
     assert check(tiny_grid, {"data.template": {"name": "alpaca", "bos": True}}) == []
+    assert check(tiny_grid, {"data.template": "plain"}) == []  # it has what the tokenizer puts before every text
