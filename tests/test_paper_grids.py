@@ -1,4 +1,4 @@
-"""The grids of the smoothed-KD paper's three families: 30 points each, checked and planned without a hub.
+"""The grids of the smoothed-KD paper's three families, and of its appendix A: 30 points each, checked and planned without a hub.
 
 The hub's cache is played by configurations of the models' real shapes (tests/shapes) and made-up tokenizers, one a
 family, so that an offline check has something to look into.
@@ -21,7 +21,7 @@ from kdray.spec.chat import CHATML
 from kdray.spec.grid import Grid
 from kdray.spec.load import parse_grid
 from kdray.spec.refs import Reference
-from kdray.store import Outer
+from kdray.store import Outer, io
 from kdray.store import outer as module
 from tests.conftest import ROOT
 
@@ -32,16 +32,16 @@ FAMILIES = {  # the teacher's method, and the weights in each model: 10^9, from 
     "qwen25_7b": ("qlora", {"student": 7.6, "teacher": 32.8}),
 }
 DATA = {"databricks/databricks-dolly-15k", "EdinburghNLP/xsum", "abisee/cnn_dailymail"}
-DATA |= {"allenai/ai2_arc", "Rowan/hellaswag", "allenai/openbookqa"}
+DATA |= {"allenai/ai2_arc", "Rowan/hellaswag", "allenai/openbookqa", "tau/commonsense_qa"}
 COMMIT = "0" * 40
 
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A hub cache that holds the six models' configurations and tokenizers."""
+    """A hub cache that holds the models' configurations and tokenizers."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")  # they are for a cluster
-    for name in FAMILIES:
+    for name in [*FAMILIES, "overconfidence"]:
         for role in ("student", "teacher"):
             fetch(tmp_path / "hub", grid_of(name), role)
     return tmp_path / "hub"
@@ -67,6 +67,11 @@ def hub_id(grid: Grid, role: str) -> str:
 
 def grid_of(name: str) -> Grid:
     return load_grid(ROOT / "grids" / f"{name}.yaml")
+
+
+def sources_of(grid: Grid) -> set[str]:
+    """Everything on the hub that a grid names."""
+    return {str(source) for step in make_plan(grid, Outer(Path("no-such-store"))).steps() for source in step.references}
 
 
 def weights(config: dict[str, int]) -> float:
@@ -115,6 +120,27 @@ def test_a_grid_passes_the_check_and_is_planned_offline(name: str, hub: Path, tm
     assert (steps["annotate"], steps["lens"]) == (1, 1)
     assert (steps["generate"], steps["measure"]) == (2 * models + 1, (7 + 2) * models + 2 * rated)  # HHEM apart, and factual rates
     assert not outer.lockfile.exists()
+
+
+def test_appendix_a_compares_fine_tuning_and_distillation_with_the_untrained_model(hub: Path, tmp_path: Path) -> None:
+    """Trained models, the teacher too, are asked as they were trained; the untrained one sees solved examples."""
+    grid, outer = grid_of("overconfidence"), Outer(tmp_path / "store")
+    notes = check_grid(grid, outer, offline=True)
+    assert all("is not pinned" in note or "every node of the cluster must have it" in note for note in notes)
+    assert (grid.train.method, grid.train.rank, grid.train.scale, grid.train.dropout) == ("qlora", 8, 4.0, 0.1)
+    assert (grid.data.recipe.name, grid.data.template.name) == ("commonsense_qa", "plain")
+    io.put_json(outer.lockfile, dict.fromkeys(sources_of(grid), COMMIT), durable=False)
+    plan = make_plan(grid, outer)
+    assert Counter(point.point.alpha for point in plan.points) == dict.fromkeys((0, 0.01, 0.1, 1, 10), 6)
+    asked = {str(score.subject): score.measure.params["task"]["params"] for score in plan.scores if score.task.name == "commonsense_qa"}
+    shots = {subject: params["shots"] for subject, params in asked.items()}
+    assert len(shots) == 32
+    assert shots.pop("student") == 5
+    assert set(shots.values()) == {0}
+    assert all(params["either_case"] and "untrained_shots" not in params for params in asked.values())
+    for role, size in {"student": 6.7, "teacher": 13.0}.items():
+        shape = json.loads((SHAPES / f"{hub_id(grid, role).partition('/')[2]}.json").read_text())
+        assert weights(shape) == pytest.approx(size, rel=0.01), role
 
 
 def test_an_offline_check_reads_what_the_hubs_cache_has(hub: Path, tmp_path: Path) -> None:

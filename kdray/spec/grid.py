@@ -192,13 +192,13 @@ class Data(Section):
     )
     recipe: Annotated[Use, Enters(declare.Recipe)] = Field(
         Use(name="dolly"),
-        description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `news`; "
-        "or a `text` without a prompt",
+        description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `commonsense_qa`, "
+        "`news`; or a `text` without a prompt",
     )
     template: Annotated[Use, Enters(declare.Template)] = Field(
         Use(name="chat"),
-        description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's); "
-        "their parameters are [below](#templates)",
+        description="how that becomes a prompt: `chat` (the tokenizer's own), `alpaca` (for plain models; the paper's) or `plain` "
+        "(the instruction as it is); their parameters are [below](#templates)",
     )
     max_prompt: Annotated[PositiveInt, ENTERS] = Field(
         256, description="rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"

@@ -101,6 +101,7 @@ def test_prompts_without_the_bos_that_gemma_needs_are_warned_of(tiny_grid: TinyG
     (note,) = check(tiny_grid, {})
     assert note.startswith("data.template: prompts do not begin with the bos token, without which gemma2 models fail")
     assert check(tiny_grid, {"data.template": {"name": "alpaca", "bos": True}}) == []
+    assert check(tiny_grid, {"data.template": "plain"}) == []  # it has what the tokenizer puts before every text
 
 
 def test_marks_of_a_chat_that_a_tokenizer_lacks_are_seen_before_anything_runs(tiny_grid: TinyGrid) -> None:

@@ -61,7 +61,9 @@ def test_behind_chat_it_does_so_where_the_task_has_the_chat_template(tmp_path, m
     benchmark = build(tmp_path / "a", model, "commonsense_qa", ROWS, chat_template=True)
     first = commonsense_qa(ROWS[0])
     assert isinstance(first, Example)
-    assert benchmark.requests[0].args == (chat(first, load_tokenizer(model)), "A")
+    tokenizer = load_tokenizer(model)
+    assert benchmark.requests[0].args == (chat(first, tokenizer), "A")
+    assert tokenizer.decode(benchmark.tokens[0][1]) == "\nA"  # what ends the prompt is counted to the answer, as docs/scoring.md says
 
 
 @pytest.mark.parametrize("likelihood", ["hflm", "shared_prefix"])

@@ -85,6 +85,7 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
         (["--tasks", "xsum", "--template", "chatt"], "--template: no template 'chatt'"),
         (["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"], "--decoding.0.guide: 'lens', but there is none"),
         (["--tasks", "xsum", "--decoding", "{name: dola, layers: [9]}"], "--decoding.0.layers: [9]; layers from 1 to 1"),
+        (["--tasks", "{name: arc_easy, untrained_shots: 2}"], "untrained_shots: 2, where the models that are scored are not of both"),
         (["--tasks", "xsum", "--lens", "file:nowhere"], "--lens: no file or folder nowhere"),
         (["--tasks", "xsum", "--lens", "hf:org/lens"], "--lens: 'hf:org/lens'"),
         (["--tasks", "arc_easy", "--lens", "file:lens"], "--lens: none of the grid's tasks has answers that it can rate"),
