@@ -39,8 +39,8 @@ report: $(READY)  ## print a grid's table and write its report (GRID=...)
 mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
 	@$(BIN)/kdray track --serve $(GRID)
 
-test: $(READY)  ## all tests (almost 30 minutes on 2 cores)
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup
+test: $(READY)  ## all tests (about half an hour on 2 cores)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-unit: $(READY)  ## the tests that take under a minute together
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not ray and not slow'

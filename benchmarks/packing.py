@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import Batch, collate, pack
-from kdray.data.rows import Rows
 from kdray.models.head import ResponseModel
 
 # Tokens of prompt and response at 0/32, 1/32, ... 32/32 of databricks-dolly-15k's rows, by SmolLM2-135M-Instruct's

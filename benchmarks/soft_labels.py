@@ -20,16 +20,17 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
+from kdray.artifacts.soft_labels import write_labels
 from kdray.data.collate import collate
 from kdray.data.example import Example
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
 from kdray.distill.labels import Teacher
 from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
 from kdray.distill.signals.online import OnlineTeacher
-from kdray.distill.stored import Stored, write_head, write_part
+from kdray.distill.stored import Stored, write_head
 from kdray.distill.student import Student
 from kdray.models.cut import drop_layers
 from kdray.models.head import ResponseModel
@@ -62,9 +63,9 @@ def question_rows(folder: Path, tokenizer: Any, count: int) -> Rows:
                 tokens = {"input_ids": made[0].input_ids, "n_prompt": made[0].n_prompt}
                 records.append({"source_row": len(records), **tokens, **texts})
     folder.mkdir()
-    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    (folder / SPLIT).write_text(json.dumps({"heldout": [], "test": []}))
+    write_split(folder, [], [])
     return Rows(folder)
 
 
@@ -76,7 +77,7 @@ def keep(folder: Path, form: dict[str, Any], online: OnlineTeacher, rows: Rows, 
     for row in range(len(rows)):
         with torch.no_grad():
             kept.append(made.keep(online.read([row]).states, teacher, torch.Generator().manual_seed(row)))
-    write_part(folder / "part-00000-x.safetensors", range(len(rows)), kept)
+    write_labels(folder, 0, range(len(rows)), kept)
     if form["name"] == "hidden":
         write_head(online.head, folder)
     return Stored(folder, made)
@@ -89,7 +90,7 @@ def soft_gradient(student: Student, rows: Rows, signal: Any, vocab_size: int, ba
     tokens, loss = int(rows.response_lengths.sum()), 0.0
     for begin in range(0, len(rows), batch):
         chosen = list(range(begin, min(begin + batch, len(rows))))
-        total, _, _ = student(objective, collate(rows, chosen), signal.read(chosen), 1 / tokens)
+        total, _ = student(objective, collate(rows, chosen), signal.read(chosen), 1 / tokens)
         total.backward()
         loss += float(total.detach())
     return loss, torch.cat([p.grad.flatten() for p in student.parameters() if p.grad is not None])
@@ -112,7 +113,7 @@ def divergence(student: Student, rows: Rows, online: Any, vocab_size: int) -> fl
     total = 0.0
     with torch.no_grad():
         for row in range(len(rows)):
-            total += float(student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[2])
+            total += float(student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[1][1])
     return total / float(rows.response_lengths.sum())
 
 

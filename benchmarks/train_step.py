@@ -34,12 +34,13 @@ from typing import Any
 import torch
 from worlds import make_model, make_rows
 
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.soft_labels import write_labels
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.distill.labels import Teacher
 from kdray.distill.signals import make_form
 from kdray.distill.signals.online import OnlineTeacher
-from kdray.distill.stored import Stored, write_head, write_part
+from kdray.distill.stored import Stored, write_head
 from kdray.models.head import ResponseModel
 from kdray.train.loop import Loop, Ranks
 from kdray.train.settings import Settings
@@ -97,7 +98,7 @@ class World:
             states = torch.randn(int(self.rows.response_lengths[row]), head.linear.in_features, generator=dice)
             with torch.no_grad():
                 kept.append(form.keep(states, Teacher(head, 49_000, 1.0), dice))
-        write_part(folder / "part-00000-x.safetensors", range(ROWS), kept)
+        write_labels(folder, 0, range(ROWS), kept)
         if name == "hidden":
             write_head(head, folder)
         return Stored(folder, form, 1.0, self.device, getattr(torch, self.shapes["dtype"]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 
 SHAPES = {
     # name: (hidden, intermediate, heads, key-value heads, vocabulary, tied)
@@ -51,7 +50,7 @@ def make_rows(folder: Path, lengths: Sequence[tuple[int, int]], vocabulary: int)
         ids = torch.randint(0, vocabulary, (prompt + response,), generator=generator).tolist()
         records.append({"source_row": i, "input_ids": ids, "n_prompt": prompt, "instruction": "", "context": "", "response": ""})
     folder.mkdir(parents=True, exist_ok=True)
-    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    (folder / SPLIT).write_text(json.dumps({"heldout": [0], "test": []}))
+    write_split(folder, [0], [])
     return Rows(folder)

@@ -79,7 +79,7 @@ def check(
 def plan(grid: GridFile, as_json: Json = False) -> None:
     """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
     from kdray.plan.listing import listed_plan
-    from kdray.plan.sizes import size_of_labels
+    from kdray.plan.sizes import size_of_labels, training_rows
 
     made, store = _plan(grid)
     if as_json:
@@ -88,9 +88,19 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
 
     rows = [("step", "name", "id", "state", "size")]
     for step in made.steps():
-        size = size_of_labels(step, store) if step.kind == "soften" else None
+        size = size_of_labels(step, store)
         rows.append((step.kind, step.slug, step.id or "", step.state(store), str(size or "")))
     _print_columns(rows, STATES)
+    if made.points:
+        print(_epochs(made, training_rows(made, store)))
+
+
+def _epochs(plan: Plan, rows: int | None) -> str:
+    """One line on how long an epoch is."""
+    if rows is None:
+        return "steps an epoch: known once the data are prepared"
+    steps = ", ".join(f"{rows / batch:g} at batch {batch}" for batch in sorted({point.point.batch for point in plan.points}))
+    return f"steps an epoch of {rows:,} rows: {steps}"
 
 
 @app.command()

@@ -111,11 +111,11 @@ def annotate(
     ] = 50.0,
 ) -> None:
     """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own answers."""
+    from kdray.artifacts.answers import read_answers
     from kdray.lens.annotations import statistics
     from kdray.lens.sources.jsonl import write_jsonl
     from kdray.score.annotate import annotate as annotated
     from kdray.score.standalone import open_metric
-    from kdray.stages.generate import read_answers
 
     file, use = _to_file(to), _use(metric)
     rows, failed = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
@@ -168,12 +168,12 @@ def rate(
     from kdray.lens.classifier import Lens
     from kdray.lens.factual import factual_rate, has_drifted, lens_auroc
     from kdray.models import load
-    from kdray.stages.generate import read_answers
+    from kdray.score.kept import read_kept
 
     made, annotated = Lens.load(by), _annotated(labelled, limit) if labelled else []
     loaded, tokenizer = load(model)
     rows = _aligned(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
-    result = factual_rate(loaded, tokenizer, read_answers(answers, lambda: tokenizer), made, _follow)
+    result = factual_rate(loaded, tokenizer, read_kept(answers, lambda: tokenizer), made, _follow)
     scores = dict(result.scores)
     if labelled:
         scores["auroc"] = tested = lens_auroc(loaded, rows, made)

@@ -15,9 +15,11 @@ from kdray.check.shapes import check_shapes, shape_of
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
-from kdray.plan import Plan, Step, make_plan
-from kdray.spec.decodings import GUIDE
+from kdray.plan import Plan, make_plan, reading
+from kdray.plan.inputs import AnnotateInputs, AnswerInputs, AnswersInputs, GenerateInputs, JoinInputs, LensInputs, SoftenInputs, TrainInputs
 from kdray.spec.grid import Grid
+from kdray.spec.installed import import_of
+from kdray.spec.uses import entries_by_field
 from kdray.store import Locks, Outer, Store
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
@@ -65,40 +67,38 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
         from kdray.stages.teach import teach
         from kdray.stages.train import train
 
+        for entry in entries_by_field(plan.grid).values():
+            import_of(entry)  # what cannot be imported is told before any work
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
         work = Work(plan, store, outer, locks, progress, resources, after)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
-        probe([step for step in steps if step.kind in ("measure", "annotate")], work)
-        lenses = [step for step in steps if step.kind == "lens"]
+        probe(reading(steps, AnswersInputs, AnnotateInputs), work)
+        lenses = reading(steps, LensInputs)
         for step in lenses:
             if step.files:
                 given_lens(step, work)  # what is wrong with either is not found out after days of training
             if step.source:
                 read_annotations(step, work)
-        folders = {role: work.folder(_before_tuning(step)) for role, step in plan.models.items()}
+        folders = {role: work.folder(step.untuned) for role, step in plan.models.items()}
         check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare))
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
-            teach([step for step in steps if step.kind == "teach"], work)
-            augment([step for step in steps if step.kind == "augment"], work)
-            soften([step for step in steps if step.kind == "soften"], work)
+            teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
+            augment(reading(steps, AnswerInputs, JoinInputs), work)
+            soften(reading(steps, SoftenInputs), work)
             train(plan.points, work)
             after()
-        asked = [step for step in steps if step.kind == "generate"]
-        generate([step for step in asked if GUIDE not in step.inputs], work)
-        annotate([step for step in steps if step.kind == "annotate"], work)
+        asked = reading(steps, GenerateInputs)
+        generate([step for step in asked if not step.inputs.guide], work)
+        annotate(reading(steps, AnnotateInputs), work)
         lens(lenses, work)
-        generate([step for step in asked if GUIDE in step.inputs], work)
+        generate([step for step in asked if step.inputs.guide], work)
         measure([score.measure for score in plan.scores], work)
         after()
         return work.failed
-
-
-def _before_tuning(model: Step) -> Step:
-    return model.inputs["student"] if model.kind == "teach" else model
 
 
 @contextlib.contextmanager

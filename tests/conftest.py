@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import importlib.metadata
 import json
 import os
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from kdray.spec import components, installed
 
 ROOT = Path(__file__).parents[1]
 TEST_DATA = Path(os.environ.get("KDRAY_TEST_DATA", ROOT.parent / "shared" / "data"))
@@ -33,19 +36,44 @@ GRID = {
 }
 
 
+class Install:
+    """Lays distributions into a folder on sys.path, as pip would, and has kdray look at those alone."""
+
+    def __init__(self, site: Path) -> None:
+        self.site = site
+
+    def __call__(self, entries: dict[str, dict[str, str]], name: str = "kdray-example", version: str | None = "0.1.0") -> None:
+        """The metadata of one: its entry points by group."""
+        info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n" + (f"Version: {version}\n" if version else ""))
+        lines = [line for group, names in entries.items() for line in (f"[{group}]", *(f"{key} = {names[key]}" for key in names))]
+        (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+        self.look_again()
+
+    def module(self, path: str, source: str) -> None:
+        """A file of one."""
+        file = self.site / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(source)
+
+    def look_again(self) -> None:
+        """Forget what was installed."""
+        components._components.cache_clear()
+
+    def entry_points(self) -> importlib.metadata.EntryPoints:
+        found = importlib.metadata.distributions(path=[str(self.site)])
+        return importlib.metadata.EntryPoints(entry for each in found for entry in each.entry_points)
+
+
+# What else is installed on a machine has no part in the tests: not in those that list all components, nor in what they renew.
+installed._installed = Install(ROOT / "nowhere").entry_points
 gc.disable()  # until all tests are imported: libraries' objects stay, and looking through them would take a third of the unit tier
 
 
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Where several processes share the tests, one of them has all of Ray's: two local Rays find each other."""
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -117,6 +145,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Distributions that give components, for the length of a test."""
+    made, before = Install(tmp_path / "site"), set(sys.modules)
+    made.site.mkdir()
+    monkeypatch.syspath_prepend(made.site)
+    monkeypatch.setattr(installed, "_installed", made.entry_points)
+    yield made
+    made.look_again()
+    for name in set(sys.modules) - before:
+        if str(made.site) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
 
 
 class TinyGrid:

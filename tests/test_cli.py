@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from kdray import cli
+from kdray.artifacts.answers import write_answers
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
@@ -207,7 +208,7 @@ def test_the_plan_as_json_has_every_step_and_point(run: Run, tiny_grid: TinyGrid
             "slug": step.slug,
             "id": step.id,
             "state": "missing",
-            "inputs": {name: needed.id for name, needed in step.inputs.items()},
+            "inputs": {name: needed.id for name, needed in step.inputs.named.items()},
         }
         for step in made.steps()
     ]
@@ -320,9 +321,6 @@ def test_every_shipped_grid_can_be_run(path: Path, run: Run, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     from kdray.data.example import Example
     from kdray.data.templates.alpaca import alpaca
     from kdray.lens.annotations import sketch
@@ -362,13 +360,14 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
             "wrong": [],
             "answer": f"Ben lives in {place} now . He is there .",
             "error": None,
+            "thought_ids": [],
             "input_ids": tokenizer(alpaca(Example("Who?", f"Ben is in {place} .", ""), tokenizer))["input_ids"],
             "output_ids": tokenizer(f"Ben lives in {place} now .")["input_ids"],
         }
         for i, place in enumerate(PLACES)
     ]
     rows += [rows[0] | {"example": 9, "source": known[0]["document"], "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "answers" / "part-00000-x.parquet")
+    write_answers(tmp_path / "answers", 0, rows, 1.0)
     code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
     assert code == 0
     rate = json.loads(stdout.splitlines()[-1])
@@ -432,9 +431,20 @@ def test_wrong_lens_input_is_one_line(run: Run, tmp_path: Path, arguments: str, 
     assert stderr.count("\n") == 1
 
 
+def test_a_plan_says_how_many_steps_an_epoch_has(run: Run, tiny_grid: TinyGrid) -> None:
+    path = tiny_grid({"axes.batch": [8, 16]})
+    made = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
+    assert made.prepare
+    attempt = Store(tiny_grid.folder / "store").begin(made.prepare.key, made.prepare.payload or {})
+    attempt.seal([], train=11424)
+    assert run("plan", path)[1].splitlines()[-1] == "steps an epoch of 11,424 rows: 1428 at batch 8, 714 at batch 16"
+    assert json.loads(run("plan", "--json", path)[1])["training_rows"] == 11424
+
+
 def test_a_plan_is_shown_in_columns(run: Run, tiny_grid: TinyGrid) -> None:
     code, stdout, _ = run("plan", tiny_grid())
-    header, *lines = stdout.splitlines()
+    header, *lines, epochs = stdout.splitlines()
+    assert epochs == "steps an epoch: known once the data are prepared"
     assert (code, header.split()) == (0, ["step", "name", "id", "state", "size"])
     assert {len(line) for line in lines} == {len(header)}
     steps = list(make_plan(load_grid(tiny_grid()), Outer(tiny_grid.folder / "store")).steps())

@@ -18,7 +18,9 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import ROOT, TinyGrid
+from kdray.spec.declare import KINDS
+from tests.conftest import ROOT, Install, TinyGrid
+from tests.test_example_package import CHANGES
 
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 RUN = """
@@ -93,6 +95,28 @@ def test_the_examples_check_and_plan_in_a_copy_of_the_package(tmp_path: Path, ti
         assert re.search(rf'"slug": "[^"]*{made}', answer.stdout), made
 
 
+def test_the_package_is_the_one_that_is_tested() -> None:
+    folder, section = ROOT / "tests" / "example_package", PAGE.partition("## From your own package\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"`(pyproject\.toml|kdray_example/\w+\.py)`:\s+```(?:toml|python)\n(.+?)```", section, re.DOTALL)
+    assert dict(shown) == {
+        str(path.relative_to(folder)): path.read_text()
+        for path in sorted(folder.rglob("*"))
+        if path.suffix in (".toml", ".py") and path.stem != "__init__"
+    }
+    grid = re.search(r"```yaml\n(.+?)```", section, re.DOTALL)
+    assert grid
+    assert yaml.safe_load(grid[1]) == {
+        "objective": {"loss": CHANGES["objective.loss"]},
+        "score": {"metrics": CHANGES["score.metrics"]},
+    }
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/grid.md"])
+def test_the_groups_of_entry_points_are_listed(page: str) -> None:
+    named = set(re.findall(r"`(kdray\.[a-z]+)`", (ROOT / page).read_text()))
+    assert {kind.group for kind in KINDS if kind.group} <= named
+
+
 def load(title: str, tmp_path: Path) -> ModuleType:
     path = tmp_path / SHOWN[title].path.name
     path.write_text(SHOWN[title].source)
@@ -129,6 +153,27 @@ def test_the_task_and_the_recipe_read_their_rows(tmp_path: Path) -> None:
     row = {"question": "Where? ", "context": "In Paris.", "answers": {"text": ["Paris", "in Paris"]}}
     assert vars(squad(row)) == {"instruction": "Answer from the text. Where?", "context": "In Paris.", "response": "Paris"}
     assert squad(row | {"answers": {"text": []}}) is None
+
+
+def test_a_run_can_ask_by_the_task(tmp_path: Path, install: Install) -> None:
+    """It has no plain-text prompts of its own, which few tasks have."""
+    from kdray.data.templates.alpaca import alpaca
+    from kdray.score.prompts import task_prompts
+    from kdray.spec.components import bind
+    from kdray.spec.declare import Task
+    from kdray.spec.refs import parse_reference
+    from kdray.store import Outer
+    from tests.tiny import write_tokenizer
+
+    install.module("samsum.py", SHOWN["A task"].source)
+    install({"kdray.tasks": {"samsum": "samsum"}})
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"dialogue": "Ada is in Rome .", "summary": "Rome ."}))
+    source = f"file:{tmp_path}/rows.jsonl"
+    params = bind(Task, "samsum", {"source": source}, "score.tasks.0")
+    [prompt] = task_prompts(
+        "samsum", params, parse_reference(source), Outer(tmp_path / "store"), write_tokenizer(tmp_path / "model"), alpaca, None
+    )
+    assert (prompt.source, prompt.references) == ("Ada is in Rome .", ["Rome ."])
 
 
 def test_the_form_keeps_the_likeliest_token(tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 from kdray import results as kdray_results
+from kdray.artifacts.curve import read_curve
+from kdray.artifacts.scores import read_scores
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
@@ -60,7 +62,7 @@ def planned(path):
 
 def scores(path):
     plan, store = planned(path)
-    return {step.measure.id: json.loads((store.get(step.measure.key).path / "scores.json").read_text()) for step in plan.scores}
+    return {step.measure.id: read_scores(store.get(step.measure.key).path) for step in plan.scores}
 
 
 @pytest.fixture(scope="module")
@@ -140,10 +142,10 @@ def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
         for s in plan.scores
         if s.task.name == "heldout_loss"
     }
-    untrained = losses.pop("student")["ce"]["value"]
+    untrained = losses.pop("student")["ce"].value
     teacher = losses.pop("teacher")
-    assert teacher["kl"]["value"] == pytest.approx(0, abs=1e-3)  # soft labels are kept in bfloat16
-    assert all(loss["ce"]["value"] < untrained - 0.3 for loss in losses.values())
+    assert teacher["kl"].value == pytest.approx(0, abs=1e-3)  # soft labels are kept in bfloat16
+    assert all(loss["ce"].value < untrained - 0.3 for loss in losses.values())
     folder = store.get(plan.points[-1].exports[80.0].key).path
     AutoTokenizer.from_pretrained(folder)
     assert AutoModelForCausalLM.from_pretrained(folder).config.num_hidden_layers == 2
@@ -152,7 +154,7 @@ def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
 def test_the_soft_labels_reach_training(undisturbed):
     plan, store = planned(undisturbed[0])
     for point in plan.points:
-        curve = [json.loads(line) for line in (store.get(point.train.key).path / "metrics.jsonl").read_text().splitlines()]
+        curve = read_curve(store.get(point.train.key))
         assert [entry["step"] for entry in curve] == list(range(1, 81))
         assert [entry["step"] for entry in curve if "heldout_ce" in entry] == [40, 80]
         assert ("soft" in curve[0]) == (point.point.alpha > 0)
@@ -210,7 +212,7 @@ def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_pa
     plan, store, failed = run_here(path)
     point = plan.points[0].train
     assert "is no whole safetensors file" in failed[point.id]
-    [told] = store.folder(point.key).glob("attempt-*/diverged.json")  # by the first worker: its failure is not tried again
+    [told] = store.folder(point.key).glob("attempt-*/ended.json")  # by the first worker: its failure is not tried again
     assert json.loads(told.read_text()) == failed[point.id]
 
 

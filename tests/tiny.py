@@ -12,9 +12,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from kdray.artifacts.rows import SCHEMA, rows_writer, write_split
 from kdray.data.recipes.dolly import dolly
-from kdray.data.rows import FILE, SCHEMA, SPLIT
-from kdray.data.split import Split
+from kdray.data.split import RandomRows
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import tokenise
 
@@ -90,11 +90,11 @@ def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24
         example = dolly(json.loads(line))
         for tokens in tokenise([example], chat, tokenizer, max_prompt=200, max_length=256)[0]:
             records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
-    split = Split(heldout, test=0)
+    split = RandomRows(heldout, test=0)
     split.add(np.array([record["source_row"] for record in records]))
-    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, SCHEMA) as writer:
+    with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
-    (folder / SPLIT).write_text(json.dumps(split.rows()))
+    write_split(folder, **split.rows())
     return folder
 
 

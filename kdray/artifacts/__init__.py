@@ -1,1 +1,1 @@
-"""What lies in an artifact's folder: one module a format, with its names, its reader and its writer."""
+"""What lies in an artifact: one module a format, with its files' names, its schema, its reader and its writer."""

@@ -19,13 +19,12 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kdray.spec import declare
-from kdray.spec.chat import bos_warning, require_read
+from kdray.spec.chat import bos_warning, require_marks, require_read
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, read_object
+from kdray.spec.folders import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_object, read_vocabulary
 from kdray.spec.grid import Grid, Use
 
-FILE, CONFIG = "chat_template.jinja", "tokenizer_config.json"
 TURNS = [{"role": "user", "content": "Say yes."}]
 
 
@@ -50,15 +49,19 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         for role, folder in folders.items():
             if role in roles:
                 check_chat_template(folder, role, arguments, field, allowed)
+    if use.params.get("chatml"):
+        for role, folder in folders.items():
+            if (vocabulary := read_vocabulary(folder, role)) is not None:
+                require_marks(vocabulary)
     warned = [bos_warning(use.name, use.params, read_config(folder)) for folder in folders.values()]
     return [f"data.template: {warning}" for warning in dict.fromkeys(warned) if warning]
 
 
 def check_chat_template(folder: Path, role: str, arguments: Mapping[str, Any], field: str, allowed: str) -> None:
     """Raise InputError unless the model in `folder` has a chat template that takes one question and `arguments`."""
-    if not any((folder / name).is_file() for name in (FILE, CONFIG)):
+    if not any((folder / name).is_file() for name in (CHAT_TEMPLATE, TOKENIZER_CONFIG)):
         return  # transformers may find one elsewhere
-    config = read_object(folder / CONFIG, field, "give the whole tokenizer") if (folder / CONFIG).is_file() else {}
+    config = read_object(folder / TOKENIZER_CONFIG, field, "give the whole tokenizer") if (folder / TOKENIZER_CONFIG).is_file() else {}
     if (template := _template(folder, config)) is None:
         raise InputError(field, f"the {role} has no chat template", allowed)
     require_read(arguments, template)
@@ -81,8 +84,8 @@ def _by_template(task: Use, field: str) -> bool:
 
 def _template(folder: Path, config: Mapping[str, Any]) -> str | None:
     """The template in a model's folder; of several the default."""
-    if (folder / FILE).is_file():
-        return (folder / FILE).read_text(encoding="utf-8")
+    if (folder / CHAT_TEMPLATE).is_file():
+        return (folder / CHAT_TEMPLATE).read_text(encoding="utf-8")
     found = config.get("chat_template")
     if isinstance(found, list):
         found = {entry.get("name"): entry.get("template") for entry in found if isinstance(entry, dict)}.get("default")

@@ -24,7 +24,7 @@ from kdray.spec import declare
 from kdray.spec.columns import recipe_columns, task_columns
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.folders import check_config, read_config, read_vocabulary, window_of
+from kdray.spec.folders import CONFIG, VOCABULARIES, check_config, read_config, read_vocabulary, window_of
 from kdray.spec.grid import Grid, Use
 from kdray.spec.paths import not_found
 from kdray.spec.points import expand
@@ -33,7 +33,6 @@ from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_name
 from kdray.store import Outer
 from kdray.store.outer import ask_hub, is_dataset, list_hub
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
 HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
 TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
@@ -238,10 +237,10 @@ def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = Tr
     names = [file.name for file in path.iterdir()]
     if weights:
         check_names(names, field, str(path))
-    elif "config.json" not in names:
-        raise InputError(field, f"no config.json in {path}", "give a Hugging Face model folder")
-    if not any((path / name).is_file() for name in TOKENIZERS):
-        raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(TOKENIZERS)}")
+    elif CONFIG not in names:
+        raise InputError(field, f"no {CONFIG} in {path}", "give a Hugging Face model folder")
+    if not any((path / name).is_file() for name in VOCABULARIES):
+        raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(VOCABULARIES)}")
     check_config(path, field)
     if weights:
         check_weights(path, field, causal=causal)
@@ -262,7 +261,7 @@ def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
     """Where the hub's client keeps a model that it fetched on this machine before; no network."""
     from huggingface_hub import try_to_load_from_cache
 
-    config = try_to_load_from_cache(ref.name, "config.json", revision=outer.locked().get(str(ref), ref.version))
+    config = try_to_load_from_cache(ref.name, CONFIG, revision=outer.locked().get(str(ref), ref.version))
     return Path(config).parent if isinstance(config, str) else None
 
 

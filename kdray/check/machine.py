@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib.metadata
 import importlib.util
 import os
 import urllib.error
@@ -22,6 +23,7 @@ from kdray.spec.components import component
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Optimiser, Use
 from kdray.spec.metrics import metrics_of
+from kdray.spec.uses import entries_by_field
 
 CLUSTER, SUBMITTED = "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"  # Ray's own names for where a run connects to, or a job is sent
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
@@ -34,8 +36,8 @@ class Need:
     """Something that every worker must have, the field of the grid that needs it, and how to get it or do without."""
 
     field: str
-    kind: Literal["package", "nltk data", "variable", "endpoint"]
-    name: str
+    kind: Literal["package", "distribution", "nltk data", "variable", "endpoint"]
+    name: str  # of a distribution with its version, `name==1.0`
     remedy: str
 
     def lack(self) -> str:
@@ -43,6 +45,8 @@ class Need:
         match self.kind:
             case "package":
                 return "" if importlib.util.find_spec(self.name) else f"the package '{self.name}' is not installed"
+            case "distribution":
+                return _not_installed(*self.name.split("=="))
             case "nltk data":
                 return "" if _nltk_has(self.name) else f"nltk's data '{self.name}' are not installed"
             case "variable":
@@ -59,6 +63,9 @@ def needs_of(grid: Grid, *, trains: bool) -> list[Need]:
             needs.append(Need(f"{field}.method", "package", "bitsandbytes", "pip install 'kdray[qlora]', or use lora"))
     for field in _vllm(grid, trains):
         needs.append(Need(field, "package", "vllm", "pip install 'kdray[vllm]', or use transformers"))
+    for field, entry in entries_by_field(grid).items():
+        named = f"{entry.distribution.name}=={entry.distribution.version}"
+        needs.append(Need(field, "distribution", named, f"pip install '{named}' there: ids know which version works"))
     return needs + needs_of_metrics(metrics_by_field(grid))
 
 
@@ -172,6 +179,15 @@ def _vllm(grid: Grid, trains: bool) -> list[str]:
     """The fields that ask for answers by vLLM."""
     engines = {"score.engine": grid.score.engine} | ({"augment.engine": grid.augment.engine} if trains else {})
     return [field for field, engine in engines.items() if engine == "vllm"]
+
+
+def _not_installed(name: str, version: str) -> str:
+    """What is there instead of a distribution of this version; empty if it is there itself."""
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"{name} {version} is not installed"
+    return "" if found == version else f"{name} is installed as {found}, not as {version}"
 
 
 def _nltk_has(data: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdray.artifacts.lens import RECORD, WEIGHTS
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import candidate_layers, references
@@ -17,7 +18,7 @@ from kdray.spec.lens import PICKLED, PUBLISHED_SHAPE
 from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 
-LENS = ("lens.safetensors", "lens.json")
+LENS = (WEIGHTS, RECORD)
 
 
 @dataclass(frozen=True)

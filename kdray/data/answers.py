@@ -5,7 +5,6 @@ Held-out and test rows stay as they are and in their order: all points are measu
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from kdray.data.rows import FILE, SPLIT, Rows
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.thoughts import split_thought
 
 CHUNK = 256  # rows that are in memory at once
@@ -52,18 +51,18 @@ def write_answered(
                     continue
                 numbers[row] = len(numbers)
                 kept.append(record)
-            yield pa.Table.from_pylist(kept, schema=rows.table.schema)
+            yield pa.Table.from_pylist(kept, schema=SCHEMA)
 
-    _write(folder / FILE, rows.table.schema, chunks())
-    _write_split(folder, *([numbers[row] for row in side.tolist()] for side in (rows.heldout, rows.test)))
+    _write(folder, chunks())
+    write_split(folder, *([numbers[row] for row in side.tolist()] for side in (rows.heldout, rows.test)))
     return dict(counts)
 
 
 def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
     """Write `rows` followed by the training rows of `answered`, what `write_answered` made of them."""
     answers = answered.table.take(pa.array(answered.train))
-    _write(folder / FILE, rows.table.schema, (rows.table, answers))
-    _write_split(folder, rows.heldout.tolist(), rows.test.tolist())
+    _write(folder, (rows.table, answers))
+    write_split(folder, rows.heldout.tolist(), rows.test.tolist())
 
 
 def _answer(
@@ -98,11 +97,7 @@ def _answer(
     return True
 
 
-def _write(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> None:
-    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+def _write(folder: Path, tables: Iterable[pa.Table]) -> None:
+    with rows_writer(folder) as writer:
         for table in tables:
             writer.write_table(table)
-
-
-def _write_split(folder: Path, heldout: list[int], test: list[int]) -> None:
-    (folder / SPLIT).write_text(json.dumps({"heldout": heldout, "test": test}))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.spec.errors import InputError
 
 SHOWN = 3  # rows that are named

@@ -1,17 +1,53 @@
-"""Which prepared rows are never trained on: a random choice that depends on the source row's number alone.
+"""Which prepared rows are never trained on: a random choice that depends on the source row's number alone, or the first rows.
 
-So it can be made while rows stream by, in memory for the chosen ones, and the same source rows are held out
+The random one can be made while rows stream by, in memory for the chosen ones, and the same source rows are held out
 whatever the tokenizer, the template or the lengths: families are compared on the same rows.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
 SEED = 20250  # one fixed choice for every grid: prepared rows never depend on a point's seed
 
 
-class Split:
+class Split(Protocol):
+    """Chooses among prepared rows that stream by."""
+
+    def add(self, source_rows: np.ndarray) -> None:
+        """The next prepared rows, as the numbers [n] of the source rows that they were made of."""
+
+    def rows(self) -> dict[str, list[int]]:
+        """The chosen prepared rows by side, `heldout` and `test`, ascending. All others are for training."""
+        ...
+
+
+def make_split(kind: str, heldout: int, test: int) -> Split:
+    """The `random` split, or the `first` source rows."""
+    return FirstRows(heldout, test) if kind == "first" else RandomRows(heldout, test)
+
+
+class FirstRows:
+    """Takes what was made of the first source rows as `heldout`, and of the next ones as `test`; rows left out count too."""
+
+    def __init__(self, heldout: int, test: int) -> None:
+        self.ends = {"heldout": heldout, "test": heldout + test}
+        self._seen = 0
+        self._chosen: dict[str, list[int]] = {"heldout": [], "test": []}
+
+    def add(self, source_rows: np.ndarray) -> None:
+        for place, number in enumerate(source_rows.tolist(), self._seen):
+            if side := next((side for side, end in self.ends.items() if number < end), None):
+                self._chosen[side].append(place)
+        self._seen += len(source_rows)
+
+    def rows(self) -> dict[str, list[int]]:
+        return self._chosen
+
+
+class RandomRows:
     """Takes the source rows with the smallest hashes: the first ones as `heldout`, the next ones as `test`.
 
     All rows made of one source row (a document's pieces) stay on one side, so a side may get some more than asked.
@@ -24,7 +60,6 @@ class Split:
         self._rows = np.empty(0, dtype=np.int64)
 
     def add(self, source_rows: np.ndarray) -> None:
-        """The next prepared rows, as the numbers [n] of the source rows that they were made of."""
         keys = np.concatenate([self._keys, _hash(source_rows)])
         rows = np.concatenate([self._rows, np.arange(self._seen, self._seen + len(source_rows))])
         self._seen += len(source_rows)
@@ -34,7 +69,6 @@ class Split:
         self._keys, self._rows = self._keys[:end], self._rows[:end]
 
     def rows(self) -> dict[str, list[int]]:
-        """The chosen prepared rows by side, ascending. All others are for training."""
         begin, chosen = 0, {}
         for side, end in self._ends().items():
             chosen[side] = sorted(self._rows[begin:end].tolist())

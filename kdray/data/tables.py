@@ -22,7 +22,7 @@ from kdray.spec.columns import Column
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer, fingerprint, io
-from kdray.store.records import TEXTS, Records, open_table
+from kdray.store.records import CSV, TEXTS, Records, open_table
 
 READER = 1  # what is in the cache was made by another one if this differs
 BYTES = 1 << 24  # and `ROWS`: at most, of a batch in an Arrow file
@@ -62,7 +62,7 @@ def _write(path: Path, file: Path, columns: Sequence[Column], name: str, field: 
             return
         records = Records(table, suffix, columns, name, field)
         if not columns or any(column.holds == "anything" for column in columns):
-            write_typed(path, list(records), field, numbers=suffix == ".csv")
+            write_typed(path, list(records), field, numbers=suffix == CSV)
             return
         _write_batches(path, _text_batches(records, columns))
     names = {column: tuple(name for name in column.names if name in records.seen) for column in columns}

@@ -2,9 +2,10 @@
 
 The gradient is made together with the loss, so that a chunk's logits are never needed again: a [N, V] tensor of
 either model is never there. For the paper's objective it is written by hand, in place: with p and q the softmaxes
-of student and teacher, w_h and w_s the weights of the two terms and r = w_s / (w_h + w_s),
+of student and teacher over V tokens, w_h and w_s the weights of the two terms, r = w_s / (w_h + w_s), and e the share of
+uniform labels,
 
-    dL/dz = (w_h + w_s) (p - r q - (1 - r) onehot(y)),
+    dL/dz = (w_h + w_s) (p - r q - (1 - r) ((1 - e) onehot(y) + e / V)),
 
 whose factor goes into the matrix products. Every other loss or temperature is differentiated by autograd, chunk
 by chunk.
@@ -41,8 +42,8 @@ def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor,
     if objective.alpha > 0 and (soft is None or len(soft) != len(labels)):
         raise ValueError(f"alpha = {objective.alpha:g} with {len(labels)} tokens and soft labels of {0 if soft is None else len(soft)}")
     linear, differentiate = head.linear, torch.is_grad_enabled()  # off inside of `forward`, where nothing else tells
-    total, hard, softs = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate)  # type: ignore[misc]
-    return Sums(total, hard, softs)
+    total, *terms = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate)  # type: ignore[misc]
+    return Sums(total, *terms)
 
 
 class _Fused(torch.autograd.Function):
@@ -58,13 +59,13 @@ class _Fused(torch.autograd.Function):
         head: Head,
         scale: float,
         differentiate: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         device, size = hidden.device.type, objective.vocab_size
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         states, matrix = hidden.to(dtype), weight[:size].to(dtype)
         wanted = [differentiate and need for need in ctx.needs_input_grad]
         grads = [torch.zeros_like(t) if t is not None and need else None for t, need in zip((hidden, weight, bias), wanted, strict=False)]
-        sums = torch.zeros(3, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
+        sums = torch.zeros(4, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
         with torch.autocast(device, enabled=False):
             for begin in range(0, len(labels), CHUNK):
                 end = min(begin + CHUNK, len(labels))
@@ -93,9 +94,9 @@ class _Fused(torch.autograd.Function):
                 if to_weight is not None:
                     _add_product(to_weight[:size], gradient.T, states[begin:end], factor)
         ctx.grads = grads
-        hard, soft_sum = sums[1].clone(), sums[2].clone()
-        ctx.mark_non_differentiable(hard, soft_sum)
-        return sums[0] * scale, hard, soft_sum
+        hard, soft_sum, uniform = (sums[i].clone() for i in (1, 2, 3))
+        ctx.mark_non_differentiable(hard, soft_sum, uniform)
+        return sums[0] * scale, hard, soft_sum, uniform
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:  # type: ignore[override]
@@ -129,16 +130,16 @@ def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | N
     """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite, as it may the teacher's.
 
     Returns:
-        The gradient without a factor, the factor, and the chunk's sums [total, hard, soft].
+        The gradient without a factor, the factor, and the chunk's sums [total, hard, soft, uniform].
     """
     if not objective.is_softmax_difference:
         with torch.enable_grad():
             leaf = z.detach().requires_grad_()
             sums = objective(leaf, teacher, labels)
             (gradient,) = torch.autograd.grad(sums.total, leaf)
-        return gradient, 1.0, torch.stack([sums.total.detach(), sums.hard, sums.soft])
+        return gradient, 1.0, torch.stack([sums.total.detach(), sums.hard, sums.soft, sums.uniform])
     size = BLOCK if z.device.type == "cpu" else len(z)
-    of_chunk = z.new_zeros(3)
+    of_chunk = z.new_zeros(4)
     for begin in range(0, len(z), size):
         end = min(begin + size, len(z))
         theirs = teacher.chunk(begin, end) if isinstance(teacher, Sparse) else teacher[begin:end] if teacher is not None else None
@@ -147,8 +148,8 @@ def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | N
 
 
 def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Tensor:
-    """Turn `z` into p - r q - (1 - r) onehot(y), and the teacher's logits into q; returns the sums [total, hard, soft]."""
-    ratio = objective.soft_weight / (objective.hard_weight + objective.soft_weight)
+    """Turn `z` into the gradient above, and the teacher's logits into q; returns the sums [total, hard, soft, uniform]."""
+    smoothing, ratio = objective.smoothing, objective.soft_weight / (objective.hard_weight + objective.soft_weight)
     less_entropy = teacher is not None and objective.declared.less_entropy
     at_label = z.gather(1, labels[:, None])
     if isinstance(teacher, Sparse):
@@ -160,16 +161,20 @@ def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Spar
         entropy = torch.special.entr(teacher).sum(1) if less_entropy else expected
     else:
         expected = entropy = z.new_zeros(len(z))
+    mean = z.mean(1) if smoothing else None
     largest = z.amax(1)
     torch.softmax(z, 1, out=z)
     log_total = largest - z.amax(1).log()  # the log-sum-exp: the largest probability is exp(largest - log_total)
     hard = (log_total - at_label[:, 0]).sum()
     soft = (log_total - expected).sum() if teacher is not None else z.new_zeros(())
+    uniform = (log_total - mean).sum() if mean is not None else z.new_zeros(())
     if less_entropy:
         soft -= entropy.sum()
     if isinstance(teacher, Sparse):
         z.scatter_add_(1, teacher.ids, -ratio * teacher.weights)
     elif teacher is not None:
         z.sub_(teacher, alpha=ratio)
-    z.scatter_add_(1, labels[:, None], torch.full_like(at_label, ratio - 1.0))
-    return torch.stack([objective.total(hard, soft), hard, soft])
+    if smoothing:
+        z -= (1 - ratio) * smoothing / z.shape[1]
+    z.scatter_add_(1, labels[:, None], torch.full_like(at_label, (ratio - 1) * (1 - smoothing)))
+    return torch.stack([objective.total(hard, soft, uniform), hard, soft, uniform])

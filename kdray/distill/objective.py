@@ -3,9 +3,13 @@
 The only place where losses are weighted, tempered and averaged. Both terms are averaged over all response
 tokens of the global batch: `Objective` gives sums, and its caller divides by the one global token count.
 
-Two ways to weigh the terms: `sum`, the paper's, hard + alpha soft, and `convex`, MiniLLM's, (1 - alpha) hard +
-alpha soft. They point the same way, alpha and alpha / (1 + alpha), and differ by a factor 1 + alpha: AdamW hides
-it, but clipping the gradient norm does not, so a clipped run with a large alpha in the first takes smaller steps.
+Three ways to weigh the terms: `sum`, the paper's equation, hard + alpha soft; `ratio`, the code that its experiments ran,
+(hard + alpha soft) / (1 + alpha); and `convex`, MiniLLM's, (1 - alpha) hard + alpha soft. All point the same way, `convex` at
+alpha / (1 + alpha), and differ by a factor 1 + alpha: AdamW hides it, but clipping the gradient norm does not, so a
+clipped run with a large alpha in the first takes smaller steps.
+
+The hard term may be smoothed, with uniform labels in a share of it (Szegedy et al. 2016, arXiv 1512.00567, section 7):
+smoothing without a teacher, to tell what its knowledge does from what softness alone does.
 """
 
 from __future__ import annotations
@@ -24,15 +28,21 @@ from kdray.spec.components import declared, module_of
 
 IGNORED = -100
 T = TypeVar("T", float, Tensor)
+Weighting = Literal["sum", "ratio", "convex"]
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over tokens, in nats: the objective, and its hard and soft term unweighted (the soft one 0 without a teacher)."""
+    """Sums over tokens, in nats: the objective, and its terms unweighted; a term that takes no part is 0.
+
+    `hard` is cross-entropy with the labels, `soft` the loss with the teacher, `uniform` cross-entropy with the uniform
+    distribution.
+    """
 
     total: Tensor
     hard: Tensor
     soft: Tensor
+    uniform: Tensor
 
 
 @dataclass(frozen=True)
@@ -45,7 +55,8 @@ class Objective:
         loss: a file of `kdray.distill.losses`, with its `params`.
         temperature: divides both models' logits in the soft term, which is multiplied by its square
             (Hinton et al. 2015, arXiv 1503.02531: so that the gradient keeps its size).
-        weighting: `sum` or `convex`, as above.
+        weighting: `sum`, `ratio` or `convex`, as above.
+        smoothing: share of uniform labels in the hard term, in [0, 1).
     """
 
     alpha: float
@@ -53,19 +64,22 @@ class Objective:
     loss: str = "cross_entropy"
     params: dict[str, Any] = field(default_factory=dict)
     temperature: float = 1.0
-    weighting: Literal["sum", "convex"] = "sum"
+    weighting: Weighting = "sum"
+    smoothing: float = 0.0
 
     @property
     def hard_weight(self) -> float:
-        return 1.0 - self.alpha if self.weighting == "convex" else 1.0
+        """Of the hard term, smoothed or not."""
+        return {"sum": 1.0, "ratio": 1 / (1 + self.alpha), "convex": 1 - self.alpha}[self.weighting]
 
     @property
     def soft_weight(self) -> float:
-        return self.alpha
+        return self.alpha / (1 + self.alpha) if self.weighting == "ratio" else self.alpha
 
-    def total(self, hard: T, soft: T) -> T:
-        """The two terms, weighed: sums or means, in nats."""
-        return self.hard_weight * hard + self.soft_weight * soft
+    def total(self, hard: T, soft: T, uniform: T) -> T:
+        """The terms, weighed: sums or means, in nats."""
+        smoothed = (1 - self.smoothing) * hard + self.smoothing * uniform
+        return self.hard_weight * smoothed + self.soft_weight * soft
 
     @cached_property
     def declared(self) -> declare.Loss:
@@ -92,14 +106,14 @@ class Objective:
         Raises:
             ValueError: alpha > 0 without a teacher.
         """
+        if self.alpha and teacher is None:
+            raise ValueError(f"alpha = {self.alpha:g} needs a teacher")
         student = _widened(student[:, : self.vocab_size])
         hard = F.cross_entropy(student, labels, reduction="sum")
-        if self.alpha == 0:
-            return Sums(hard, hard.detach(), torch.zeros_like(hard))
-        if teacher is None:
-            raise ValueError(f"alpha = {self.alpha:g} needs a teacher")
-        soft = self.soft(student, teacher).sum()
-        return Sums(self.total(hard, soft), hard.detach(), soft.detach())
+        nothing = torch.zeros_like(hard)
+        soft = self.soft(student, teacher).sum() if self.alpha and teacher is not None else nothing
+        uniform = -student.log_softmax(-1).mean(-1).sum() if self.smoothing else nothing
+        return Sums(self.total(hard, soft, uniform), hard.detach(), soft.detach(), uniform.detach())
 
     def soft(self, student: Tensor, teacher: Tensor | Sparse) -> Tensor:
         """The soft term per token, [N]; arguments as above. Sparse labels already are at the temperature."""
@@ -111,7 +125,9 @@ class Objective:
 
 
 def kd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, vocab_size: int | None = None) -> Tensor:
-    """Mean over the counted tokens of CE + alpha * soft CE, in nats.
+    """Mean over the counted tokens of CE + alpha * soft CE, in nats: the objective for a training loop that has all logits.
+
+    kdray's own has them for a chunk of tokens at a time (`kdray.distill.fused`); a test holds the two to each other.
 
     Args:
         student_logits: [B, T, V_s].

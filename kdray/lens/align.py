@@ -6,7 +6,6 @@ Offsets come from decoding the ids as they are, token by token. Ids that were st
 from __future__ import annotations
 
 import itertools
-import json
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from kdray.artifacts.files import read_json, reading
 from kdray.data.example import Example
 from kdray.data.tokenise import plain_prompt
 from kdray.lens.annotations import Annotated, Sketch, sketch
@@ -128,15 +128,12 @@ def read_aligned(path: Path) -> list[Aligned]:
     """What `write_aligned` kept.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is missing or damaged.
     """
-    try:
+    with reading(path):
         return [
-            Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"]))
-            for row in json.loads(path.read_bytes())
+            Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"])) for row in read_json(path)
         ]
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError("lens", f"{path} is damaged ({type(error).__name__}: {error})", "train the lens again") from None
 
 
 def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from kdray.artifacts.lens import KEPT_OUT, RECORD, WEIGHTS
 from kdray.lens.annotations import Documents
 from kdray.lens.features import Table
 from kdray.lens.ratios import RULE
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 TOLERANCE = 1e-10  # of the gradient of a row's mean loss
-WEIGHTS, RECORD = "lens.safetensors", "lens.json"
-KEPT_OUT = "kept_out.json"  # beside them: annotated responses to documents that did not train the lens
 
 
 @dataclass(frozen=True)

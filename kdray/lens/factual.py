@@ -16,11 +16,12 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.artifacts.lens import KEPT_OUT
 from kdray.data.estimates import mean, pooled_mean
 from kdray.data.thoughts import split_thought
 from kdray.lens.align import Aligned, make_passage, read_aligned
 from kdray.lens.annotations import Sketch
-from kdray.lens.classifier import KEPT_OUT, Lens
+from kdray.lens.classifier import Lens
 from kdray.lens.evaluate import auroc, auroc_stderr
 from kdray.lens.features import Follow, batches, unfollowed
 from kdray.lens.ratios import RULE, token_logits

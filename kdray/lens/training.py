@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.artifacts.lens import KEPT_OUT
 from kdray.lens.align import Aligned, read_aligned, write_aligned
-from kdray.lens.classifier import KEPT_OUT, Lens, fit_lens
+from kdray.lens.classifier import Lens, fit_lens
 from kdray.lens.evaluate import auroc, auroc_stderr, numbered, rows_of
 from kdray.lens.features import LOOKBACK, Follow, Table, make_tables, unfollowed
 from kdray.spec.errors import InputError

@@ -15,15 +15,16 @@ from kdray.models.weights import load_whole
 from kdray.spec.errors import InputError
 
 
-def with_lora(model: PreTrainedModel, rank: int, seed: int = 0) -> Any:
-    """`model` with adapters on all linear layers of its decoder, scaled by 2; only they are trained.
+def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float = 2.0, dropout: float = 0.0) -> Any:
+    """`model` with adapters on all linear layers of its decoder, times `scale` (peft's lora_alpha / r); only they are trained.
 
     The output head gets none: the losses read its weight, and would pass an adapter by. The adapters begin alike
     wherever the seed is the same: on every rank of a point too, which only DDP would see to by itself.
     """
     from peft import LoraConfig, get_peft_model  # loads bitsandbytes where it is installed: a second that full training does without
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    alpha: Any = scale * rank  # peft takes a fraction too
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not all: that would take memory on each
     with torch.random.fork_rng(devices):  # an export in the middle of training must not disturb its dropout
         torch.manual_seed(seed)
@@ -51,9 +52,9 @@ def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype)
     return model.requires_grad_(False)
 
 
-def merged(folder: Path, rank: int, weights: Mapping[str, Tensor]) -> PreTrainedModel:
+def merged(folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float = 2.0) -> PreTrainedModel:
     """The model in `folder` in float32 with the adapters among `weights` merged in."""
-    model = with_lora(load_folder(folder)[0], rank)
+    model = with_lora(load_folder(folder)[0], rank, scale=scale)
     adapters = {name: tensor for name, tensor in weights.items() if "lora_" in name}
     missing, unexpected = model.load_state_dict(adapters, strict=False)
     assert not unexpected, unexpected

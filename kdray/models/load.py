@@ -33,7 +33,6 @@ from kdray.store import Outer
 
 Made = TypeVar("Made")
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja")
 CACHE = Path(local_path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray"), "KDRAY_CACHE"))
 
 

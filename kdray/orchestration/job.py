@@ -1,4 +1,4 @@
-"""A training job: everything that a worker on another machine needs to do it, and the files that it leaves."""
+"""A training job: everything that a worker on another machine needs to do it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.source import LabelSource
 from kdray.store import Attempt, Key
-from kdray.train.settings import LabelSource, Settings
-
-CURVE, START, DIVERGED = "metrics.jsonl", "start.json", "diverged.json"
+from kdray.train.settings import Settings
 
 
 @dataclass(frozen=True)

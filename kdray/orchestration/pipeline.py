@@ -1,35 +1,37 @@
 """One Ray Data pipeline over items of work, in the order given, by actors that keep what they have loaded.
 
-Items are small dicts; what is large is read from the store by the actors and written back to it. Items come
-in groups that stay together (all of one model, say), so that an actor loads a model once. An item that raises
-is reported by its key and never takes its neighbours with it.
+Items come in groups that stay together (all of one model, say), so that an actor loads a model once. An item that raises is
+reported by its key and never takes its neighbours with it.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+from ray import cloudpickle
 
 from kdray.artifacts.parts import carry_over, parts
+from kdray.orchestration.items import Item, Part
 from kdray.orchestration.session import Resources
 from kdray.orchestration.work import Work
 from kdray.store import Attempt
 
-Item = dict[str, Any]
+I = TypeVar("I", bound=Item)  # noqa: E741
+I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 
 
-class Maker(Protocol):
+class Maker(Protocol[I_contra]):
     """Does one item's work: reads and writes the store, returns nothing."""
 
-    def __call__(self, item: Item) -> None: ...
+    def __call__(self, item: I_contra, /) -> None: ...
 
 
 class _Actor:
     """Holds a maker in a Ray Data actor and feeds it the items of each group."""
 
-    def __init__(self, make: Callable[[], Maker]) -> None:
+    def __init__(self, make: Callable[[], Maker[Any]]) -> None:
         import torch
 
         torch.set_num_threads(1)
@@ -37,37 +39,37 @@ class _Actor:
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
         for group in batch["group"]:
-            for item in json.loads(group):
+            for item in cloudpickle.loads(group):
                 try:
                     self.maker(item)
                     error = ""
                 except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
                     error = f"{type(failure).__name__}: {failure}"
-                yield {"key": [item["key"]], "error": [error]}
+                yield {"key": [item.key], "error": [error]}
 
 
-def run_pipeline(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources) -> Iterator[tuple[str, str]]:
+def run_pipeline(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources) -> Iterator[tuple[str, str]]:
     """(key, error or "") of every item, as soon as it is finished.
 
-    An item may say under `gpus` how many its actor needs, 1 if it does not; groups that need as many share a pool of actors.
+    Groups that need as many GPUs share a pool of actors.
     """
 
     for gpus, alike in itertools.groupby(sorted(filter(None, groups), key=_gpus), _gpus):
         yield from _run(list(alike), make, resources, gpus)
 
 
-def _gpus(group: list[Item]) -> int:
-    return max(item.get("gpus", 1) for item in group)
+def _gpus(group: Sequence[Item]) -> int:
+    return max(item.gpus for item in group)
 
 
-def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resources, gpus: int) -> Iterator[tuple[str, str]]:
+def _run(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources, gpus: int) -> Iterator[tuple[str, str]]:
     import ray.data
 
     if not (places := resources.actors(gpus)):
         reason = f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
-        yield from ((item["key"], reason) for group in groups for item in group)
+        yield from ((item.key, reason) for group in groups for item in group)
         return
-    rows = [{"group": json.dumps(group)} for group in groups]
+    rows = [{"group": cloudpickle.dumps(group)} for group in groups]  # pyright: ignore[reportPrivateImportUsage]
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
     actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=1)  # none waits while another is idle
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -86,7 +88,7 @@ def _run(groups: list[list[Item]], make: Callable[[], Maker], resources: Resourc
         yield from zip(answer["key"].tolist(), answer["error"].tolist(), strict=True)
 
 
-def spread(groups: list[list[Item]], resources: Resources) -> list[list[Item]]:
+def spread(groups: list[list[I]], resources: Resources) -> list[list[I]]:
     """The groups, each dealt out to several where there are fewer than actors, so that none is idle."""
     hands = max(1, resources.actors(max(_gpus(group) for group in groups)) // len(groups)) if groups else 1
     return [group[i::hands] for group in groups for i in range(min(hands, len(group)))]
@@ -96,22 +98,17 @@ def make_parts(
     title: str,
     cuts: Sequence[Sequence[int]],
     attempt: Attempt,
-    make: Callable[[], Maker],
+    make: Callable[[], Maker[Part]],
     work: Work,
     gpus: int = 1,
-    instead: Callable[[list[Item]], Iterator[tuple[str, str]]] | None = None,
+    instead: Callable[[list[Part]], Iterator[tuple[str, str]]] | None = None,
 ) -> str | None:
     """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if not.
 
-    `gpus` is how many an actor needs; `instead` does what makers would. A maker finds the rows of its part under `rows`,
-    its number under `index` and the folder under `target`.
+    `gpus` is how many an actor needs; `instead` does what makers would.
     """
     present, errors = carry_over(attempt), []
-    items: list[Item] = [
-        {"key": str(i), "index": i, "rows": list(cut), "target": str(attempt.path), "gpus": gpus}
-        for i, cut in enumerate(cuts)
-        if i not in present
-    ]
+    items = [Part(key=str(i), gpus=gpus, target=attempt.path, index=i, rows=cut) for i, cut in enumerate(cuts) if i not in present]
     with work.progress.bar(title, len(cuts), "parts") as bar:
         bar.set(len(present))
         for _, error in instead(items) if instead else run_pipeline([[item] for item in items], make, work.resources):

@@ -13,13 +13,14 @@ from ray.exceptions import RayTaskError
 from kdray.models.weights import reading
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import AnnotateInputs, AnswersInputs
 from kdray.score.answers import Given, load_metric
 from kdray.spec.errors import InputError
 
 OWN = "lens.own.metric"  # the field of the metric whose annotations a step `annotate` keeps
 
 
-def probe(steps: Iterable[Step], work: Work) -> None:
+def probe(steps: Iterable[Step[AnswersInputs | AnnotateInputs]], work: Work) -> None:
     """Open every metric with models that a missing one of `steps` needs, each in a Ray task.
 
     Raises:
@@ -27,20 +28,22 @@ def probe(steps: Iterable[Step], work: Work) -> None:
     """
     opened = set()
     for step in work.missing(steps):
-        for metric in step.params.get("metrics", ()) if step.kind == "measure" else [step.params["metric"]]:
-            name, params = metric["name"], metric["params"]
-            models = {key.partition(".")[2]: made for key, made in step.inputs.items() if key.startswith(f"{name}.")}
-            mark = json.dumps([name, params, {parameter: made.id for parameter, made in models.items()}], sort_keys=True)
-            if not models or mark in opened:
-                continue
-            opened.add(mark)
-            folders = {parameter: work.folder(made) for parameter, made in models.items()}
-            called = {str(folders[parameter]): str(made.source) for parameter, made in models.items()}
-            field = OWN if step.kind == "annotate" else f"score.metrics.{name}"
-            try:
-                ray.get(ray.remote(open_metric).options(num_cpus=1).remote(name, params, folders, called, field))
-            except RayTaskError as error:
-                raise error.cause if isinstance(error.cause, InputError) else error from None
+        models = step.inputs.models.by_parameter if step.inputs.models else {}
+        if not models:
+            continue
+        [metric] = step.params["metrics"] if isinstance(step.inputs, AnswersInputs) else [step.params["metric"]]
+        name, params = metric["name"], metric["params"]
+        mark = json.dumps([name, params, {parameter: made.id for parameter, made in models.items()}], sort_keys=True)
+        if mark in opened:
+            continue
+        opened.add(mark)
+        folders = {parameter: work.folder(made) for parameter, made in models.items()}
+        called = {str(folders[parameter]): str(made.source) for parameter, made in models.items()}
+        field = OWN if isinstance(step.inputs, AnnotateInputs) else f"score.metrics.{name}"
+        try:
+            ray.get(ray.remote(open_metric).options(num_cpus=1).remote(name, params, folders, called, field))
+        except RayTaskError as error:
+            raise error.cause if isinstance(error.cause, InputError) else error from None
 
 
 def open_metric(name: str, params: Mapping[str, Any], models: Mapping[str, Path], called: Mapping[str, str], field: str) -> None:

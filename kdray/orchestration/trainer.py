@@ -12,10 +12,14 @@ from typing import Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from kdray.orchestration.job import START, Export, Job
+from kdray.artifacts.notes import read_start
+from kdray.orchestration.job import Export, Job
 from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.store import Attempt, io
+from kdray.plan.inputs import TrainInputs
+from kdray.spec import declare
+from kdray.spec.components import component
+from kdray.store import Attempt
 from kdray.train.settings import Settings
 
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
@@ -24,19 +28,21 @@ ON_HEAD = {"node:__internal_head__": 0.001}
 WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
 
-def make_job(step: Step, attempt: Attempt, work: Work, exports: Sequence[Export] = (), *, threads: int = 1, final: bool = False) -> Job:
+def make_job(
+    step: Step[TrainInputs], attempt: Attempt, work: Work, exports: Sequence[Export] = (), *, threads: int = 1, final: bool = False
+) -> Job:
     """The job that trains what `step` asks for, as the grid's `runtime` and the cluster have it."""
     runtime, resources = work.plan.grid.runtime, work.resources
     return Job(
         settings=settings_of({"alpha": 0.0} | step.params),
-        model=work.folder(step.inputs["student"]),
-        data=work.folder(step.inputs["data"]),
-        soft_labels=work.soft_labels(step),
+        model=work.folder(step.inputs.student),
+        data=work.folder(step.inputs.data),
+        soft_labels=work.soft_labels(step.inputs, step.params),
         store=work.store.root,
         attempt=attempt,
         exports=tuple(exports),
         final=final,
-        engine=runtime.engine.model_dump(),
+        engine=runtime.engine.model_dump() | component(declare.Engine, runtime.engine.name, "runtime.engine").origin,
         gradient_checkpointing=runtime.gradient_checkpointing,
         micro_batch=runtime.micro_batch,
         checkpoint_every=runtime.checkpoint_every,
@@ -78,7 +84,7 @@ def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
 
 def facts_of(attempt: Attempt) -> dict[str, Any]:
     """How the attempt ran, as its workers noted it when they started."""
-    return io.read_json(attempt.path / START) or {}
+    return read_start(attempt.path)
 
 
 def _work(config: dict[str, Job]) -> None:

@@ -17,18 +17,18 @@ from transformers import GenerationConfig
 
 from kdray.models.generation import ends_of
 from kdray.models.load import load_tokenizer
-from kdray.orchestration.pipeline import Item
+from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.resources import Resources
 from kdray.spec.errors import InputError
 
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
 NOTHING_ASKED = "a prompt without a token"
 Answer = list[int] | str  # token ids, or why there are none
-Keep = Callable[[Item, list[Answer], float, Any], None]  # an item, its answers, the seconds they took, and the tokenizer
+Keep = Callable[[PromptBatch, list[Answer], float, Any], None]  # with the seconds that the answers took, and the tokenizer
 
 
 def answer_by_vllm(
-    groups: Mapping[str, Sequence[Item]], keep: Keep, resources: Resources, ends: Sequence[int] = ()
+    groups: Mapping[Path, Sequence[PromptBatch]], keep: Keep, resources: Resources, ends: Sequence[int] = ()
 ) -> Iterator[tuple[str, str]]:
     """(key, error or "") of every item, as they are kept; `groups` are items by the folder of their model.
 
@@ -40,46 +40,46 @@ def answer_by_vllm(
     if not resources.gpus:
         raise InputError("engine", "vllm without a GPU", "use transformers")
     for model, items in groups.items():
-        begun, tokenizer = time.perf_counter(), load_tokenizer(Path(model))
-        settings = GenerationConfig.from_pretrained(model) if (Path(model) / "generation_config.json").is_file() else None
+        begun, tokenizer = time.perf_counter(), load_tokenizer(model)
+        settings = GenerationConfig.from_pretrained(model) if (model / "generation_config.json").is_file() else None
         try:
             answers = _answers(model, items, [*ends_of(settings, tokenizer), *ends], resources)
         except Exception as failure:  # noqa: BLE001 - reported by key; the other models go on
-            yield from ((item["key"], f"{type(failure).__name__}: {failure}") for item in items)
+            yield from ((item.key, f"{type(failure).__name__}: {failure}") for item in items)
             continue
         seconds = (time.perf_counter() - begun) / len(answers)
         for item, found in zip(items, answers, strict=True):
             try:
                 keep(item, found, seconds, tokenizer)
             except Exception as failure:  # noqa: BLE001 - as above
-                yield item["key"], f"{type(failure).__name__}: {failure}"
+                yield item.key, f"{type(failure).__name__}: {failure}"
             else:
-                yield item["key"], ""
+                yield item.key, ""
 
 
-def sampling_of(item: Item, ends: Sequence[int]) -> dict[str, Any]:
+def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
     """vLLM's parameters for a decoding of ours, greedy or sampled, up to a token of `ends`."""
-    given = item["decoding"]["params"]
+    given = item.decoding["params"]
     drawn = {"top_p": given["top_p"] or 1.0, "seed": given["seed"]} if "temperature" in given else {}
-    return {"temperature": given.get("temperature", 0.0), **drawn, "max_tokens": item["max_new_tokens"], "stop_token_ids": list(ends)}
+    return {"temperature": given.get("temperature", 0.0), **drawn, "max_tokens": item.max_new_tokens, "stop_token_ids": list(ends)}
 
 
-def _answers(model: str, items: Sequence[Item], ends: Sequence[int], resources: Resources) -> list[list[Answer]]:
+def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], resources: Resources) -> list[list[Answer]]:
     """Of every item the answers to its prompts in their order, without the token of `ends` that ends them."""
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     prompts = [
-        {"item": i, "place": j, "tokenized_prompt": prompt["input_ids"], "sampling_params": sampling_of(item, ends)}
+        {"item": i, "place": j, "tokenized_prompt": prompt.input_ids, "sampling_params": sampling_of(item, ends)}
         for i, item in enumerate(items)
-        for j, prompt in enumerate(item["prompts"])
-        if prompt["input_ids"]
+        for j, prompt in enumerate(item.prompts)
+        if prompt.input_ids
     ]
-    gpus = items[0].get("gpus", 1)
+    gpus = items[0].gpus
     config = vLLMEngineProcessorConfig(
-        model_source=model,
+        model_source=str(model),
         engine_kwargs={
-            "dtype": items[0]["dtype"],
+            "dtype": items[0].dtype,
             "generation_config": "vllm",  # not the model's own penalties and temperatures
             "tensor_parallel_size": gpus,
         },
@@ -96,6 +96,6 @@ def _answers(model: str, items: Sequence[Item], ends: Sequence[int], resources: 
         error, tokens = row["__inference_error__"], map(int, row["generated_tokens"])
         found[row["item"]][row["place"]] = str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
     return [
-        [found[i][j] if prompt["input_ids"] else prompt.get("refused") or NOTHING_ASKED for j, prompt in enumerate(item["prompts"])]
+        [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(item.prompts)]
         for i, item in enumerate(items)
     ]

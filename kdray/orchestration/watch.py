@@ -6,8 +6,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-from kdray.data.rows import Rows
-from kdray.orchestration.job import CURVE, Job
+from kdray.artifacts.curve import count_steps
+from kdray.artifacts.rows import Rows
+from kdray.orchestration.job import Job
 from kdray.orchestration.work import Work
 from kdray.train.order import Order
 
@@ -23,14 +24,14 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
 
         def look() -> None:
             while not stop.wait(TICK):
-                bar.set(sum(_lines(job) for job in jobs))
+                bar.set(sum(count_steps(job.attempt.path) for job in jobs))
                 work.after()
 
         thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
         thread.start()
         try:
             yield
-            bar.set(sum(_lines(job) for job in jobs))
+            bar.set(sum(count_steps(job.attempt.path) for job in jobs))
         finally:
             stop.set()
             thread.join()
@@ -39,8 +40,3 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
 def _steps(job: Job) -> int:
     order = Order(Rows(job.data).train, job.settings.batch, job.settings.seed)
     return order.steps(job.settings.length) if job.settings.unit == "epochs" else int(job.settings.length)
-
-
-def _lines(job: Job) -> int:
-    path = job.attempt.path / CURVE
-    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from rich.markup import escape
 
+from kdray.artifacts.source import LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step
+from kdray.plan.inputs import Inputs, Softened
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
-from kdray.train.settings import LabelSource
 
+I = TypeVar("I", bound=Inputs)  # noqa: E741
 WAIT = 0.5  # seconds between looks at a lock
 
 
@@ -48,19 +51,16 @@ class Work:
 
         return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
 
-    def soft_labels(self, step: Step) -> tuple[LabelSource, ...]:
-        """Where a step gets soft labels from: nowhere, one teacher, or the members of an ensemble."""
+    def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
+        """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an ensemble."""
         sources = []
-        for name, needed in step.inputs.items():
-            if name.startswith("soft_labels"):
-                params = needed.params
-                sources.append(LabelSource(str(self.folder(needed)), params["form"], params["compute"], params.get("temperature", 1.0)))
-            elif name.startswith("teacher"):
-                sources.append(LabelSource(str(self.folder(needed)), **step.params["soft_labels"]))
-        weights = step.params.get("weights", [1.0] * len(sources))
+        for needed in inputs.sources:
+            made = needed.params if inputs.soft_labels else params["soft_labels"]
+            sources.append(LabelSource(str(self.folder(needed)), made["form"], made["compute"], made.get("temperature", 1.0)))
+        weights = params.get("weights", [1.0] * len(sources))
         return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
 
-    def missing(self, steps: Iterable[Step]) -> list[Step]:
+    def missing(self, steps: Iterable[Step[I]]) -> list[Step[I]]:
         """The steps that are neither done nor failed; those whose inputs failed are marked failed."""
         open_steps = []
         for step in {step.key: step for step in steps}.values():
@@ -75,7 +75,7 @@ class Work:
 
     def _broken_input(self, step: Step) -> Step | None:
         """The first failed step among all that `step` still waits for."""
-        for needed in step.inputs.values():
+        for needed in step.inputs.steps:
             if self.store.get(needed.key):
                 continue
             if needed.key.id in self.failed:
@@ -85,13 +85,13 @@ class Work:
         return None
 
     @contextmanager
-    def claim(self, steps: Iterable[Step], at_most: int | None = None) -> Iterator[list[tuple[Step, Attempt]]]:
+    def claim(self, steps: Iterable[Step[I]], at_most: int | None = None) -> Iterator[list[tuple[Step[I], Attempt]]]:
         """New attempts at the missing steps that nobody else works on; waits while others hold all of them.
 
         Empty once nothing is missing. A step that is still not done after the block counts as failed.
         """
         wanted = list(steps)
-        claimed: list[tuple[Step, Attempt]] = []
+        claimed: list[tuple[Step[I], Attempt]] = []
         told = False
         while not claimed and (pending := self.missing(wanted)):
             for step in pending[:at_most] if at_most else pending:
@@ -111,7 +111,7 @@ class Work:
             for _, attempt in claimed:
                 self.locks.release(attempt.folder)
 
-    def each(self, steps: Iterable[Step]) -> Iterator[tuple[Step, Attempt]]:
+    def each(self, steps: Iterable[Step[I]]) -> Iterator[tuple[Step[I], Attempt]]:
         """An attempt at every missing one of `steps`, claimed for as long as the caller is at it; one after the other."""
         for step in steps:
             with self.claim([step]) as claimed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -13,14 +12,16 @@ import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors import SafetensorError
 
-from kdray.data.rows import Rows
+from kdray.artifacts.curve import append_step, write_curve
+from kdray.artifacts.notes import note_end, note_start
+from kdray.artifacts.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.models.adapters import load_quantised, merged, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
-from kdray.orchestration.job import CURVE, DIVERGED, START, Export, Job
+from kdray.orchestration.job import Export, Job
 from kdray.spec.errors import InputError
-from kdray.store import Store, io
+from kdray.store import Store
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
@@ -36,13 +37,13 @@ def train_job(job: Job) -> None:
     device = ray.train.torch.get_device()
     loaded = _load(job, device)
     if reason := ranks.agree(str(loaded) if isinstance(loaded, Exception) else None):  # would only happen again: the point's end
-        io.put_json(job.attempt.path / DIVERGED, reason)
+        note_end(job.attempt.path, reason)
         return
     if isinstance(loaded, Exception):
         raise loaded  # the other ranks could read it
     tokenizer, model = loaded
     rows = Rows(job.data)
-    signal = open_signal([vars(source) for source in job.soft_labels], rows, device, getattr(torch, job.settings.dtype))
+    signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
         loop = Loop(
             ResponseModel(model),
@@ -55,31 +56,29 @@ def train_job(job: Job) -> None:
             engine=job.engine,
         )
     except (InputError, ImportError) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
-        io.put_json(job.attempt.path / DIVERGED, str(error))
+        note_end(job.attempt.path, str(error))
         return
     if checkpoint := ranks.agree(newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None):
         load_checkpoint(loop, checkpoint)
     if ranks.rank == 0:
         _note_start(job, context.get_experiment_name(), loop.step, device)
-        (job.attempt.path / CURVE).write_text("".join(json.dumps(entry) + "\n" for entry in loop.history))
+        write_curve(job.attempt.path, loop.history)
     try:
         _train(job, loop, tokenizer, ranks)
     except DivergedError as error:  # would only happen again: not a failure to retry, but the point's end
-        io.put_json(job.attempt.path / DIVERGED, str(error))
+        note_end(job.attempt.path, str(error))
 
 
 def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
     due = defaultdict(list)  # by step: in a short run two positions may round to one
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
-    curve = job.attempt.path / CURVE
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
         if loop.step in due or last:
             metrics |= loop.heldout(HELDOUT_BATCH)
         if ranks.rank == 0:
-            with curve.open("a") as file:
-                file.write(json.dumps(metrics) + "\n")
+            append_step(job.attempt.path, metrics)
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
         checkpoint_due = not last and loop.step % job.checkpoint_every == 0
@@ -105,7 +104,7 @@ def _model(job: Job, device: torch.device) -> Any:
     else:
         model, _ = load_folder(job.model, device=device)
     if settings.rank is not None:
-        model = with_lora(model, settings.rank, settings.seed)
+        model = with_lora(model, settings.rank, settings.seed, scale=settings.scale, dropout=settings.dropout)
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.compile:
@@ -117,7 +116,7 @@ def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
     """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     facts = {"train_run": run, "resumed_from_step": step, "workers": job.workers, "threads": job.threads, "device": device_name}
-    io.put_json(job.attempt.path / START, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine})
+    note_start(job.attempt.path, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine})
 
 
 def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
@@ -144,7 +143,7 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
         return
     rank, model = job.settings.rank, loop.model.model
     if rank is not None:
-        model, weights = merged(job.model, rank, weights), None
+        model, weights = merged(job.model, rank, weights, job.settings.scale), None
     store = Store(job.store)
     for export in exports:
         if store.get(export.key) is None:

@@ -10,6 +10,7 @@ from kdray.plan.steps import Plan, Step
 from kdray.plan.why import Difference, Records, causes
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.store import Store
+from kdray.store.locks import DONE
 
 LONGEST = 40  # characters of a value in a line
 
@@ -62,7 +63,7 @@ def changes_of(id: str, known: Records, earlier: Iterable[str]) -> list[Differen
 
 def _finished(store: Store) -> dict[tuple[str, str], list[str]]:
     """The ids of all artifacts by kind and slug, newest first."""
-    finished = [(folder / "DONE", key) for key, folder in store.folders() if (folder / "DONE").is_file()]
+    finished = [(folder / DONE, key) for key, folder in store.folders() if (folder / DONE).is_file()]
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for _, key in sorted(finished, key=lambda each: (-each[0].stat().st_mtime, each[1].id)):
         found[key.kind, key.slug].append(key.id)
@@ -92,7 +93,7 @@ def _of_point(plan: Plan, slug: str) -> Iterator[Step]:
     def walk(step: Step) -> Iterator[Step]:
         if step.mark not in seen:
             seen.add(step.mark)
-            for needed in step.inputs.values():
+            for needed in step.inputs.steps:
                 yield from walk(needed)
             yield step
 

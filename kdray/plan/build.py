@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
 
+from kdray.plan.identity import ONLINE, payload
+from kdray.plan.inputs import AnswerInputs, CutInputs, ExportInputs, Inputs, JoinInputs, PrepareInputs, Softened, SoftenInputs, TrainInputs
 from kdray.plan.scores import score_steps
-from kdray.plan.steps import Plan, PointPlan, Step, labels_of, make_step, named, slug_of, template_of
+from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
@@ -28,31 +29,40 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     """
     models = {role: _model(model, f"{field}.model", outer) for role, (field, model) in grid.models().items()}
     student = models["student"]
-    prepare = _prepare(grid, student.inputs.get("model", student), outer)
+    whole = student.inputs.model if isinstance(student.inputs, CutInputs) else student
+    prepare = _prepare(grid, whole, outer)
     for name, teacher in grid.all_teachers.items():
         if teacher.tune:
             models[name] = _teach(teacher.tune, models[name], prepare)
+
+    @functools.cache
+    def answers(teacher: str) -> Step[AnswerInputs]:
+        inputs = AnswerInputs(teacher=models[teacher], data=prepare)
+        return make_step("augment", f"{prepare.slug}-teacher", payload(grid.augment), inputs)
 
     @functools.cache
     def rows(labels: Labels, teacher: str) -> Step:
         if labels == "gold":
             return prepare
         if labels == "teacher":
-            inputs = {"teacher": models[teacher], "data": prepare}
-            return make_step("augment", f"{prepare.slug}-teacher", grid.augment.model_dump(), inputs)
-        return make_step("augment", f"{prepare.slug}-both", {}, {"data": prepare, "answers": rows("teacher", teacher)})
+            return answers(teacher)
+        return make_step("augment", f"{prepare.slug}-both", {}, JoinInputs(data=prepare, answers=answers(teacher)))
 
     @functools.cache
-    def soft_labels(labels: Labels, teacher: str) -> Mapping[str, Step]:
-        return _soft_labels(grid, models[teacher], rows(labels, teacher))
+    def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
+        return _soft_labels(grid, models[teacher], rows(labels, teacher), temperature)
 
     def point_plan(point: Point) -> PointPlan:
         teacher = point.teacher or "teacher"
-        members = grid.ensembles.get(teacher, [teacher]) if point.alpha > 0 else []
-        return _point(point, grid, models["student"], rows(point.labels, teacher), [soft_labels(point.labels, name) for name in members])
+        taught = Softened()
+        if point.alpha > 0 and teacher in grid.ensembles:
+            taught = _together([soft_labels(point.labels, name, point.temperature) for name in grid.ensembles[teacher]])
+        elif point.alpha > 0:
+            taught = soft_labels(point.labels, teacher, point.temperature)
+        return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
 
     first = next(iter(grid.all_teachers), None)
-    heldout_labels = soft_labels("gold", first) if first else {}
+    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first else Softened()
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
     plan = Plan(grid, models, prepare, heldout_labels, points, [])
@@ -67,7 +77,7 @@ def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Pl
         InputError: a local file does not exist, or a reference is malformed.
     """
     steps = {name: _model(Model(model=ref), "--model", outer) for name, ref in models.items()}
-    plan = Plan(grid, steps, None, {}, [], [])
+    plan = Plan(grid, steps, None, Softened(), [], [])
     plan.scores.extend(score_steps(plan, outer))
     return plan
 
@@ -92,41 +102,35 @@ def _model(model: Model, field: str, outer: Outer) -> Step:
     ref = parse_reference(model.model, field)
     identity = outer.identify(ref, field)
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
-    base = make_step("model", slug, identity and {"source": identity, "gguf": ref.is_gguf}, {}, ref)
+    base = make_step("model", slug, identity and {"source": identity, "gguf": ref.is_gguf}, Inputs(), ref)
     if not model.drop_layers:
         return base
     first, end = model.drop_layers
-    params = {"drop_layers": [first, end], "rule": CUT_VERSION}
-    return make_step("model", f"{slug}-without{first}to{end - 1}", params, {"model": base})
+    params = payload(model, "drop_layers") | {"rule": CUT_VERSION}
+    return make_step("model", f"{slug}-without{first}to{end - 1}", params, CutInputs(model=base))
 
 
-def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step:
+def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     ref = parse_reference(grid.data.source, "data.source")
     identity = outer.identify(ref, "data.source")
-    fields = {name: getattr(grid.data, name) for name in ("max_prompt", "max_length", "heldout", "test", "limit")}
-    components = {"recipe": named(grid.data.recipe, declare.Recipe), "template": template_of(grid)}
+    params = identity and payload(grid.data, source=identity)
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.partition(".")[0])
-    return make_step("prepare", slug, identity and {"source": identity, **fields, **components}, {"tokenizer": tokenizer}, ref)
+    return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
-def _optimiser(section: Train | Tune) -> dict[str, Any]:
-    """What of a training section changes the weights."""
-    fields = section.model_dump(exclude={"keep", "schedule", "epochs", "steps"})
-    length = {"unit": section.unit, "length": section.total}
-    if section.method == "full":
-        del fields["rank"]
-    return fields | length | {"schedule": named(section.schedule, declare.Schedule)}
+def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step[TrainInputs]:
+    return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare))
 
 
-def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step:
-    return make_step("teach", f"{teacher.slug}-{tune.method}", _optimiser(tune), {"student": teacher, "data": prepare})
+def _soft_labels(grid: Grid, teacher: Step, data: Step, temperature: float) -> Softened:
+    """What points that train on `data` get one teacher's soft labels from."""
+    return Softened(soft_labels=_soften(grid, teacher, data, temperature)) if _is_kept(grid) else Softened(teacher=teacher)
 
 
-def _soft_labels(grid: Grid, teacher: Step, data: Step) -> dict[str, Step]:
-    """What points that train on `data` get one teacher's soft labels from, as their input."""
-    if not _is_kept(grid):
-        return {"teacher": teacher}
-    return {"soft_labels": _soften(grid, teacher, data)}
+def _together(members: Sequence[Softened]) -> Softened:
+    """Those of an ensemble."""
+    kept = tuple(step for member in members if isinstance(step := member.soft_labels, Step))
+    return Softened(soft_labels=kept) if kept else Softened(teacher=tuple(step for member in members for step in member.sources))
 
 
 def _is_kept(grid: Grid) -> bool:
@@ -134,35 +138,29 @@ def _is_kept(grid: Grid) -> bool:
     return bool(declared(declare.Form, grid.soft_labels.form.name).kept)
 
 
-def _soften(grid: Grid, teacher: Step, data: Step) -> Step:
+def _soften(grid: Grid, teacher: Step, data: Step, temperature: float) -> Step[SoftenInputs]:
     form = grid.soft_labels.form.name
-    params = labels_of(grid) | {"batch": grid.soft_labels.batch}
+    params = payload(grid.soft_labels)
     if declared(declare.Form, form).tempered:
-        params["temperature"] = grid.objective.temperature
+        params["temperature"] = temperature
     slug = form if data.kind == "prepare" else f"{form}-{data.slug}"
-    return make_step("soften", slug, params, {"teacher": teacher, "data": data})
+    return make_step("soften", slug, params, SoftenInputs(teacher=teacher, data=data))
 
 
-def _point(point: Point, grid: Grid, student: Step, data: Step, labels: Sequence[Mapping[str, Step]]) -> PointPlan:
-    """`labels`: inputs with soft labels, of one teacher or of the members of an ensemble."""
-    # The kept checkpoints are content: held-out losses are taken there, and an export can only be had by training.
-    params = _optimiser(grid.train) | {"keep": grid.train.kept}
-    params |= {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
-    inputs = {"student": student, "data": data}
+def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened) -> PointPlan:
+    params = payload(grid.train) | {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
+    params |= {"smoothing": point.smoothing} if point.smoothing else {}
     if point.alpha > 0:
-        objective = grid.objective
-        params["objective"] = objective.model_dump(exclude={"loss"}) | {"loss": named(objective.loss, declare.Loss)}
+        params["objective"] = payload(grid.objective) | {"temperature": point.temperature}
         if weights := grid.ensembles.get(point.teacher):
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
-            inputs |= {f"{name}.{i}": step for i, member in enumerate(labels) for name, step in member.items()}
-        else:
-            inputs |= labels[0]
         if not _is_kept(grid):
-            params["soft_labels"] = labels_of(grid)
+            params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
+    inputs = TrainInputs(student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher)
     train = make_step("train", point.slug, params, inputs)
     exports = {
         position: make_step(
-            "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, {"point": train}, stage="train"
+            "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, ExportInputs(point=train), stage="train"
         )
         for position in grid.train.kept
     }

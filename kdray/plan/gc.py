@@ -10,7 +10,7 @@ from typing import Any
 from kdray.plan.steps import Plan
 from kdray.spec.errors import InputError
 from kdray.store import Store, io
-from kdray.store.locks import STALE_AFTER, working
+from kdray.store.locks import DONE, STALE_AFTER, working
 from kdray.store.store import leftovers
 
 
@@ -38,7 +38,7 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
                 raise InputError(plan.grid.name, f"{step.kind} {step.slug} is unresolved", "run the grid once, then collect")
             needed.add(step.id)
     folders = list(store.folders())
-    busy = working([folder for _, folder in folders if not (folder / "DONE").is_file()], patience)
+    busy = working([folder for _, folder in folders if not (folder / DONE).is_file()], patience)
     needed |= _held_by({key.id for key, folder in folders if folder in busy}, {key.id: store.record(key.id) for key, _ in folders})
     garbage = []
     for key, folder in folders:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdray.plan.steps import Step
+from kdray.plan.inputs import SoftenInputs
+from kdray.plan.steps import Plan, Step
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.folders import read_config
+from kdray.spec.folders import CONFIG, read_config
 from kdray.store import Store
 
 WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # bytes
@@ -33,15 +34,17 @@ class LabelSize:
         return f"about {self.total / 1e6:,.1f} MB ({self.tokens:,} response tokens x {self.per_token:,} bytes)"
 
 
-def size_of_labels(soften: Step, store: Store) -> LabelSize | None:
-    """Of the soft labels that `soften` makes; None as long as nobody has seen the teacher's config."""
-    if soften.payload is None or (config := _config(soften.inputs["teacher"], store)) is None:
+def size_of_labels(step: Step, store: Store) -> LabelSize | None:
+    """Of the soft labels that a step makes; None if it makes none, and as long as nobody has seen the teacher's config."""
+    if not isinstance(step.inputs, SoftenInputs) or step.payload is None:
+        return None
+    if (config := _config(step.inputs.teacher, store)) is None:
         return None
     hidden, vocabulary = config["hidden_size"], config["vocab_size"]
-    form = soften.params["form"]
+    form = step.params["form"]
     width = WIDTH.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
     head = hidden * vocabulary * width if declared(declare.Form, form["name"]).head else 0
-    rows = store.get(soften.inputs["data"].key)
+    rows = store.get(step.inputs.data.key)
     tokens = rows.facts.get("response_tokens") if rows else None
     return LabelSize(bytes_per_token(form, hidden, vocabulary), head, tokens)
 
@@ -62,13 +65,19 @@ def bytes_per_token(form: dict[str, Any], hidden: int, vocabulary: int) -> int:
 
 def _config(teacher: Step, store: Store) -> dict[str, Any] | None:
     """Of the teacher's model in the store, or in its own folder."""
-    model = teacher.inputs["student"] if teacher.kind == "teach" else teacher
+    model = teacher.untuned
     if model.id and (artifact := store.get(model.key)):
         folder = artifact.path
     elif model.source is not None and model.source.scheme == "file":
         folder = Path(model.source.name)
     else:
         return None
-    path = folder / "config.json"
+    path = folder / CONFIG
     config = read_config(folder, "teacher.model") if path.is_file() else {}
     return config if {"hidden_size", "vocab_size"} <= set(config) else None
+
+
+def training_rows(plan: Plan, store: Store) -> int | None:
+    """How many rows every epoch has; None until the data are prepared."""
+    artifact = plan.prepare and plan.prepare.id and store.get(plan.prepare.key)
+    return artifact.facts.get("train") if artifact else None

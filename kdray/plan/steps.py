@@ -13,14 +13,17 @@ A step whose outer references are not resolved yet has no id, and neither have t
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Generic, Literal, cast
 
+from typing_extensions import TypeVar
+
+from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, MeasureInputs, PrepareInputs, Softened, TrainInputs
 from kdray.spec import declare
-from kdray.spec.components import component, declared
+from kdray.spec.components import declared
 from kdray.spec.grid import Grid, Use
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference
@@ -28,16 +31,17 @@ from kdray.store import Key, Store, fingerprint
 
 State = Literal["done", "running", "missing", "unresolved"]
 Subject = Point | str  # or a reference model: the student, or a teacher by its name
+I_co = TypeVar("I_co", bound=Inputs, covariant=True, default=Inputs)
 
 
 @dataclass(frozen=True)
-class Step:
+class Step(Generic[I_co]):
     """A piece of work that makes one artifact. `payload` is what the id is made of; None while unresolved."""
 
     kind: str
     slug: str
     payload: dict[str, Any] | None
-    inputs: Mapping[str, Step] = field(default_factory=dict)
+    inputs: I_co
     source: Reference | None = None
     files: Mapping[str, Reference] = field(default_factory=dict)  # further ones, by parameter; their content is in the payload
 
@@ -48,7 +52,7 @@ class Step:
     @cached_property
     def mark(self) -> Hashable:
         """What two steps that make one artifact have in common: the id or, while there is none, names and inputs."""
-        return self.id or (self.kind, self.slug, self.source, tuple((name, needed.mark) for name, needed in self.inputs.items()))
+        return self.id or (self.kind, self.slug, self.source, tuple((name, needed.mark) for name, needed in self.inputs.named.items()))
 
     @property
     def references(self) -> list[Reference]:
@@ -65,6 +69,11 @@ class Step:
         assert self.payload is not None
         return self.payload["params"]
 
+    @property
+    def untuned(self) -> Step:
+        """The model before it was fine-tuned, if it was."""
+        return self.inputs.student if isinstance(self.inputs, TrainInputs) else self
+
     def state(self, store: Store) -> State:
         return "unresolved" if self.payload is None else store.state(self.key)
 
@@ -76,8 +85,8 @@ class ScoreStep:
     subject: Subject
     position: float | None  # the checkpoint, in the unit of the training length; None for a reference model
     task: Use
-    measure: Step
-    generate: Step | None
+    measure: Step[MeasureInputs]
+    generate: Step[GenerateInputs] | None
     decoding: str = ""  # the label of how the answers are made, if any are
 
 
@@ -86,22 +95,22 @@ class PointPlan:
     """A point, its training step and its exported checkpoints by position."""
 
     point: Point
-    train: Step
-    exports: Mapping[float, Step]
+    train: Step[TrainInputs]
+    exports: Mapping[float, Step[ExportInputs]]
 
 
 @dataclass(frozen=True)
 class Plan:
     """Everything a grid needs.
 
-    `models` are the student and, by name, the teachers as they label; `heldout_labels` the inputs with the soft labels
-    that all points' held-out scores are measured on: of the first teacher, at the original responses.
+    `models` are the student and, by name, the teachers as they label; `heldout_labels` the soft labels that all points'
+    held-out scores are measured on: of the first teacher, at the original responses.
     """
 
     grid: Grid
     models: Mapping[str, Step]
-    prepare: Step | None  # None where models are only scored
-    heldout_labels: Mapping[str, Step]
+    prepare: Step[PrepareInputs] | None  # None where models are only scored
+    heldout_labels: Softened
     points: list[PointPlan]
     scores: list[ScoreStep]
 
@@ -113,11 +122,11 @@ class Plan:
             if step.mark in seen:
                 return
             seen.add(step.mark)
-            for needed in step.inputs.values():
+            for needed in step.inputs.steps:
                 yield from walk(needed)
             yield step
 
-        inputs = [needed for point in self.points for needed in point.train.inputs.values()]
+        inputs = [needed for point in self.points for needed in point.train.inputs.steps]
         prepared = [self.prepare] if self.prepare else []
         for root in [*self.models.values(), *prepared, *inputs]:
             yield from walk(root)
@@ -129,40 +138,27 @@ class Plan:
             yield from walk(score.measure)
 
 
+def reading(steps: Iterable[Step], *kinds: type[I_co]) -> list[Step[I_co]]:
+    """Those of `steps` that read such inputs."""
+    return [cast("Step[I_co]", step) for step in steps if isinstance(step.inputs, kinds)]
+
+
 def make_step(
     kind: str,
     slug: str,
     params: dict[str, Any] | None,
-    inputs: Mapping[str, Step],
+    inputs: I_co,
     source: Reference | None = None,
     stage: str = "",
     files: Mapping[str, Reference] = MappingProxyType({}),
-) -> Step:
+) -> Step[I_co]:
     """A step, unresolved if its params or any of its inputs are."""
-    ids = {name: step.id for name, step in inputs.items()}
+    ids = {name: step.id for name, step in inputs.named.items()}
     payload = None
     if params is not None and None not in ids.values():
         version = declared(declare.Stage, stage or kind).version
         payload = {"step": kind, "version": version, "params": params, "inputs": ids}
     return Step(kind, slug, payload, inputs, source, files)
-
-
-def named(use: Use, kind: type[declare.Declared]) -> dict[str, Any]:
-    """A component as it enters ids."""
-    return {"name": use.name, "version": declared(kind, use.name).version, "params": use.params}
-
-
-def template_of(grid: Grid) -> dict[str, Any]:
-    """The template of prompts as it enters ids: parameters at their defaults are left out, so that a new one moves no id."""
-    use = grid.data.template
-    parameters = component(declare.Template, use.name, "data.template").parameters
-    set_ = {key: value for key, value in use.params.items() if value not in (parameters[key].default, {})}
-    return named(Use.model_construct(name=use.name, params=set_), declare.Template)
-
-
-def labels_of(grid: Grid) -> dict[str, Any]:
-    """What of the section `soft_labels` changes the labels themselves."""
-    return {"form": named(grid.soft_labels.form, declare.Form), "compute": grid.soft_labels.compute}
 
 
 def slug_of(text: str) -> str:

@@ -13,16 +13,20 @@ HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of tr
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, the weight of their soft labels, and the teacher where there is a choice."""
+    """Which responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where there is a choice."""
 
     labels: Labels
     alpha: float
     teacher: str = ""
+    smoothing: float = 0.0
+    temperature: float = 1.0
 
     @property
     def name(self) -> str:
-        hard = "" if self.labels == "gold" and self.alpha else HARD[self.labels]
-        terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}" if self.alpha else ""]))
+        smoothed = f" smoothed {self.smoothing:g}" if self.smoothing else ""
+        hard = "" if self.labels == "gold" and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
+        at = f" T={self.temperature:g}" if self.temperature != 1 else ""
+        terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}{at}" if self.alpha else ""]))
         return f"{terms} ({self.teacher})" if self.teacher else terms
 
 
@@ -30,7 +34,7 @@ BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha, point.teacher)
+    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature)
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

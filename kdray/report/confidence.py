@@ -10,9 +10,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-import pyarrow.parquet as pq
 from scipy.stats import gaussian_kde
 
+from kdray.artifacts.scores import read_rows
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
 from kdray.report.results import Results
@@ -62,7 +62,7 @@ def _curves(results: Results, task: str) -> dict[str, list[float]]:
 def _wrong(results: Results, subject: Subject, task: str) -> list[float]:
     """The negative log-likelihoods (nats) of the answers that a model gave and that were wrong."""
     final = results.final(subject)
-    if final is None or task not in final.rows:
+    if final is None or task not in final.measured:
         return []
-    rows = pq.read_table(final.rows[task], columns=["gold", "chosen", "loglikelihoods"]).to_pylist()
+    rows = read_rows(final.measured[task].path, ["gold", "chosen", "loglikelihoods"]).to_pylist()
     return [-row["loglikelihoods"][row["chosen"]] for row in rows if row["gold"] is not None and row["chosen"] != row["gold"]]

@@ -4,27 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from kdray.artifacts.parts import parts
 from kdray.plan import ScoreStep
 from kdray.spec.decodings import PLAIN
 from kdray.store import Store
 
-SECONDS = b"seconds"  # in the metadata of a part's table: how long its answers took
 Cost = tuple[float, float]  # tokens, seconds
-
-
-def measured_cost(folder: Path) -> dict[str, float]:
-    """What a `generate` attempt notes: the tokens of all its answers, and the seconds that their batches took (if known)."""
-    written = ("output_ids", "thought_ids")
-    tables = [pq.read_table(path) for path in parts(folder).values()]
-    if not all(SECONDS in (table.schema.metadata or {}) for table in tables):  # a part of an earlier version
-        return {}
-    tokens = sum(len(ids) for table in tables for name in written if name in table.column_names for ids in table[name].to_pylist())
-    return {"answer_tokens": tokens, "answer_seconds": round(sum(float(table.schema.metadata[SECONDS]) for table in tables), 3)}
 
 
 def costs(scores: Iterable[ScoreStep], store: Store) -> Iterator[str]:

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from kdray.artifacts.scores import read_rows, read_scores
 from kdray.plan import Plan, make_plan
+from kdray.plan.inputs import recorded
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
-from kdray.report.results import EXAMPLES, SCORES, collect, short_name
+from kdray.report.results import collect
 from kdray.report.table import reference_name
 from kdray.spec import load_grid
-from kdray.spec.decodings import decoding_label, suffix
+from kdray.spec.decodings import decoding_label
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Labels, Use
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 from kdray.store import Artifact, Key, Outer, Store
 
@@ -37,6 +39,8 @@ MODEL = {  # what says of which model a row is, and as what it is kept
     "lr": "float64",
     "batch": "Int64",
     "seed": "Int64",
+    "smoothing": "float64",
+    "temperature": "float64",
     "checkpoint": "float64",
     "examples": "Int64",
     "final": "boolean",
@@ -91,19 +95,19 @@ class Scores:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`,
-        `teacher`, `alpha`, `lr`, `batch`, `seed` (empty of reference models), `checkpoint` (epochs or steps), `examples`
-        (sequences seen until then), `final` (whether tables take this checkpoint; empty of a store, which has no such
-        choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over the `n` examples.
+        `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature` (empty of reference models), `checkpoint`
+        (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this checkpoint; empty of a
+        store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over
+        the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
         """
         rows = []
         for found in self._measured():
-            for metric, score in (found.artifact.json(SCORES) or {}).items():
-                column = short_name(found.task, metric + suffix(found.decoding))
-                numbers = {name: score.get(name) for name in ("value", "stderr", "n")}
-                rows.append({**found.fields, "metric": metric, "column": column, **numbers})
+            for metric, score in read_scores(found.artifact.path).items():
+                column = str(MetricName(found.task, metric, found.decoding))
+                rows.append({**found.fields, "metric": metric, "column": column, **vars(score)})
         return _table(rows, FRAME)
 
     def items(self, task: str | None = None) -> DataFrame:
@@ -186,29 +190,25 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     """The cell of its grid that a point was."""
     data = store.record(train["inputs"]["data"])
     labels: Labels = "gold" if data["step"] == "prepare" else "both" if "answers" in data["inputs"] else "teacher"
-    given = [id for name, id in train["inputs"].items() if name.partition(".")[0] in ("soft_labels", "teacher")]
+    given = recorded(train["inputs"], "soft_labels") or recorded(train["inputs"], "teacher")
     while not given and data["step"] == "augment":  # taught by answers alone
         given = [data["inputs"]["teacher"]] if "teacher" in data["inputs"] else []
         data = store.record(data["inputs"]["answers"]) if "answers" in data["inputs"] else data
     records = [(id, store.record(id)) for id in given]
     teachers = [record["inputs"]["teacher"] if record["step"] == "soften" else id for id, record in records]
-    axes = {name: train["params"][name] for name in ("alpha", "lr", "batch", "seed")}
+    params = train["params"]
+    axes = {name: params[name] for name in ("alpha", "lr", "batch", "seed")}
+    axes |= {"smoothing": params.get("smoothing", 0.0), "temperature": params.get("objective", {}).get("temperature", 1.0)}
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))
 
 
 def _items(artifact: Artifact) -> Iterator[tuple[str, str, float | None]]:
     """(metric, item, value) of all rows that a `measure` artifact keeps."""
-    path = artifact.path / EXAMPLES
-    try:
-        file = pq.ParquetFile(path)
-        kinds = {field.name: field.type for field in file.schema_arrow}
-        columns = {metric: KEPT_AS.get(metric, metric) for metric in artifact.json(SCORES) or {}}
-        columns = {metric: name for metric, name in columns.items() if name in kinds and not pa.types.is_boolean(kinds[name])}
-        parts = [name for name in ("example", "task") if name in kinds]
-        rows = file.read(columns=[*parts, *columns.values()]).to_pydict()
-    except (OSError, ValueError, pa.ArrowException) as error:
-        reason = f"cannot be read ({str(error).splitlines()[0]})"
-        raise InputError(str(path), reason, f"remove the folder {artifact.folder} and run again") from None
+    columns = {metric: KEPT_AS.get(metric, metric) for metric in read_scores(artifact.path)}
+    table = read_rows(artifact.path, ["example"], ["task", *columns.values()])
+    kinds = {field.name: field.type for field in table.schema}
+    columns = {metric: name for metric, name in columns.items() if name in kinds and not pa.types.is_boolean(kinds[name])}
+    rows = table.to_pydict()
     several = len(set(rows.get("task", ()))) > 1
     items = [f"{rows['task'][i]}/{example}" if several else str(example) for i, example in enumerate(rows["example"])]
     for metric, name in columns.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -16,12 +17,17 @@ from kdray.report.arms import Arm, arm_of
 from kdray.report.results import Results
 from kdray.report.statistics import final_scores, spread
 from kdray.report.table import metrics_of, reference_name
-from kdray.spec.grid import Labels
 
 INK, GREY = "#1f4e79", "#888888"
 COLOURS = (INK, "#b3541e", "#4d7c2f", "#7b3f9e", "#b08900", "#2a8f8f")
 LINES = {"gold": "-", "teacher": "--", "both": ":"}
 LEGEND = {"gold": "original responses", "teacher": "teacher's answers", "both": "both"}
+
+
+def _legend(arm: Arm) -> str:
+    """What tells arms of one alpha apart."""
+    smoothed = f"smoothed {arm.smoothing:g}" if arm.smoothing else ""
+    return ", ".join(filter(None, [LEGEND[arm.labels], arm.teacher, smoothed, f"T={arm.temperature:g}" if arm.temperature != 1 else ""]))
 
 
 def plot_scores(results: Results, path: Path) -> bool:
@@ -33,7 +39,7 @@ def plot_scores(results: Results, path: Path) -> bool:
     if not metrics:
         return False
     alphas = sorted({point.point.alpha for point in results.plan.points})
-    kinds: list[tuple[Labels, str]] = list(dict.fromkeys((point.point.labels, point.point.teacher) for point in results.plan.points))
+    kinds = list(dict.fromkeys(replace(arm_of(point.point), alpha=0.0) for point in results.plan.points))
     columns = min(3, len(metrics))
     lines = -(-len(metrics) // columns)
     figure, axes = plt.subplots(lines, columns, figsize=(4.2 * columns, 3.2 * lines), squeeze=False, layout="constrained")
@@ -41,10 +47,10 @@ def plot_scores(results: Results, path: Path) -> bool:
         axis.set_visible(False)
     for axis, metric in zip(axes.flat, metrics, strict=False):
         scores = final_scores(results, metric)
-        for kind, (labels, teacher) in enumerate(kinds):
-            label = ", ".join(filter(None, [LEGEND[labels], teacher])) if len(kinds) > 1 else None
+        for kind, like in enumerate(kinds):
+            label = _legend(like) if len(kinds) > 1 else None
             for place, alpha in enumerate(alphas):
-                values = [score.value for point, score in scores.items() if arm_of(point) == Arm(labels, alpha, teacher)]
+                values = [score.value for point, score in scores.items() if arm_of(point) == replace(like, alpha=alpha)]
                 if values:
                     summary, x = spread(values), place + 0.12 * (kind - (len(kinds) - 1) / 2)
                     axis.scatter([x] * len(values), values, s=16, color=GREY, alpha=0.7, zorder=2)
@@ -58,7 +64,7 @@ def plot_scores(results: Results, path: Path) -> bool:
                 axis.axhline(final.scores[metric].value, ls=style, color=GREY, lw=1, label=reference_name(role, results.plan))
         axis.set_title(metric, fontsize=10)
         axis.set_xticks(
-            range(len(alphas)), ["SFT" if alpha == 0 and {labels for labels, _ in kinds} == {"gold"} else f"{alpha:g}" for alpha in alphas]
+            range(len(alphas)), ["SFT" if alpha == 0 and {kind.labels for kind in kinds} == {"gold"} else f"{alpha:g}" for alpha in alphas]
         )
         axis.set_xlabel("alpha")
         axis.margins(x=0.15)

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.curve import Curve, read_curve, read_growing_curve
+from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
+from kdray.plan.inputs import RateInputs
 from kdray.plan.steps import Subject
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.decodings import decoding_label, suffix
+from kdray.spec.decodings import decoding_label
+from kdray.spec.metric_names import MetricName
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
-from kdray.store import Store
-from kdray.store.store import damaged
+from kdray.store import Artifact, Store
 
-CURVE, SCORES, EXAMPLES, FACTUAL = "metrics.jsonl", "scores.json", "examples.parquet", "factual.json"
-LM_EVALS_LOSSES = ("_perplexity", "_bits_per_byte", "_brier_score", "_ter")  # what lm-eval measures that should fall
-CALIBRATION = ("_ece", "_brier")  # of every multiple-choice task; told apart from the scores themselves
 RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
-
-
-@dataclass(frozen=True)
-class Score:
-    """One metric of one model on one task; `stderr` is over the `n` examples."""
-
-    value: float
-    stderr: float
-    n: int
 
 
 @dataclass
 class Checkpoint:
-    """What was measured on one exported checkpoint or reference model, by short metric name."""
+    """What was measured on one exported checkpoint or reference model."""
 
     subject: Subject
     position: float | None
     examples: int | None  # sequences seen in training
-    scores: dict[str, Score] = field(default_factory=dict)
-    rows: dict[str, Path] = field(default_factory=dict)  # by task: the file with one row an example
-    drifted: list[str] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
+    scores: dict[MetricName, Score] = field(default_factory=dict)
+    measured: dict[str, Artifact] = field(default_factory=dict)  # by task: the last measurement, with its rows
+    drifted: list[MetricName] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
 
 
 @dataclass(frozen=True)
@@ -50,7 +39,7 @@ class Results:
 
     plan: Plan
     checkpoints: list[Checkpoint]
-    curves: dict[Point, list[dict[str, float]]]
+    curves: dict[Point, Curve]
     runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
     lens: dict[str, Any] | None = None  # the numbers of what trained the grid's lens, and its AUROC
 
@@ -91,82 +80,45 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
-        checkpoint.rows[score.task.name] = artifact.path / EXAMPLES
-        if (artifact.json(FACTUAL) or {}).get("drifted"):
-            checkpoint.drifted.append(short_name(score.task.name, "fr" + suffix(score.decoding)))
-        for metric, value in (artifact.json(SCORES) or {}).items():
-            name, found = short_name(score.task.name, metric + suffix(score.decoding)), Score(**value)
+        checkpoint.measured[score.task.name] = artifact
+        if read_factual(artifact.path).get("drifted"):
+            checkpoint.drifted.append(MetricName(score.task.name, "fr", score.decoding))
+        for metric, found in read_scores(artifact.path).items():
+            name = MetricName(score.task.name, metric, score.decoding)
             if metric == "failed" and name in checkpoint.scores:  # of several measurements of the same answers, the worst
                 found = max(found, checkpoint.scores[name], key=lambda share: share.value)
             checkpoint.scores[name] = found
-    curves = {point.point: _curve(point.train.id and store.folder(point.train.key)) for point in plan.points}
+    curves: dict[Point, Curve] = {}
     runtimes = {}
     for point in plan.points:
         if artifact := point.train.id and store.get(point.train.key):
             runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
-    lenses = [score.measure.inputs["lens"] for score in plan.scores if "lens" in score.measure.inputs]
+            curves[point.point] = read_curve(artifact)
+        else:
+            curves[point.point] = read_growing_curve(store.folder(point.train.key)) if point.train.id else []
+    lenses = [score.measure.inputs.lens for score in plan.scores if isinstance(score.measure.inputs, RateInputs)]
     lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
-    return Results(plan, list(checkpoints.values()), curves, runtimes, dict(lens.facts) if lens else None)
+    return Results(plan, list(checkpoints.values()), curves, runtimes, lens.facts if lens else None)
 
 
-def short_name(task: str, metric: str) -> str:
-    """The name of a metric in tables and in MLflow; `rougeL.dola` is that of the answers which DoLa decoded."""
-    asked = declared(declare.Task, task)
-    names, of = asked.short, task.partition(":")[2]
-    first = of or next(iter(names.values()))
-    metric, dot, decoding = metric.partition(".")
-    return (names.get(metric) or f"{first if isinstance(asked, declare.ChoiceTask) else first.partition('_')[0]}_{metric}") + dot + decoding
-
-
-def primary_metric(plan: Plan) -> str:
-    """The short name of what the grid is about: `report.primary`, or the first task's first metric under the first decoding.
+def primary_metric(plan: Plan) -> MetricName:
+    """The name of what the grid is about: `report.primary`, or the first task's first metric under the first decoding.
 
     It follows from the grid file alone, whatever is measured already. What lm-eval's own tasks measure is not known here: most have
     an accuracy.
     """
     if plan.grid.report.primary is not None:
-        task, _, metric = plan.grid.report.primary.rpartition("/")
-        return short_name(task, metric)
+        return MetricName.parse(plan.grid.report.primary)
     first = plan.grid.score.tasks[0].name
     asked = declared(declare.Task, first)
-    decoding = suffix(decoding_label(plan.grid.score.decoding[0])) if isinstance(asked, declare.AnswerTask) else ""
-    return short_name(first, next(iter(asked.short), "acc") + decoding)
+    decoding = decoding_label(plan.grid.score.decoding[0]) if isinstance(asked, declare.AnswerTask) else ""
+    return MetricName(first, next(iter(asked.short), "acc"), decoding)
 
 
-def lower_is_better(short: str, plan: Plan) -> bool:
-    """Whether a metric should fall."""
-    short = short.partition(".")[0]
-    for use in plan.grid.score.tasks:
-        asked = declared(declare.Task, use.name)
-        metrics = {name: metric for metric, name in asked.short.items()}
-        if short in metrics:
-            return metrics[short] in asked.lower_is_better
-    return short.endswith(("_empty", "_unfinished", "_failed", *CALIBRATION, *LM_EVALS_LOSSES))
-
-
-def is_shown(short: str, plan: Plan) -> bool:
+def is_shown(name: MetricName, plan: Plan) -> bool:
     """Whether tables have a column for a metric: all but what a metric of answers gives beside its first number."""
-    for task in plan.grid.score.tasks:
-        asked = declared(declare.Task, task.name)
-        if isinstance(asked, declare.AnswerTask):
-            beside = [name for use in metrics_of(task, plan.grid.score.metrics) for name in scores_of(use)[1:]]
-            if short.partition(".")[0] in [short_name(task.name, name) for name in beside if name not in asked.short]:
-                return False
-    return True
-
-
-def _curve(folder: Path | str | None) -> list[dict[str, float]]:
-    """A point's metrics by step: of the sealed attempt, or of the one that got furthest."""
-    if not folder:
-        return []
-    curves = [_read_lines(path) for path in Path(folder).glob(f"attempt-*/{CURVE}")]
-    return max(curves, key=len, default=[])
-
-
-def _read_lines(path: Path) -> list[dict[str, float]]:
-    """The whole lines of a file that may still be written to."""
-    text = path.read_bytes()
-    try:
-        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
-    except ValueError:  # also of bytes that are no text
-        raise damaged(path, path.parent.parent) from None
+    asked = declared(declare.Task, name.task)
+    if not isinstance(asked, declare.AnswerTask) or name.metric in asked.short:
+        return True
+    uses = [use for task in plan.grid.score.tasks if task.name == name.task for use in metrics_of(task, plan.grid.score.metrics)]
+    return not any(name.metric in scores_of(use)[1:] for use in uses)

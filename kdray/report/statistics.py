@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from scipy import stats
 
+from kdray.artifacts.scores import Score
 from kdray.report.arms import Arm, arm_of
-from kdray.report.results import Results, Score
+from kdray.report.results import Results
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 
 SAME = 1e-9  # what is smaller is rounding of floats
@@ -65,13 +67,13 @@ def spread(values: list[float]) -> Spread:
     return Spread(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def final_scores(results: Results, metric: str) -> dict[Point, Score]:
+def final_scores(results: Results, metric: MetricName) -> dict[Point, Score]:
     """The final value of a metric for every point that has one."""
     finals = {point.point: results.final(point.point) for point in results.plan.points}
     return {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
 
 
-def difference(results: Results, metric: str, arm: Arm, among: int = 1) -> Difference | None:
+def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -> Difference | None:
     """The runs of `arm` against SFT, paired by lr, batch and seed (Student's t); None without a pair.
 
     The interval holds for all of `among` arms at once (Bonferroni): the best of many looks better than it is.

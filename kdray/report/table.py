@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from kdray.artifacts.scores import Score
 from kdray.plan import Plan
 from kdray.report.arms import arm_of, arms_of
-from kdray.report.results import CALIBRATION, Results, Score, is_shown
+from kdray.report.results import Results, is_shown
 from kdray.report.statistics import final_scores, spread
+from kdray.spec.metric_names import CALIBRATION, COUNTS, MetricName
 
 
 def reference_name(role: str, plan: Plan) -> str:
@@ -23,27 +26,26 @@ class Row:
 
     label: str
     runs: str
-    cells: dict[str, str]
+    cells: Mapping[MetricName, str]
     reference: bool = False
 
 
-def metrics_of(results: Results) -> list[str]:
+def metrics_of(results: Results) -> list[MetricName]:
     """The metrics that tables show and anything has a score for, in the order of the grid's tasks; without those of calibration."""
-    names = [name for name in _measured(results) if not name.endswith(CALIBRATION) and is_shown(name, results.plan)]
-    rare = ("_empty", "_unfinished", "_failed")
-    return [name for name in names if not (name.partition(".")[0].endswith(rare) and _all_zero(results, name))]
+    names = [name for name in _measured(results) if name.metric not in CALIBRATION and is_shown(name, results.plan)]
+    return [name for name in names if not (name.metric in COUNTS and _all_zero(results, name))]
 
 
-def calibration_of(results: Results) -> list[str]:
+def calibration_of(results: Results) -> list[MetricName]:
     """The metrics of calibration, which have a table of their own."""
-    return [name for name in _measured(results) if name.endswith(CALIBRATION)]
+    return [name for name in _measured(results) if name.metric in CALIBRATION]
 
 
-def _measured(results: Results) -> list[str]:
+def _measured(results: Results) -> list[MetricName]:
     return list(dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores))
 
 
-def rows_of(results: Results, metrics: list[str] | None = None) -> list[Row]:
+def rows_of(results: Results, metrics: list[MetricName] | None = None) -> list[Row]:
     """The table's rows: the arms, SFT first, then the references."""
     metrics = metrics_of(results) if metrics is None else metrics
     rows, every = [], [point.point for point in results.plan.points]
@@ -69,5 +71,5 @@ def _cell(score: Score, alone: bool) -> str:
     return f"{score.value:z.2f}" + (f" ± {score.stderr:.2f}" if alone else "")
 
 
-def _all_zero(results: Results, metric: str) -> bool:
+def _all_zero(results: Results, metric: MetricName) -> bool:
     return all(c.scores[metric].value == 0 for c in results.checkpoints if metric in c.scores)

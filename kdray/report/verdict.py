@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from kdray.report.arms import BASELINE, Arm, arms_of
-from kdray.report.results import RUNTIME, Results, lower_is_better, primary_metric, short_name
+from kdray.report.results import RUNTIME, Results, primary_metric
 from kdray.report.statistics import Difference, difference, final_scores, signed
+from kdray.spec.metric_names import MetricName
 
 FEWEST_PAIRS = 5  # runs of equal lr, batch and seed of an arm and of SFT
 FEWEST_EXAMPLES = 100  # behind each score
 
 
-def too_small(results: Results, metric: str) -> str | None:
+def too_small(results: Results, metric: MetricName) -> str | None:
     """Why nothing can be concluded from this grid, or None."""
     scores = final_scores(results, metric)
     arms = arms_of(scores)
@@ -40,7 +41,7 @@ def _findings(results: Results) -> list[str]:
         return [f"No verdict: no point has a score of {metric} so far (report.primary may name another metric)."]
     reason = too_small(results, metric)
     sentences = [f"No verdict: {reason}."] if reason else []
-    sign = -1 if lower_is_better(metric, results.plan) else 1
+    sign = -1 if metric.lower_is_better else 1
     arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
     found = {arm: d for arm in arms if (d := difference(results, metric, arm, among=len(arms)))}
     if not found:
@@ -84,7 +85,7 @@ def _harm(results: Results, arm: Arm) -> list[str]:
     """One sentence for each task of `report.margin` on which the best arm loses more than allowed."""
     sentences, there = [], "At that alpha" if _gold_alone(results) else "There"
     for task, margin in results.plan.grid.report.margin.items():
-        for metric in (short_name(task, "acc_norm"), short_name(task, "acc")):
+        for metric in (MetricName(task, "acc_norm"), MetricName(task, "acc")):
             change = difference(results, metric, arm)
             if change and change.mean < -100 * margin:
                 sentences.append(f"{there} {metric} falls by {-change.mean:.2f}, more than the margin of {100 * margin:g}.")

@@ -17,7 +17,12 @@ from kdray.report.table import calibration_of, metrics_of, reference_name, rows_
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.grid import LensSection
+from kdray.spec.installed import Distribution
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
+from kdray.spec.uses import uses
+
+AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch", "seed")  # columns of scores.csv
 
 
 def print_table(results: Results, console: Console) -> None:
@@ -34,7 +39,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in [*verdict(results), *lens_notes(results)]:
+    for sentence in [*verdict(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -42,7 +47,8 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    lines = [f"# {grid.name}", "", grid.question, "", *(f"- {found}" for found in [*verdict(results), *lens_notes(results)]), ""]
+    notes = [*verdict(results), *lens_notes(results), *installed_notes(results)]
+    lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
     else:
@@ -79,9 +85,19 @@ def lens_notes(results: Results) -> Iterator[str]:
             yield f"The same lens chose the answers of {decoding_label(use)}: its rate of them is no evidence that they are factual."
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
-            auroc = checkpoint.scores[rate.replace("_fr", "_fr_auroc", 1)].value
+            auroc = checkpoint.scores[MetricName(rate.task, "fr_auroc", rate.decoding)].value
             who = _name(checkpoint.subject, results)
             yield f"{rate} of {who}: the lens has drifted (AUROC {auroc:.1f}, more than 5 below its own model's)."
+
+
+def installed_notes(results: Results) -> Iterator[str]:
+    """What of the grid's components is not kdray's own, and whose it is."""
+    given: dict[Distribution, list[str]] = {}
+    for _, found in uses(results.plan.grid):
+        if found.entry:
+            given.setdefault(found.entry.distribution, []).append(f"the {found.kind.word} {found.name}")
+    for distribution, names in given.items():
+        yield f"Not kdray's own but {distribution}'s: {', '.join(dict.fromkeys(names))}."
 
 
 def _lens(section: LensSection, facts: dict[str, Any]) -> str:
@@ -100,16 +116,16 @@ def _write_csv(results: Results, path: Path) -> None:
     """One line a score: everything that the tables are made of."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["model", "labels", "alpha", "lr", "batch", "seed", "examples", "metric", "value", "stderr", "n"])
+        writer.writerow(["model", *AXES, "examples", "metric", "value", "stderr", "n"])
         for checkpoint in results.checkpoints:
             subject = checkpoint.subject
             point = subject if isinstance(subject, Point) else None
-            axes = [point.labels, point.alpha, point.lr, point.batch, point.seed] if point else [""] * 5
+            axes = [getattr(point, name) for name in AXES] if point else [""] * len(AXES)
             for metric, score in checkpoint.scores.items():
                 writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
 
 
-def _table(results: Results, metrics: list[str]) -> list[str]:
+def _table(results: Results, metrics: list[MetricName]) -> list[str]:
     return _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)])
 
 

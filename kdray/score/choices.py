@@ -21,11 +21,11 @@ from kdray.spec import declare
 from kdray.spec.columns import task_columns
 from kdray.spec.components import declared, module_of
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, window_of
+from kdray.spec.folders import read_config, tokenizer_digest
 from kdray.spec.refs import Reference
 from kdray.store import Outer
 
-TOKENIZER = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "vocab.json")
+TASK = "task.yaml"  # beside a task's data, while it is measured
 
 
 def own_name(name: str) -> str:
@@ -64,7 +64,7 @@ def lay_down_task(
         task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}
     task["task"] = own_name(name)
-    (folder / "task.yaml").write_text(yaml.safe_dump(task, sort_keys=False) + rows)
+    (folder / TASK).write_text(yaml.safe_dump(task, sort_keys=False) + rows)
     return task["task"]
 
 
@@ -103,8 +103,5 @@ def local_documents(*, file: str, **_: Any) -> dict[str, datasets.Dataset]:
 
 def tokenizer_identity(folder: Path) -> str:
     """What the requests of a benchmark depend on in a model's folder: its tokenizer and the length of its window."""
-    config = json.loads((folder / "config.json").read_text())
-    parts = [json.dumps({key: value for key, value in config.items() if "position" in key or key in ("n_ctx", "model_type")})]
-    parts += [f"window {window_of(folder)}", f"tokens {read_config(folder).get('vocab_size')}"]
-    parts += [f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}" for name in TOKENIZER if (folder / name).is_file()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
+    said = {key: value for key, value in read_config(folder).items() if "position" in key or key in ("n_ctx", "model_type")}
+    return hashlib.sha256(json.dumps([said, tokenizer_digest(folder)]).encode()).hexdigest()[:12]

@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.distill.labels import Signal
 from kdray.distill.objective import Objective
 
 
 @torch.no_grad()
 def heldout_sums(
-    student: Callable[..., tuple[Tensor, Tensor, Tensor]],
+    student: Callable[..., tuple[Tensor, Tensor]],
     rows: Rows,
     batches: Sequence[Sequence[int]],
     signal: Signal | None,
@@ -32,6 +32,7 @@ def heldout_sums(
     sums = torch.zeros(3, dtype=torch.float64)
     for chosen in batches:
         batch = collate(rows, chosen).to(device)
-        _, hard, divergence = student(objective, batch, signal.read(chosen) if signal else None)
-        sums += torch.tensor([float(hard), float(divergence) / temperature**2, len(batch.labels)], dtype=torch.float64)
+        _, terms = student(objective, batch, signal.read(chosen) if signal else None)
+        hard, divergence, _ = terms.tolist()
+        sums += torch.tensor([hard, divergence / temperature**2, len(batch.labels)], dtype=torch.float64)
     return sums

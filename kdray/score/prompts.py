@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
+from kdray.artifacts.rows import Rows
 from kdray.data.example import Example
-from kdray.data.rows import Rows
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
 from kdray.data.tokenise import plain_prompt
@@ -85,7 +85,7 @@ def task_prompts(
     make: Callable[..., Question] = getattr(module, name)
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
-    write = _writer(module.FORMS.get(params["prompt"]) or templates[params["prompt"]], tokenizer)
+    write = _writer(getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer)
     table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts, refusals = [], []
@@ -152,7 +152,7 @@ def stops_of(name: str, params: dict[str, Any]) -> list[str]:
     return list(form.stops) if form else []
 
 
-def cut_at_stop(ids: list[int], stops: list[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
+def cut_at_stop(ids: list[int], stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], str]:
     """An answer up to the first stop behind its first word: the fewest ids that hold it, and the text before it."""
     text = str(tokenizer.decode(ids, skip_special_tokens=True))
     if (end := _stop(text, stops)) is None:
@@ -165,7 +165,7 @@ def cut_at_stop(ids: list[int], stops: list[str], tokenizer: PreTrainedTokenizer
     return ids[:high], text[:end].strip()
 
 
-def _stop(text: str, stops: list[str]) -> int | None:
+def _stop(text: str, stops: Sequence[str]) -> int | None:
     """Where in `text` the first stop behind the first word begins."""
     start = len(text) - len(text.lstrip())
     places = [place for stop in stops if (place := text.find(stop, start)) >= 0]

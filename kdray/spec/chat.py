@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 from kdray.spec.errors import InputError
 
+CHATML = ("<|im_start|>", "<|im_end|>")  # around a turn
 NEED_BOS = ("gemma", "recurrent_gemma")  # families whose models write nonsense behind a text that does not begin with it
 
 
@@ -17,6 +18,12 @@ def require_read(arguments: Mapping[str, Any], template: str) -> None:
         if not re.search(rf"\b{re.escape(name)}\b", template):
             found, allowed = "the model's chat template does not read it", "see the template, or leave it out"
             raise InputError(f"data.template.arguments.{name}", found, allowed)
+
+
+def require_marks(vocabulary: Container[str]) -> None:
+    """Raise InputError if a tokenizer lacks the marks of `chatml`: it would take them apart."""
+    if lacking := [mark for mark in CHATML if mark not in vocabulary]:
+        raise InputError("data.template.chatml", f"true, and the tokenizer has no token {lacking[0]}", "leave it out")
 
 
 def bos_warning(template: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:

@@ -1,8 +1,9 @@
 """What components there are, learned from their source without importing it.
 
-A component is one file in the folder of its kind. It defines `DECLARED`, a line that says what kind of thing it is
-(`kdray.spec.declare`), and a function or class of the file's own name whose keyword-only arguments are its
-parameters in the grid file. So a plan needs neither torch nor ray.
+A component is one file in the folder of its kind, or a module that an installed distribution gives by an entry point
+(`kdray.spec.installed`). It defines `DECLARED`, a line that says what kind of thing it is (`kdray.spec.declare`), and a
+function or class of its own name whose keyword-only arguments are its parameters in the grid file. So a plan needs
+neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import functools
 import importlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import pydantic
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from kdray.spec import declare
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Use
+from kdray.spec.installed import Entry, entries, import_of, source_of
 
 D = TypeVar("D", bound=Declared)
 REQUIRED = object()
@@ -98,7 +102,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Component(Generic[D]):
-    """A component as its source declares it."""
+    """A component as its source declares it; `entry` is what gives one that is not kdray's own."""
 
     kind: type[Declared]
     name: str
@@ -106,13 +110,32 @@ class Component(Generic[D]):
     parameters: Mapping[str, Parameter]
     declared: D
     module: str
+    entry: Entry | None = None
+
+    @property
+    def description(self) -> str:
+        """Its summary, and whose it is if not kdray's own."""
+        return f"{self.summary} ({self.entry.distribution})" if self.entry else self.summary
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What ids and records know of where it is from: nothing of kdray's own, else the distribution and its version."""
+        return {"distribution": vars(self.entry.distribution)} if self.entry else {}
+
+    def imported(self) -> ModuleType:
+        """Its module.
+
+        Raises:
+            InputError: it is not kdray's own, and cannot be imported.
+        """
+        return import_of(self.entry) if self.entry else importlib.import_module(self.module)
 
 
 def components(kind: type[D]) -> dict[str, Component[D]]:
-    """All components of `kind` by name.
+    """All components of `kind` by name, kdray's own before those of installed distributions.
 
     Raises:
-        InputError: a file in the kind's folder is none.
+        InputError: a file in the kind's folder is none, or an entry point gives none or one whose name is taken.
     """
     return _components(kind)
 
@@ -120,8 +143,14 @@ def components(kind: type[D]) -> dict[str, Component[D]]:
 @functools.cache
 def _components(kind: type[Declared]) -> dict[str, Component[Any]]:
     folder = Path(__file__).parents[1] / kind.folder
-    found = [read(kind, path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"]
-    return {component.name: component for component in found}
+    found = {path.stem: read(kind, path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
+    for entry in entries(kind) if kind.group else ():
+        if other := found.get(entry.name):
+            owner = str(other.entry.distribution) if other.entry else "kdray"
+            allowed = f"a name has one meaning: uninstall {entry.distribution.name}, or rename it there"
+            raise InputError(kind.group, f"{kind.word} '{entry.name}' is both {owner}'s and {entry.distribution}'s", allowed)
+        found[entry.name] = read_installed(kind, entry)
+    return found
 
 
 def component(kind: type[D], name: str, where: str) -> Component[D]:
@@ -154,13 +183,13 @@ def asks_grids_rows(task: declare.Task) -> bool:
 
 def module_of(kind: type[Declared], name: str) -> Any:
     """The module of the component `name`, imported."""
-    return importlib.import_module(component(kind, name, kind.word).module)
+    return component(kind, name, kind.word).imported()
 
 
 def load(kind: type[Declared], name: str) -> Any:
     """The function or class that the component `name` is."""
     found = component(kind, name, kind.word)
-    return getattr(importlib.import_module(found.module), found.name)
+    return getattr(found.imported(), found.name)
 
 
 def bind(kind: type[Declared], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -190,30 +219,63 @@ def bind_use(use: Use, kind: type[Declared], where: str) -> Use:
     return Use.model_construct(name=use.name, params=bind(kind, use.name, use.params, where))
 
 
-def read(kind: type[D], path: Path, package: str = "kdray") -> Component[D]:
-    """The component in the file at `path`.
+def read(kind: type[D], path: Path) -> Component[D]:
+    """The component in the file at `path`, which is kdray's own.
 
     Raises:
         InputError: it declares nothing, something of another kind, or a field that the kind does not have.
     """
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    module = f"kdray.{kind.folder.replace('/', '.')}.{path.stem}"
+    return _parsed(kind, path.stem, path.read_text(encoding="utf-8"), module, str(path), "in this folder")
+
+
+def read_installed(kind: type[D], entry: Entry) -> Component[D]:
+    """The component that an entry point gives.
+
+    Raises:
+        InputError: there is no such module, or it is no component of this kind; the line names the distribution.
+    """
+    where = str(entry)
+    try:
+        found = _parsed(kind, entry.name, source_of(entry), entry.module, where, f"in {entry.group}")
+    except InputError:
+        raise
+    except (SyntaxError, ValueError) as error:  # the latter of a zero byte
+        raise InputError(where, f"{entry.module} is not Python ({error})", entry.remedy) from None
+    for name, parameter in found.parameters.items():
+        try:
+            _ = parameter.type
+        except TypeError as error:
+            raise InputError(f"{where}: {name}", str(error), "write one of the types in kdray/spec/components.py") from None
+    return replace(found, entry=entry)
+
+
+def _parsed(kind: type[D], name: str, source: str, module: str, where: str, place: str) -> Component[D]:
+    """The component that a module's source declares; `where` names it in errors, `place` what wants this kind."""
+    tree = ast.parse(source)
     found = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DECLARED"]
     if not found:
-        raise InputError(str(path), f"a {kind.word} without a line DECLARED = ...", f"write DECLARED = declare.{kind.__name__}(version=1)")
+        raise InputError(where, f"a {kind.word} without a line DECLARED = ...", f"write DECLARED = declare.{kind.__name__}(version=1)")
     try:
         declared = _value(found[0])
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise InputError(str(path), f"{where or ast.unparse(found[0])}: {first['msg']}", "see kdray/spec/declare.py") from None
+        field = ".".join(map(str, first["loc"]))
+        raise InputError(where, f"{field or ast.unparse(found[0])}: {first['msg']}", "see kdray/spec/declare.py") from None
     except ValueError:
-        raise InputError(str(path), ast.unparse(found[0]), "write one of the classes of declare, with its values written out") from None
+        raise InputError(where, ast.unparse(found[0]), "write one of the classes of declare, with its values written out") from None
     if not isinstance(declared, kind):
-        raise InputError(str(path), f"declares {ast.unparse(found[0])}", f"in this folder it must be a declare.{kind.__name__}")
-    callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == path.stem]
-    parameters = _parameters(callables[0]) if callables else {}
+        raise InputError(where, f"declares {ast.unparse(found[0])}", f"{place} it must be a declare.{kind.__name__}")
+    callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
+    if not callables:
+        raise InputError(where, f"has no function or class {name}", f"a {kind.word} is a function or class of its own name")
+    parameters = _parameters(callables[0], where)
+    needed = (*declared.reads, *declared.later)
+    for read in needed:
+        if read not in parameters:
+            raise InputError(where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(needed)}")
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
-    return Component(kind, path.stem, summary, parameters, declared, f"{package}.{kind.folder.replace('/', '.')}.{path.stem}")
+    return Component(kind, name, summary, parameters, declared, module)
 
 
 def _value(node: ast.expr) -> Any:
@@ -230,20 +292,21 @@ def _value(node: ast.expr) -> Any:
     return ast.literal_eval(node)
 
 
-def _parameters(node: ast.FunctionDef | ast.ClassDef) -> dict[str, Parameter]:
+def _parameters(node: ast.FunctionDef | ast.ClassDef, where: str) -> dict[str, Parameter]:
     if isinstance(node, ast.ClassDef):
         inits = [n for n in node.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
         if not inits:
             return {}
         node = inits[0]
-    arguments = node.args
-    return {
-        argument.arg: Parameter(
-            ast.unparse(argument.annotation) if argument.annotation else "Any",
-            REQUIRED if default is None else ast.literal_eval(default),
-        )
-        for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    }
+    found = {}
+    for argument, default in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        annotation = ast.unparse(argument.annotation) if argument.annotation else "Any"
+        try:
+            value = REQUIRED if default is None else ast.literal_eval(default)
+        except ValueError:
+            raise InputError(f"{where}: {argument.arg}", f"the default {ast.unparse(default or node)}", "write its value out") from None
+        found[argument.arg] = Parameter(annotation, value)
+    return found
 
 
 @functools.cache
@@ -251,7 +314,7 @@ def _adapter(annotation: str) -> TypeAdapter[Any]:
     try:
         wanted = eval(annotation, {"__builtins__": {}}, TYPES)  # of a component's source, which is code anyway
         return TypeAdapter(wanted, config=ConfigDict(strict=True, allow_inf_nan=False))
-    except (NameError, SyntaxError, TypeError):
+    except (NameError, SyntaxError, TypeError, AttributeError, PydanticUserError):
         raise TypeError(f"a component's parameter is annotated '{annotation}', which the schema cannot check") from None
 
 

@@ -20,11 +20,22 @@ Needs = Literal["reference", "source", "wrong", "short"]
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Declared:
-    """Of every component. `version` enters ids: a new one makes again what this component made."""
+    """Of every component. `version` enters ids: a new one makes again what this component made.
+
+    `later` are parameters that came after it was first used: they enter ids only where they are not at their defaults, so
+    that what was made before keeps its id.
+    """
 
     word: ClassVar[str]  # the kind as users read it
     folder: ClassVar[str]  # in the package
+    group: ClassVar[str] = ""  # of entry points by which installed distributions give more; none where they cannot
     version: PositiveInt
+    later: tuple[str, ...] = ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Those of its own parameters that kdray itself reads: it must have them."""
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -37,9 +48,14 @@ class Recipe(Declared):
 
     word: ClassVar[str] = "recipe"
     folder: ClassVar[str] = "data/recipes"
+    group: ClassVar[str] = "kdray.recipes"
     columns: tuple[str, ...] = ()
     column_parameters: tuple[str, ...] = ()
     prompts: bool = True
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.column_parameters
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -48,6 +64,7 @@ class Template(Declared):
 
     word: ClassVar[str] = "template"
     folder: ClassVar[str] = "data/templates"
+    group: ClassVar[str] = "kdray.templates"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -81,9 +98,15 @@ class Form(Declared):
 
     word: ClassVar[str] = "soft labels"
     folder: ClassVar[str] = "distill/signals"
+    group: ClassVar[str] = "kdray.forms"
     kept: tuple[Kept, ...] = ()
     head: bool = False
     tempered: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        named = (param.name for kept in self.kept for param in (kept.type, *kept.width) if isinstance(param, Param))
+        return (*named, *(name for kept in self.kept for name in kept.when))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -97,6 +120,7 @@ class Loss(Declared):
 
     word: ClassVar[str] = "loss"
     folder: ClassVar[str] = "distill/losses"
+    group: ClassVar[str] = "kdray.losses"
     sparse: bool = False
     softmax_difference: bool = False
     less_entropy: bool = False
@@ -108,6 +132,7 @@ class Schedule(Declared):
 
     word: ClassVar[str] = "schedule"
     folder: ClassVar[str] = "train/schedules"
+    group: ClassVar[str] = "kdray.schedules"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -116,6 +141,7 @@ class Engine(Declared):
 
     word: ClassVar[str] = "engine"
     folder: ClassVar[str] = "train/engines"
+    group: ClassVar[str] = "kdray.engines"
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -128,6 +154,7 @@ class Task(Declared):
 
     word: ClassVar[str] = "task"
     folder: ClassVar[str] = "score/tasks"
+    group: ClassVar[str] = "kdray.tasks"
     named: ClassVar[bool] = False
     short: Mapping[str, ShortName]
     lower_is_better: tuple[str, ...] = ()
@@ -141,6 +168,10 @@ class Task(Declared):
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class HeldoutTask(Task):
     """Log-likelihoods on the grid's own held-out rows."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("limit",)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -157,6 +188,10 @@ class ChoiceTask(Task):
     named: bool = False  # pyright: ignore[reportIncompatibleVariableOverride]
     confidence: bool = False
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("source", "limit", "shots", "shots_source", "chat_template")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AnswerTask(Task):
@@ -172,6 +207,10 @@ class AnswerTask(Task):
     factual_rate: bool = False
     rows: Literal["unseen", "train"] | None = None
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("limit", "max_new_tokens") if self.rows else ("source", "limit", "prompt", "max_new_tokens")
+
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Metric(Declared):
@@ -183,6 +222,7 @@ class Metric(Declared):
 
     word: ClassVar[str] = "metric"
     folder: ClassVar[str] = "score/metrics"
+    group: ClassVar[str] = "kdray.metrics"
     scores: Annotated[tuple[ShortName, ...], Field(min_length=1)]
     needs: tuple[Needs, ...] = ()
     slow: bool = False  # measured by a step of its own, so that another metric never takes it again
@@ -193,6 +233,11 @@ class Metric(Declared):
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
     nltk_data: Mapping[str, str] = Field(default_factory=dict)  # data of nltk's, unless the parameter of that name is false
     endpoint: bool = False  # it asks a server that the environment names
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        drawn = ("samples", "temperature") if self.samples else ()
+        return (*self.models, *self.samples, *drawn, *self.runtime, *self.nltk_data)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -205,10 +250,15 @@ class Decoding(Declared):
 
     word: ClassVar[str] = "decoding"
     folder: ClassVar[str] = "score/decodings"
+    group: ClassVar[str] = "kdray.decodings"
     vllm: bool = False
     needs: tuple[Needs, ...] = ()
     references: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     layers: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (*self.references, *(("layers",) if self.layers else ()))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -217,6 +267,7 @@ class Annotations(Declared):
 
     word: ClassVar[str] = "annotations"
     folder: ClassVar[str] = "lens/sources"
+    group: ClassVar[str] = "kdray.annotations"
     beside: str | None = None
 
 

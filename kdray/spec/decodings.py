@@ -14,7 +14,7 @@ from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
 
 Layers = Literal["low", "high"] | Sequence[int]
-GUIDE = "guide"  # the parameter that may be the lens of the grid, and the name of that lens among a step's inputs
+GUIDE = "guide"  # the parameter that may be the lens of the grid
 PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
 
 
@@ -23,11 +23,6 @@ def decoding_label(use: Use) -> str:
     declared = component(declare.Decoding, use.name, "score.decoding").parameters
     changed = {key: value for key, value in use.params.items() if value != declared[key].default}
     return "-".join([use.name, *(f"{key}-{_short(value)}" for key, value in changed.items())])
-
-
-def suffix(label: str) -> str:
-    """What the metrics of a decoding's answers end in: `.dola` for DoLa's, nothing for greedy ones or where nothing is decoded."""
-    return f".{label}" if label not in ("", PLAIN) else ""
 
 
 def references(use: Use, where: str) -> dict[str, Reference]:

@@ -1,7 +1,8 @@
-"""Hugging Face model folders, read without loading a model: configuration and tokenizer."""
+"""Hugging Face model folders, read without loading a model: configuration and tokenizer, and what their files are called."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +10,11 @@ from typing import Any
 
 from kdray.spec.errors import InputError
 
+CONFIG = "config.json"
+TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+VOCABULARIES = (TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt")  # without one of them there is no tokenizer
+SETTINGS = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "merges.txt", "special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (*VOCABULARIES, *SETTINGS)  # what a prompt's tokens depend on, as far as a folder has it
 WINDOWS = (
     *("n_positions", "max_seq_len", "n_ctx", "model_max_length", "max_sequence_length"),
     *("context_length", "seq_length"),
@@ -52,8 +58,8 @@ def read_config(folder: Path, field: str = "model", called: str = "") -> dict[st
     Raises:
         InputError: it is damaged, or a count in it is no whole number.
     """
-    path, allowed = folder / "config.json", "give the config.json of the model"
-    shown = f"config.json in {called}" if called else str(path)
+    path, allowed = folder / CONFIG, f"give the {CONFIG} of the model"
+    shown = f"{CONFIG} in {called}" if called else str(path)
     config = read_object(path, field, allowed, shown)
     text = config.get("text_config", {})
     if not isinstance(text, dict):
@@ -93,7 +99,7 @@ def window_in(config: Mapping[str, Any]) -> int | None:
 def check_config(folder: Path, field: str) -> None:
     """Raise InputError unless the configuration in a folder can be read and says what kind of model it is of."""
     if not isinstance(read_config(folder, field).get("model_type"), str):
-        raise InputError(field, f"{folder / 'config.json'} has no model_type", "give the config.json of the model")
+        raise InputError(field, f"{folder / CONFIG} has no model_type", f"give the {CONFIG} of the model")
 
 
 def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:
@@ -102,7 +108,7 @@ def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:
     Raises:
         InputError: it is damaged.
     """
-    path, allowed = folder / "tokenizer.json", "give the tokenizer.json of the model"
+    path, allowed = folder / TOKENIZER, f"give the {TOKENIZER} of the model"
     if not path.is_file():
         return None
     tokenizer = read_object(path, field, allowed)
@@ -113,3 +119,10 @@ def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:
         return vocabulary | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
     except (KeyError, TypeError, ValueError):
         raise InputError(field, f"{path} is damaged (no vocabulary as tokenizers write it)", allowed) from None
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """What a prompt's tokens depend on in a model's folder: its tokenizer, and how many tokens and positions the model knows."""
+    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
+    return hashlib.sha256(json.dumps([files, sizes]).encode()).hexdigest()

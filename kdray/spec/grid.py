@@ -1,4 +1,4 @@
-"""The schema of a grid file. Every field says what it means; what changes results is kept apart from `runtime`."""
+"""The schema of a grid file. Every field says what it means and, by its mark, whether ids know it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
+from kdray.spec import declare
 from kdray.spec.errors import InputError
+from kdray.spec.marks import Enters, Runs, Selects, Shown
 from kdray.spec.paths import local_path, tracking_address
 from kdray.spec.refs import parse_reference
 
@@ -14,6 +16,9 @@ Dtype = Literal["float32", "bfloat16"]
 Labels = Literal["gold", "teacher", "both"]  # the original responses, the teacher's answers, or both together
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
+ENTERS, SELECTS, SHOWN, RUNS = Enters(), Selects(), Shown(), Runs()  # what ids know of a field
+ADAPTED = {"method": ("lora", "qlora")}  # where there are adapters
+LENGTH = Enters(instead={"unit": "unit", "length": "total"})  # 3 epochs, and no other unit
 
 
 def _no_negative_zero(value: float) -> float:
@@ -21,6 +26,7 @@ def _no_negative_zero(value: float) -> float:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1), AfterValidator(_no_negative_zero)]
+Share = Annotated[float, Field(ge=0, lt=1), AfterValidator(_no_negative_zero)]
 NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
 
 
@@ -76,8 +82,8 @@ class Use(Section):
 class Length(Section):
     """How long to train: in epochs (a fraction is allowed) or in optimiser steps."""
 
-    epochs: PositiveFloat | None = Field(None, description="the length; an epoch may be a fraction")
-    steps: PositiveInt | None = Field(None, description="the length in optimiser steps, instead of epochs")
+    epochs: Annotated[PositiveFloat | None, LENGTH] = Field(None, description="the length; an epoch may be a fraction")
+    steps: Annotated[PositiveInt | None, LENGTH] = Field(None, description="the length in optimiser steps, instead of epochs")
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -97,19 +103,27 @@ class Length(Section):
 class Optimiser(Length):
     """AdamW and its schedule; weight decay is not applied to norms and biases."""
 
-    schedule: Use = Field(Use(name="cosine"), description="of the learning rate: `cosine` (with `floor`) or `constant`, after the warm-up")
-    warmup: Fraction = Field(0.0, description="share of the steps over which lr rises linearly from 0")
-    weight_decay: NonNegative = Field(0.01, description="AdamW's, not on norms and biases")
-    clip: PositiveFloat | None = Field(1.0, description="the largest gradient norm; null for no clipping")
-    dtype: Dtype = Field("float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32")
-    method: Literal["full", "lora", "qlora"] = Field(
+    schedule: Annotated[Use, Enters(declare.Schedule)] = Field(
+        Use(name="cosine"), description="of the learning rate: `cosine` (with `floor`) or `constant`, after the warm-up"
+    )
+    warmup: Annotated[Fraction, ENTERS] = Field(0.0, description="share of the steps over which lr rises linearly from 0")
+    weight_decay: Annotated[NonNegative, ENTERS] = Field(0.01, description="AdamW's, not on norms and biases")
+    clip: Annotated[PositiveFloat | None, ENTERS] = Field(1.0, description="the largest gradient norm; null for no clipping")
+    dtype: Annotated[Dtype, ENTERS] = Field(
+        "float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32"
+    )
+    method: Annotated[Literal["full", "lora", "qlora"], ENTERS] = Field(
         "full",
         description="all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 "
         "(`pip install 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32",
     )
-    rank: PositiveInt = Field(16, description="of the adapters, which are scaled by 2")
-    compile: bool = Field(False, description="torch.compile, on GPUs only")
-    packing: bool = Field(
+    rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
+    scale: Annotated[PositiveFloat, Enters(where=ADAPTED, unless_default=True)] = Field(
+        2.0, description="of the adapters: peft's `lora_alpha` divided by the rank"
+    )
+    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(0.0, description="before the adapters, while they train")
+    compile: Annotated[bool, ENTERS] = Field(False, description="torch.compile, on GPUs only")
+    packing: Annotated[bool, ENTERS] = Field(
         True,
         description="the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them",
     )
@@ -118,7 +132,7 @@ class Optimiser(Length):
 class Train(Optimiser):
     """How every point trains."""
 
-    keep: Annotated[list[PositiveFloat], AfterValidator(_all_different)] = Field(
+    keep: Annotated[list[PositiveFloat], AfterValidator(_all_different), Enters(instead={"keep": "kept"})] = Field(
         [],
         description="checkpoints to export and score, in the unit of the length; the end always is one. "
         "Part of a point: another list trains it anew",
@@ -142,16 +156,18 @@ class Train(Optimiser):
 class Tune(Optimiser):
     """How the teacher is fine-tuned on the data before it labels them."""
 
-    lr: PositiveFloat = Field(description="the largest learning rate")
-    batch: PositiveInt = Field(8, description="sequences per optimiser step")
-    seed: Seed = Field(0, description="of the order of examples, and of the adapters")
+    lr: Annotated[PositiveFloat, ENTERS] = Field(description="the largest learning rate")
+    batch: Annotated[PositiveInt, ENTERS] = Field(8, description="sequences per optimiser step")
+    seed: Annotated[Seed, ENTERS] = Field(0, description="of the order of examples, and of the adapters")
 
 
 class Model(Section):
     """A causal language model; `drop_layers: [12, 20]` cuts layers 12 to 19 out of it."""
 
-    model: Ref = Field(description="`hf:org/name@commit`, `file:` and a folder or a GGUF file, or a GGUF file in a `wheel:`")
-    drop_layers: Annotated[list[int], Field(min_length=2, max_length=2)] | None = Field(
+    model: Annotated[Ref, Enters(by_content=True)] = Field(
+        description="`hf:org/name@commit`, `file:` and a folder or a GGUF file, or a GGUF file in a `wheel:`"
+    )
+    drop_layers: Annotated[Annotated[list[int], Field(min_length=2, max_length=2)] | None, ENTERS] = Field(
         default=None, description="layers to cut out of it: `[12, 20]` cuts layers 12 to 19"
     )
 
@@ -171,30 +187,37 @@ class Teacher(Model):
 class Data(Section):
     """Instruction data and how they become tokens."""
 
-    source: Ref = Field(description="rows of instructions or of plain text: a table, or a data set on the hub (see docs/grid.md#data)")
-    recipe: Use = Field(
+    source: Annotated[Ref, Enters(by_content=True)] = Field(
+        description="rows of instructions or of plain text: a table, or a data set on the hub (see docs/grid.md#data)"
+    )
+    recipe: Annotated[Use, Enters(declare.Recipe)] = Field(
         Use(name="dolly"),
         description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `news`; "
         "or a `text` without a prompt",
     )
-    template: Use = Field(
+    template: Annotated[Use, Enters(declare.Template)] = Field(
         Use(name="chat"),
         description="how that becomes a prompt: `chat` (the tokenizer's own) or `alpaca` (for plain models; the paper's); "
         "their parameters are [below](#templates)",
     )
-    max_prompt: PositiveInt = Field(
+    max_prompt: Annotated[PositiveInt, ENTERS] = Field(
         256, description="rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"
     )
-    max_length: PositiveInt = Field(512, description="prompt and response, in tokens, are cut there; at most the models' windows")
-    heldout: PositiveInt = Field(
+    max_length: Annotated[PositiveInt, ENTERS] = Field(
+        512, description="prompt and response, in tokens, are cut there; at most the models' windows"
+    )
+    heldout: Annotated[PositiveInt, ENTERS] = Field(
         1000,
         description="rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
         "the same for every tokenizer",
     )
-    test: Annotated[int, Field(ge=0)] = Field(
+    split: Annotated[Literal["random", "first"], Enters(unless_default=True)] = Field(
+        default="random", description="how the rows held out are chosen: `random` as above, or the `first` of the source, as MiniLLM does"
+    )
+    test: Annotated[int, Field(ge=0), ENTERS] = Field(
         0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"
     )
-    limit: PositiveInt | None = Field(None, description="use only so many prepared rows")
+    limit: Annotated[PositiveInt | None, ENTERS] = Field(None, description="use only so many prepared rows")
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Self:
@@ -209,28 +232,33 @@ class Data(Section):
 class Objective(Section):
     """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
 
-    loss: Use = Field(
+    loss: Annotated[Use, Enters(declare.Loss)] = Field(
         default=Use(name="cross_entropy"),
         description="the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's), "
-        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`",
+        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy that counts more where "
+        "the teacher is unsure (in full from `nats` of entropy on, 1)",
     )
-    temperature: PositiveFloat = Field(
+    temperature: Annotated[PositiveFloat, ENTERS] = Field(
         default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
     )
-    weighting: Literal["sum", "convex"] = Field(
-        default="sum", description="`sum`: hard + alpha soft; `convex`: (1 - alpha) hard + alpha soft"
+    weighting: Annotated[Literal["sum", "ratio", "convex"], ENTERS] = Field(
+        default="sum",
+        description="`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
+        "They differ where the gradient is clipped",
     )
 
 
 class SoftLabels(Section):
     """How the teacher's outputs are kept: a form, with its parameters beside it."""
 
-    form: Use = Field(
+    form: Annotated[Use, Enters(declare.Form)] = Field(
         default=Use(name="hidden"),
         description="how the teacher's outputs are kept (see docs/grid.md#soft-labels); the form's own parameters stand beside it",
     )
-    compute: Dtype = Field(default="float32", description="type of the teacher's pass; only what is kept is rounded to the form's own type")
-    batch: PositiveInt = Field(default=8, description="rows in one pass of the teacher")
+    compute: Annotated[Dtype, ENTERS] = Field(
+        default="float32", description="type of the teacher's pass; only what is kept is rounded to the form's own type"
+    )
+    batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="rows in one pass of the teacher")
 
     @model_validator(mode="before")
     @classmethod
@@ -245,40 +273,58 @@ class SoftLabels(Section):
 class Augment(Section):
     """The teacher's greedy answers, for points whose labels are not the original responses alone."""
 
-    max_new_tokens: PositiveInt = Field(default=256, description="where an answer of the teacher is cut")
-    batch: PositiveInt = Field(default=8, description="prompts in one pass of the teacher")
-    compute: Literal["float32", "bfloat16"] = Field(default="float32", description="the teacher's precision")
-    engine: Literal["transformers", "vllm"] = Field(default="transformers", description="what generates the answers; `vllm` needs GPUs")
+    max_new_tokens: Annotated[PositiveInt, ENTERS] = Field(default=256, description="where an answer of the teacher is cut")
+    batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="prompts in one pass of the teacher")
+    compute: Annotated[Literal["float32", "bfloat16"], ENTERS] = Field(default="float32", description="the teacher's precision")
+    engine: Annotated[Literal["transformers", "vllm"], ENTERS] = Field(
+        default="transformers", description="what generates the answers; `vllm` needs GPUs"
+    )
 
 
 class Axes(Section):
     """The grid: every combination is a point."""
 
-    lr: Annotated[list[PositiveFloat], Field(min_length=1, description="largest learning rates")]
+    lr: Annotated[list[PositiveFloat], Field(min_length=1, description="largest learning rates"), SELECTS]
     batch: Annotated[
         list[PositiveInt],
         Field(min_length=1, description="sequences per optimiser step, whatever the number of workers"),
+        SELECTS,
     ]
-    alpha: Annotated[list[NonNegative], Field(min_length=1, description="weights of the soft labels; 0 is plain fine-tuning (SFT)")]
-    seed: Annotated[list[Seed], Field(min_length=1, description="of the order of examples, of dropout and of adapters")] = [0]
+    alpha: Annotated[
+        list[NonNegative], Field(min_length=1, description="weights of the soft labels; 0 is plain fine-tuning (SFT)"), SELECTS
+    ]
+    seed: Annotated[list[Seed], Field(min_length=1, description="of the order of examples, of dropout and of adapters"), SELECTS] = [0]
     labels: Annotated[
         list[Labels],
         Field(min_length=1, description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)"),
+        SELECTS,
     ] = ["gold"]
-    teacher: Annotated[list[Slug], AfterValidator(_all_different)] = Field(
+    teacher: Annotated[list[Slug], AfterValidator(_all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
+    )
+    smoothing: Annotated[list[Share], Field(min_length=1), AfterValidator(_all_different), SELECTS] = Field(
+        default=[0], description="shares of uniform labels among the hard ones: label smoothing, the control that needs no teacher"
+    )
+    temperature: Annotated[list[PositiveFloat], AfterValidator(_all_different), SELECTS] = Field(
+        default=[], description="of the soft term, by default `objective.temperature` alone"
     )
 
 
 class PointSpec(Section):
     """One point by hand, for `include` and `exclude`."""
 
-    lr: PositiveFloat = Field(description="the largest learning rate")
-    batch: PositiveInt = Field(description="sequences per optimiser step")
-    alpha: NonNegative = Field(description="weight of the soft labels; 0 is plain fine-tuning (SFT)")
-    seed: Seed = Field(0, description="of the order of examples, of dropout and of adapters")
-    labels: Labels = Field("gold", description="the responses to train on")
-    teacher: Slug | None = Field(default=None, description="needed where the grid has several `teachers` and the point uses one")
+    lr: Annotated[PositiveFloat, SELECTS] = Field(description="the largest learning rate")
+    batch: Annotated[PositiveInt, SELECTS] = Field(description="sequences per optimiser step")
+    alpha: Annotated[NonNegative, SELECTS] = Field(description="weight of the soft labels; 0 is plain fine-tuning (SFT)")
+    seed: Annotated[Seed, SELECTS] = Field(0, description="of the order of examples, of dropout and of adapters")
+    labels: Annotated[Labels, SELECTS] = Field("gold", description="the responses to train on")
+    teacher: Annotated[Slug | None, SELECTS] = Field(
+        default=None, description="needed where the grid has several `teachers` and the point uses one"
+    )
+    smoothing: Annotated[Share, SELECTS] = Field(default=0, description="share of uniform labels among the hard ones")
+    temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
+        default=None, description="of the soft term, by default `objective.temperature`"
+    )
 
 
 class Scoring(Section):
@@ -287,8 +333,9 @@ class Scoring(Section):
     tasks: Annotated[
         list[Use],
         Field(min_length=1, description="by name or as `{name: ..., limit: 100}` (see docs/grid.md#tasks)"),
+        Selects(declare.Task),
     ]
-    metrics: list[Use] = Field(
+    metrics: Annotated[list[Use], Selects(declare.Metric)] = Field(
         [], description="of answers, beside each task's own, on every task that has what they need: see docs/summaries.md"
     )
     decoding: Annotated[
@@ -298,30 +345,35 @@ class Scoring(Section):
             description="every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided` "
             "(see docs/decoding.md)",
         ),
+        Selects(declare.Decoding),
     ] = [Use(name="greedy")]
-    checkpoints: Literal["all", "last"] = Field("all", description="which of the kept checkpoints are scored")
-    references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different)] = Field(
+    checkpoints: Annotated[Literal["all", "last"], SELECTS] = Field("all", description="which of the kept checkpoints are scored")
+    references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different), SELECTS] = Field(
         ["student", "teacher"], description="models scored beside the points: the untrained student and the teacher"
     )
-    engine: Literal["transformers", "vllm"] = Field(
+    engine: Annotated[Literal["transformers", "vllm"], Enters(unless_default=True)] = Field(
         "transformers",
         description="what generates answers; `vllm`, on GPUs: greedy and sampled answers through ray.data.llm. Part of a score's id",
     )
-    likelihood: Literal["hflm", "shared_prefix"] = Field(
+    likelihood: Annotated[Literal["hflm", "shared_prefix"], ENTERS] = Field(
         "hflm",
         description="`hflm`: the numbers of the lm_eval command, bit for bit; `shared_prefix`: a question's choices together, "
         "faster (see docs/scoring.md). Part of a score's id",
     )
-    batch: PositiveInt = Field(8, description="sequences in one pass; it changes numbers a little: part of a score's id")
-    dtype: Dtype = Field("float32", description="of the models that are scored; part of a score's id")
+    batch: Annotated[PositiveInt, ENTERS] = Field(8, description="sequences in one pass; it changes numbers a little: part of a score's id")
+    dtype: Annotated[Dtype, ENTERS] = Field("float32", description="of the models that are scored; part of a score's id")
 
 
 class OwnAnswers(Section):
     """Answers of the untrained student, and what finds the hallucinations in them."""
 
-    task: Use = Field(description="what it answers: `train_answers`, or documents that are not scored")
-    metric: Use = Field(description="of factual consistency, which finds the hallucinations")
-    threshold: float = Field(50.0, description="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
+    task: Annotated[Use, Selects(declare.Task)] = Field(description="what it answers: `train_answers`, or documents that are not scored")
+    metric: Annotated[Use, Enters(declare.Metric, by_content=True)] = Field(
+        description="of factual consistency, which finds the hallucinations"
+    )
+    threshold: Annotated[float, ENTERS] = Field(
+        50.0, description="a sentence that the metric scores lower is hallucinated, unless it names spans itself"
+    )
 
 
 class LensSection(Section):
@@ -330,68 +382,79 @@ class LensSection(Section):
     With nothing said, the family llama2 takes the one that was published for it.
     """
 
-    annotations: str | None = Field(
+    annotations: Annotated[str | None, Enters(declare.Annotations)] = Field(
         default=None, description="the format of annotated responses in a file, `source` (see docs/grid.md#lens)"
     )
-    source: Ref | None = Field(None, description="the file of annotated responses")
+    source: Annotated[Ref | None, Enters(by_content=True)] = Field(None, description="the file of annotated responses")
     own: OwnAnswers | None = Field(
         default=None, description="instead: the untrained student's own answers, and what finds hallucinations in them"
     )
-    trained: Annotated[str, AfterValidator(_named_lens), Field(json_schema_extra={"pattern": "^(published$|file:.|https:.)"})] | None = (
-        Field(
-            default=None,
-            description="instead: `file:` and the folder of a lens, or `published`; annotations or own answers beside it then "
-            "test it and train nothing",
-        )
+    trained: Annotated[
+        Annotated[str, AfterValidator(_named_lens), Field(json_schema_extra={"pattern": "^(published$|file:.|https:.)"})] | None,
+        Enters(by_content=True),
+    ] = Field(
+        default=None,
+        description="instead: `file:` and the folder of a lens, or `published`; annotations or own answers beside it then "
+        "test it and train nothing",
     )
-    window: PositiveInt = Field(default=8, description="tokens of its sliding windows")
-    max_words: PositiveInt = Field(default=700, description="where a document is cut that comes without a stored prompt")
-    limit: PositiveInt | None = Field(default=None, description="use only so many responses of the file, spread evenly over it")
+    window: Annotated[PositiveInt, ENTERS] = Field(default=8, description="tokens of its sliding windows")
+    max_words: Annotated[PositiveInt, ENTERS] = Field(default=700, description="where a document is cut that comes without a stored prompt")
+    limit: Annotated[PositiveInt | None, ENTERS] = Field(
+        default=None, description="use only so many responses of the file, spread evenly over it"
+    )
 
 
 class Report(Section):
     """How the tables compare points."""
 
-    baseline: Literal["sft"] = Field(default="sft", description="what every row is compared with")
-    primary: str | None = Field(
+    primary: Annotated[str | None, SHOWN] = Field(
         default=None,
         description="the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; "
         "left out, the first task's first metric under the first decoding; the interval it gives "
         "holds for all rows at once (Bonferroni)",
     )
-    checkpoint: Literal["last", "best_heldout"] = Field(
+    checkpoint: Annotated[Literal["last", "best_heldout"], SHOWN] = Field(
         default="last", description="`best_heldout`: of all of a point, the one with the least held-out cross-entropy"
     )
-    margin: dict[str, NonNegative] = Field(
+    margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "baseline" in value:
+            raise InputError("baseline", "is gone: every row is compared with SFT", "leave it out")
+        return value
 
 
 class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
-    store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True))] = Field(
+    store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True)), RUNS] = Field(
         description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: "
         "mount it, and write the path"
     )
-    workers: PositiveInt | Literal["auto"] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
-    device: Literal["auto", "cpu", "gpu"] = Field(
+    workers: Annotated[PositiveInt | Literal["auto"], RUNS] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
+    device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(
         "auto", description="`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
     )
-    accelerator: Annotated[str, Field(min_length=1)] | None = Field(
+    accelerator: Annotated[Annotated[str, Field(min_length=1)] | None, RUNS] = Field(
         None, description="the type of GPU to use, as Ray names it: `H100`; GPUs of other types are left alone"
     )
-    engine: Use = Field(
+    engine: Annotated[Use, Runs(declare.Engine)] = Field(
         default=Use(name="ddp"),
         description="how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights, "
         "gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but for rounding",
     )
-    gradient_checkpointing: bool = Field(
+    gradient_checkpointing: Annotated[bool, RUNS] = Field(
         False, description="activations are computed again in the backward pass: less memory, a third more time"
     )
-    micro_batch: PositiveInt | None = Field(None, description="sequences in one forward pass of a worker; by default all")
-    checkpoint_every: PositiveInt = Field(50, description="steps between the checkpoints that an interrupted point resumes from")
-    mlflow: Annotated[str, AfterValidator(tracking_address)] | None = Field(
+    micro_batch: Annotated[PositiveInt | None, RUNS] = Field(None, description="sequences in one forward pass of a worker; by default all")
+    checkpoint_every: Annotated[PositiveInt, RUNS] = Field(
+        50, description="steps between the checkpoints that an interrupted point resumes from"
+    )
+    mlflow: Annotated[Annotated[str, AfterValidator(tracking_address)] | None, RUNS] = Field(
         None,
         description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
         "null keeps a sqlite file in the store",
@@ -407,9 +470,9 @@ class Runtime(Section):
 class Grid(Section):
     """A whole experiment: one family of models, one data set, one grid."""
 
-    name: Slug = Field(description="of the grid, and of its MLflow experiment")
-    question: str = Field("", description="what it is to answer; printed in the report")
-    family: Slug = Field(description="of the models; one file holds one family")
+    name: Annotated[Slug, SHOWN] = Field(description="of the grid, and of its MLflow experiment")
+    question: Annotated[str, SHOWN] = Field("", description="what it is to answer; printed in the report")
+    family: Annotated[Slug, SELECTS] = Field(description="of the models; one file holds one family")
     teacher: Teacher | None = Field(
         None,
         description="the model that gives soft labels and answers; may be left out if every alpha is 0 and all labels are gold",
@@ -418,7 +481,7 @@ class Grid(Section):
         default={},
         description="instead of `teacher`: several by name, each as above; an axis of the grid (see docs/grid.md#several-teachers)",
     )
-    ensembles: dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]] = Field(
+    ensembles: Annotated[dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]], SELECTS] = Field(
         default={}, description="more teachers by name: weights of some `teachers`, whose probabilities are averaged"
     )
     student: Model = Field(description="the model that is trained")
@@ -431,7 +494,7 @@ class Grid(Section):
     include: list[PointSpec] = Field(
         [],
         description="more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left "
-        "out; with `teachers`, `teacher` too",
+        "out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too",
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")

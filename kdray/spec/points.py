@@ -17,7 +17,8 @@ class Point:
     """One cell of the grid.
 
     `alpha` = 0 is plain supervised fine-tuning (SFT), on the teacher's answers also called sequence-level KD (SeqKD).
-    `teacher` is empty where the point has none, or the grid no choice of them.
+    `teacher` is empty where the point has none, or the grid no choice of them. `temperature` is that of the soft term,
+    1 where there is none.
     """
 
     alpha: float
@@ -26,6 +27,8 @@ class Point:
     seed: int
     labels: Labels = "gold"
     teacher: str = ""
+    smoothing: float = 0.0
+    temperature: float = 1.0
 
     @property
     def needs_teacher(self) -> bool:
@@ -34,33 +37,43 @@ class Point:
     @property
     def slug(self) -> str:
         parts = [f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}", "" if self.labels == "gold" else self.labels, self.teacher]
+        parts += [f"ls{self.smoothing:g}"] if self.smoothing else []
+        parts += [f"t{self.temperature:g}"] if self.temperature != 1 else []
         return "-".join(filter(None, parts))
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of labels (gold, teacher, both), teacher, alpha, lr, batch, seed.
+    """The points in the order of labels (gold, teacher, both), teacher, alpha, smoothing, temperature, lr, batch, seed.
 
     Raises:
         InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is left.
     """
     axes, teachers = grid.axes, _teachers(grid)
     points = [
-        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels)
-        for lr, batch, alpha, seed, labels in itertools.product(axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels)
+        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels, smoothing=smoothing)
+        for lr, batch, alpha, seed, labels, smoothing in itertools.product(
+            axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing
+        )
     ]
     points = [replace(point, teacher=teacher) for point in points for teacher in (teachers if point.needs_teacher else [""])]
+    temperatures = axes.temperature or [grid.objective.temperature]
+    points = [replace(point, temperature=t) for point in points for t in (temperatures if point.alpha else [1.0])]
     _refuse_duplicates(points, "axes")
-    points += [_by_hand(spec, teachers, f"include.{i}") for i, spec in enumerate(grid.include)]
+    points += [_by_hand(spec, grid, teachers, f"include.{i}") for i, spec in enumerate(grid.include)]
     _refuse_duplicates(points, "include")
     for i, spec in enumerate(grid.exclude):
-        point = _by_hand(spec, teachers, f"exclude.{i}")
+        point = _by_hand(spec, grid, teachers, f"exclude.{i}")
         if point not in points:
             raise InputError(f"exclude.{i}", f"{point.slug} is not in the grid", "exclude only points of axes or include")
         points.remove(point)
     if not points:
         raise InputError("exclude", "leaves no point", "keep at least one point")
     order = ["", *teachers]
-    return sorted(points, key=lambda p: (LABELS.index(p.labels), order.index(p.teacher), p.alpha, p.lr, p.batch, p.seed))
+
+    def place(p: Point) -> tuple[float, ...]:
+        return LABELS.index(p.labels), order.index(p.teacher), p.alpha, p.smoothing, p.temperature, p.lr, p.batch, p.seed
+
+    return sorted(points, key=place)
 
 
 def _teachers(grid: Grid) -> list[str]:
@@ -76,8 +89,9 @@ def _teachers(grid: Grid) -> list[str]:
     return grid.axes.teacher or known
 
 
-def _by_hand(spec: PointSpec, teachers: list[str], field: str) -> Point:
-    point = Point(**spec.model_dump(exclude={"teacher"}))
+def _by_hand(spec: PointSpec, grid: Grid, teachers: list[str], field: str) -> Point:
+    temperature = (spec.temperature or grid.objective.temperature) if spec.alpha else 1.0
+    point = Point(**spec.model_dump(exclude={"teacher", "temperature"}), temperature=temperature)
     if not point.needs_teacher or (teachers == [""] and spec.teacher is None):
         return point
     if spec.teacher not in teachers:

@@ -6,51 +6,48 @@ are take the place of a bare name: by name alone, or as a mapping with their par
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Any
 
 from kdray.spec import declare
 from kdray.spec.components import REQUIRED, Component, Parameter, component, components
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid
+from kdray.spec.grid import Grid, Section
+from kdray.spec.marks import marks
 
 Schema = dict[str, Any]
 USE = "#/$defs/Use"
-KINDS: dict[str, type[Declared]] = {  # of component, by the field that names it
-    "recipe": declare.Recipe,
-    "template": declare.Template,
-    "form": declare.Form,
-    "loss": declare.Loss,
-    "schedule": declare.Schedule,
-    "engine": declare.Engine,
-    "task": declare.Task,
-    "tasks": declare.Task,
-    "metric": declare.Metric,
-    "metrics": declare.Metric,
-    "decoding": declare.Decoding,
-}
 
 
 def grid_schema() -> Schema:
     """The schema of a grid file, JSON Schema 2020-12. What is valid by it may still be refused by `kdray check`."""
     tree = Grid.model_json_schema()
     sections: dict[str, Schema] = tree["$defs"]
+    kinds = _kinds(Section)
     del sections["Use"]
     for section in [tree, *sections.values()]:
         for name, field in section.get("properties", {}).items():
-            section["properties"][name] = _with_components(field, name)
-    sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(KINDS.values())}
+            section["properties"][name] = _with_components(field, kinds.get(name))
+    sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
     sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
-    names = [{"const": each.name, "description": each.summary} for each in components(declare.Annotations).values()]
+    names = [{"const": each.name, "description": each.description} for each in components(declare.Annotations).values()]
     _set_text(sections["LensSection"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}
 
 
-def _with_components(field: Schema, name: str) -> Schema:
+def _kinds(section: type[Section]) -> dict[str, type[Declared]]:
+    """The kind of component that a section and those made of it name, by the field."""
+    own = {name: mark.component for name, mark in marks(section).items() if mark.component and mark.component is not declare.Annotations}
+    return functools.reduce(operator.or_, map(_kinds, section.__subclasses__()), own)
+
+
+def _with_components(field: Schema, kind: type[Declared] | None) -> Schema:
     """A field's schema with the components of its kind where pydantic has `Use`, and their names as defaults."""
-    if field.get("$ref") != USE and field.get("items") != {"$ref": USE}:
+    if kind is None or (field.get("$ref") != USE and field.get("items") != {"$ref": USE}):
         return field
-    reference = {"$ref": f"#/$defs/{_key(KINDS[name])}"}
+    reference = {"$ref": f"#/$defs/{_key(kind)}"}
     made = field | ({"items": reference} if "items" in field else reference)
     if "default" in made:
         default: Any = made["default"]
@@ -68,8 +65,8 @@ def _variants(kind: type[Declared], each: Component[Any]) -> list[Schema]:
     parameters = {key: _parameter(parameter) for key, parameter in each.parameters.items()}
     needed = [key for key, parameter in each.parameters.items() if parameter.default is REQUIRED]
     mapping = {"type": "object", "properties": {"name": name, **parameters}, "required": ["name", *needed]}
-    mapping |= {"additionalProperties": False, "description": each.summary}
-    return [mapping] if needed else [name | {"description": each.summary}, mapping]
+    mapping |= {"additionalProperties": False, "description": each.description}
+    return [mapping] if needed else [name | {"description": each.description}, mapping]
 
 
 def _name(kind: type[Declared], each: Component[Any]) -> Schema:
@@ -92,7 +89,7 @@ def _soft_labels(section: Schema) -> Schema:
     form = section["properties"]["form"]
     variants = []
     for each in components(declare.Form).values():
-        own = {"form": {"const": each.name, "description": each.summary}}
+        own = {"form": {"const": each.name, "description": each.description}}
         own |= {key: _parameter(parameter) for key, parameter in each.parameters.items()}
         required = [] if each.name == form["default"] else ["form"]
         variants.append({"properties": own | fields, "required": required, "additionalProperties": False})

@@ -9,13 +9,14 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 from kdray.spec.grid import Grid, Section, Use
+from kdray.spec.marks import Enters, marks
 
 BEGIN, END = "<!-- fields -->", "<!-- end of fields -->"  # what stands around the table in the page
 
 
 def grid_table() -> str:
-    """Markdown: a line a field, with its default if it has one to write down."""
-    return "\n".join(["| field | meaning |", "| --- | --- |", *_lines(Grid, "")])
+    """Markdown: a line a field, with its default if it has one to write down, and whether what it makes has another id for it."""
+    return "\n".join(["| field | meaning | id |", "| --- | --- | --- |", *_lines(Grid, "")])
 
 
 def with_table(page: str) -> str:
@@ -26,10 +27,11 @@ def with_table(page: str) -> str:
 
 def _lines(section: type[Section], prefix: str) -> Iterator[str]:
     """Those of a section's fields; of a section in a section only its own: what it inherits is listed elsewhere."""
+    entering = {name for name, mark in marks(section).items() if isinstance(mark, Enters)}
     for name, field in section.model_fields.items():
         if prefix.count(".") < 2 or name in section.__annotations__:
             default = f" ({shown})" if (shown := _default(field)) else ""
-            yield f"| `{prefix}{name}`{default} | {_linked(field.description or '')} |"
+            yield f"| `{prefix}{name}`{default} | {_linked(field.description or '')} | {'yes' if name in entering else ''} |"
             for inner in _sections(field):
                 yield from _lines(inner, f"{prefix}{name}.")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, read_object
+from kdray.spec.folders import CONFIG, read_config, read_object
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 SHARD = re.compile(r"model-\d+-of-\d+\.safetensors")
@@ -48,8 +48,8 @@ class Tensor(NamedTuple):
 def check_names(names: Collection[str], field: str, shown: str) -> None:
     """Raise InputError unless a folder with these files, called `shown`, may hold a model: no adapter, and weights that are read."""
     check_no_adapter(names, field, shown)
-    if "config.json" not in names:
-        raise InputError(field, f"no config.json in {shown}", "give a Hugging Face model folder")
+    if CONFIG not in names:
+        raise InputError(field, f"no {CONFIG} in {shown}", "give a Hugging Face model folder")
     if WEIGHTS in names or INDEX in names:
         return
     if shards := sorted(filter(SHARD.fullmatch, names)):

@@ -7,24 +7,25 @@ Batches of training prompts go through a Ray Data pipeline, as in `generate`; wh
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
-from kdray.artifacts.parts import parts, write_part
+from kdray.artifacts.responses import read_responses, write_responses
+from kdray.artifacts.rows import Rows, rows_files
 from kdray.data.answers import write_answered, write_both
-from kdray.data.rows import FILE, SPLIT, Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.items import Part, PromptBatch
+from kdray.orchestration.pipeline import make_parts
 from kdray.orchestration.resources import Resources
 from kdray.orchestration.vllm import answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import AnswerInputs, JoinInputs
+from kdray.score.prompts import Prompt
 from kdray.spec import declare
 from kdray.spec.folders import read_config
 from kdray.store import Attempt
@@ -32,14 +33,14 @@ from kdray.store import Attempt
 DECLARED = declare.Stage(version=4)
 
 
-def augment(steps: list[Step], work: Work) -> None:
+def augment(steps: list[Step[AnswerInputs | JoinInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        if "answers" in step.inputs:
-            write_both(Rows(work.folder(step.inputs["data"])), Rows(work.folder(step.inputs["answers"])), attempt.path)
+        if isinstance(step.inputs, JoinInputs):
+            write_both(Rows(work.folder(step.inputs.data)), Rows(work.folder(step.inputs.answers)), attempt.path)
             work.seal(step, attempt)
         else:
-            _answer(step, attempt, work)
+            _answer(step, step.inputs, attempt, work)
 
 
 class Answerer:
@@ -49,38 +50,33 @@ class Answerer:
         self.model, self.tokenizer = load_placed(teacher, getattr(torch, compute))
         self.rows, self.max_new_tokens, self.ends = Rows(data), max_new_tokens, ends
 
-    def __call__(self, item: Item) -> None:
-        prompts = [_prompt(self.rows, row) for row in item["rows"]]
-        _keep(item, generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends))
-
-
-def _keep(item: Item, answers: Sequence[list[int]]) -> None:
-    table = pa.table({"row": item["rows"], "output_ids": pa.array(answers, pa.list_(pa.int32()))})
-    write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
+    def __call__(self, item: Part) -> None:
+        prompts = [_prompt(self.rows, row) for row in item.rows]
+        answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
+        write_responses(item.target, item.index, item.rows, answers)
 
 
 def _prompt(rows: Rows, row: int) -> list[int]:
     return rows.input_ids(row)[: int(rows.prompt_lengths[row])]
 
 
-def _answer(step: Step, attempt: Attempt, work: Work) -> None:
+def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> None:
     """Ask the teacher what is not answered yet, and put the answers into the rows."""
-    data = step.inputs["data"]
-    folder, tokenizer = work.folder(data), load_tokenizer(work.folder(data.inputs["tokenizer"]))
+    data = inputs.data
+    folder, tokenizer = work.folder(data), load_tokenizer(work.folder(data.inputs.tokenizer))
     rows, max_new_tokens, compute = Rows(folder), step.params["max_new_tokens"], step.params["compute"]
-    teacher, gpus = work.folder(step.inputs["teacher"]), work.gpus_for(step.inputs["teacher"], compute)
+    teacher, gpus = work.folder(inputs.teacher), work.gpus_for(inputs.teacher, compute)
     # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
     eos: Any = tokenizer.eos_token_id
     make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
     if step.params["engine"] == "vllm":
-        asked = {"model": str(teacher), "dtype": compute, "max_new_tokens": max_new_tokens, "decoding": {"name": "greedy", "params": {}}}
-        ask = functools.partial(_ask_vllm, asked, rows, [eos], work.resources)
+        ask = functools.partial(_ask_vllm, teacher, step.params, rows, [eos], work.resources)
     if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
-    answers = pa.concat_tables([pq.read_table(path) for path in parts(attempt.path).values()]).sort_by("row")["output_ids"]
+    answers = read_responses(attempt.path)
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
-    lengths["known"] = read_config(work.folder(data.inputs["tokenizer"])).get("vocab_size")
+    lengths["known"] = read_config(work.folder(data.inputs.tokenizer)).get("vocab_size")
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
     thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:
@@ -88,7 +84,7 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
         told = f" ({reason})" if unfinished else ""
         work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts{told}")
         return
-    work.seal(step, attempt, [attempt.path / FILE, attempt.path / SPLIT], **counts)
+    work.seal(step, attempt, rows_files(attempt.path), **counts)
     work.progress.say(
         f"teacher's answers: {counts['kept']} kept of {counts['read']} ({counts['empty']} empty, "
         f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
@@ -97,16 +93,28 @@ def _answer(step: Step, attempt: Attempt, work: Work) -> None:
         work.progress.say(f"{thoughts} of them began with a thought, which is left out; {unfinished} were nothing else, without its end")
 
 
-def _ask_vllm(asked: Item, rows: Rows, ends: list[int], resources: Resources, items: list[Item]) -> Iterator[tuple[str, str]]:
+def _ask_vllm(
+    teacher: Path, params: Mapping[str, Any], rows: Rows, ends: list[int], resources: Resources, items: list[Part]
+) -> Iterator[tuple[str, str]]:
     """As a pipeline of `Answerer`s. An answer that vLLM has none of fails the step: rows are not left out by chance."""
-    items = [item | asked | {"prompts": [{"input_ids": _prompt(rows, row)} for row in item["rows"]]} for item in items]
+    batches = [
+        PromptBatch(
+            **vars(item),
+            model=teacher,
+            dtype=params["compute"],
+            decoding={"name": "greedy", "params": {}},
+            max_new_tokens=params["max_new_tokens"],
+            prompts=[Prompt(row, _prompt(rows, row), "", "", [], []) for row in item.rows],
+        )
+        for item in items
+    ]
 
-    def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+    def keep(item: Part, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
         if failed := [answer for answer in answers if isinstance(answer, str)]:
             raise RuntimeError(failed[0])
-        _keep(item, [answer for answer in answers if not isinstance(answer, str)])
+        write_responses(item.target, item.index, item.rows, [answer for answer in answers if not isinstance(answer, str)])
 
-    return answer_by_vllm({asked["model"]: items}, keep, resources, ends)
+    return answer_by_vllm({teacher: batches}, keep, resources, ends)
 
 
 def _batches(rows: Rows, size: int) -> list[list[int]]:

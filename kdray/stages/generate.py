@@ -7,72 +7,53 @@ thinks before it answers is kept beside the answer, never as a part of it.
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import itertools
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
-from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.artifacts.answers import measured_cost, write_answers
+from kdray.artifacts.parts import carry_over, parts
+from kdray.artifacts.rows import Rows
 from kdray.data.known import unknown
-from kdray.data.rows import Rows
 from kdray.data.templates import open_template
-from kdray.data.thoughts import split_thought, unwrapped
-from kdray.models.load import TOKENIZER_FILES, Latest, load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, run_pipeline, spread
+from kdray.models.load import Latest, load_placed, load_tokenizer
+from kdray.orchestration.items import PromptBatch
+from kdray.orchestration.pipeline import run_pipeline, spread
 from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.report.costs import SECONDS, costs, measured_cost
+from kdray.plan.inputs import GenerateInputs
+from kdray.report.costs import costs
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
-from kdray.score.prompts import Prompt, cut_at_stop, grid_prompts, stops_of, task_prompts, unseen_by
+from kdray.score.kept import told_apart
+from kdray.score.prompts import Prompt, grid_prompts, stops_of, task_prompts, unseen_by
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, window_of
+from kdray.spec.folders import read_config, tokenizer_digest, window_of
 from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
 
 DECLARED = declare.Stage(version=3)
-SCHEMA = pa.schema(
-    [
-        ("example", pa.int64()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("question", pa.string()),
-        ("source", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("wrong", pa.list_(pa.string())),
-        ("output_ids", pa.list_(pa.int32())),
-        ("answer", pa.string()),
-        ("error", pa.string()),  # null where there is an answer
-        ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
-        ("thought", pa.string()),  # null where there is none
-        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
-    ]
-)
-THOUGHTS = ("thought_ids", "thought", "thought_end")
-NULLABLE = ("error", "thought", "thought_end")
 
 
-def generate(steps: list[Step], work: Work) -> None:
+def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
     """Make the missing ones of `steps`: batches of prompts, grouped by model."""
     while True:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
             prompts: dict[str, list[list[Prompt]] | InputError] = {}
-            groups, expected = defaultdict(list), {}
+            groups, expected = defaultdict[Path, list[PromptBatch]](list), {}
             for step, attempt in claimed:
                 asked, present = _asked(step, work), carry_over(attempt)
                 if asked not in prompts:
@@ -82,16 +63,13 @@ def generate(steps: list[Step], work: Work) -> None:
                     work.fail(step, str(batches))
                     continue
                 expected[step.key.id] = len(batches)
-                model = str(work.folder(step.inputs["model"]))
-                gpus, decoding = work.gpus_for(step.inputs["model"], step.params["dtype"]), _decoding(step, work)
-                for i, batch in enumerate(batches):
-                    if i in present:
+                for item in _items(step, attempt.path, batches, work):
+                    if item.index in present:
                         continue
-                    item = _item(step, attempt.path, model, i, batch) | {"gpus": gpus, "decoding": decoding}
-                    if refusals := [prompt.refused for prompt in batch if prompt.refused]:
+                    if refusals := [prompt.refused for prompt in item.prompts if prompt.refused]:
                         keep(item, refusals, 0.0, None)
                     else:
-                        groups[model].append(item)
+                        groups[item.model].append(item)
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
                 if work.plan.grid.score.engine == "vllm":
@@ -118,37 +96,24 @@ class Generator:
     def __init__(self) -> None:
         self.load = Latest(load_placed)
 
-    def __call__(self, item: Item) -> None:
-        model, tokenizer = self.load(Path(item["model"]), getattr(torch, item["dtype"]))
-        prompts = [Prompt(**prompt) for prompt in item["prompts"]]
-        decode, began = open_decoding(**item["decoding"]), time.perf_counter()
-        answers = answer_all(decode, model, tokenizer, prompts, item["max_new_tokens"])
+    def __call__(self, item: PromptBatch) -> None:
+        model, tokenizer = self.load(item.model, getattr(torch, item.dtype))
+        decode, began = open_decoding(**item.decoding), time.perf_counter()
+        answers = answer_all(decode, model, tokenizer, item.prompts, item.max_new_tokens)
         keep(item, answers, time.perf_counter() - began, tokenizer)
 
 
-def keep(item: Item, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
     rows = []
-    for prompt, answer in zip(item["prompts"], answers, strict=True):
-        row = {**prompt, "output_ids": [], "answer": "", "error": None, "thought_ids": []}
+    for prompt, answer in zip(item.prompts, answers, strict=True):
+        row = {**vars(prompt), "output_ids": [], "answer": "", "error": None, "thought_ids": []}
         if isinstance(answer, str):
             row["error"] = answer
         else:
-            row |= told_apart(prompt["input_ids"], answer, item["stops"], tokenizer)
+            row |= told_apart(prompt.input_ids, answer, item.stops, tokenizer)
         rows.append(row)
-    table = pa.Table.from_pylist(rows, schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
-    write_part(Path(item["target"]), item["index"], ".parquet", lambda path: pq.write_table(table, path))
-
-
-def told_apart(prompt: Sequence[int], output: list[int], stops: list[str], tokenizer: Any) -> dict[str, Any]:
-    """The thought and the answer in what a model wrote behind a prompt, as columns of `SCHEMA`; stops end the answer alone."""
-    found = split_thought(prompt, output, tokenizer)
-    if found is None:
-        ids, text = cut_at_stop(output, stops, tokenizer)
-        return {"output_ids": ids, "answer": text, "thought_ids": [], "thought": None, "thought_end": None}
-    ids, text = cut_at_stop(output[found.n_ids :], stops, tokenizer)
-    columns = {"output_ids": ids, "answer": unwrapped(f"{found.rest}{text}"), "thought_ids": output[: found.n_ids]}
-    return columns | {"thought": found.text, "thought_end": found.end}
+    write_answers(item.target, item.index, rows, seconds)
 
 
 def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
@@ -177,35 +142,7 @@ def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[
         return one_by_one
 
 
-def read_answers(folder: Path, tokenizer: Callable[[], Any] | None = None) -> list[dict[str, Any]]:
-    """All answers of a `generate` artifact in the order of the examples.
-
-    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before they
-    were told apart while they were made.
-
-    Raises:
-        InputError: a part is damaged, or holds something else.
-    """
-    rows: list[dict[str, Any]] = []
-    tokenizer = tokenizer and functools.cache(tokenizer)
-    try:
-        for path in parts(folder).values():
-            table = pq.read_table(path)
-            together = not set(THOUGHTS) & set(table.column_names)
-            wanted = pa.schema([field for field in SCHEMA if not together or field.name not in THOUGHTS])
-            if missing := [name for name in wanted.names if name not in table.column_names]:
-                raise ValueError(f"no column '{missing[0]}'")
-            table = table.select(wanted.names).cast(wanted)
-            if empty := [name for name in wanted.names if name not in NULLABLE and table[name].null_count]:
-                raise ValueError(f"nothing in column '{empty[0]}'")
-            found = table.to_pylist()
-            rows += [_told_apart_late(row, tokenizer) for row in found] if together else found
-    except (ValueError, TypeError, OSError, pa.ArrowNotImplementedError) as error:
-        raise InputError("answers", f"{folder} is damaged ({error})", "generate them again") from None
-    return sorted(rows, key=lambda row: row["example"])
-
-
-def _batches_or_why_not(step: Step, work: Work) -> list[list[Prompt]] | InputError:
+def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
     """The batches of a task's prompts, told of if there are refused ones; a task whose data cannot be used fails alone."""
     try:
         batches = _batches(step, work)
@@ -232,23 +169,17 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     return [use for use in uses if not declared(declare.Metric, use.name).slow]
 
 
-def _told_apart_late(row: dict[str, Any], tokenizer: Callable[[], Any] | None) -> dict[str, Any]:
-    """A row that was kept without its thought told apart; its answer has been cut at its stops already."""
-    late = told_apart(row["input_ids"], row["output_ids"], [], tokenizer()) if tokenizer and row["error"] is None else {}
-    nothing = {"thought_ids": [], "thought": None, "thought_end": None}
-    return row | (late if late.get("thought") is not None else nothing)
-
-
-def _batches(step: Step, work: Work) -> list[list[Prompt]]:
+def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
     """The task's prompts, longest first, cut into batches: the same whatever is done already. Refused ones come first, by themselves."""
     task, params = step.params["task"], step.params
-    folder = work.folder(step.inputs["model"])
+    folder = work.folder(step.inputs.model)
     window = window_of(folder)
     room = None if window is None else window - task["params"]["max_new_tokens"]
     asked = declared(declare.Task, task["name"])
     assert isinstance(asked, declare.AnswerTask)
     if asked.rows:
-        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs["data"])), asked.rows, task["params"]["limit"], room)
+        assert step.inputs.data is not None
+        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs.data)), asked.rows, task["params"]["limit"], room)
     else:
         template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
@@ -268,34 +199,39 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
         raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
-def _asked(step: Step, work: Work) -> str:
+def _asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
-    folder = work.folder(step.inputs["model"])
-    files = [(folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()]
+    folder = work.folder(step.inputs.model)
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
-    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
-    return json.dumps([kind, sizes, [hashlib.sha256(file).hexdigest() for file in files]])
+    return json.dumps([kind, tokenizer_digest(folder)])
 
 
-def _item(step: Step, target: Path, model: str, index: int, batch: list[Prompt]) -> Item:
-    return {
-        "key": step.key.id,
-        "target": str(target),
-        "index": index,
-        "model": model,
-        "dtype": step.params["dtype"],
-        "max_new_tokens": step.params["task"]["params"]["max_new_tokens"],
-        "stops": stops_of(step.params["task"]["name"], step.params["task"]["params"]),
-        "prompts": [prompt.__dict__ for prompt in batch],
-    }
+def _items(step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work) -> list[PromptBatch]:
+    task, model, dtype = step.params["task"], step.inputs.model, step.params["dtype"]
+    gpus, folder, decoding = work.gpus_for(model, dtype), work.folder(model), _decoding(step, work)
+    return [
+        PromptBatch(
+            key=step.key.id,
+            gpus=gpus,
+            target=target,
+            index=i,
+            model=folder,
+            dtype=dtype,
+            decoding=decoding,
+            max_new_tokens=task["params"]["max_new_tokens"],
+            prompts=batch,
+            stops=stops_of(task["name"], task["params"]),
+        )
+        for i, batch in enumerate(batches)
+    ]
 
 
-def _decoding(step: Step, work: Work) -> dict[str, Any]:
+def _decoding(step: Step[GenerateInputs], work: Work) -> dict[str, Any]:
     """Name and parameters of the step's decoding, files and the grid's lens by their paths."""
     decoding = step.params["decoding"]
     if isinstance(decoding, str):
         return {"name": decoding, "params": {}}
     paths = {name: Path(ref.name).resolve() for name, ref in step.files.items()}
-    if GUIDE in step.inputs:
-        paths[GUIDE] = work.folder(step.inputs[GUIDE])
+    if step.inputs.guide:
+        paths[GUIDE] = work.folder(step.inputs.guide)
     return {"name": decoding["name"], "params": decoding["params"] | {name: str(path) for name, path in paths.items()}}

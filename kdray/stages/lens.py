@@ -13,16 +13,19 @@ from typing import Any
 
 import torch
 from rich.markup import escape
-from safetensors.numpy import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
-from kdray.artifacts.parts import parts, write_part
+from kdray.artifacts import windows as kept
+from kdray.artifacts.annotated import read_annotated
+from kdray.artifacts.lens import ALIGNED, KEPT_OUT
+from kdray.artifacts.parts import parts
 from kdray.data.templates import open_template
 from kdray.lens.align import Aligned, read_aligned, write_aligned
 from kdray.lens.annotations import Annotated
-from kdray.lens.classifier import KEPT_OUT, Lens
+from kdray.lens.classifier import Lens
 from kdray.lens.pickles import import_pickle
 from kdray.lens.responses import align_all, read_responses
+from kdray.lens.sources.jsonl import jsonl
 from kdray.lens.training import (
     Windows,
     cuts,
@@ -36,22 +39,21 @@ from kdray.lens.training import (
     train_lens,
 )
 from kdray.models.load import load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, make_parts
+from kdray.orchestration.items import Part
+from kdray.orchestration.pipeline import make_parts
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import LensInputs
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_of
 from kdray.spec.lens import PICKLED
-from kdray.stages.annotate import ANNOTATED
 from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=1)
-ALIGNED = "aligned.json"
-COLUMNS = {"features": "features", "labels": "factual", "rows": "rows"}  # in a part's file: what `Windows` calls them
 
 
-def lens(steps: list[Step], work: Work) -> None:
+def lens(steps: list[Step[LensInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
         try:
@@ -60,14 +62,14 @@ def lens(steps: list[Step], work: Work) -> None:
             work.fail(step, str(error))
 
 
-def read_annotations(step: Step, work: Work) -> list[Annotated]:
+def read_annotations(step: Step[LensInputs], work: Work) -> list[Annotated]:
     """The annotated responses that a lens is made of.
 
     Raises:
         InputError: the file is not what it should be.
     """
-    if "annotated" in step.inputs:
-        return read_responses("jsonl", work.folder(step.inputs["annotated"]) / ANNOTATED)
+    if step.inputs.annotated:
+        return read_annotated(work.folder(step.inputs.annotated), jsonl)
     assert step.source is not None
     file = work.outer.local_file(step.source, step.source.field)
     rows = read_responses(step.params["annotations"]["name"], file, step.params["limit"])
@@ -82,17 +84,16 @@ class Watcher:
         self.model, _ = load_placed(model, getattr(torch, dtype))
         self.rows, self.window = read_aligned(aligned), window
 
-    def __call__(self, item: Item) -> None:
-        read = read_windows(self.model, self.rows, item["rows"], self.window)
-        tensors = {name: getattr(read, column) for name, column in COLUMNS.items()}
-        write_part(Path(item["target"]), item["index"], ".safetensors", lambda path: save_file(tensors, path))
+    def __call__(self, item: Part) -> None:
+        read = read_windows(self.model, self.rows, item.rows, self.window)
+        kept.write_windows(item.target, item.index, read.features, read.factual, read.rows)
 
 
-def _make(step: Step, attempt: Attempt, work: Work) -> None:
-    params, model = step.params, work.folder(step.inputs["model"])
+def _make(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
+    params, model = step.params, work.folder(step.inputs.model)
     config, tokenizer = read_config(model), load_tokenizer(model)
     given = given_lens(step, work) if "trained" in step.files else None
-    if step.source or "annotated" in step.inputs:
+    if step.source or step.inputs.annotated:
         rows, counts = _annotated_rows(step, model, tokenizer, work)
     else:  # a lens that is there already: what was kept out of its training may lie beside it
         assert given
@@ -102,13 +103,13 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     if error := _watch(rows, window, step, attempt, work):
         work.fail(step, error)
         return
-    read = [Windows(**{COLUMNS[name]: tensor for name, tensor in load_file(path).items()}) for path in parts(attempt.path).values()]
+    read = [Windows(*kept.read_windows(attempt.path))] if rows else []
     table = joined(read, rows, config["num_hidden_layers"] * config["num_attention_heads"])
     if given:
         counts |= {"auroc_before": given.record.get("auroc_test"), "documents_known": bool(given.documents.sketches)}
         made = examined(given, table)
     else:
-        own = step.inputs.get("annotated")
+        own = step.inputs.annotated
         learned_from = own.params if own else {key: params[key] for key in ("annotations", "source")}
         origin = {"family": work.plan.grid.family, **learned_from, **counts}
         made = train_lens(table, config["num_hidden_layers"], window, origin)
@@ -119,15 +120,15 @@ def _make(step: Step, attempt: Attempt, work: Work) -> None:
     work.progress.say(f"lens: {summary(made)}")
 
 
-def _watch(rows: list[Aligned], window: int, step: Step, attempt: Attempt, work: Work) -> str | None:
+def _watch(rows: list[Aligned], window: int, step: Step[LensInputs], attempt: Attempt, work: Work) -> str | None:
     """Leave the lookback ratios of all windows in the attempt's parts, long passages first; returns why that failed, None if not."""
     write_aligned(rows, attempt.path / ALIGNED)
-    model, dtype = step.inputs["model"], step.params["dtype"]
+    model, dtype = step.inputs.model, step.params["dtype"]
     make = functools.partial(Watcher, work.folder(model), dtype, attempt.path / ALIGNED, window)
     return make_parts("lens", cuts(rows), attempt, make, work, work.gpus_for(model, dtype))
 
 
-def given_lens(step: Step, work: Work) -> Lens:
+def given_lens(step: Step[LensInputs], work: Work) -> Lens:
     """The lens that is there already, fetched if need be.
 
     Raises:
@@ -141,11 +142,13 @@ def given_lens(step: Step, work: Work) -> Lens:
     return lens
 
 
-def _given_path(step: Step, work: Work) -> Path:
+def _given_path(step: Step[LensInputs], work: Work) -> Path:
     return work.outer.local_file(step.files["trained"], "lens.trained")
 
 
-def _annotated_rows(step: Step, model: Path, tokenizer: PreTrainedTokenizerBase, work: Work) -> tuple[list[Aligned], dict[str, Any]]:
+def _annotated_rows(
+    step: Step[LensInputs], model: Path, tokenizer: PreTrainedTokenizerBase, work: Work
+) -> tuple[list[Aligned], dict[str, Any]]:
     """The annotated responses as tokens, with their numbers."""
     annotated, params = read_annotations(step, work), step.params
     make_prompt = None  # own answers bring their ids along

@@ -1,8 +1,6 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-Every artifact holds `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an example; that of a
-factual rate also `factual.json`, its companions and what it depends on. The requests of benchmarks are all built
-before the first is answered, and answered in parts, which outlive a killed run.
+The requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed run.
 """
 
 from __future__ import annotations
@@ -12,18 +10,20 @@ import json
 import statistics
 import time
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from rich.markup import escape
 
-from kdray.artifacts.parts import carry_over, parts, write_part
+from kdray.artifacts.parts import carry_over, parts
+from kdray.artifacts.requests import read_requests, write_requests
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.scores import DETAILS, read_details, score_files, write_details, write_factual, write_scores
+from kdray.artifacts.source import LabelSource
 from kdray.data.estimates import pooled_mean
-from kdray.data.rows import Rows
 from kdray.distill.labels import vocabulary
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
@@ -31,29 +31,93 @@ from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
-from kdray.orchestration.pipeline import Item, run_pipeline
+from kdray.orchestration.items import Item
+from kdray.orchestration.pipeline import run_pipeline
 from kdray.orchestration.work import Work
-from kdray.plan import Step
+from kdray.plan import Step, reading
+from kdray.plan.inputs import AnswersInputs, LikelihoodInputs, MeasureInputs, RateInputs
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
-from kdray.score.choices import lay_down_examples, lay_down_task, own_name, tokenizer_identity
+from kdray.score.choices import TASK, lay_down_examples, lay_down_task, own_name, tokenizer_identity
 from kdray.score.heldout import heldout_sums
+from kdray.score.kept import read_kept
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.load import CALIBRATION
-from kdray.stages.generate import read_answers
+from kdray.spec.metric_names import CALIBRATION
 from kdray.store import Attempt, io
 
 DECLARED = declare.Stage(version=2)
-SCORES, EXAMPLES, FACTUAL = "scores.json", "examples.parquet", "factual.json"
-DETAILS = "details.json"  # of a benchmark: lm-eval's results as they are, the bins of the calibration error
 LOADS = "loads"
-ANSWERS = pa.schema(
-    [("request", pa.int64()), ("loglikelihood", pa.float64()), ("greedy", pa.bool_()), ("text", pa.string()), ("error", pa.string())]
-)
+Scored = tuple[dict[str, Any], list[dict[str, Any]]]  # {metric: {value, stderr, n}}, and the rows behind them
 
 
-def measure(steps: list[Step], work: Work) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Item):
+    """Writes scores and rows into the folder `target`."""
+
+    target: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkSum(Measurement):
+    """A benchmark's sum, once its parts are there."""
+
+    task: str
+    model: Path
+    dtype: str
+    setting: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkPart(BenchmarkSum):
+    """The answers to some of a benchmark's requests."""
+
+    index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldoutRows(Measurement):
+    """Log-likelihoods of held-out rows."""
+
+    model: Path
+    dtype: str
+    data: Path
+    soft_labels: tuple[LabelSource, ...]
+    limit: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rating(Measurement):
+    """The factual rate of kept answers."""
+
+    model: Path
+    dtype: str
+    outputs: Path
+    lens: Path
+
+
+@dataclass(frozen=True)
+class MetricUse:
+    """A metric with its parameters, and the folders of its models by the parameters that name them."""
+
+    name: str
+    params: Mapping[str, Any]
+    models: Mapping[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerMetrics(Measurement):
+    """Metrics of kept answers; `answerer` is the model that gave them, `samples` are more answers of its to the same prompts."""
+
+    outputs: Path
+    answerer: Path
+    samples: tuple[Path, ...] = ()
+    metrics: tuple[MetricUse, ...]
+    count_empty: bool = True
+    cache: Path
+
+
+def measure(steps: list[Step[MeasureInputs]], work: Work) -> None:
     """Make the missing ones of `steps`, all of one model in a row."""
     while True:
         with work.claim(steps) as claimed:
@@ -62,7 +126,7 @@ def measure(steps: list[Step], work: Work) -> None:
             scratch = work.store.root / "scratch" / f"tasks-{work.locks.owner}"
             groups, items_left = _groups(claimed, work, scratch), Counter[str]()
             for group in groups:
-                items_left.update(item["key"] for item in group)
+                items_left.update(item.key for item in group)
             by_id, errors = {step.key.id: (step, attempt) for step, attempt in claimed}, {}
             with work.progress.bar("measure", items_left.total(), "parts") as bar:
                 for key, error in run_pipeline(groups, functools.partial(Measurer, scratch / LOADS), work.resources):
@@ -71,7 +135,8 @@ def measure(steps: list[Step], work: Work) -> None:
                     bar.advance()
                     if not items_left[key]:
                         _finish(*by_id[key], errors.get(key), work)
-            _say_loads(scratch / LOADS, len({step.inputs["model"].id for step, _ in claimed if "model" in step.inputs}), work)
+            models = {model.id for step, _ in claimed if (model := _scoring_model(step))}
+            _say_loads(scratch / LOADS, len(models), work)
             io.delete(scratch)
 
 
@@ -79,9 +144,9 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
     if error:
         work.fail(step, error)
         return
-    facts = io.read_json(attempt.path / DETAILS) or {}
-    kept = [attempt.path / name for name in (SCORES, EXAMPLES, DETAILS, FACTUAL) if (attempt.path / name).is_file()]
-    work.seal(step, attempt, kept, **{name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts})
+    facts = read_details(attempt.path)
+    told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
+    work.seal(step, attempt, score_files(attempt.path), **told)
     if facts.get("failed"):
         work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
     if facts.get("unlabelled"):
@@ -97,20 +162,19 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
     work.after()
 
 
-def _groups(claimed: list[tuple[Step, Attempt]], work: Work, scratch: Path) -> list[list[Item]]:
+def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scratch: Path) -> list[list[Measurement]]:
     """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
-    parts = _collect([step for step, _ in claimed if _kind(step) == "choices"], work, scratch)
-    spread = len({_model(step, work) for step, _ in claimed}) < work.resources.actors()
-    groups: dict[tuple[str, str], list[Item]] = defaultdict(list)
+    likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
+    parts = _collect([step for step in likelihoods if not _is_heldout(step)], work, scratch)
+    spread = len({_loaded(step) for step, _ in claimed}) < work.resources.actors()
+    groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
     for step, attempt in claimed:
         if step.key.id not in work.failed:
-            gpus = work.gpus_for(step.inputs["model"], step.params["dtype"]) if "model" in step.inputs else 1
-            items = [item | {"gpus": gpus} for item in _items(step, attempt, work, parts)]
-            groups[_model(step, work), step.key.id if spread else ""] += items
+            groups[_loaded(step), step.key.id if spread else ""] += _items(step, attempt, work, parts)
     return list(groups.values())
 
 
-def _collect(steps: list[Step], work: Work, scratch: Path) -> dict[str, tuple[dict[str, Any], int]]:
+def _collect(steps: list[Step[LikelihoodInputs]], work: Work, scratch: Path) -> dict[str, tuple[dict[str, Any], int]]:
     """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once, in a Ray task.
 
     A step whose benchmark cannot be built fails; the others go on.
@@ -156,12 +220,12 @@ def _count_parts(setting: dict[str, Any]) -> int:
         raise InputError(f"score.tasks.{task}", f"no requests ({type(error).__name__}: {reason})", "check its source") from None
 
 
-def _setting(step: Step, work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:
+def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:
     """The fields of a benchmark's `Setting`."""
-    task, model = step.params["task"], work.folder(step.inputs["model"])
+    task, model = step.params["task"], work.folder(step.inputs.model)
     folder, name = scratch / task["name"].replace(":", "-"), task["name"].partition(":")[2]
     if step.source is not None:
-        if not (folder / "task.yaml").is_file():
+        if not (folder / TASK).is_file():
             lay_down_task(task["name"], task["params"], step.source, work.outer, folder, task["source"])
         name = own_name(task["name"])
     examples = folder / "examples" if "shots_source" in step.files else None
@@ -203,15 +267,24 @@ class Measurer:
         self.loads, self.load = loads, Latest(self._load)
         self._metric = functools.lru_cache(maxsize=4)(self._load_metric)
 
-    def __call__(self, item: Item) -> None:
-        if item["kind"] == "part":
-            self._part(item)
+    def __call__(self, item: Measurement) -> None:
+        if isinstance(item, BenchmarkPart):
+            self._answer(item)
             return
-        scores, rows = getattr(self, f"_{item['kind']}")(item)
-        target = Path(item["target"])
-        names = dict.fromkeys(name for row in rows for name in row)  # a question that failed has fewer
-        pq.write_table(pa.Table.from_pylist([{name: row.get(name) for name in names} for row in rows]), target / EXAMPLES)
-        io.put_json(target / SCORES, scores)
+        scores, rows = self._scored(item)
+        write_scores(item.target, scores, rows)
+
+    def _scored(self, item: Measurement) -> Scored:
+        match item:
+            case BenchmarkSum():
+                return _summed(item)
+            case HeldoutRows():
+                return self._heldout(item)
+            case Rating():
+                return self._rate(item)
+            case AnswerMetrics():
+                return self._answers(item)
+        raise TypeError(item)
 
     def _load(self, folder: Path, dtype: str) -> _Loaded:
         started = time.monotonic()
@@ -221,119 +294,120 @@ class Measurer:
             log.write(f"{time.monotonic() - started:.2f}\n")
         return loaded
 
-    def _model(self, item: Item) -> _Loaded:
-        return self.load(Path(item["model"]), item["dtype"])
-
-    def _part(self, item: Item) -> None:
+    def _answer(self, item: BenchmarkPart) -> None:
         """Answer some of a benchmark's requests and keep the answers; not again where a killed actor had done so."""
-        target, index = Path(item["target"]), item["index"]
-        if index not in parts(target):
-            benchmark, loaded = _benchmark(item), self._model(item)
+        if item.index not in parts(item.target):
+            benchmark, loaded = _open(item), self.load(item.model, item.dtype)
             shared = loaded.shared if benchmark.setting.likelihood == "shared_prefix" else None
-            rows = benchmark.answer(index, loaded.model, loaded.tokenizer, shared)
-            write_part(target, index, ".parquet", lambda path: pq.write_table(pa.Table.from_pylist(rows, ANSWERS), path))
+            rows = benchmark.answer(item.index, loaded.model, loaded.tokenizer, shared)
+            write_requests(item.target, item.index, rows)
 
-    def _choices(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Sum up a benchmark's answers, once all of them are there."""
-        target = Path(item["target"])
-        answers = [row for path in parts(target).values() for row in pq.read_table(path).to_pylist()]
-        scores, rows, details = _benchmark(item).scores(answers)
-        io.put_json(target / DETAILS, details)
-        shown = [*declared(declare.Task, item["task"]).short, *CALIBRATION]
-        return {name: score for name, score in scores.items() if ":" in item["task"] or name in shown}, rows
-
-    def _heldout(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        loaded = self._model(item)
-        data = Rows(Path(item["data"]))
+    def _heldout(self, item: HeldoutRows) -> Scored:
+        loaded, data = self.load(item.model, item.dtype), Rows(item.data)
         scored, rows = ResponseModel(loaded.model), []
-        signal = open_signal(item["soft_labels"], data, scored.device, getattr(torch, item["dtype"]))
+        signal = open_signal(item.soft_labels, data, scored.device, getattr(torch, item.dtype))
         size = vocabulary(len(loaded.tokenizer), scored.head, signal)
-        for row in data.heldout[: item["params"]["limit"]].tolist():
+        for row in data.heldout[: item.limit].tolist():
             ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         counts = [row["tokens"] for row in rows]
         return {metric: pooled_mean([row[metric] for row in rows], counts) for metric in metrics}, rows
 
-    def _factual(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        loaded = self._model(item)
-        answers = read_answers(Path(item["outputs"]), lambda: loaded.tokenizer)
-        result = measured_rate(loaded.model, loaded.tokenizer, answers, Path(item["lens"]))
-        io.put_json(Path(item["target"]) / FACTUAL, result.facts)
+    def _rate(self, item: Rating) -> Scored:
+        loaded = self.load(item.model, item.dtype)
+        answers = read_kept(item.outputs, lambda: loaded.tokenizer)
+        result = measured_rate(loaded.model, loaded.tokenizer, answers, item.lens)
+        write_factual(item.target, result.facts)
         return dict(result.scores), [dict(row) for row in result.rows]
 
-    def _answers(self, item: Item) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        metrics = [self._metric(json.dumps(metric), item["cache"]) for metric in item["metrics"]]
-        tokenizer = functools.cache(lambda: load_tokenizer(Path(item["answerer"])))
-        rows = read_answers(Path(item["outputs"]), tokenizer)
-        for drawn in item["samples"]:
-            for row, sample in zip(rows, read_answers(Path(drawn), tokenizer), strict=True):
+    def _answers(self, item: AnswerMetrics) -> Scored:
+        metrics = [self._metric(json.dumps(vars(use), default=str), item.cache) for use in item.metrics]
+        tokenizer = functools.cache(lambda: load_tokenizer(item.answerer))
+        rows = read_kept(item.outputs, tokenizer)
+        for drawn in item.samples:
+            for row, sample in zip(rows, read_kept(drawn, tokenizer), strict=True):
                 row.setdefault("samples", []).extend([] if sample["error"] or is_unfinished(sample) else [sample["answer"]])
-        return score_answers(rows, metrics, count_empty=item["count_empty"])
+        return score_answers(rows, metrics, count_empty=item.count_empty)
 
-    def _load_metric(self, metric: str, cache: str) -> Metric:
+    def _load_metric(self, metric: str, cache: Path) -> Metric:
         """A metric of one step, kept for the next ones: those of a metric with a model follow each other."""
         use = json.loads(metric)
-        given = Given({name: Path(folder) for name, folder in use["models"].items()}, self.device, Path(cache))
+        given = Given({name: Path(folder) for name, folder in use["models"].items()}, self.device, cache)
         return load_metric(use["name"], use["params"], given)
 
 
-def _model(step: Step, work: Work) -> str:
-    """What the steps of one group share, so that it is loaded once: the model that scores, or else the answers."""
-    scoring = [needed for name, needed in step.inputs.items() if name == "model" or ".model" in name]
-    return str(work.folder(scoring[0] if scoring else step.inputs["outputs"]))
+def _summed(item: BenchmarkSum) -> Scored:
+    """The sum of a benchmark's answers, once all of them are there."""
+    scores, rows, details = _open(item).scores(read_requests(item.target))
+    write_details(item.target, details)
+    shown = [*declared(declare.Task, item.task).short, *CALIBRATION]
+    return {name: score for name, score in scores.items() if ":" in item.task or name in shown}, rows
 
 
-def _answers(step: Step, work: Work) -> Item:
+def _open(item: BenchmarkSum) -> Any:
+    # Imported where it is used: lm-eval takes seconds to load, and measurements of kept answers do without it.
+    from kdray.score.benchmark import Setting, open_benchmark
+
+    return open_benchmark(Setting(**item.setting))
+
+
+def _scoring_model(step: Step[MeasureInputs]) -> Step | None:
+    """The model of the grid that has to be loaded, if one has."""
+    return None if isinstance(step.inputs, AnswersInputs) else step.inputs.model
+
+
+def _loaded(step: Step[MeasureInputs]) -> str:
+    """What the steps of one group share, so that it is loaded once: a model of the grid or a metric, or else the answers."""
+    if isinstance(step.inputs, AnswersInputs):
+        models = step.inputs.models.by_parameter.values() if step.inputs.models else ()
+        return next((model.key.id for model in models), step.inputs.outputs.key.id)
+    return step.inputs.model.key.id
+
+
+def _is_heldout(step: Step) -> bool:
+    return isinstance(declared(declare.Task, step.params["task"]["name"]), declare.HeldoutTask)
+
+
+def _items(
+    step: Step[MeasureInputs], attempt: Attempt, work: Work, benchmarks: Mapping[str, tuple[dict[str, Any], int]]
+) -> list[Measurement]:
+    """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums up."""
+    key, target, inputs, params = step.key.id, attempt.path, step.inputs, step.params
+    if isinstance(inputs, AnswersInputs):
+        return [_of_answers(step, inputs, attempt, work)]
+    gpus, model = work.gpus_for(inputs.model, params["dtype"]), work.folder(inputs.model)
+    common: dict[str, Any] = {"key": key, "gpus": gpus, "target": target, "model": model, "dtype": params["dtype"]}
+    if isinstance(inputs, RateInputs):
+        return [Rating(**common, outputs=work.folder(inputs.outputs), lens=work.folder(inputs.lens))]
+    task = params["task"]
+    if _is_heldout(step):
+        assert inputs.data is not None
+        labels = work.soft_labels(inputs, params)
+        return [HeldoutRows(**common, data=work.folder(inputs.data), soft_labels=labels, limit=task["params"]["limit"])]
+    setting, count = benchmarks[key]
+    common |= {"task": task["name"], "setting": setting}
+    present = carry_over(attempt)
+    return [*(BenchmarkPart(**common, index=i) for i in range(count) if i not in present), BenchmarkSum(**common)]
+
+
+def _of_answers(step: Step, inputs: AnswersInputs, attempt: Attempt, work: Work) -> AnswerMetrics:
     """What the metrics of kept answers need; the parameters that change no number come from the grid as it is now."""
     now = {use.name: use.params for use in work.plan.grid.score.metrics}
+    models = {name: work.folder(made) for name, made in inputs.models.by_parameter.items()} if inputs.models else {}
     metrics = []
     for metric in step.params["metrics"]:
         name = metric["name"]
         runtime = declared(declare.Metric, name).runtime
-        folders = {key.partition(".")[2]: str(work.folder(made)) for key, made in step.inputs.items() if key.startswith(f"{name}.")}
         params = metric["params"] | {key: value for key, value in now.get(name, {}).items() if key in runtime}
-        metrics.append({"name": name, "params": params, "models": folders})
-    return {
-        "outputs": str(work.folder(step.inputs["outputs"])),
-        "answerer": str(work.folder(step.inputs["outputs"].inputs["model"])),
-        "samples": [str(work.folder(drawn)) for key, drawn in step.inputs.items() if key.startswith("samples.")],
-        "metrics": metrics,
-        "count_empty": not any(declared(declare.Metric, metric["name"]).slow for metric in metrics),
-        "cache": str(work.store.root / "cache"),
-    }
-
-
-def _kind(step: Step) -> str:
-    """How a step measures: the `factual` rate or `answers` of what is kept, or as its task says."""
-    if "lens" in step.inputs:
-        return "factual"
-    if "outputs" in step.inputs:
-        return "answers"
-    return "heldout" if isinstance(declared(declare.Task, step.params["task"]["name"]), declare.HeldoutTask) else "choices"
-
-
-def _items(step: Step, attempt: Attempt, work: Work, benchmarks: dict[str, tuple[dict[str, Any], int]]) -> list[Item]:
-    """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums up."""
-    item: Item = {"key": step.key.id, "kind": _kind(step), "target": str(attempt.path)}
-    if item["kind"] == "answers":
-        return [item | _answers(step, work)]
-    if item["kind"] == "factual":
-        folders = {name: str(work.folder(needed)) for name, needed in step.inputs.items()}
-        return [item | folders | {"dtype": step.params["dtype"]}]
-    task = step.params["task"]
-    item |= {"task": task["name"], "params": task["params"], "dtype": step.params["dtype"], "model": _model(step, work)}
-    if item["kind"] == "heldout":
-        labels = [vars(source) for source in work.soft_labels(step)]
-        return [item | {"data": str(work.folder(step.inputs["data"])), "soft_labels": labels}]
-    setting, count = benchmarks[step.key.id]
-    item |= {"benchmark": setting}
-    present = carry_over(attempt)
-    return [*(item | {"kind": "part", "index": i} for i in range(count) if i not in present), item]
-
-
-def _benchmark(item: Item) -> Any:
-    # Imported where it is used: lm-eval takes seconds to load, and measurements of kept answers do without it.
-    from kdray.score.benchmark import Setting, open_benchmark
-
-    return open_benchmark(Setting(**item["benchmark"]))
+        metrics.append(MetricUse(name, params, models))
+    return AnswerMetrics(
+        key=step.key.id,
+        target=attempt.path,
+        outputs=work.folder(inputs.outputs),
+        answerer=work.folder(inputs.outputs.inputs.model),
+        samples=tuple(map(work.folder, inputs.samples)),
+        metrics=tuple(metrics),
+        count_empty=not any(declared(declare.Metric, metric["name"]).slow for metric in step.params["metrics"]),
+        cache=work.store.root / "cache",
+    )

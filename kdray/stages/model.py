@@ -12,6 +12,7 @@ from kdray.models.cut import cut
 from kdray.models.load import lay_down
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import CutInputs
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
@@ -25,7 +26,7 @@ def model(steps: list[Step], work: Work) -> None:
     causal = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
     with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
         for step, attempt in work.each(steps):
-            source = work.folder(step.inputs["model"]) if step.inputs else None
+            source = work.folder(step.inputs.model) if isinstance(step.inputs, CutInputs) else None
             task = ray.remote(_make).options(num_cpus=1)
             field = _field(step, work) if source else "model"
             try:
@@ -38,15 +39,15 @@ def model(steps: list[Step], work: Work) -> None:
 
 def _base(step: Step) -> Step:
     """The model as it comes from outside, before layers are cut or it is fine-tuned."""
-    below = step.inputs.get("model") or step.inputs.get("student")
-    return _base(below) if below else step
+    whole = step.untuned
+    return whole.inputs.model if isinstance(whole.inputs, CutInputs) else whole
 
 
 def _field(step: Step, work: Work) -> str:
     """Where the grid file names what is cut."""
     for role, (field, model) in work.plan.grid.models().items():
         made = work.plan.models[role]
-        if model.drop_layers and step.key in (made.key, *(needed.key for needed in made.inputs.values())):
+        if model.drop_layers and step.key in (made.key, *(needed.key for needed in made.inputs.steps)):
             return f"{field}.drop_layers"
     return "drop_layers"
 

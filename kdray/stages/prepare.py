@@ -20,17 +20,18 @@ import ray
 import ray.data
 from ray.exceptions import RayTaskError
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
-from kdray.data.rows import FILE, SCHEMA, SPLIT, Rows
 from kdray.data.sources import open_source
-from kdray.data.split import Split
+from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
 from kdray.data.tokenise import Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import PrepareInputs
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
@@ -48,10 +49,10 @@ SLICE = 512  # source rows that a task turns into tokens
 COUNTS = ("read", "skipped", "empty", "long", "truncated")
 
 
-def prepare(steps: list[Step], work: Work) -> None:
+def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        template, config = step.params["template"], read_config(work.folder(step.inputs["tokenizer"]))
+        template, config = step.params["template"], read_config(work.folder(step.inputs.tokenizer))
         if warning := bos_warning(template["name"], template["params"], config):
             work.progress.say(f"[yellow]data[/]: {warning}")
         facts = _prepare(step, work, attempt.path)
@@ -63,17 +64,17 @@ def prepare(steps: list[Step], work: Work) -> None:
         _require_known(step, work)
 
 
-def _require_known(step: Step, work: Work) -> None:
+def _require_known(step: Step[PrepareInputs], work: Work) -> None:
     """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
     known = {}
     for role, (field, _) in work.plan.grid.models().items():
         model = work.plan.models[role]
-        size = read_config(work.folder(model.inputs["student"] if model.kind == "teach" else model)).get("vocab_size")
+        size = read_config(work.folder(model.untuned)).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}
-    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs["tokenizer"])))
+    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs.tokenizer)))
 
 
-def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
+def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, int]:
     """Write the rows and their split; returns how many source rows were read, and what became of them."""
     assert step.source is not None
     params = step.params
@@ -81,12 +82,12 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
         files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"]))
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
-    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs["tokenizer"])))
-    split = Split(params["heldout"], params["test"])
+    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
+    split = make_split(params.get("split", "random"), params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
-    with work.progress.bar("prepare", count, "rows") as bar, pa.OSFile(str(target / FILE), "wb") as sink:
-        with pa.ipc.new_file(sink, SCHEMA) as writer:
+    with work.progress.bar("prepare", count, "rows") as bar:
+        with rows_writer(target) as writer:
             slices = ray.data.range(count, override_num_blocks=-(-count // SLICE)).map_batches(turn, batch_size=SLICE)
             answers: Iterator[Any] = iter(slices.iter_rows())
             for answer in answers:
@@ -102,10 +103,10 @@ def _prepare(step: Step, work: Work, target: Path) -> dict[str, int]:
                     break
         bar.set(count)
     chosen = split.rows()
-    if facts["kept"] <= sum(map(len, chosen.values())):
+    if facts["kept"] <= sum(map(len, chosen.values())) or any(params[side] and not rows for side, rows in chosen.items()):
         raise _nothing_to_train_on(facts, params)
-    (target / SPLIT).write_text(json.dumps(chosen))
-    return dict(facts)
+    write_split(target, **chosen)
+    return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
 
 
 def _response_tokens(rows: pa.Table) -> int:

@@ -9,17 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdray.artifacts import parts
+from kdray.artifacts.parts import parts
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.soft_labels import has_head, read_fact, write_labels
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.distill.labels import Sparse, Teacher
 from kdray.distill.signals import make_form
-from kdray.distill.stored import HEAD, Stored, read_fact, write_head, write_part
+from kdray.distill.stored import Stored, write_head
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_placed, load_tokenizer
-from kdray.orchestration.pipeline import Item, make_parts, run_pipeline
+from kdray.orchestration.items import Part
+from kdray.orchestration.pipeline import make_parts, run_pipeline
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import SoftenInputs
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
@@ -29,17 +32,17 @@ PARTS, LEAST_ROWS = 256, 16  # about so many parts; rows in one of them
 CHUNK = 256  # tokens whose logits are there at a time
 
 
-def soften(steps: list[Step], work: Work) -> None:
+def soften(steps: list[Step[SoftenInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        data, teacher = work.folder(step.inputs["data"]), work.folder(step.inputs["teacher"])
+        data, teacher = work.folder(step.inputs.data), work.folder(step.inputs.teacher)
         form, rows = make_form(step.params["form"]), Rows(data)
         _require_room(form, len(load_tokenizer(teacher)))
         make = functools.partial(Softener, teacher, data, step.params)
-        gpus = work.gpus_for(step.inputs["teacher"], step.params["compute"])
+        gpus = work.gpus_for(step.inputs.teacher, step.params["compute"])
         error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
-        if not error and _has_head(step.params) and not (attempt.path / HEAD).is_file():  # an earlier attempt made the first part
-            head: Item = {"key": "head", "index": 0, "rows": [], "target": str(attempt.path), "gpus": gpus}
+        if not error and _has_head(step.params) and not has_head(attempt.path):  # an earlier attempt made the first part
+            head = Part(key="head", gpus=gpus, target=attempt.path, index=0)
             [(_, error)] = run_pipeline([[head]], make, work.resources)
         if error:
             work.fail(step, error)
@@ -62,10 +65,10 @@ class Softener:
         self.rows, self.params, self.form = Rows(data), params, make_form(params["form"])
 
     @torch.inference_mode()
-    def __call__(self, item: Item) -> None:
-        chosen = item["rows"]
-        if item["index"] == 0 and _has_head(self.params):
-            write_head(self.model.head, Path(item["target"]))
+    def __call__(self, item: Part) -> None:
+        chosen = item.rows
+        if item.index == 0 and _has_head(self.params):
+            write_head(self.model.head, item.target)
         if not chosen:
             return
         states: list[Tensor] = []
@@ -75,8 +78,7 @@ class Softener:
             hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions)
             states += hidden.split(self.rows.response_lengths[some].tolist())
         kept = [self._keep(row, of_row) for row, of_row in zip(chosen, states, strict=True)]
-        write = functools.partial(write_part, rows=chosen, kept=kept, error=self._error(states[0], kept[0]))
-        parts.write_part(Path(item["target"]), item["index"], ".safetensors", write)
+        write_labels(item.target, item.index, chosen, kept, error=self._error(states[0], kept[0]))
 
     def _keep(self, row: int, states: Tensor) -> dict[str, Tensor]:
         """What is kept of a row: random draws depend on its number alone, not on how the rows are cut into parts."""
@@ -119,8 +121,8 @@ def _require_room(form: Any, vocab_size: int) -> None:
 def _facts(folder: Path, form: Any, tokens: int) -> dict[str, float]:
     """Sizes and exactness, for the record."""
     size = sum(path.stat().st_size for path in folder.iterdir())
-    kept = list(parts.parts(folder).values())
+    kept = parts(folder).values()
     facts = {"response_tokens": tokens, "bytes": size, "bytes_per_token": sum(p.stat().st_size for p in kept) / max(tokens, 1)}
-    facts["error"] = sum(read_fact(path, "error") for path in kept) / len(kept)
+    facts["error"] = sum(read_fact(folder, "error")) / len(kept)
     missing_mass = Stored(folder, form).mean("tail")
     return facts if missing_mass is None else facts | {"missing_mass": missing_mass}

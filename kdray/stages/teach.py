@@ -5,20 +5,22 @@ from __future__ import annotations
 import ray
 from ray.exceptions import RayTaskError
 
+from kdray.artifacts.curve import curve_file
+from kdray.artifacts.notes import START, ended_early
 from kdray.models.load import FILES
-from kdray.orchestration.job import CURVE, DIVERGED, START, Job
+from kdray.orchestration.job import Job
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
 from kdray.orchestration.watch import watch
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import TrainInputs
 from kdray.spec import declare
-from kdray.store import io
 
 DECLARED = declare.Stage(version=2)
 NOT_OURS = {START, "checkpoint_manager_snapshot.json"}
 
 
-def teach(steps: list[Step], work: Work) -> None:
+def teach(steps: list[Step[TrainInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
         job = make_job(step, attempt, work, threads=work.resources.teacher_threads, final=True)
@@ -29,13 +31,13 @@ def teach(steps: list[Step], work: Work) -> None:
             except RayTaskError as error:
                 work.fail(step, last_line(error))
                 continue
-        if reason := io.read_json(attempt.path / DIVERGED):
+        if reason := ended_early(attempt.path):
             work.fail(step, reason)
             continue
         # Beside the model lie Ray Train's own files and the resume state: neither is part of the artifact.
-        files = [path for pattern in (*FILES, CURVE) for path in attempt.path.glob(pattern)]
+        files = [path for pattern in FILES for path in attempt.path.glob(pattern)]
         files = [path for path in files if path.name not in NOT_OURS]
-        work.seal(step, attempt, sorted(set(files)), **facts_of(attempt))
+        work.seal(step, attempt, sorted({*files, curve_file(attempt.path)}), **facts_of(attempt))
 
 
 def _fit(job: Job) -> None:

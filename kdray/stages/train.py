@@ -8,13 +8,14 @@ import uuid
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from kdray.orchestration.job import CURVE, DIVERGED, Export, Job
+from kdray.artifacts.curve import curve_file
+from kdray.artifacts.notes import ended_early
+from kdray.orchestration.job import Export, Job
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
 from kdray.orchestration.watch import watch
 from kdray.orchestration.work import Work
 from kdray.plan import PointPlan
 from kdray.spec import declare
-from kdray.store import io
 
 DECLARED = declare.Stage(version=2)
 TRIAL_FAILURES = 1  # restarts of a trial whose own process died
@@ -31,7 +32,7 @@ def train(points: list[PointPlan], work: Work) -> None:
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
-                diverged = io.read_json(jobs[step.key.slug].attempt.path / DIVERGED)
+                diverged = ended_early(jobs[step.key.slug].attempt.path)
                 if reason := diverged or errors.get(step.key.slug):
                     work.fail(step, reason)
 
@@ -68,9 +69,9 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     """One point: a TorchTrainer whose reports reach Tune, and DONE once it has ended well."""
     job = jobs[config["point"]]
     make_trainer(job, [TuneReportCallback()]).fit()
-    if (job.attempt.path / DIVERGED).is_file():
+    if ended_early(job.attempt.path):
         return
-    job.attempt.seal([job.attempt.path / CURVE], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
+    job.attempt.seal([curve_file(job.attempt.path)], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
 
 
 def _exports(point: PointPlan) -> list[Export]:

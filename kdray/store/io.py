@@ -23,7 +23,7 @@ def read_json(path: Path) -> Any | None:
     """The JSON in `path`, or None if there is no such file or it is damaged."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, UnicodeDecodeError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):  # no text, no JSON, numbers or nesting without end
         return None
 
 

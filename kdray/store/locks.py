@@ -27,6 +27,7 @@ BEAT = 1.0  # seconds between counts
 STALE_AFTER = 10.0  # seconds without a count after which a holder is taken for dead
 PREFIX = "lock-"
 DRIVERS = "drivers"
+DONE = "DONE"  # the file without which there is no artifact: who holds its lock makes it
 
 
 class Locks:
@@ -79,7 +80,7 @@ class Locks:
     def release(self, folder: Path) -> None:
         """Give the lock of `folder` back."""
         lock = self._held.pop(folder, None)
-        if lock is not None and (folder / "DONE").exists():
+        if lock is not None and (folder / DONE).exists():
             io.delete(lock)
         elif lock is not None and lock.exists():
             io.put_json(lock, self._content(released=True), durable=False)

@@ -21,7 +21,8 @@ from typing import Any
 from kdray.spec.columns import Column
 from kdray.spec.errors import InputError
 
-TEXTS = (".json", ".jsonl", ".csv")
+CSV = ".csv"
+TEXTS = (".json", ".jsonl", CSV)
 FORMATS = (*TEXTS, ".parquet")
 CHUNK = 1 << 20  # bytes read at a time
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # whole numbers that an Arrow file can hold
@@ -93,12 +94,12 @@ class Records:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         number = 0
         try:
-            for number, row in enumerate(self._csv() if self.suffix == ".csv" else self._json(), start=1):
+            for number, row in enumerate(self._csv() if self.suffix == CSV else self._json(), start=1):
                 yield self._picked(row, number) if self.columns else self._checked(row, number)
         except InputError:
             raise
         except (ValueError, RecursionError, csv.Error) as error:  # no UTF-8, no JSON, a number or nesting without end
-            rows = "a header and as many cells in every line" if self.suffix == ".csv" else "one object a line, or a list of objects"
+            rows = "a header and as many cells in every line" if self.suffix == CSV else "one object a line, or a list of objects"
             raise InputError(self.field, f"{self.name} is damaged ({error})", f"give a {self.suffix} file in UTF-8 with {rows}") from None
         if not number:
             raise InputError(self.field, f"{self.name} has no rows", "give a data set with rows")

@@ -17,18 +17,19 @@ import platform
 import re
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from kdray import __version__
 from kdray.spec.errors import InputError
 from kdray.store import io
 from kdray.store.ids import LENGTH
-from kdray.store.locks import held
+from kdray.store.locks import DONE, held
 
+RECORD, ATTEMPT = "record.json", "attempt-"
 FOLDER = re.compile(rf".+-[0-9a-f]{{{LENGTH}}}")
 LISTED = 1.0  # seconds for which a listing is used: a grid asks for thousands of artifacts, one by one
 
@@ -40,6 +41,17 @@ class Key:
     kind: str
     slug: str
     id: str
+
+
+class Fields(dict[str, Any]):
+    """A part of DONE or of a record, which lies at `path`. A field that is asked for and not there makes that file a damaged one."""
+
+    def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
+        super().__init__(fields)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise damaged(self.path, self.path.parent, f"no '{name}'")
 
 
 @dataclass(frozen=True)
@@ -56,10 +68,9 @@ class Artifact:
         Raises:
             InputError: it is damaged.
         """
-        path = self.folder / "DONE"
+        path = self.folder / DONE
         done = io.read_json(path)
-        kinds = {"attempt": str, "files": dict, "facts": dict}
-        if not isinstance(done, dict) or not all(isinstance(done.get(name), kind) for name, kind in kinds.items()):
+        if not _has(done, {"attempt": str, "files": dict, "facts": dict}):
             if not path.is_file():
                 raise FileNotFoundError(f"{self.folder} has no readable DONE")
             # Not as unfinished: of two drivers one could write a new DONE just when the other removes the damaged one.
@@ -72,20 +83,9 @@ class Artifact:
         return self.folder / self.done["attempt"]
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Fields:
         """What its maker noted: counts, seconds, library versions. Not part of the id."""
-        return self.done["facts"]
-
-    def json(self, name: str) -> Any | None:
-        """The JSON in one of the artifact's files; None if it has no such file.
-
-        Raises:
-            InputError: it is damaged.
-        """
-        content = io.read_json(self.path / name)
-        if content is None and (self.path / name).is_file():
-            raise damaged(self.path / name, self.folder)
-        return content
+        return Fields(self.done["facts"], self.folder / DONE)
 
 
 class Attempt:
@@ -116,11 +116,11 @@ class Attempt:
         try:
             listed = self._list(io.list_files(self.path) if files is None else files)
         except FileNotFoundError:
-            if (self.folder / "DONE").is_file():
+            if (self.folder / DONE).is_file():
                 return artifact
             raise
         made = {"seconds": round(time.monotonic() - self._started, 1), "host": platform.node(), "kdray": __version__}
-        if io.put_json_if_absent(self.folder / "DONE", {"attempt": self.name, "files": listed, "facts": made | facts}):
+        if io.put_json_if_absent(self.folder / DONE, {"attempt": self.name, "files": listed, "facts": made | facts}):
             for path in leftovers(artifact):
                 io.delete(path)
         return artifact
@@ -162,7 +162,7 @@ class Store:
         """The finished artifact with this id."""
         for kind in io.list_folders(self.root):
             for folder in self._named(kind.name, id):
-                if _is_file(f"{folder}/DONE") and (artifact := self._finished(_key(Path(folder)), folder)):
+                if _is_file(f"{folder}/{DONE}") and (artifact := self._finished(_key(Path(folder)), folder)):
                     return artifact
         return None
 
@@ -174,11 +174,11 @@ class Store:
             InputError: it is damaged.
         """
         for folder in [Path(folder) for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
-            record = io.read_json(folder / "record.json")
-            if isinstance(record, dict):
-                return record
-            if (folder / "record.json").is_file():
-                raise damaged(folder / "record.json", folder)
+            record = io.read_json(folder / RECORD)
+            if _has(record, {"step": str, "params": dict, "inputs": dict}):
+                return record | {name: Fields(record[name], folder / RECORD) for name in ("params", "inputs")}
+            if (folder / RECORD).is_file():
+                raise damaged(folder / RECORD, folder)
         raise KeyError(id)
 
     def verify(self, id: str) -> list[str]:
@@ -203,11 +203,11 @@ class Store:
         """A new attempt at an artifact, with an empty folder that no other attempt will ever use."""
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
-        io.put_json_if_absent(folder / "record.json", payload)
+        io.put_json_if_absent(folder / RECORD, payload)
         number = max(map(_number, _attempts(folder)), default=0) + 1
-        while not io.claim_folder(folder / f"attempt-{number:03d}"):
+        while not io.claim_folder(folder / f"{ATTEMPT}{number:03d}"):
             number += 1
-        return Attempt(key, folder, f"attempt-{number:03d}")
+        return Attempt(key, folder, f"{ATTEMPT}{number:03d}")
 
     def state(self, key: Key) -> Literal["done", "running", "missing"]:
         """Whether the artifact is finished, or somebody holds its lock and still counts it up (for display only).
@@ -223,16 +223,16 @@ class Store:
         """Every artifact's folder, finished or not."""
         for kind in io.list_folders(self.root):
             for folder in io.list_folders(kind):
-                if FOLDER.fullmatch(folder.name) and (folder / "record.json").is_file():
+                if FOLDER.fullmatch(folder.name) and (folder / RECORD).is_file():
                     yield _key(folder), folder
 
     def _place(self, key: Key) -> tuple[str, bool]:
         """The artifact's folder, and whether it has a DONE. As text: by the hundred thousand, paths take longer than the disk."""
         named = f"{self.root}/{key.kind}/{key.slug}-{key.id}"
-        if _is_file(f"{named}/DONE"):
+        if _is_file(f"{named}/{DONE}"):
             return named, True
         present = self._named(key.kind, key.id)
-        finished = [folder for folder in present if _is_file(f"{folder}/DONE")]
+        finished = [folder for folder in present if _is_file(f"{folder}/{DONE}")]
         return next(iter([*finished, *present]), named), bool(finished)
 
     def _finished(self, key: Key, folder: str) -> Artifact | None:
@@ -269,9 +269,22 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def damaged(path: Path, folder: Path) -> InputError:
+def damaged(path: Path, folder: Path, reason: str = "") -> InputError:
     """That a file in an artifact's folder cannot be read."""
-    return InputError(str(path), "damaged", f"remove the folder {folder} and run again")
+    return InputError(str(path), f"damaged ({reason})" if reason else "damaged", f"remove the folder {folder} and run again")
+
+
+def sealed_sizes(attempt: Path) -> dict[str, int]:
+    """Bytes of the files in an attempt's folder, as the DONE beside it says; empty where that is not there, or of another attempt."""
+    done = io.read_json(attempt.parent / DONE)
+    if not _has(done, {"attempt": str, "files": dict}) or done["attempt"] != attempt.name:
+        return {}
+    return {name: said["bytes"] for name, said in done["files"].items() if _has(said, {"bytes": int})}
+
+
+def _has(value: Any, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
+    """Whether a value out of a JSON file is an object with fields of these kinds."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def leftovers(artifact: Artifact) -> list[Path]:
@@ -289,8 +302,8 @@ def _key(folder: Path) -> Key:
 
 def _attempts(folder: Path) -> list[Path]:
     """The attempts' folders in the order in which they were begun."""
-    return sorted((path for path in io.list_folders(folder) if path.name.startswith("attempt-")), key=_number)
+    return sorted((path for path in io.list_folders(folder) if path.name.startswith(ATTEMPT)), key=_number)
 
 
 def _number(attempt: Path) -> int:
-    return int(attempt.name.removeprefix("attempt-"))
+    return int(attempt.name.removeprefix(ATTEMPT))

@@ -12,14 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet as pq
-
+from kdray.artifacts.answers import answers_to_show
+from kdray.artifacts.curve import Curve
+from kdray.artifacts.scores import SCORES, rows_file
 from kdray.plan import Plan
 from kdray.plan.steps import State, Step, Subject
 from kdray.report.results import Checkpoint, Results
 from kdray.report.table import reference_name
 from kdray.spec.points import Point
 from kdray.store import Artifact, Store
+from kdray.store.locks import DONE
+from kdray.store.store import RECORD
 
 POINT_TAG, IN_GRID_TAG = "kdray.point", "kdray.in_grid"
 LOSS = "train/loss"
@@ -91,7 +94,7 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
     state, curve = train.state(store), results.curves[point]
     artifact = store.get(train.key) if state == "done" else None
     folder = store.folder(train.key)
-    if not (folder / "record.json").is_file():
+    if not (folder / RECORD).is_file():
         return
     if state == "running" and not curve:  # claimed, but not its turn yet
         return
@@ -101,8 +104,8 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
         identity=str(train.id),
         name=_name(point),
         status=STATUS[state],
-        started=_milliseconds(folder / "record.json"),
-        ended=_milliseconds(folder / "DONE") if artifact else None,
+        started=_milliseconds(folder / RECORD),
+        ended=_milliseconds(folder / DONE) if artifact else None,
         params={
             "alpha": f"{point.alpha:g}",
             "batch": f"{point.batch:g}",
@@ -111,6 +114,8 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             "lr": f"{point.lr:g}",
             "seed": f"{point.seed:g}",
             **({"teacher": point.teacher} if point.teacher else {}),
+            **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
+            **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
         },
         tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
@@ -125,8 +130,8 @@ def _reference(role: str, model: Step, artifact: Artifact, results: Results, sto
         identity=identity,
         name=reference_name(role, results.plan)[:NAME_LENGTH],
         status="FINISHED",
-        started=_milliseconds(artifact.folder / "record.json"),
-        ended=_milliseconds(artifact.folder / "DONE"),
+        started=_milliseconds(artifact.folder / RECORD),
+        ended=_milliseconds(artifact.folder / DONE),
         params={"family": results.plan.grid.family},
         tags=_tags(results.plan, identity, "reference", artifact, store),
         entries=_finals(role, results, store),
@@ -134,7 +139,7 @@ def _reference(role: str, model: Step, artifact: Artifact, results: Results, sto
     )
 
 
-def _curve_entries(curve: list[dict[str, float]]) -> Iterator[Entry]:
+def _curve_entries(curve: Curve) -> Iterator[Entry]:
     for row in curve:
         values = {metric: row[name] for name, metric in CURVES.items() if name in row and math.isfinite(row[name])}
         if values:
@@ -182,7 +187,7 @@ def _files(step: Step, checkpoints: list[Checkpoint]) -> dict[str, Any]:
         for c in checkpoints
         if c.scores
     ]
-    return {"record.json": step.payload} | ({"scores.json": {"checkpoints": scores}} if scores else {})
+    return {RECORD: step.payload} | ({SCORES: {"checkpoints": scores}} if scores else {})
 
 
 def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any]:
@@ -192,18 +197,14 @@ def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any
         if final is None or score.subject != subject or score.position != final.position:
             continue
         if artifact := store.get(score.measure.key):
-            files[f"examples/{score.measure.slug}.parquet"] = artifact.path / "examples.parquet"
+            files[f"examples/{score.measure.slug}.parquet"] = rows_file(artifact.path)
         if score.generate and (artifact := store.get(score.generate.key)):
             files[f"answers/{score.generate.slug}.json"] = {"answers": _first_answers(artifact.path)}
     return files
 
 
 def _first_answers(folder: Path) -> list[dict[str, Any]]:
-    parts = sorted(folder.glob("part-*.parquet"))
-    columns = ["example", "source", "references", "thought", "answer"]
-    tables = [pq.read_table(path) for path in parts[-2:]]  # the shortest prompts
-    rows = [row for table in tables for row in table.select([name for name in columns if name in table.column_names]).to_pylist()]
-    return [row | {"source": row["source"][:SOURCE_SHOWN]} for row in rows[:ANSWERS_SHOWN]]
+    return [row | {"source": row["source"][:SOURCE_SHOWN]} for row in answers_to_show(folder, ANSWERS_SHOWN)]
 
 
 def _reference_identity(role: str, model: Step) -> str:

@@ -10,10 +10,11 @@ import json
 from typing import Any
 
 from kdray.plan import Plan
-from kdray.report.results import lower_is_better, primary_metric, short_name
+from kdray.report.results import primary_metric
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.lens import rated_by_lens
+from kdray.spec.metric_names import MetricName
 
 VIEW_KEY = "kdray"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW_KEY}"
@@ -21,12 +22,12 @@ SECTION = "kdray-grid"
 BARS = 12  # final metrics with a chart of their own; a tag holds at most 20,000 characters
 
 
-def final_metrics(plan: Plan) -> list[str]:
-    """The short names of the metrics that the grid's tasks declare, the primary one first."""
-    names: list[str] = []
+def final_metrics(plan: Plan) -> list[MetricName]:
+    """The names of the metrics that the grid's tasks declare, the primary one first."""
+    names: list[MetricName] = []
     for use in plan.grid.score.tasks:  # what lm-eval's own tasks measure is not known here: most have an accuracy
-        names += declared(declare.Task, use.name).short.values() or [short_name(use.name, "acc")]
-        names += [short_name(use.name, "fr")] if plan.grid.lens and rated_by_lens(use) else []
+        names += [MetricName(use.name, metric) for metric in declared(declare.Task, use.name).short or ["acc"]]
+        names += [MetricName(use.name, "fr")] if plan.grid.lens and rated_by_lens(use) else []
     primary = primary_metric(plan)
     return [primary, *(name for name in names if name != primary)]
 
@@ -59,7 +60,7 @@ def shared_view(plan: Plan) -> str:
     state = {
         "searchFilter": "tags.`kdray.in_grid` = 'true'",
         "orderByKey": f"metrics.`{primary}`",
-        "orderByAsc": lower_is_better(primary, plan),
+        "orderByAsc": primary.lower_is_better,
         "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed", *labels)] + [f"metrics.`{m}`" for m in metrics],
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate, pack
-from kdray.data.rows import Rows
 from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
@@ -84,12 +84,12 @@ class Loop:
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
         self._seed_dropout()
-        sums = torch.zeros(2, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64)
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
-        hard, soft = (self.ranks.sum(sums, self.device) / tokens).tolist()
-        loss = self.objective.total(hard, soft)
+        hard, soft, uniform = (self.ranks.sum(sums, self.device) / tokens).tolist()
+        loss = self.objective.total(hard, soft, uniform)
         norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
             raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {self.step + 1} with lr {lr:g}")
@@ -100,15 +100,15 @@ class Loop:
         return {"step": self.step, "examples": self.step * self.settings.batch, **metrics}
 
     def _accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
-        """Add the gradient of a micro-batch; returns its [hard, soft] sums in nats."""
+        """Add the gradient of a micro-batch; returns its [hard, soft, uniform] sums in nats."""
         batch = (pack if self.settings.packing else collate)(self.rows, part).to(self.device)
         soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
         self.engine.expect(last=last)
         with self._autocast():
             # Engines average gradients over ranks where the sum is wanted.
-            total, hard, soft_sum = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
+            total, terms = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
         self.engine.backward(total)
-        return torch.tensor([float(hard), float(soft_sum)], dtype=torch.float64)
+        return terms.detach().to("cpu", torch.float64)
 
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
@@ -135,7 +135,7 @@ class Loop:
 
 def _objective(settings: Settings, vocab_size: int) -> Objective:
     if settings.objective is None:
-        return Objective(settings.alpha, vocab_size)
+        return Objective(settings.alpha, vocab_size, smoothing=settings.smoothing)
     loss = settings.objective["loss"]
     kept = {name: settings.objective[name] for name in ("temperature", "weighting")}
-    return Objective(settings.alpha, vocab_size, loss["name"], loss["params"], **kept)
+    return Objective(settings.alpha, vocab_size, loss["name"], loss["params"], **kept, smoothing=settings.smoothing)

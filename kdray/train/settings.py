@@ -7,17 +7,6 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class LabelSource:
-    """Where soft labels come from, and how they are read."""
-
-    folder: str  # the soft labels on disk or, for the form `online`, the teacher
-    form: dict[str, Any]  # name and params
-    compute: str  # type in which the teacher's backbone runs
-    temperature: float = 1.0  # at which they were kept
-    weight: float = 1.0  # in an ensemble
-
-
-@dataclass(frozen=True)
 class Settings:
     """What a training run's result depends on, apart from the model and the data."""
 
@@ -35,5 +24,8 @@ class Settings:
     packing: bool  # of the sequences of a micro-batch into one row
     method: str = "full"  # or lora, qlora: adapters
     rank: int | None = None  # of the adapters
+    scale: float = 2.0  # of the adapters: peft's lora_alpha / r
+    dropout: float = 0.0  # before the adapters
     compile: bool = False
+    smoothing: float = 0.0  # share of uniform labels among the hard ones
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0

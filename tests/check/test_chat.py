@@ -101,3 +101,12 @@ def test_prompts_without_the_bos_that_gemma_needs_are_warned_of(tiny_grid: TinyG
     (note,) = check(tiny_grid, {})
     assert note.startswith("data.template: prompts do not begin with the bos token, without which gemma2 models fail")
     assert check(tiny_grid, {"data.template": {"name": "alpaca", "bos": True}}) == []
+
+
+def test_marks_of_a_chat_that_a_tokenizer_lacks_are_seen_before_anything_runs(tiny_grid: TinyGrid) -> None:
+    marked = {"data.template": {"name": "alpaca", "chatml": True}}
+    with pytest.raises(InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_start\|>; leave it out$"):
+        check(tiny_grid, marked)
+    for role in ("student", "teacher"):
+        tiny_grid.model(role, tokens=("<|im_start|>", "<|im_end|>"))
+    assert check(tiny_grid, marked) == []

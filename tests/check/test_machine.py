@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from typing import Any
@@ -15,7 +16,7 @@ from kdray.check.machine import Need, needs_of, require_gpus
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Grid
 from kdray.store import Outer, Store
-from tests.conftest import ABSENT, TinyGrid
+from tests.conftest import ABSENT, Install, TinyGrid
 from tests.plan.conftest import MakePlan
 
 TUNE = {"lr": 1e-3, "steps": 2}
@@ -126,6 +127,23 @@ def test_a_node_is_asked_for_what_a_grid_needs_and_for_no_more(plan: MakePlan) -
     }
     assert needs_of(plan(GREEDY).grid, trains=True) == []
     assert Need("a", "package", "torch", "").lack() == ""
+
+
+def test_a_node_is_asked_for_the_distributions_behind_a_grids_components(install: Install, plan: MakePlan) -> None:
+    install.module("mine.py", "DECLARED = declare.Loss(version=1)\ndef mine(student, teacher): ...\n")
+    install.module("other.py", "DECLARED = declare.Engine(version=1)\ndef other(): ...\n")
+    install({"kdray.losses": {"mine": "mine"}, "kdray.engines": {"other": "other"}})
+    install({"kdray.losses": {"unused": "mine"}}, "second")
+    install.module("mine.py", "DECLARED = declare.Loss(version=1)\ndef mine(student, teacher): ...\ndef unused(student, teacher): ...\n")
+    found = needs_of(plan({"objective.loss": "mine", "runtime.engine": "other"}).grid, trains=True)
+    assert {(need.field, need.kind, need.name, need.lack()) for need in found} == {
+        ("objective.loss", "distribution", "kdray-example==0.1.0", ""),
+        ("runtime.engine", "distribution", "kdray-example==0.1.0", ""),
+    }
+    (install.site / "kdray_example-0.1.0.dist-info" / "METADATA").write_text("Name: kdray-example\nVersion: 0.2.0\n")
+    assert found[0].lack() == "kdray-example is installed as 0.2.0, not as 0.1.0"
+    shutil.rmtree(install.site / "kdray_example-0.1.0.dist-info")
+    assert found[0].lack() == "kdray-example 0.1.0 is not installed"
 
 
 def test_models_that_are_only_scored_need_what_scores_them(plan: MakePlan) -> None:

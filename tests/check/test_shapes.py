@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from kdray.artifacts.lens import RECORD
 from kdray.check.checks import check_grid
+from kdray.lens.classifier import Lens
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import PUBLISHED_LENS
@@ -29,9 +31,7 @@ def asked(plan):
 
 
 def make_lens(folder, layers=6, heads=4):
-    folder.mkdir(exist_ok=True)
-    save_file({"weights": torch.zeros(layers, heads), "intercept": torch.zeros(1)}, folder / "lens.safetensors")
-    (folder / "lens.json").write_text("{}")
+    Lens(torch.zeros(layers, heads), 0.0).save(folder)
     return f"file:{folder}"
 
 
@@ -52,7 +52,7 @@ def test_a_guide_counts_by_its_content_and_not_by_its_place(tiny_grid, tmp_path)
     assert first["lookback_guided-guide-lens"].id == moved["lookback_guided-guide-lens"].id
     assert str(tmp_path) not in json.dumps(first["lookback_guided-guide-lens"].payload)
     assert moved["lookback_guided-guide-lens"].files["guide"].name == f"{tmp_path}/elsewhere/lens"
-    (tmp_path / "elsewhere" / "lens" / "lens.json").write_text('{"another": 1}')
+    (tmp_path / "elsewhere" / "lens" / RECORD).write_text('{"another": 1}')
     again = asked(plan_of(tiny_grid, {"name": "lookback_guided", "guide": f"file:{tmp_path}/elsewhere/lens"}))
     assert again["lookback_guided-guide-lens"].id != first["lookback_guided-guide-lens"].id
 
@@ -106,7 +106,7 @@ def test_a_lens_that_is_there_may_be_tested_by_own_answers_which_train_nothing(t
         return next(step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens")
 
     learned, given = step(), step(trained="published")
-    assert learned.inputs["annotated"].id == given.inputs["annotated"].id
+    assert learned.inputs.annotated.id == given.inputs.annotated.id
     assert learned.id != given.id
     assert learned.params["window"] == 8
     assert "window" not in given.params

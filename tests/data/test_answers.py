@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pyarrow as pa
 import pytest
 
+from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.answers import write_answered, write_both
-from kdray.data.rows import FILE, SPLIT, Rows
 from tests.tiny import write_rows, write_tokenizer
 
 LIMITS = {"max_new_tokens": 6, "max_length": 256}
@@ -56,9 +54,9 @@ def test_nothing_of_a_training_response_is_left(rows, tokenizer, tmp_path):
             record |= {"input_ids": [*record["input_ids"][: record["n_prompt"]], 9, 9], "response": "another one"}
     other = tmp_path / "other"
     other.mkdir()
-    with pa.OSFile(str(other / FILE), "wb") as sink, pa.ipc.new_file(sink, rows.table.schema) as writer:
-        writer.write_table(pa.Table.from_pylist(records, schema=rows.table.schema))
-    (other / SPLIT).write_text(json.dumps({"heldout": rows.heldout.tolist(), "test": rows.test.tolist()}))
+    with rows_writer(other) as writer:
+        writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
+    write_split(other, rows.heldout.tolist(), rows.test.tolist())
     answers = [[20 + i] for i in range(8)]
     made = [answered(source, answers, tokenizer, tmp_path / name)[0] for source, name in ((rows, "a"), (Rows(other), "b"))]
     assert made[0].table == made[1].table

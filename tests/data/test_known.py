@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from kdray.artifacts.rows import Rows, rows_writer
 from kdray.data.known import require_known
-from kdray.data.rows import FILE, Rows
 from kdray.spec.errors import InputError
 from tests.tiny import write_rows, write_tokenizer
 
@@ -29,7 +29,7 @@ def change(folder: Path, changes: dict[int, dict[str, Any]], per_batch: int = 5)
     """The rows with some changed, in several record batches as `prepare` writes them."""
     table = Rows(folder).table
     records = [record | changes.get(i, {}) for i, record in enumerate(table.to_pylist())]
-    with pa.OSFile(str(folder / FILE), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+    with rows_writer(folder) as writer:
         for i in range(0, len(records), per_batch):
             writer.write_table(pa.Table.from_pylist(records[i : i + per_batch], schema=table.schema))
     return Rows(folder)

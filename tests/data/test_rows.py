@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
+from kdray.artifacts.rows import SPLIT, Rows
 from kdray.data.collate import collate, pack
-from kdray.data.rows import SPLIT, Rows
 from kdray.score.prompts import grid_prompts
 from tests.tiny import write_rows, write_tokenizer
 

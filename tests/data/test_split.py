@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdray.data.split import Split
+from kdray.data.split import FirstRows, RandomRows
 
 PINNED = {"heldout": [10, 12, 21, 28, 31], "test": [19, 23, 35]}
 
 
 def split(source_rows, heldout, test=0, batch=None):
-    made = Split(heldout, test)
+    made = RandomRows(heldout, test)
     for start in range(0, len(source_rows), batch or len(source_rows)):
         made.add(np.array(source_rows[start : start + (batch or len(source_rows))]))
     return made.rows()
@@ -27,7 +27,7 @@ def test_the_choice_is_fixed_and_its_sides_are_disjoint():
 def test_streaming_gives_what_all_rows_at_once_give(batch):
     source_rows = np.sort(np.random.default_rng(0).integers(0, 2000, 5000)).tolist()
     edges = np.flatnonzero(np.diff(source_rows)) + 1  # a source row's rows arrive together
-    made = Split(100, 50)
+    made = RandomRows(100, 50)
     for piece in np.split(np.array(source_rows), edges[::batch]):
         made.add(piece)
     assert made.rows() == split(source_rows, 100, 50)
@@ -70,7 +70,16 @@ def test_too_few_rows_are_all_taken(count, heldout, test, sizes):
 
 
 def test_memory_is_for_the_chosen_rows_alone():
-    made = Split(10, 5)
+    made = RandomRows(10, 5)
     for start in range(0, 100_000, 1000):
         made.add(np.arange(start, start + 1000))
         assert len(made._keys) == len(made._rows) == 15
+
+
+@pytest.mark.parametrize("batch", [1, 2, 100])
+def test_the_first_rows_of_the_source_are_held_out_counting_those_that_were_left_out(batch):
+    source_rows = [0, 2, 2, 3, 5, 6, 7, 7, 9, 11]  # 1, 4, 8 and 10 came to nothing, 2 and 7 to two pieces each
+    made = FirstRows(heldout=4, test=3)
+    for start in range(0, len(source_rows), batch):
+        made.add(np.array(source_rows[start : start + batch]))
+    assert made.rows() == {"heldout": [0, 1, 2, 3], "test": [4, 5]}

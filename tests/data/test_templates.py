@@ -83,3 +83,20 @@ def test_alpaca_may_begin_with_bos(tokenizer: Any) -> None:
     tokenizer.bos_token = "<|im_start|>"
     for example in (ASKED, Example("Say", "It is so.", "yes")):
         assert with_bos(example, tokenizer) == f"<|im_start|>{alpaca(example, tokenizer)}"
+
+
+def test_qwens_marks_stand_around_the_same_text(tokenizer: Any) -> None:
+    example = Example("Where is Ada ?", "Ada is in Rome .", "Rome")
+    plain, marked = alpaca(example, tokenizer), alpaca(example, tokenizer, chatml=True)
+    assert plain.endswith("### Response:\n")
+    assert marked == f"<|im_start|>{plain}<|im_end|><|im_start|>Assistant:"
+    assert tokenizer.convert_ids_to_tokens(tokenizer(marked)["input_ids"]).count("<|im_start|>") == 2
+
+
+def test_marks_that_a_tokenizer_would_take_apart_are_refused() -> None:
+    class Other:
+        def get_added_vocab(self) -> dict[str, int]:
+            return {"<|im_start|>": 1}
+
+    with pytest.raises(InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_end\|>; leave it out"):
+        alpaca(ASKED, Other(), chatml=True)  # type: ignore[arg-type]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 
-def reference(student, teacher, labels, alpha, vocab_size):
+def reference(student, teacher, labels, alpha, vocab_size, weighting="sum", smoothing=0.0):
     """Loss and its gradient with respect to the student's logits, token by token.
 
     student [B, T, V_s], teacher [B, T, V_t], labels [B, T] unshifted with -100 for "not counted".
     """
+    hard_weight, soft_weight = {"sum": (1, alpha), "ratio": (1 / (1 + alpha), alpha / (1 + alpha)), "convex": (1 - alpha, alpha)}[weighting]
     student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
     gradient = np.zeros_like(student)
     total, count = 0.0, 0
@@ -21,9 +22,9 @@ def reference(student, teacher, labels, alpha, vocab_size):
             log_p = z - z.max() - np.log(np.exp(z - z.max()).sum())
             q = np.exp(w - w.max())
             q /= q.sum()
-            one_hot = np.zeros(vocab_size)
-            one_hot[labels[b, t]] = 1
-            total += -log_p[labels[b, t]] - alpha * (q * log_p).sum()
-            gradient[b, t - 1, :vocab_size] = (np.exp(log_p) - one_hot) + alpha * (np.exp(log_p) - q)
+            target = np.full(vocab_size, smoothing / vocab_size)
+            target[labels[b, t]] += 1 - smoothing
+            total += -hard_weight * (target * log_p).sum() - soft_weight * (q * log_p).sum()
+            gradient[b, t - 1, :vocab_size] = hard_weight * (np.exp(log_p) - target) + soft_weight * (np.exp(log_p) - q)
             count += 1
     return total / max(count, 1), gradient / max(count, 1)

@@ -62,16 +62,25 @@ def small_chunks(monkeypatch):
 @pytest.mark.parametrize("name", list(components(declare.Loss)))
 @pytest.mark.parametrize("kind", HEADS)
 @pytest.mark.parametrize(
-    ("alpha", "weighting", "temperature"), [(0.0, "sum", 1.0), (0.7, "sum", 1.0), (0.7, "convex", 1.0), (3.0, "sum", 2.0)]
+    ("alpha", "weighting", "temperature", "smoothing"),
+    [
+        (0.0, "sum", 1.0, 0.0),
+        (0.0, "ratio", 1.0, 0.1),
+        (0.7, "sum", 1.0, 0.0),
+        (0.7, "ratio", 1.0, 0.2),
+        (0.7, "convex", 1.0, 0.0),
+        (3.0, "sum", 2.0, 0.3),
+    ],
 )
-def test_it_is_the_plain_objective(name, kind, alpha, weighting, temperature):
+def test_it_is_the_plain_objective(name, kind, alpha, weighting, temperature, smoothing):
     head, (hidden, teacher, labels) = make_head(**HEADS[kind]), make_inputs()
-    objective = Objective(alpha, V, name, {}, temperature, weighting)
+    objective = Objective(alpha, V, name, {}, temperature, weighting, smoothing)
     ours = fused_sums(objective, head, hidden, labels, teacher, scale=0.1)
     plain = objective(head(hidden), teacher.chunk(0, N), labels)
     assert ours.total.item() == pytest.approx(plain.total.item() * 0.1, rel=1e-12)
     assert ours.hard.item() == pytest.approx(plain.hard.item(), rel=1e-12)
     assert ours.soft.item() == pytest.approx(plain.soft.item(), rel=1e-12)
+    assert ours.uniform.item() == pytest.approx(plain.uniform.item(), rel=1e-12)
     assert_close(gradients(ours.total, hidden, head), gradients(plain.total * 0.1, hidden, head))
 
 

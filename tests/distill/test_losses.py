@@ -14,14 +14,16 @@ from kdray.spec.components import REQUIRED, components, declared, load, module_o
 V = 11
 LOSSES = list(components(declare.Loss))
 SPARSE = [name for name in LOSSES if declared(declare.Loss, name).sparse]
-DIVERGENCES = [name for name in LOSSES if name != "cross_entropy"]
+DIVERGENCES = [name for name in LOSSES if name not in ("cross_entropy", "adaptive")]
 
 
 def numpy_losses(s, t, beta):
     """Each loss from its definition, on probabilities [N, V] in float64."""
     kl = lambda a, b: (a * np.log(a / b)).sum(-1)  # noqa: E731
     m = beta * t + (1 - beta) * s
+    entropy = -(t * np.log(t)).sum(-1)
     return {
+        "adaptive": np.minimum(entropy, 1) * -(t * np.log(s)).sum(-1),
         "cross_entropy": -(t * np.log(s)).sum(-1),
         "forward_kl": kl(t, s),
         "reverse_kl": kl(s, t),
@@ -57,6 +59,14 @@ def test_jsd_takes_beta_as_the_teachers_share(beta):
     student, teacher = logits(1), logits(2)
     expected = numpy_losses(student.softmax(-1).numpy(), teacher.softmax(-1).numpy(), beta)["jsd"]
     assert loss_of("jsd")(student, teacher, beta=beta).numpy() == pytest.approx(expected, rel=1e-10)
+
+
+def test_adaptive_smoothing_leaves_certain_tokens_alone_and_takes_unsure_ones_in_full():
+    student, teacher = logits(1), torch.stack([torch.zeros(V), torch.tensor([60.0] + [0.0] * (V - 1))]).double()
+    loss = load(declare.Loss, "adaptive")(student[:2], teacher, nats=2.0)
+    plain = load(declare.Loss, "cross_entropy")(student[:2], teacher)
+    assert loss[0].item() == pytest.approx(plain[0].item())  # ln 11 nats
+    assert loss[1].item() < 1e-20
 
 
 @pytest.mark.parametrize("name", DIVERGENCES)

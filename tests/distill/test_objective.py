@@ -146,3 +146,48 @@ def test_shapes_that_do_not_fit_and_negative_labels_are_refused():
 def test_alpha_above_zero_needs_a_teacher():
     with pytest.raises(ValueError, match="teacher"):
         Objective(0.5, V)(torch.zeros(2, V), None, torch.zeros(2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("weighting", ["sum", "ratio", "convex"])
+@pytest.mark.parametrize(("alpha", "smoothing"), [(0.0, 0.1), (0.3, 0.0), (0.3, 0.1), (1.0, 0.9)])
+def test_weights_and_smoothing_are_the_references(weighting, alpha, smoothing):
+    student, teacher, labels = make()
+    counted = labels[:, 1:] != -100
+    ours, theirs = (logits[:, :-1][counted].double() for logits in (student, teacher))
+    objective = Objective(alpha, V, weighting=weighting, smoothing=smoothing)
+    sums = objective(ours.requires_grad_(), theirs, labels[:, 1:][counted])
+    loss, gradient = reference(student, teacher, labels, alpha, V, weighting, smoothing)
+    assert relative(float(sums.total) / len(ours), loss) < 1e-12
+    (ours_gradient,) = torch.autograd.grad(sums.total / len(ours), ours)
+    assert relative(ours_gradient, gradient[:, :-1][counted.numpy()]) < 1e-12
+    assert float(sums.total) == pytest.approx(float(objective.total(sums.hard, sums.soft, sums.uniform)), rel=1e-12)
+
+
+def test_smoothing_is_pytorchs():
+    student, _, labels = make()
+    counted = labels[:, 1:] != -100
+    ours, targets = student[:, :-1][counted], labels[:, 1:][counted]
+    expected = torch.nn.functional.cross_entropy(ours, targets, label_smoothing=0.2, reduction="sum")
+    assert Objective(0.0, V, smoothing=0.2)(ours, None, targets).total.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])
+def test_the_three_weightings_point_the_same_way_and_clipping_tells_them_apart(alpha):
+    student, teacher, labels = make()
+    counted = labels[:, 1:] != -100
+    theirs, targets = teacher[:, :-1][counted], labels[:, 1:][counted]
+
+    def gradient(given, weighting, clip=None):
+        ours = student[:, :-1][counted].clone().requires_grad_()
+        Objective(given, V, weighting=weighting)(ours, theirs, targets).total.backward()
+        if clip:
+            torch.nn.utils.clip_grad_norm_([ours], clip)
+        return ours.grad
+
+    whole = gradient(alpha, "sum")
+    assert torch.allclose(gradient(alpha, "ratio") * (1 + alpha), whole, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(gradient(alpha / (1 + alpha), "convex") * (1 + alpha), whole, rtol=1e-4, atol=1e-6)
+    clip = float(gradient(alpha, "ratio").norm())  # bites in `sum` alone
+    assert torch.allclose(gradient(alpha, "ratio", clip), gradient(alpha, "ratio"), rtol=1e-4)
+    assert float(gradient(alpha, "sum", clip).norm()) == pytest.approx(clip, rel=1e-4)
+    assert float(whole.norm()) == pytest.approx(clip * (1 + alpha), rel=1e-4)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from torch import nn
 
+from kdray.artifacts.soft_labels import write_labels
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.fused import fused_sums
 from kdray.distill.labels import Hidden, Sparse, Teacher, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
-from kdray.distill.stored import Stored, write_head, write_part
+from kdray.distill.stored import Stored, read_head, write_head
 from kdray.models.head import Head
 from kdray.spec import declare
 from kdray.spec.components import components, declared
@@ -62,7 +61,7 @@ def keep(folder, form, teacher, states, order=range(ROWS)):
     made = make_form(form)
     for part, some in enumerate((list(order)[:4], list(order)[4:])):
         kept = [made.keep(states[row], teacher, torch.Generator().manual_seed(row)) for row in some]
-        write_part(folder / f"part-{part:05d}-x.safetensors", some, kept)
+        write_labels(folder, part, some, kept)
     if declared(declare.Form, form["name"]).head:
         write_head(teacher.head, folder)
     return Stored(folder, made, teacher.temperature)
@@ -187,5 +186,4 @@ def test_a_head_with_bias_scale_and_softcap_comes_back(tmp_path):
     head = Head(linear, 0.5, 3.0)
     write_head(head, tmp_path)
     states = torch.randn(5, D)
-    module = importlib.import_module("kdray.distill.stored")
-    assert torch.equal(module.read_head(tmp_path)(states), head(states))
+    assert torch.equal(read_head(tmp_path)(states), head(states))

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save
 from sklearn.linear_model import LinearRegression, LogisticRegression
 
+from kdray.artifacts.lens import RECORD, WEIGHTS
 from kdray.lens import classifier
 from kdray.lens.annotations import Documents, sketch
 from kdray.lens.classifier import Lens, fit, fit_lens, steepness
@@ -123,7 +124,7 @@ TENSORS = {"weights": torch.ones(2, 3), "intercept": torch.ones(1)}
 )
 def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
     Lens(torch.ones(2, 3), 1.0).save(tmp_path)
-    (tmp_path / "lens.safetensors").write_bytes(content)
+    (tmp_path / WEIGHTS).write_bytes(content)
     with pytest.raises(InputError, match=r"^lens: .* is damaged \(.+\); train or import it again$"):
         Lens.load(tmp_path)
 
@@ -142,7 +143,7 @@ def test_damaged_weights(tmp_path: Path, content: bytes) -> None:
 )
 def test_damaged_records(tmp_path: Path, change: str | dict[str, Any]) -> None:
     Lens(torch.ones(2, 3), 1.0).save(tmp_path)
-    path = tmp_path / "lens.json"
+    path = tmp_path / RECORD
     kept = json.loads(path.read_text())
     if isinstance(change, dict):
         path.write_text(json.dumps(kept | change))

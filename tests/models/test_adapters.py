@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.models.adapters import load_quantised, merged, with_lora
 from kdray.models.head import ResponseModel, split
 from kdray.models.load import load_folder
@@ -18,28 +18,28 @@ from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
 
 
-@pytest.mark.parametrize("quantised", [False, True])
-def test_a_tuned_model_is_kept_as_a_plain_one_that_answers_alike(tmp_path, quantised):
+@pytest.mark.parametrize(("quantised", "scale"), [(False, 2.0), (False, 4.0), (True, 2.0)])
+def test_a_tuned_model_is_kept_as_a_plain_one_that_answers_alike(tmp_path, quantised, scale):
     folder = write_model(tmp_path / "model", hidden=64)
     if quantised:
         pytest.importorskip("bitsandbytes")
     plain, tokenizer = load_folder(folder)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     base = load_quantised(folder, "cpu", torch.float32) if quantised else plain
-    adapted = with_lora(base, rank=4)
+    adapted = with_lora(base, rank=4, scale=scale, dropout=0.1)
     rows = Rows(write_rows(tmp_path / "rows", tokenizer))
     settings = replace(SETTINGS, alpha=0.0, lr=1e-2)
     loop = Loop(ResponseModel(adapted), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks())
     losses = [metrics["loss"] for metrics in loop.steps()]
     assert losses[-1] < losses[0]
-    kept = merged(folder, 4, loop.engine.weights())
+    kept = merged(folder, 4, loop.engine.weights(), scale)
     assert set(kept.state_dict()) == set(before), "the kept model is not a plain one"
     assert torch.equal(kept.state_dict()["model.norm.weight"], before["model.norm.weight"])
     up_proj, weights = "model.layers.0.mlp.up_proj", loop.engine.weights()
     b, a = (weights[f"base_model.model.{up_proj}.lora_{side}.default.weight"] for side in "BA")
     moved = kept.state_dict()[f"{up_proj}.weight"] - before[f"{up_proj}.weight"]  # of the weights before they were quantised
     assert moved.abs().max() > 1e-4
-    assert torch.allclose(moved, 2 * b @ a, atol=1e-6)
+    assert torch.allclose(moved, scale * b @ a, atol=1e-6)
     if not quantised:
         ids = torch.tensor([rows.input_ids(0)])
         with torch.no_grad():

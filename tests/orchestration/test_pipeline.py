@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import ray
 import ray.data
 
-from kdray.orchestration.pipeline import Item, run_pipeline, spread
+from kdray.orchestration.items import Item, Part
+from kdray.orchestration.pipeline import run_pipeline, spread
 from kdray.orchestration.resources import Node, Resources
 
 
 class Seer:
     """Notes which GPUs its process was given."""
 
-    def __call__(self, item: Item) -> None:
-        Path(item["target"], item["key"]).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    def __call__(self, item: Part) -> None:
+        (item.target / item.key).write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
 
 
 @pytest.mark.ray
 def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
-    def item(key: str, **fields: int) -> Item:
-        return {"key": key, "target": str(tmp_path), **fields}
+    def item(key: str, gpus: int = 1) -> Part:
+        return Part(key=key, gpus=gpus, target=tmp_path, index=0)
 
     groups = [[item("small")], [], [item("large", gpus=3), item("with large")], [item("too large", gpus=5)]]
     resources = Resources((Node(2, 4),), 1)
@@ -39,12 +41,18 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
     assert errors == {"small": "", "large": "", "with large": ""}
 
 
+@dataclass(frozen=True, kw_only=True)
+class Link(Item):
+    target: Path
+    after: str
+
+
 class Waiter:
     """Finishes an item only when the one that it comes after is known to be finished."""
 
-    def __call__(self, item: Item) -> None:
+    def __call__(self, item: Link) -> None:
         deadline = time.monotonic() + 60
-        while item["after"] and not Path(item["target"], item["after"]).exists():
+        while item.after and not (item.target / item.after).exists():
             assert time.monotonic() < deadline, "nobody was told"
             time.sleep(0.05)
 
@@ -53,7 +61,7 @@ class Waiter:
 def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -> None:
     chain = ["2", "0", "3", "1", "4"]  # in turn from the second group and from the first
     after = dict(zip(chain, ["", *chain], strict=False))
-    groups = [[{"key": key, "target": str(tmp_path), "after": after[key]} for key in group] for group in ("01", "234")]
+    groups = [[Link(key=key, target=tmp_path, after=after[key]) for key in group] for group in ("01", "234")]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().execution_options.preserve_order = True  # as in a session
     told = []
@@ -78,8 +86,8 @@ def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -
     ],
 )
 def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, hands: list[int]) -> None:
-    groups: list[list[Item]] = [[{"key": f"{g}.{i}", "gpus": gpus} for i in range(size)] for g, size in enumerate(sizes)]
+    groups = [[Item(key=f"{g}.{i}", gpus=gpus) for i in range(size)] for g, size in enumerate(sizes)]
     dealt = spread(groups, Resources((Node(8, 4),), 1))
     assert [len(group) for group in dealt] == hands
-    assert sorted(item["key"] for group in dealt for item in group) == sorted(item["key"] for group in groups for item in group)
-    assert all(len({item["key"].partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model
+    assert sorted(item.key for group in dealt for item in group) == sorted(item.key for group in groups for item in group)
+    assert all(len({item.key.partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,45 +12,37 @@ import pyarrow.parquet as pq
 import pytest
 
 from kdray.artifacts.parts import parts
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder
-from kdray.orchestration.pipeline import Item
+from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.vllm import answer_by_vllm, sampling_of
+from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
 from kdray.stages.augment import Answerer, _ask_vllm
 from kdray.stages.generate import Generator, keep
+from tests.answers import prompt_batch
 from tests.tiny import write_model, write_rows
 
 
-def item(folder: Path, index: int, texts: list[str], tokenizer: Any) -> Item:
-    fields = {"question": "", "source": "", "references": [], "wrong": []}
-    prompts = [{"example": i, "input_ids": tokenizer(text)["input_ids"], **fields} for i, text in enumerate(texts)]
-    return {
-        "key": f"step{index}",
-        "target": str(folder),
-        "index": index,
-        "model": str(folder.parent / "model"),
-        "dtype": "float32",
-        "max_new_tokens": 8,
-        "decoding": {"name": "greedy", "params": {}},
-        "stops": [],
-        "prompts": prompts,
-    }
+def item(folder: Path, index: int, texts: list[str], tokenizer: Any) -> PromptBatch:
+    prompts = [Prompt(i, tokenizer(text)["input_ids"], "", "", [], []) for i, text in enumerate(texts)]
+    return prompt_batch(folder, prompts, index)
 
 
 def test_what_vllm_is_asked() -> None:
     sampled = {"temperature": 0.9, "top_p": None, "seed": 7}
-    asked = sampling_of({"decoding": {"name": "sampled", "params": sampled}, "max_new_tokens": 5}, ends=[2])
+    batch = prompt_batch(Path(), [], max_new_tokens=5)
+    asked = sampling_of(replace(batch, decoding={"name": "sampled", "params": sampled}), ends=[2])
     assert asked == {"temperature": 0.9, "top_p": 1.0, "seed": 7, "max_tokens": 5, "stop_token_ids": [2]}
-    greedy = sampling_of({"decoding": {"name": "greedy", "params": {}}, "max_new_tokens": 5}, ends=[2, 7])
+    greedy = sampling_of(batch, ends=[2, 7])
     assert greedy == {"temperature": 0.0, "max_tokens": 5, "stop_token_ids": [2, 7]}
 
 
 def test_without_a_gpu_it_is_refused() -> None:
     with pytest.raises(InputError, match=r"engine: vllm without a GPU; use transformers"):
-        list(answer_by_vllm({"model": []}, keep, Resources((Node(2, 0),), 1)))
+        list(answer_by_vllm({Path("model"): []}, keep, Resources((Node(2, 0),), 1)))
 
 
 def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +66,7 @@ def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monke
     monkeypatch.setattr("ray.data.llm.build_processor", lambda config: lambda rows: Rows(map(answer, rows)))
     theirs = [item(tmp_path / "theirs", i, texts, tokenizer) for i, texts in enumerate(batches)]
     gpu = Resources((Node(2, 1),), 1)
-    assert list(answer_by_vllm({str(tmp_path / "model"): theirs}, keep, gpu)) == [(f"step{i}", "") for i in range(3)]
+    assert list(answer_by_vllm({tmp_path / "model": theirs}, keep, gpu)) == [(str(i), "") for i in range(3)]
     generator = Generator()
     for i, texts in enumerate(batches):
         generator(item(tmp_path / "ours", i, texts, tokenizer))
@@ -93,9 +87,9 @@ def test_a_model_that_an_engine_cannot_load_is_told_by_step(tmp_path: Path, monk
         raise RuntimeError("no such architecture")
 
     monkeypatch.setattr("ray.data.llm.build_processor", refuse)
-    groups = {str(tmp_path / "model"): [one, one | {"key": "step1"}]}
+    groups = {tmp_path / "model": [one, replace(one, key="1")]}
     errors = list(answer_by_vllm(groups, keep, Resources((Node(2, 1),), 1)))
-    assert errors == [("step0", "RuntimeError: no such architecture"), ("step1", "RuntimeError: no such architecture")]
+    assert errors == [("0", "RuntimeError: no such architecture"), ("1", "RuntimeError: no such architecture")]
 
 
 def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,16 +112,16 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Pa
     (tmp_path / "theirs").mkdir()
     (tmp_path / "ours").mkdir()
     cuts, resources = [[3, 1], [2]], Resources((Node(2, 1),), 1)
-    asked = {"model": str(tmp_path / "model"), "dtype": "float32", "max_new_tokens": 6, "decoding": {"name": "greedy", "params": {}}}
+    ask = functools.partial(_ask_vllm, tmp_path / "model", {"compute": "float32", "max_new_tokens": 6}, rows, [end], resources)
 
-    def items(side: str) -> list[Item]:
-        return [{"key": str(i), "index": i, "rows": cut, "target": str(tmp_path / side)} for i, cut in enumerate(cuts)]
+    def items(side: str) -> list[Part]:
+        return [Part(key=str(i), index=i, rows=cut, target=tmp_path / side) for i, cut in enumerate(cuts)]
 
-    assert list(_ask_vllm(asked, rows, [end], resources, items("theirs"))) == [("0", ""), ("1", "")]
+    assert list(ask(items("theirs"))) == [("0", ""), ("1", "")]
     answerer = Answerer(tmp_path / "model", "float32", tmp_path / "rows", 6, [end])
     for one in items("ours"):
         answerer(one)
     theirs, ours = ([pq.read_table(path).to_pylist() for path in parts(tmp_path / side).values()] for side in ("theirs", "ours"))
     assert theirs == ours
     failing.append(1)
-    assert list(_ask_vllm(asked, rows, [end], resources, items("theirs"))) == [("0", ""), ("1", "RuntimeError: out of blocks")]
+    assert list(ask(items("theirs"))) == [("0", ""), ("1", "RuntimeError: out of blocks")]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from typing import Any
 
 import pytest
 
-from kdray.plan import steps
+from kdray.plan import identity
 from kdray.plan.again import explained
 from kdray.spec import InputError
+from kdray.spec.components import Component
 from kdray.spec.declare import Declared
 from kdray.store import Store, io
 from tests.conftest import Run, TinyGrid
@@ -104,13 +106,14 @@ def test_steps_without_an_id_are_counted(plan: MakePlan, store: Store) -> None:
 
 def test_a_component_of_another_version_is_named(plan: MakePlan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     finish(plan, store)
-    declared = steps.declared
+    known = identity.component
 
-    def newer(kind: type[Declared], name: str) -> Declared:
-        found = declared(kind, name)
-        return dataclasses.replace(found, version=found.version + 1) if name == "alpaca" else found
+    def newer(kind: type[Declared], name: str, where: str) -> Component[Any]:
+        found = known(kind, name, where)
+        later = dataclasses.replace(found.declared, version=found.declared.version + 1)
+        return dataclasses.replace(found, declared=later) if name == "alpaca" else found
 
-    monkeypatch.setattr(steps, "declared", newer)
+    monkeypatch.setattr(identity, "component", newer)
     old = plan().prepare.payload["params"]["template"]["version"] - 1  # type: ignore[union-attr, index]
     assert f"prepare rows: template.version: {old} -> {old + 1}" in explained(plan(), store)
 

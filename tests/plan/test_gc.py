@@ -11,6 +11,7 @@ from kdray.plan import gc as module
 from kdray.plan.gc import find_garbage
 from kdray.spec import InputError
 from kdray.store import Locks, Store, io
+from kdray.store.store import RECORD
 from tests.plan.conftest import MakePlan, seal
 
 STALE = 0.3
@@ -77,7 +78,7 @@ def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is
     (artifact,) = seal(store, made.prepare)
     twin = artifact.folder.with_name(f"aaa-{made.prepare.id}")
     (twin / "attempt-001").mkdir(parents=True)
-    io.put_json(twin / "record.json", made.prepare.payload)
+    io.put_json(twin / RECORD, made.prepare.payload)
     assert names(store, made) == [f"prepare/{twin.name}"]
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(twin)  # somebody has not seen yet that it is finished
@@ -87,14 +88,14 @@ def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is
 def test_a_running_artifact_its_inputs_and_its_exports_are_kept_whoever_runs_it(plan: MakePlan, store: Store) -> None:
     theirs = plan({"axes.lr": [1e-3], "axes.alpha": [0.1], "data.heldout": 3})
     point, mine = theirs.points[0], plan({"axes.lr": [1e-4], "axes.alpha": [0]})
-    soften = theirs.heldout_labels["soft_labels"]
-    needed = [*theirs.models.values(), theirs.models["teacher"].inputs["student"], theirs.prepare, soften]
+    soften = theirs.heldout_labels.soft_labels
+    needed = [*theirs.models.values(), theirs.models["teacher"].inputs.student, theirs.prepare, soften]
     seal(store, *{step.key: step for step in needed}.values())
     attempt = store.begin(point.train.key, point.train.payload or {})
     seal(store, point.exports[2.0])
     (store.root / "scratch" / "tune").mkdir(parents=True)
     everything = sorted([f"{key.kind}/{path.name}" for key, path in store.folders()])
-    shared = {f"model/student-{mine.models['student'].id}", f"model/teacher-{theirs.models['teacher'].inputs['student'].id}"}
+    shared = {f"model/student-{mine.models['student'].id}", f"model/teacher-{theirs.models['teacher'].inputs.student.id}"}
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(attempt.folder)
         assert names(store, mine) == []

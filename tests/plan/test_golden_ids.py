@@ -64,7 +64,7 @@ def lines_of(grid: Path, folder: Path) -> dict[str, Line]:
 
 def line_of(steps: list[Step]) -> Line:
     ids = sorted([step.slug, step.key.id] for step in steps)
-    own = sorted(canonical([step.slug, (step.payload or {}) | {"inputs": sorted(step.inputs)}]) for step in steps)
+    own = sorted(canonical([step.slug, (step.payload or {}) | {"inputs": sorted(step.inputs.named)}]) for step in steps)
     return {"steps": len(steps), "ids": digest(ids), "own": digest(own), "first": " ".join(ids[0])}
 
 

@@ -96,12 +96,12 @@ def ids(plan: Plan) -> dict[str, Any]:
     scores = {score.task.name: score.generate or score.measure for score in plan.scores if score.subject == "student"}
     labeller = plan.models["teacher"]
     tuned = labeller.kind == "teach"
-    found = {"student": plan.models["student"], "teacher": labeller.inputs["student"] if tuned else labeller, "prepare": plan.prepare}
-    found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.get("soft_labels")}
+    found = {"student": plan.models["student"], "teacher": labeller.inputs.student if tuned else labeller, "prepare": plan.prepare}
+    found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.soft_labels}
     found |= {"loss": scores["heldout_loss"], "answers": scores["heldout_answers"]}
     found |= {"xsum": scores["xsum"]} if "xsum" in scores else {}
-    points = {point.point.slug: point.train for point in plan.points}
-    found |= {"sft": points["lr0.001-b2-a0-s0"], "kd": points["lr0.001-b2-a0.1-s0"]}
+    points = {(p.point.lr, p.point.batch, p.point.alpha, p.point.labels): p.train for p in plan.points if p.point.seed == 0}
+    found |= {"sft": points[1e-3, 2, 0, "gold"], "kd": points[1e-3, 2, 0.1, "gold"]}
     return {name: step.id if step else None for name, step in found.items()}
 
 
@@ -182,10 +182,28 @@ def test_a_whole_number_is_the_same_point_however_it_is_written(number: float, p
 def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
     made = plan({"axes.alpha": [0, 0.1]})
     for point in made.points:
-        assert set(point.train.inputs) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
+        assert set(point.train.inputs.named) == {"student", "data"} | ({"soft_labels"} if point.point.alpha else set())
     alone = plan({"teacher": ABSENT, "axes.alpha": [0], "score.references": ["student"]})
     assert [p.train.id for p in alone.points] == [p.train.id for p in made.points if p.point.alpha == 0]
-    assert (alone.heldout_labels, list(alone.models)) == ({}, ["student"])
+    assert (alone.heldout_labels.sources, list(alone.models)) == ((), ["student"])
+
+
+def test_smoothing_and_temperatures_are_points_of_their_own_and_leave_the_others_alone(plan: MakePlan) -> None:
+    small, grown = plan(), plan({"axes.smoothing": [0, 0.1], "axes.temperature": [1, 2]})
+    ids = {point.train.id for point in small.points}
+    points = [point.point for point in grown.points]
+    assert ids < {point.train.id for point in grown.points}
+    assert len(points) == len({point.train.id for point in grown.points}) == 2 * (1 + 2) * 2  # lr x (SFT + KD at each) x smoothing
+    assert {point.temperature for point in points if not point.alpha} == {1}, "without a soft term there is none"
+    assert plan({"axes.temperature": [2]}).points[-1].train.id == plan({"objective.temperature": 2}).points[-1].train.id
+
+
+def test_labels_that_hold_for_one_temperature_are_made_for_each(plan: MakePlan) -> None:
+    made = plan({"axes.temperature": [1, 2], "soft_labels": {"form": "topk", "k": 4}})
+    labels = {point.train.inputs.soft_labels.params["temperature"]: point.point.temperature for point in made.points if point.point.alpha}
+    assert labels == {1.0: 1.0, 2.0: 2.0}
+    whole = plan({"axes.temperature": [1, 2]})
+    assert len({point.train.inputs.soft_labels.id for point in whole.points if point.point.alpha}) == 1
 
 
 def test_a_grid_that_grows_keeps_all_it_has(plan: MakePlan) -> None:
@@ -246,3 +264,17 @@ def test_what_a_chat_is_given_is_in_the_ids_of_all_chats(task: dict[str, Any], p
     on, off = ({"name": "chat", "arguments": {"enable_thinking": value}} for value in (True, False))
     assert asked("chat") == asked("alpaca") == asked({"name": "alpaca", "bos": True})
     assert len({asked("chat"), asked(on), asked(off)}) == 3
+
+
+def test_a_parameter_that_came_later_enters_only_where_it_is_used(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    def floor(later: tuple[str, ...], schedule: Any) -> Any:
+        known = spec.components
+        found = known(declare.Schedule)["cosine"]
+        changed = {"cosine": dataclasses.replace(found, declared=dataclasses.replace(found.declared, later=later))}
+        with monkeypatch.context() as patch:
+            patch.setattr(spec, "components", lambda kind: known(kind) | (changed if kind is declare.Schedule else {}))
+            return plan({"train.schedule": schedule}).points[0].train.params["schedule"]["params"]
+
+    assert floor((), "cosine") == floor((), {"name": "cosine", "floor": 0}) == {"floor": 0.0}
+    assert floor(("floor",), "cosine") == floor(("floor",), {"name": "cosine", "floor": 0}) == {}
+    assert floor(("floor",), {"name": "cosine", "floor": 0.1}) == {"floor": 0.1}

@@ -36,9 +36,9 @@ def test_quick_metrics_share_a_step_and_each_slow_one_has_its_own(plan: MakePlan
 
 def test_a_metrics_model_is_a_step_and_known_by_its_content(plan: MakePlan, tiny_grid: TinyGrid) -> None:
     first = plan({"score.metrics": [STANDIN]})
-    model = measured(first)["support_standin"].measure.inputs["support_standin.model"]
+    model = measured(first)["support_standin"].measure.inputs.named["support_standin.model"]
     assert model.kind == "model"
-    assert model.id == first.models["teacher"].inputs["student"].id, "the teacher's own model is not fetched twice"
+    assert model.id == first.models["teacher"].inputs.student.id, "the teacher's own model is not fetched twice"
     assert "model" not in measured(first)["support_standin"].measure.params["metrics"][0]["params"]
     weights = tiny_grid.folder / "teacher" / "model.safetensors"
     weights.write_bytes(weights.read_bytes() + b"more")
@@ -51,14 +51,13 @@ def test_samples_are_generated_once_for_each_seed(plan: MakePlan) -> None:
     metric = {"name": "selfcheck", "model": "file:HERE/teacher", "samples": 3}
     made = plan({"score.metrics": [metric]})
     inputs = measured(made)["selfcheck"].measure.inputs
-    drawn = [inputs[f"samples.{seed}"] for seed in range(3)]
+    drawn = list(inputs.samples)
+    assert len(drawn) == 3
     assert [step.params["decoding"]["params"]["seed"] for step in drawn] == [0, 1, 2]
     assert all(step.kind == "generate" for step in drawn)
     assert {step.id for step in drawn} <= {step.id for step in made.steps()}
     fewer = plan({"score.metrics": [metric | {"samples": 2}]})
-    assert {inputs[f"samples.{seed}"].id for seed in range(2)} == {
-        step.id for name, step in measured(fewer)["selfcheck"].measure.inputs.items() if name.startswith("samples.")
-    }
+    assert {step.id for step in inputs.samples[:2]} == {step.id for step in measured(fewer)["selfcheck"].measure.inputs.samples}
 
 
 @pytest.mark.parametrize("change", [{"budget": 1.0}, {"price_in": 2.0}, {"concurrency": 9}])

@@ -21,9 +21,9 @@ def steps(plan: Plan, kind: str) -> list[Step]:
 def test_the_lens_learns_from_the_untrained_students_answers_alone(plan: MakePlan) -> None:
     made = plan(own())
     [annotate], [lens] = steps(made, "annotate"), steps(made, "lens")
-    assert lens.inputs == {"model": made.models["student"], "annotated": annotate}
-    answers = annotate.inputs["outputs"]
-    assert answers.inputs["model"] is made.models["student"]
+    assert lens.inputs.named == {"model": made.models["student"], "annotated": annotate}
+    answers = annotate.inputs.outputs
+    assert answers.inputs.model is made.models["student"]
     scored = [score.generate for score in made.scores if score.subject == "student" and score.generate]
     assert answers.id in [generate.id for generate in scored]  # the same answers as the score's: generated once
 
@@ -49,13 +49,13 @@ def test_the_lens_may_guide_the_decoding_of_the_models_that_it_fits(plan: MakePl
     made = plan(own() | changes)
     [lens] = steps(made, "lens")
     by_lens = [score for score in made.scores if score.decoding == "lookback_guided-guide-lens"]
-    assert {score.generate.inputs["guide"].id for score in by_lens if score.generate} == {lens.id}
+    assert {score.generate.inputs.guide.id for score in by_lens if score.generate} == {lens.id}
     assert {score.subject for score in made.scores} - {score.subject for score in by_lens} == {"teacher"}  # of another shape
     drawn = [step for step in steps(made, "generate") if "sample0" in step.slug]
     assert drawn
-    assert not any("guide" in step.inputs for step in drawn)
+    assert not any(step.inputs.guide for step in drawn)
     again = plan(own(threshold=1.0) | changes)
-    ids = {step.id for step in steps(made, "generate") if "guide" in step.inputs}
+    ids = {step.id for step in steps(made, "generate") if step.inputs.guide}
     assert ids.isdisjoint(step.id for step in steps(again, "generate"))
 
 

@@ -39,16 +39,16 @@ def test_every_form_is_as_large_as_was_said(name, given, vocab):
 
 def test_a_plan_knows_sizes_as_soon_as_it_can(plan: MakePlan, tiny_grid: TinyGrid) -> None:
     made = plan()
-    soften, store = made.heldout_labels["soft_labels"], Store(tiny_grid.folder / "store")
+    soften, store = made.heldout_labels.soft_labels, Store(tiny_grid.folder / "store")
     assert size_of_labels(soften, store) is None, "the config names no sizes"
     config = {"model_type": "llama", "hidden_size": 16, "vocab_size": 100, "dtype": "bfloat16"}
     (tiny_grid.folder / "teacher" / "config.json").write_text(json.dumps(config))
     made = plan()
-    soften = made.heldout_labels["soft_labels"]
+    soften = made.heldout_labels.soft_labels
     assert str(size_of_labels(soften, store)) == "32 bytes a response token"
-    seal(store, made.models["teacher"].inputs["student"])
+    seal(store, made.models["teacher"].inputs.student)
     assert size_of_labels(soften, store) is None, "the model in the store is looked at first"
-    (store.get(made.models["teacher"].inputs["student"].key).path / "config.json").write_text(json.dumps(config))
+    (store.get(made.models["teacher"].inputs.student.key).path / "config.json").write_text(json.dumps(config))
     store.begin(made.prepare.key, made.prepare.payload or {}).seal(response_tokens=1000)
     size = size_of_labels(soften, store)
     assert size.total == 1000 * 32 + 16 * 100 * 2, "with the head"

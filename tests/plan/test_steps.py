@@ -24,7 +24,7 @@ def test_every_step_comes_once_and_after_its_inputs(plan: MakePlan) -> None:
     assert len({step.id for step in steps}) == len({step.key for step in steps}) == len(steps)
     place = {step.id: i for i, step in enumerate(steps)}
     for step in steps:
-        assert all(place[needed.id] < place[step.id] for needed in step.inputs.values())
+        assert all(place[needed.id] < place[step.id] for needed in step.inputs.steps)
     assert Counter(step.kind for step in steps) == {
         "model": 2,
         "prepare": 1,
@@ -45,10 +45,10 @@ def test_a_model_that_is_student_and_teacher_is_one_step(plan: MakePlan, tiny_gr
 
 def test_a_cut_student_keeps_the_whole_models_tokenizer(plan: MakePlan) -> None:
     made = plan({"student.drop_layers": [1, 3]})
-    whole = made.models["student"].inputs["model"]
+    whole = made.models["student"].inputs.model
     assert made.models["student"].slug == "student-without1to2"
-    assert made.prepare.inputs["tokenizer"] is whole
-    assert made.points[0].train.inputs["student"] is made.models["student"]
+    assert made.prepare.inputs.tokenizer is whole
+    assert made.points[0].train.inputs.student is made.models["student"]
 
 
 def test_only_the_last_checkpoint_is_scored_if_the_grid_says_so(plan: MakePlan) -> None:
@@ -144,14 +144,14 @@ def test_the_answers_are_one_step_and_soft_labels_are_made_on_the_text_that_is_t
     made = plan({"axes.labels": ["gold", "teacher", "both"]})
     answers, both = [step for step in made.steps() if step.kind == "augment"]
     assert [answers.slug, both.slug] == ["rows-teacher", "rows-both"]
-    assert dict(answers.inputs) == {"teacher": made.models["teacher"], "data": made.prepare}
-    assert dict(both.inputs) == {"data": made.prepare, "answers": answers}
+    assert answers.inputs.named == {"teacher": made.models["teacher"], "data": made.prepare}
+    assert both.inputs.named == {"data": made.prepare, "answers": answers}
     text = {"gold": made.prepare, "teacher": answers, "both": both}
     for point in made.points:
         inputs = point.train.inputs
-        assert inputs["data"] is text[point.point.labels]
-        assert ("soft_labels" in inputs) == (point.point.alpha > 0)
-        assert "soft_labels" not in inputs or inputs["soft_labels"].inputs["data"] is inputs["data"]
+        assert inputs.data is text[point.point.labels]
+        assert bool(inputs.soft_labels) == (point.point.alpha > 0)
+        assert not inputs.soft_labels or inputs.soft_labels.inputs.data is inputs.data
     assert len({point.train.id for point in made.points}) == len(made.points) == 12
 
 
@@ -160,7 +160,7 @@ def test_a_teacher_beside_the_student_reads_the_text_that_is_trained_on(plan: Ma
     kinds = [step.kind for step in made.steps()]
     assert (kinds.count("augment"), kinds.count("soften")) == (1, 0)
     inputs = made.points[0].train.inputs
-    assert (inputs["data"].kind, inputs["teacher"]) == ("augment", made.models["teacher"])
+    assert (inputs.data.kind, inputs.teacher) == ("augment", made.models["teacher"])
 
 
 @pytest.mark.parametrize(
@@ -188,10 +188,10 @@ def test_heldout_scores_are_on_the_original_rows_whatever_a_point_trained_on(pla
     for score in made.scores:
         step = score.generate or score.measure
         if score.task.name.startswith("heldout"):
-            assert step.inputs["data"] is made.prepare
+            assert step.inputs.data is made.prepare
         if score.task.name == "heldout_loss":
-            assert step.inputs["soft_labels"] is made.heldout_labels["soft_labels"]
-            assert step.inputs["soft_labels"].inputs["data"] is made.prepare
+            assert step.inputs.soft_labels is made.heldout_labels.soft_labels
+            assert step.inputs.soft_labels.inputs.data is made.prepare
 
 
 @pytest.mark.parametrize(
@@ -234,12 +234,12 @@ def test_teachers_are_an_axis_of_all_points_that_use_one(plan: MakePlan) -> None
     for point in made.points[1:]:
         inputs, teacher = point.train.inputs, made.models[point.point.teacher]
         if point.point.labels == "teacher":
-            assert inputs["data"].inputs["teacher"] is teacher
+            assert inputs.data.inputs.teacher is teacher
         if point.point.alpha:
-            assert inputs["soft_labels"].inputs["teacher"] is teacher
+            assert inputs.soft_labels.inputs.teacher is teacher
     assert {score.subject for score in made.scores if isinstance(score.subject, str)} == {"student", "big", "small"}
     losses = [score.measure for score in made.scores if score.task.name == "heldout_loss"]
-    assert {step.inputs["soft_labels"].inputs["teacher"].slug for step in losses} == {made.models["big"].slug}, "one yardstick for all"
+    assert {step.inputs.soft_labels.inputs.teacher.slug for step in losses} == {made.models["big"].slug}, "one yardstick for all"
 
 
 def test_a_teacher_by_name_is_the_teacher_of_a_grid_with_one(plan: MakePlan) -> None:
@@ -253,8 +253,8 @@ def test_an_ensemble_reads_the_soft_labels_of_its_members(plan: MakePlan) -> Non
     made = plan(grid)
     alone, mixed = (next(p.train for p in made.points if p.point.teacher == name) for name in ("big", "mix"))
     assert mixed.params["weights"] == [0.75, 0.25]
-    assert mixed.inputs["soft_labels.0"] is alone.inputs["soft_labels"]
-    assert mixed.inputs["soft_labels.1"].inputs["teacher"] is made.models["small"]
+    assert mixed.inputs.soft_labels[0] is alone.inputs.soft_labels
+    assert mixed.inputs.soft_labels[1].inputs.teacher is made.models["small"]
     other = plan(grid | {"ensembles": {"mix": {"big": 6, "small": 2}}})
     assert mixed.id in {point.train.id for point in other.points}, "weights are relative"
     assert mixed.id not in {point.train.id for point in plan(grid | {"ensembles": {"mix": {"big": 1, "small": 1}}}).points}
@@ -278,7 +278,7 @@ def test_two_points_that_are_one_training_are_refused(changes: dict[str, object]
 def test_an_ensemble_of_teachers_beside_the_student(plan: MakePlan) -> None:
     grid = TEACHERS | {"axes.alpha": [1], "axes.teacher": ["mix"], "ensembles": {"mix": {"big": 1, "small": 1}}}
     (point, *_) = plan(grid | {"soft_labels.form": "online"}).points
-    assert [point.train.inputs[f"teacher.{i}"].kind for i in (0, 1)] == ["model", "teach"]
+    assert [teacher.kind for teacher in point.train.inputs.sources] == ["model", "teach"]
 
 
 def test_what_a_task_asks_is_worked_out_once_however_many_points_there_are(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:

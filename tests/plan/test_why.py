@@ -13,7 +13,7 @@ from tests.plan.conftest import MakePlan
 
 def begin(store: Store, step: Step) -> str:
     """Put a step and all that it needs into the store's records."""
-    for needed in step.inputs.values():
+    for needed in step.inputs.steps:
         begin(store, needed)
     store.begin(step.key, step.payload or {})
     return step.key.id
@@ -48,7 +48,7 @@ def test_an_input_that_only_one_has_is_named(plan: MakePlan, store: Store) -> No
     made = plan({"axes.lr": [1e-3]})
     sft, kd = (begin(store, point.train) for point in made.points)
     assert list(differences(store, sft, kd)) == [
-        ("inputs.soft_labels", None, made.heldout_labels["soft_labels"].id),
+        ("inputs.soft_labels", None, made.heldout_labels.soft_labels.id),
         ("alpha", 0.0, 0.1),
         ("objective.loss.name", None, "cross_entropy"),
         ("objective.loss.version", None, 1),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from kdray.artifacts.scores import Score, write_scores
 from kdray.report.confidence import _curves
-from kdray.report.results import Score, lower_is_better, short_name
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
+from kdray.spec.metric_names import MetricName
+from kdray.store import Key, Store
 from tests.report.test_report import make_results
 
 TASKS = {"score.tasks": ["heldout_loss", "heldout_answers", "commonsense_qa", "lm_eval:mmlu"]}
@@ -22,10 +21,12 @@ def answer(gold: int | None, *loglikelihoods: float) -> dict:
 def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_calibration(tiny_grid, tmp_path):
     results = make_results(tiny_grid, TASKS)
     rows = [answer(0, -1.0, -2.0), answer(1, -0.5, -3.0), answer(0, -4.0, -0.25), answer(1, -2.5, -9.0), answer(None)]
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "examples.parquet")
+    attempt = Store(tmp_path / "kept").begin(Key("measure", "csqa", "0" * 12), {})
+    write_scores(attempt.path, {}, rows)
+    artifact = attempt.seal()
     for checkpoint in results.checkpoints:
-        checkpoint.rows["commonsense_qa"] = tmp_path / "examples.parquet"
-        checkpoint.scores["csqa_ece"] = Score(12.0, 1.0, 4)
+        checkpoint.measured["commonsense_qa"] = artifact
+        checkpoint.scores[MetricName("commonsense_qa", "ece")] = Score(12.0, 1.0, 4)
     curves = _curves(results, "commonsense_qa")
     assert curves["teacher"] == [0.5, 0.25, 2.5]
     assert curves["SFT"] == [0.5, 0.25, 2.5] * 5  # of the last checkpoint of each of its runs
@@ -36,10 +37,9 @@ def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_
     assert (tmp_path / "report" / "confidence.png").stat().st_size > 1000
 
 
-def test_names_of_metrics_do_not_collide(tiny_grid):
-    plan = make_results(tiny_grid, TASKS).plan
-    assert short_name("arc_easy", "ece") == "arc_e_ece"
-    assert short_name("lm_eval:mmlu", "acc") == "mmlu_acc"
-    assert short_name("commonsense_qa", "wrong_nll") == "csqa_nll"
-    assert lower_is_better("arc_e_brier", plan)
-    assert not lower_is_better("csqa_nll", plan)  # a model that is less sure of wrong answers is the better one
+def test_names_of_metrics_do_not_collide():
+    assert MetricName("arc_easy", "ece") == "arc_e_ece"
+    assert MetricName("lm_eval:mmlu", "acc") == "mmlu_acc"
+    assert MetricName("commonsense_qa", "wrong_nll") == "csqa_nll"
+    assert MetricName("arc_easy", "brier").lower_is_better
+    assert not MetricName("commonsense_qa", "wrong_nll").lower_is_better  # a model that is less sure of wrong answers is the better one

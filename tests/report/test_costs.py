@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from kdray.artifacts.parts import write_part
 from kdray.plan import make_plan
-from kdray.report.costs import SECONDS, costs, measured_cost
+from kdray.report.costs import costs
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
-
-
-def part(folder, index, lengths, metadata):
-    folder.mkdir(exist_ok=True)
-    table = pa.table({"output_ids": [[1] * n for n in lengths]}).replace_schema_metadata(metadata)
-    write_part(folder, index, ".parquet", lambda path: pq.write_table(table, path))
-
-
-def test_a_cost_is_the_sum_of_its_parts(tmp_path):
-    part(tmp_path / "a", 0, [3, 5], {SECONDS: "1.5"})
-    part(tmp_path / "a", 1, [0], {SECONDS: "0.25"})
-    assert measured_cost(tmp_path / "a") == {"answer_tokens": 8, "answer_seconds": 1.75}
-    part(tmp_path / "a", 2, [4], {})
-    assert measured_cost(tmp_path / "a") == {}, "of one part it is not known"
 
 
 def test_decodings_are_compared_where_both_have_answered(tiny_grid):

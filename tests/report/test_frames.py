@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 import kdray
+from kdray.artifacts.answers import write_answers
+from kdray.artifacts.curve import write_curve
+from kdray.artifacts.scores import ROWS, read_scores, score_files, write_scores
 from kdray.data.estimates import mean
 from kdray.plan import Plan, Step, make_plan
+from kdray.plan.inputs import AnswersInputs, RateInputs
 from kdray.report.frames import FRAME, ITEMS
-from kdray.report.results import EXAMPLES, SCORES
 from kdray.spec import InputError, load_grid
-from kdray.stages.generate import SCHEMA, write_part
-from kdray.stages.measure import Measurer
 from kdray.store import Outer, Store, io
+from tests.answers import measure_answers
 from tests.conftest import ABSENT, TinyGrid
 
 CHANGES: dict[str, Any] = {
@@ -58,26 +58,18 @@ class Finished:
                 | {"wrong": [], "output_ids": [2], "thought_ids": [], "answer": answer, "error": None if i < 2 else "OSError: lost"}
                 for i, answer in enumerate(ANSWERS)
             ]
-            table = pa.Table.from_pylist(rows, schema=SCHEMA)
-            write_part(attempt.path, 0, ".parquet", lambda path: pq.write_table(table, path))
-        elif step.kind == "measure" and "outputs" in step.inputs:
-            outputs = self.store.get(step.inputs["outputs"].key)
+            write_answers(attempt.path, 0, rows, 1.0)
+        elif isinstance(step.inputs, AnswersInputs | RateInputs):
+            outputs = self.store.get(step.inputs.outputs.key)
             assert outputs
-            metrics = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in step.params["metrics"]]
-            item = {
-                "key": step.key.id,
-                "kind": "answers",
-                "target": str(attempt.path),
-                "outputs": str(outputs.path),
-                "samples": [],
-            }
-            Measurer(attempt.path / "loads")(item | {"metrics": metrics, "count_empty": True, "cache": ""})
-            attempt.seal([attempt.path / SCORES, attempt.path / EXAMPLES])
+            measure_answers(step, outputs.path, attempt)
+            attempt.seal(score_files(attempt.path))
             return
         elif step.kind == "measure":
             losses = [{"example": i, "tokens": 4, "ce": 1.0 + i, "kl": 0.5} for i in range(2)]
-            pq.write_table(pa.Table.from_pylist(losses), attempt.path / EXAMPLES)
-            io.put_json(attempt.path / SCORES, {name: mean([row[name] for row in losses]) for name in ("ce", "kl")})
+            write_scores(attempt.path, {name: mean([row[name] for row in losses]) for name in ("ce", "kl")}, losses)
+        elif step.kind == "train":
+            write_curve(attempt.path, [{"step": 1, "examples": 2, "tokens": 4, "loss": 1.0, "ce": 1.0}])
         attempt.seal(**({"examples": int(step.params["at"]) * 2} if step.kind == "student" else {}))
 
 
@@ -99,7 +91,7 @@ def test_every_score_is_one_row_that_says_of_what_it_is(finished: Callable[..., 
     point = made.plan.points[-1].point
     stored = made.store.get(next(s for s in made.plan.scores if (s.subject, s.position, s.decoding) == (point, 4, label)).measure.key)
     assert stored
-    score = stored.json(SCORES)["rougeL"]  # type: ignore[index]
+    score = vars(read_scores(stored.path)["rougeL"])
     assert row == {
         "model": "lr0.001-b2-a1-s0-teacher",
         "arm": "SeqKD + KD 1",
@@ -109,6 +101,8 @@ def test_every_score_is_one_row_that_says_of_what_it_is(finished: Callable[..., 
         "lr": 1e-3,
         "batch": 2,
         "seed": 0,
+        "smoothing": 0.0,
+        "temperature": 1.0,
         "checkpoint": 4.0,
         "examples": 8,
         "final": True,
@@ -212,8 +206,8 @@ def test_wrong_input_is_one_line(finished: Callable[..., Finished], tmp_path: Pa
     answered = next(score for score in made.plan.scores if score.generate)
     sealed = made.store.get(answered.measure.key)
     assert sealed
-    (sealed.path / EXAMPLES).write_bytes(b"no parquet")
-    with pytest.raises(InputError, match=rf"{EXAMPLES}: cannot be read .*; remove the folder .*{answered.measure.id} and run again"):
+    (sealed.path / ROWS).write_bytes(b"no parquet")
+    with pytest.raises(InputError, match=rf"{ROWS}: damaged .*; remove the folder .*{answered.measure.id} and run again"):
         kdray.results(made.path).items()
     assert len(kdray.results(made.path).frame())  # the scores themselves are whole
     assert answered.generate

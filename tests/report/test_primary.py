@@ -13,15 +13,17 @@ from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
 from rich.console import Console
 
 from kdray.plan import Plan, make_plan
-from kdray.report.results import LM_EVALS_LOSSES, Results, collect, lower_is_better, primary_metric
+from kdray.report.results import Results, collect, primary_metric
 from kdray.report.statistics import Difference, signed
 from kdray.report.verdict import _direction, verdict
 from kdray.report.write import print_table
+from kdray.score.prompts import Prompt
 from kdray.spec.load import load_grid
+from kdray.spec.metric_names import LM_EVALS_LOSSES, MetricName
 from kdray.stages.generate import keep
-from kdray.stages.measure import Measurer
 from kdray.store import Outer, Store
 from kdray.track.view import shared_view
+from tests.answers import measure_answers, prompt_batch
 from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
@@ -41,14 +43,12 @@ def measured(plan: Plan, folder: Path, said: dict[float, str]) -> Results:
         if isinstance(score.subject, str) or score.position != plan.grid.train.total or score.task.name != "xsum":
             continue
         ids = tokenizer(said[score.subject.alpha])["input_ids"]
-        prompt = {"example": 0, "input_ids": [1], "question": "", "source": "s", "references": ["Ada lives in Rome"], "wrong": []}
+        prompt = Prompt(0, [1], "", "s", ["Ada lives in Rome"], [])
         attempt = store.begin(score.measure.key, score.measure.payload or {})
         outputs = folder / f"answers {score.subject.alpha}"
         outputs.mkdir()
-        keep({"prompts": [prompt], "stops": [], "target": str(outputs), "index": 0}, [ids], 1.0, tokenizer)
-        uses = [{"name": metric["name"], "params": metric["params"], "models": {}} for metric in score.measure.params["metrics"]]
-        item = {"kind": "answers", "outputs": str(outputs), "samples": [], "metrics": uses, "count_empty": True, "cache": str(folder)}
-        Measurer(folder / "loads")(item | {"key": "x", "target": str(attempt.path)})
+        keep(prompt_batch(outputs, [prompt]), [ids], 1.0, tokenizer)
+        measure_answers(score.measure, outputs, attempt)
         attempt.seal()
     return collect(plan, store)
 
@@ -131,10 +131,9 @@ def test_a_rounded_zero_has_no_sign() -> None:
     assert [signed(value, 2) for value in (0.0, -0.0, -1e-9, 0.004, 0.006, -10.0)] == ["0.00", "0.00", "0.00", "0.00", "+0.01", "-10.00"]
 
 
-def test_what_lm_eval_wants_to_fall_should_fall(tiny_grid: TinyGrid) -> None:
-    plan = plan_of(tiny_grid, {"score.tasks": ["lm_eval:wikitext", XSUM, "heldout_loss"]})
+def test_what_lm_eval_wants_to_fall_should_fall() -> None:
     for metric, higher in HIGHER_IS_BETTER_REGISTRY.items():
-        assert lower_is_better(f"wikitext_{metric}", plan) is not higher, metric
+        assert MetricName("lm_eval:wikitext", metric).lower_is_better is not higher, metric
     assert all(suffix.removeprefix("_") in HIGHER_IS_BETTER_REGISTRY for suffix in LM_EVALS_LOSSES)
-    falling = {name for name in ("held_kl", "held_ce", "xsum_rougeL.dola", "xsum_empty.dola") if lower_is_better(name, plan)}
-    assert falling == {"held_kl", "held_ce", "xsum_empty.dola"}
+    names = map(MetricName.parse, ("heldout_loss/kl", "heldout_loss/ce", "xsum/rougeL.dola", "xsum/empty.dola"))
+    assert [name for name in names if name.lower_is_better] == ["held_kl", "held_ce", "xsum_empty.dola"]

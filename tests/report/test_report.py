@@ -10,15 +10,17 @@ import pytest
 from rich.console import Console
 from scipy import stats
 
+from kdray.artifacts.scores import Score
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
 from kdray.report.plots import running_mean
-from kdray.report.results import Checkpoint, Results, Score
+from kdray.report.results import Checkpoint, Results
 from kdray.report.statistics import Spread, difference
 from kdray.report.table import rows_of
 from kdray.report.verdict import verdict
 from kdray.report.write import print_table, write_report
 from kdray.spec import load_grid
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 from kdray.store import Outer
 
@@ -26,17 +28,17 @@ LRS = [1e-3, 3e-4, 1e-4, 3e-5, 1e-5]
 VALUES = {0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [23.0, 23.5, 22.0, 24.5, 21.5]}
 
 
-def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="held_rougeL"):
+def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="heldout_answers/rougeL"):
     grid = load_grid(tiny_grid({"axes.lr": LRS, "axes.alpha": list(values), "report.primary": "heldout_answers/rougeL"} | (changes or {})))
     plan = make_plan(grid, Outer(tiny_grid.folder / "store"))
     references = {"student": 10.0, "teacher": 30.0}
-    checkpoints = [Checkpoint(role, None, None, {metric: Score(value, 1.0, n)}) for role, value in references.items()]
+    checkpoints = [Checkpoint(role, None, None, {MetricName.parse(metric): Score(value, 1.0, n)}) for role, value in references.items()]
     curves = {}
     for alpha, row in values.items():
         for lr, value in zip(LRS, row, strict=True):
             point = Point(alpha=alpha, lr=lr, batch=2, seed=0)
-            checkpoints.append(Checkpoint(point, 2.0, 4, {metric: Score(value - 5, 1.0, n)}))
-            checkpoints.append(Checkpoint(point, 4.0, 8, {metric: Score(value, 1.0, n)}))
+            checkpoints.append(Checkpoint(point, 2.0, 4, {MetricName.parse(metric): Score(value - 5, 1.0, n)}))
+            checkpoints.append(Checkpoint(point, 4.0, 8, {MetricName.parse(metric): Score(value, 1.0, n)}))
             losses = [(2, 2.0, 1.0), (4, 1.5, 1.2)]
             curves[point] = [{"step": i, "examples": 2 * i, "tokens": 5, "ce": ce, "heldout_ce": heldout} for i, ce, heldout in losses]
     return Results(plan, checkpoints, curves)
@@ -116,7 +118,7 @@ def test_a_difference_within_the_noise_is_said_to_be_one(tiny_grid):
 
 def test_less_loss_is_better(tiny_grid):
     loss = {0.0: [2.0, 2.1, 2.2, 2.3, 2.4], 1.0: [1.9, 2.0, 2.05, 2.2, 2.3]}
-    results = make_results(tiny_grid, {"report.primary": "heldout_loss/ce"}, values=loss, metric="held_ce")
+    results = make_results(tiny_grid, {"report.primary": "heldout_loss/ce"}, values=loss, metric="heldout_loss/ce")
     assert "(better)" in verdict(results)[0]
 
 
@@ -185,7 +187,7 @@ def labelled_results(tiny_grid, arms=LABELLED):
     results = make_results(tiny_grid, {"axes.labels": list(dict.fromkeys(labels for labels, _ in arms))})
     references = [c for c in results.checkpoints if isinstance(c.subject, str)]
     points = [
-        Checkpoint(Point(alpha, lr, 2, 0, labels), 4.0, 8, {"held_rougeL": Score(value, 1.0, 200)})
+        Checkpoint(Point(alpha, lr, 2, 0, labels), 4.0, 8, {MetricName("heldout_answers", "rougeL"): Score(value, 1.0, 200)})
         for (labels, alpha), row in arms.items()
         for lr, value in zip(LRS, row, strict=True)
     ]

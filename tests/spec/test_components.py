@@ -84,6 +84,34 @@ def test_a_misspelt_declaration_is_an_error_that_names_the_file(line: str, said:
     assert said in str(caught.value)
 
 
+READS = {
+    "a parameter that came later": ("Loss(version=1, later=('beta',))", "alpha", "beta"),
+    "a document's column": ("Recipe(version=1, column_parameters=('text',))", "title", "text"),
+    "a form's width": ("Form(version=1, kept=(declare.Kept('ids', 'id', (declare.Param('k'),)),))", "dtype", "k"),
+    "a form's type": ("Form(version=1, kept=(declare.Kept('x', declare.Param('dtype')),))", "k", "dtype"),
+    "a form's choice": ("Form(version=1, kept=(declare.Kept('ids', 'id', when={'exact': True}),))", "k", "exact"),
+    "held-out rows": ("HeldoutTask(version=1, short={'ce': 'ce'})", "most", "limit"),
+    "choices": ("ChoiceTask(version=1, short={'acc': 'x'})", "source, limit, shots, chat_template", "shots_source"),
+    "answers": ("AnswerTask(version=1, short={'em': 'x'}, gives=())", "source, limit, max_new_tokens", "prompt"),
+    "answers to the grid's rows": ("AnswerTask(version=1, short={'em': 'x'}, gives=(), rows='train')", "limit", "max_new_tokens"),
+    "a metric's model": ("Metric(version=1, scores=('x',), models={'encoder': True})", "model", "encoder"),
+    "a metric's runtime": ("Metric(version=1, scores=('x',), runtime=('batch',))", "model", "batch"),
+    "more answers": ("Metric(version=1, scores=('x',), samples=('samples',))", "samples", "temperature"),
+    "nltk's data": ("Metric(version=1, scores=('x',), nltk_data={'synonyms': 'corpora/wordnet'})", "words", "synonyms"),
+    "a decoding's file": ("Decoding(version=1, references={'guide': ('lens',)})", "layers", "guide"),
+    "a decoding's layers": ("Decoding(version=1, layers=True)", "guide", "layers"),
+}
+
+
+@pytest.mark.parametrize(("says", "has", "lacks"), READS.values(), ids=[name.replace(" ", "-") for name in READS])
+def test_a_component_has_the_parameters_that_are_read_of_it(says: str, has: str, lacks: str, tmp_path: Path) -> None:
+    kind = next(kind for kind in KINDS if issubclass(getattr(declare, says.partition("(")[0]), kind))
+    source = f"DECLARED = declare.{says}\ndef thing(row, *, {', '.join(f'{name}: int' for name in has.split(', '))}): ...\n"
+    with pytest.raises(InputError, match=f"thing has no keyword-only parameter {lacks}; kdray reads of it: "):
+        read(tmp_path, source, kind)
+    read(tmp_path, source.replace("row, *,", f"row, *, {lacks}: int,"), kind)
+
+
 def test_only_keyword_arguments_of_the_files_own_name_are_parameters(tmp_path: Path) -> None:
     source = '"""What it is.\n\nMore."""\nDECLARED = declare.Loss(version=3, sparse=True)\n'
     source += "def other(*, x: int): ...\ndef thing(row, twice=2, *, a: int, b: list[str] = [], c: float | None = None): ...\n"

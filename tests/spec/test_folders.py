@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -11,7 +11,8 @@ import torch
 import transformers
 from transformers import AutoModel, AutoModelForCausalLM, PreTrainedModel
 
-from kdray.spec.folders import TABLES, read_config, window_of
+from kdray.models.load import FILES
+from kdray.spec.folders import TABLES, TOKENIZER_FILES, read_config, tokenizer_digest, window_of
 
 SIZES = {"vocab_size": 60, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
 TOKENS = {"pad_token_id": 1, "bos_token_id": 2, "eos_token_id": 2}
@@ -98,3 +99,23 @@ def test_counts_are_those_that_transformers_reads(name: str, fields: dict[str, A
     found = read_config(tmp_path)
     for field in ("num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"):
         assert found[field] == getattr(config, field)
+
+
+@pytest.mark.parametrize("name", TOKENIZER_FILES)
+def test_what_a_prompts_tokens_depend_on_is_laid_down_and_tells_models_apart(name: str, tmp_path: Path) -> None:
+    """Of vocab.json and merges.txt nothing was known where prompts were shared: two models without a tokenizer.json had the first one's."""
+    assert any(PurePath(name).match(pattern) for pattern in FILES)
+    (tmp_path / "config.json").write_text(json.dumps(SIZES))
+    without = tokenizer_digest(tmp_path)
+    (tmp_path / name).write_text("{}")
+    first = tokenizer_digest(tmp_path)
+    (tmp_path / name).write_text("{ }")
+    assert len({without, first, tokenizer_digest(tmp_path)}) == 3
+
+
+def test_models_of_one_tokenizer_are_alike_as_far_as_they_know_as_many_tokens(tmp_path: Path) -> None:
+    found = set()
+    for changes in ({}, {"hidden_size": 16}, {"vocab_size": 61}, {"max_position_embeddings": 32}):
+        (tmp_path / "config.json").write_text(json.dumps(SIZES | changes))
+        found.add(tokenizer_digest(tmp_path))
+    assert len(found) == 3

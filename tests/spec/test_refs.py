@@ -7,6 +7,8 @@ import os
 import pytest
 
 from kdray.spec.refs import Reference, parse_reference
+from tests.conftest import TinyGrid
+from tests.spec.wrong import cases, check
 
 COMMIT, SHA = "0123456789" * 4, "ab" * 32
 
@@ -61,3 +63,43 @@ def test_gguf_is_told_by_the_file_that_is_read(text: str, gguf: bool) -> None:
 
 def test_a_tilde_is_the_home_folder() -> None:
     assert parse_reference("file:~/x").name == os.path.expanduser("~/x") != "~/x"
+
+
+REFERENCES = {
+    "no scheme": ("my-model", ["'my-model' has no known scheme", "write hf:org/name@commit, file:path, wheel:"]),
+    "unknown scheme": ("s3:bucket/model", ["'s3:bucket/model' has no known scheme", "write hf:"]),
+    "an address alone": ("https://huggingface.co/a/b", ["names no file by its content", "https://host/path#sha256=HEX, or hf:org/name"]),
+    "an address without a file": (f"https://host/#sha256={SHA}", ["names no file by its content"]),
+    "an address with a password": (f"https://me:secret@host/a#sha256={SHA}", ["'https://...@host/a#", "names no file by its content"]),
+    "an address with half a hash": ("https://host/a#sha256=ab", ["sha256 'ab'", "64 lower-case"]),
+    "an address that anyone may change": (f"http://host/a#sha256={SHA}", ["has no known scheme"]),
+    "nothing": ("", ["'' has no known scheme"]),
+    "no path": ("file:", ["'file:' names no path", "write file:path"]),
+    "no hub id": ("hf:", ["'hf:' is no hub id", "write hf:org/name@commit"]),
+    "a hub id of three parts": ("hf:a/b/c", ["is no hub id"]),
+    "a hub id that climbs": ("hf:../../etc", ["is no hub id"]),
+    "a hub id with a space": ("hf: a/b", ["is no hub id"]),
+    "an empty revision": ("hf:a/b@", ["is no hub id"]),
+    "an unknown option of the hub": ("hf:a/b#revision=1", ["'#revision=1'", "allowed after #, once each: config=..., split=..."]),
+    "an empty option": ("hf:a/b#split=", ["'#split='", "allowed after #"]),
+    "an option twice": ("hf:a/b#split=a&split=b", ["'#split=b'", "once each"]),
+    "an option without a value": ("hf:a/b#train", ["'#train'", "allowed after #"]),
+    "a wheel without a version": ("wheel:pkg/file.gguf", ["is no wheel reference", "write wheel:NAME==VERSION/path"]),
+    "a wheel without a path": ("wheel:pkg==1.0", ["is no wheel reference"]),
+    "a wheel of any version": ("wheel:pkg==1.*/x", ["is no wheel reference"]),
+    "a wheel that is an option of pip's": ("wheel:--pre==1/x", ["is no wheel reference"]),
+    "a path out of the wheel": ("wheel:pkg==1.0/../../x", ["the path '../../x' leaves the wheel", "without '..'"]),
+    "a path out of the wheel in the middle": ("wheel:pkg==1.0/a/../../x", ["leaves the wheel"]),
+    "an absolute path": ("wheel:pkg==1.0//etc/passwd", ["the path '/etc/passwd' leaves the wheel"]),
+    "a Windows path": ("wheel:pkg==1.0/a\\..\\b", ["leaves the wheel"]),
+    "a short sha256": ("wheel:pkg==1.0/x#sha256=abc", ["sha256 'abc'", "64 lower-case hexadecimal digits"]),
+    "a sha256 in capitals": (f"wheel:pkg==1.0/x#sha256={'A' * 64}", ["64 lower-case hexadecimal digits"]),
+    "an unknown option of a wheel": ("wheel:pkg==1.0/x#md5=abc", ["'#md5=abc'", "allowed after #, once each: sha256=..."]),
+    "an option of the hub on a wheel": ("wheel:pkg==1.0/x#split=test", ["'#split=test'"]),
+}
+
+
+@cases(REFERENCES)
+@pytest.mark.parametrize("field", ["student.model", "teacher.model", "data.source"])
+def test_a_wrong_reference_is_named(wrong: str, said: list[str], field: str, tiny_grid: TinyGrid) -> None:
+    check(tiny_grid.text({field: wrong}), [f"{field}: ", *said])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 
 import pytest
 import torch
 from rich.console import Console
 
-from kdray.artifacts.parts import parts
-from kdray.data.rows import Rows
+from kdray.artifacts.curve import read_curve
+from kdray.artifacts.parts import PREFIX, parts
+from kdray.artifacts.rows import Rows, rows_files
+from kdray.artifacts.scores import read_scores
+from kdray.artifacts.soft_labels import HEAD
 from kdray.models.load import load_folder
 from kdray.plan import make_plan
 from kdray.report.results import collect
@@ -53,7 +55,7 @@ def ran(tmp_path_factory):
         raise KeyboardInterrupt
 
     def watched(groups, *arguments):
-        seen["made"] = {int(item["key"]) for group in groups for item in group}
+        seen["made"] = {int(item.key) for group in groups for item in group}
         return pipeline(groups, *arguments)
 
     def twice(steps, work):
@@ -79,10 +81,10 @@ def ran(tmp_path_factory):
             patch.setattr(frame, "run_pipeline", ended)
             with pytest.raises(KeyboardInterrupt):
                 soften(steps[:1], work)
-        seen["labels"] = files(store.folder(steps[0].key) / "attempt-001", "part-*")
+        seen["labels"] = files(store.folder(steps[0].key) / "attempt-001", f"{PREFIX}*")
         soften(steps, work)
-        seen["labels again"] = files(store.get(steps[0].key).path, "part-*")
-        seen["head"] = files(store.get(steps[0].key).path, "head.safetensors")
+        seen["labels again"] = files(store.get(steps[0].key).path, f"{PREFIX}*")
+        seen["head"] = files(store.get(steps[0].key).path, HEAD)
 
     with pytest.MonkeyPatch.context() as patch, Progress(Console(quiet=True)) as progress:
         patch.setattr(stage, "augment", twice)
@@ -94,7 +96,7 @@ def ran(tmp_path_factory):
 def data(ran):
     """The rows that points train on, by labels."""
     plan, store, _ = ran
-    return {point.point.labels: Rows(store.get(point.train.inputs["data"].key).path) for point in plan.points}
+    return {point.point.labels: Rows(store.get(point.train.inputs.data.key).path) for point in plan.points}
 
 
 def test_training_rows_are_the_prompt_and_the_teachers_own_greedy_answer(ran):
@@ -136,7 +138,7 @@ def test_the_artifact_holds_what_prepare_makes_and_nothing_else(ran):
         assert step.state(store) == "done"
         assert store.verify(step.id) == []
         if step.kind in ("prepare", "augment"):
-            assert sorted(path.name for path in store.get(step.key).path.iterdir()) == ["rows.arrow", "split.json"]
+            assert sorted(store.get(step.key).path.iterdir()) == rows_files(store.get(step.key).path)
             assert [path.name for path in store.folder(step.key).glob("attempt-*")] == [store.get(step.key).path.name]
 
 
@@ -159,8 +161,7 @@ def test_points_train_on_their_own_text_and_its_soft_labels(ran):
     plan, store, _ = ran
     curves = {}
     for point in plan.points:
-        text = (store.get(point.train.key).path / "metrics.jsonl").read_text()
-        curves[point.point.labels, point.point.alpha] = [json.loads(line) for line in text.splitlines()]
+        curves[point.point.labels, point.point.alpha] = read_curve(store.get(point.train.key))
     steps = {labels: round(len(rows.train) / 4) for labels, rows in data(ran).items()}
     for labels in ("gold", "teacher", "both"):
         hard, soft = curves[labels, 0.0], curves[labels, 1.0]
@@ -179,12 +180,12 @@ def test_heldout_scores_agree_with_training_whatever_the_labels(ran):
         if score.task.name != "heldout_loss" or isinstance(score.subject, str):
             continue
         artifact = store.get(score.measure.key)
-        scores = json.loads((artifact.path / "scores.json").read_text())
+        scores = read_scores(artifact.path)
         train = next(point.train for point in plan.points if point.point == score.subject)
-        last = json.loads((store.get(train.key).path / "metrics.jsonl").read_text().splitlines()[-1])
-        assert scores["ce"]["value"] == pytest.approx(last["heldout_ce"], rel=1e-4)
+        last = read_curve(store.get(train.key))[-1]
+        assert scores["ce"].value == pytest.approx(last["heldout_ce"], rel=1e-4)
         if score.subject.alpha > 0:
-            assert scores["kl"]["value"] == pytest.approx(last["heldout_kl"], rel=1e-3)
+            assert scores["kl"].value == pytest.approx(last["heldout_kl"], rel=1e-3)
 
 
 def test_the_report_has_a_row_for_each(ran):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from kdray.artifacts.scores import read_scores
 from tests.here import run_here
 from tests.tiny import write_grid
 
@@ -33,7 +32,7 @@ def scores(tmp_path_factory, one_ray):
         plan, store, failed = run_here(path)
         assert failed == {}
         (score,) = plan.scores
-        found[name] = json.loads((store.get(score.measure.key).path / "scores.json").read_text())
+        found[name] = read_scores(store.get(score.measure.key).path)
         assert store.get(plan.points[0].train.key).facts["workers"] == int(engine[0])
     return found
 
@@ -41,4 +40,4 @@ def scores(tmp_path_factory, one_ray):
 @pytest.mark.parametrize("engine", [name for name in ENGINES if name != "ddp"])
 def test_the_exported_student_scores_alike(scores, engine):
     for metric in ("ce", "kl"):
-        assert scores[engine][metric]["value"] == pytest.approx(scores["ddp"][metric]["value"], rel=1e-3)
+        assert scores[engine][metric].value == pytest.approx(scores["ddp"][metric].value, rel=1e-3)

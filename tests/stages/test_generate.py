@@ -3,66 +3,43 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
+from kdray.artifacts.answers import THOUGHTS, read_answers
+from kdray.artifacts.parts import all_parts
+from kdray.artifacts.scores import read_scores
+from kdray.artifacts.tables import write_table_part
 from kdray.data.example import Example
 from kdray.data.templates.chat import chat
 from kdray.lens.align import mark_tokens
 from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_tokenizer
+from kdray.orchestration.items import Part
 from kdray.plan import make_plan
+from kdray.score.kept import read_kept
 from kdray.score.prompts import Prompt
 from kdray.spec import load_grid
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
-from kdray.stages.generate import SCHEMA, THOUGHTS, _asked, _batches, answer_all, keep, read_answers
-from kdray.stages.measure import Measurer
+from kdray.stages.generate import _asked, _batches, answer_all, keep
+from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.stages.prepare import _require_closed
 from kdray.store import Outer, Store
+from tests.answers import prompt_batch
 from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
-
-ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {"example": 0}
-
-
-def written(path: Path, row: dict[str, Any]) -> None:
-    pq.write_table(pa.Table.from_pylist([row]), path)
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: path.write_bytes(b""),
-        lambda path: path.write_bytes(path.read_bytes()[:-20]),
-        lambda path: written(path, {"a": 1}),
-        lambda path: written(path, ROW | {"example": "x"}),
-        lambda path: written(path, ROW | {"example": None}),
-        lambda path: path.rename(path.with_name("part-x.parquet")),
-    ],
-)
-def test_damaged_answers_are_said_with_their_folder(tmp_path: Path, damage: Callable[[Path], object]) -> None:
-    path = tmp_path / "part-00000-x.parquet"
-    written(path, ROW)
-    assert read_answers(tmp_path) == [ROW]
-    damage(path)
-    with pytest.raises(InputError, match=rf"^answers: {tmp_path} is damaged \(.+\); generate them again$"):
-        read_answers(tmp_path)
 
 
 def kept(folder: Path, tokenizer: Any, outputs: list[str], prompt: str = "Where ?", stops: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """What is read of outputs that were kept."""
-    fields = {"question": "", "source": "s", "references": ["Ada in Rome"], "wrong": []}
-    prompts = [{"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields} for i in range(len(outputs))]
+    prompts = [Prompt(i, tokenizer(prompt)["input_ids"], "", "s", ["Ada in Rome"], []) for i in range(len(outputs))]
     folder.mkdir(exist_ok=True)
-    item = {"prompts": prompts, "stops": list(stops), "target": str(folder), "index": 0}
-    keep(item, [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
+    keep(prompt_batch(folder, prompts, stops=stops), [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
     return read_answers(folder)
 
 
@@ -95,8 +72,8 @@ def test_what_was_kept_with_its_thought_is_read_without_it(tmp_path: Path) -> No
         row["answer"] = tokenizer.decode(row["output_ids"], skip_special_tokens=True).strip()
     assert [row["answer"] for row in rows] == ["Ben ?Ada", "Ben", "Ben ?"]
     for name, row in enumerate(rows):  # a folder may have parts of either kind
-        pq.write_table(pa.Table.from_pylist([row]), tmp_path / "old" / f"part-{name:05d}-x.parquet")
-    assert read_answers(tmp_path / "old", lambda: load_tokenizer(tmp_path / "model")) == new
+        write_table_part(tmp_path / "old", name, pa.Table.from_pylist([row]))
+    assert read_kept(tmp_path / "old", lambda: load_tokenizer(tmp_path / "model")) == new
 
 
 @pytest.mark.realdata
@@ -116,17 +93,16 @@ def test_real_summaries_are_scored_without_their_thoughts(
     tokenizer = write_tokenizer(tmp_path / "model")
     prompts, outputs = [], []
     for i, row in enumerate(map(json.loads, lines)):
-        fields = {"question": "", "source": row["document"], "references": [row["summary"]], "wrong": []}
-        prompts.append({"example": i, "input_ids": tokenizer(prompt)["input_ids"], **fields})
+        prompts.append(Prompt(i, tokenizer(prompt)["input_ids"], "", row["document"], [row["summary"]], []))
         thought = f"The user wants a sentence. {' '.join(row['document'].split()[:40])}"
         outputs.append(tokenizer(output.format(thought=thought, answer=row["summary"]))["input_ids"])
-    keep({"prompts": prompts, "stops": [], "target": str(tmp_path), "index": 0}, outputs, 1.0, tokenizer)
-    item = {"kind": "answers", "outputs": str(tmp_path), "answerer": str(tmp_path / "model"), "samples": [], "target": str(tmp_path)}
-    item |= {"metrics": [{"name": "rouge", "params": {}, "models": {}}], "count_empty": True, "cache": str(tmp_path)}
-    Measurer(tmp_path / "loads")(item)
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert scores["rougeL"]["value"] == pytest.approx(rouge)
-    assert scores["unfinished"]["value"] == scores["empty"]["value"] == unfinished
+    keep(prompt_batch(tmp_path, prompts), outputs, 1.0, tokenizer)
+    rouge_alone = (MetricUse("rouge", {}),)
+    folders: dict[str, Any] = {"target": tmp_path, "outputs": tmp_path, "answerer": tmp_path / "model", "cache": tmp_path}
+    Measurer(tmp_path / "loads")(AnswerMetrics(key="x", metrics=rouge_alone, **folders))
+    scores = read_scores(tmp_path)
+    assert scores["rougeL"].value == pytest.approx(rouge)
+    assert scores["unfinished"].value == scores["empty"].value == unfinished
 
 
 def test_a_prompt_without_a_token_is_its_own_rows_error() -> None:
@@ -159,8 +135,8 @@ def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Pa
     said = {"judge": 0.0, "spans": [[7, 11]]}
     monkeypatch.setattr("kdray.stages.annotate.load_metric", lambda *_: lambda answers: [said for _ in answers])
     find = Annotator(tmp_path / "kept", tmp_path / "model", "judge", {}, {}, tmp_path, 50.0)
-    find({"rows": [0], "index": 0, "target": str(tmp_path)})
-    (path,) = tmp_path.glob("part-*.jsonl")
+    find(Part(key="0", target=tmp_path, index=0, rows=[0]))
+    (path,) = all_parts(tmp_path)
     (found,) = jsonl(path)
     assert (found.response, found.spans) == ("Ada in Rome", ((7, 11),))
     assert (found.input_ids, found.output_ids) == ((*row["input_ids"], *row["thought_ids"]), tuple(row["output_ids"]))

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from kdray.artifacts.annotated import read_annotated
+from kdray.artifacts.scores import read_factual
 from kdray.lens.sources.jsonl import jsonl
 from kdray.plan import Plan
+from kdray.plan.inputs import RateInputs
 from kdray.report.results import collect
 from kdray.report.write import write_report
 from kdray.spec import InputError
@@ -56,10 +59,10 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         if checkpoint.subject != "teacher":
             assert 0 <= checkpoint.scores["xsum_fr"].value <= 100
             assert checkpoint.scores["xsum_fr_auroc"].n > 0
-    [rate] = [score.measure for score in plan.scores if "lens" in score.measure.inputs and score.subject == "student"]
+    [rate] = [score.measure for score in plan.scores if isinstance(score.measure.inputs, RateInputs) and score.subject == "student"]
     artifact = store.get(rate.key)
     assert artifact is not None
-    facts = json.loads((artifact.path / "factual.json").read_text())
+    facts = read_factual(artifact.path)
     assert facts["left_out"]["training_documents"] == 0
     assert facts["auroc_own"] == pytest.approx(results.final("student").scores["xsum_fr_auroc"].value)  # pyright: ignore
 
@@ -89,13 +92,13 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     assert not failed
     [annotate] = [step for step in again.steps() if step.kind == "annotate"]
     decoded = {score.generate.id for score in again.scores if score.generate and score.decoding != "greedy"}
-    assert ids(again, "generate") - ids(plan, "generate") - decoded == {annotate.inputs["outputs"].id}
+    assert ids(again, "generate") - ids(plan, "generate") - decoded == {annotate.inputs.outputs.id}
     assert ids(again, "lens").isdisjoint(ids(plan, "lens"))
-    kept = {score.measure.id for score in plan.scores if "lens" not in score.measure.inputs}
+    kept = {score.measure.id for score in plan.scores if not isinstance(score.measure.inputs, RateInputs)}
     assert kept < {score.measure.id for score in again.scores}
     annotated = store.get(annotate.key)
     assert annotated is not None
-    rows = list(jsonl(annotated.path / "annotated.jsonl"))
+    rows = read_annotated(annotated.path, jsonl)
     assert 10 < len(rows) <= 20
     assert 0 < sum(bool(row.spans) for row in rows) < len(rows)
     results = collect(again, store)

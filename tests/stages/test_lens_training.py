@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 
+from kdray.artifacts.lens import KEPT_OUT
 from kdray.lens.align import read_aligned
-from kdray.lens.classifier import KEPT_OUT, Lens
+from kdray.lens.classifier import Lens
 from kdray.lens.factual import measured_rate
 from kdray.models.load import load_folder
+from kdray.orchestration.items import Part
 from kdray.spec.refs import parse_reference
 from kdray.stages import lens
 from kdray.store import Outer
@@ -47,7 +49,7 @@ def make_parts(_: str, cuts: Sequence[Sequence[int]], attempt: Any, make: Callab
     """What the pipeline does, in this process and from the last cut to the first: they come in any order."""
     maker = make()
     for i in reversed(range(len(cuts))):
-        maker({"index": i, "rows": list(cuts[i]), "target": str(attempt.path)})
+        maker(Part(key=str(i), target=attempt.path, index=i, rows=list(cuts[i])))
 
 
 class Here:
@@ -66,7 +68,7 @@ class Here:
             shared |= {"annotations": {"name": "jsonl"}, "source": outer.identify(ref), "limit": None, "max_words": 700}
             shared |= {"template": {"name": "alpaca", "params": {}}}
         files = {"trained": parse_reference(f"file:{trained}")} if trained else {}
-        step: Any = SimpleNamespace(params=shared | params, inputs={"model": "model"}, source=ref, files=files)
+        step: Any = SimpleNamespace(params=shared | params, inputs=SimpleNamespace(model="model", annotated=None), source=ref, files=files)
         attempt: Any = SimpleNamespace(path=self.root / name)
         attempt.path.mkdir()
         work: Any = SimpleNamespace(

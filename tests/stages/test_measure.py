@@ -14,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.answers import read_answers
 from kdray.artifacts.parts import parts
+from kdray.artifacts.scores import ROWS, SCORES
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Locks, Outer, Store
@@ -72,28 +74,25 @@ def measured(tmp_path_factory):
 
     class MortalGenerator(answering.Generator):
         def __call__(self, item):
-            if item["index"] == 1 and not answerer_killed.exists():
+            if item.index == 1 and not answerer_killed.exists():
                 answerer_killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             super().__call__(item)
 
     def answers():
-        return {step.slug: answering.read_answers(store.get(step.key).path) for step in asked}
+        return {step.slug: read_answers(store.get(step.key).path) for step in asked}
 
     class Mortal(stage.Measurer):
-        def _part(self, item):
-            if item["index"] == 4 and not killed.exists():
+        def _answer(self, item):
+            if item.index == 4 and not killed.exists():
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super()._part(item)
+            super()._answer(item)
 
     def scores():
         done = [step for step in steps if store.get(step.key)]
         assert len(done) == 4
-        return {
-            step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (stage.SCORES, stage.EXAMPLES)}
-            for step in done
-        }
+        return {step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (SCORES, ROWS)} for step in done}
 
     def again(kind="measure"):
         shutil.rmtree(store.root / kind)
@@ -164,9 +163,9 @@ def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
     assert [facts["unlabelled"] for facts in measured["facts"]] == [1, 1, 0, 0]
     assert "1 rows without a right answer that can be asked are left out; details.json names them" in measured["said"]
     kept = next(files for slug, files in measured["plain"].items() if "arc_easy" in slug)
-    rows = pq.read_table(io.BytesIO(kept["examples.parquet"])).to_pylist()
+    rows = pq.read_table(io.BytesIO(kept[ROWS])).to_pylist()
     assert [row["example"] for row in rows if row["error"]] == [5]
-    scores = json.loads(kept["scores.json"])
+    scores = json.loads(kept[SCORES])
     assert (scores["acc"]["n"], scores["acc_norm"]["n"], scores["brier"]["n"]) == (7, 7, 7)
 
 

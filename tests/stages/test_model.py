@@ -19,5 +19,5 @@ def test_a_cut_is_told_by_the_field_that_asks_for_it(role: str, tiny_grid: TinyG
     """The teacher of this grid is tuned: what the plan calls it by is another step."""
     grid = load_grid(tiny_grid({f"{role}.drop_layers": [0, 1]}))
     plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
-    [step] = [step for step in plan.steps() if step.kind == "model" and step.inputs]
+    [step] = [step for step in plan.steps() if step.kind == "model" and step.inputs.steps]
     assert _field(step, cast(Any, SimpleNamespace(plan=plan))) == f"{role}.drop_layers"

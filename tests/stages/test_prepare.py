@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.progress import Progress
 from kdray.plan import make_plan
@@ -51,7 +51,7 @@ def prepare(resources: Any, tmp_path: Path) -> Prepare:
         plan = make_plan(grid, outer)
         with Progress(Console(quiet=True)) as progress, Locks() as locks:
             work = Work(plan, store, outer, locks, progress, resources)
-            model([plan.prepare.inputs["tokenizer"]], work)
+            model([plan.prepare.inputs.tokenizer], work)
             stage([plan.prepare], work)
         artifact = store.get(plan.prepare.key)
         assert artifact is not None
@@ -84,6 +84,18 @@ def test_rows_keep_their_order_over_many_slices_and_every_loss_is_counted(prepar
     fewer, facts = prepare("many.jsonl", limit=600)
     assert fewer.table["source_row"].to_pylist() == kept[:600]
     assert facts["kept"] == 600
+
+
+def test_the_first_rows_of_the_file_are_held_out_if_the_grid_says_so(prepare: Prepare, tmp_path: Path) -> None:
+    rows = [{"instruction": f"Say {i}", "context": "", "response": " " if i == 1 else f"{i} ."} for i in range(20)]
+    write(tmp_path / "first.jsonl", rows)
+    made, _ = prepare("first.jsonl", split="first", heldout=3, test=2)
+    sources = made.table["source_row"].to_pylist()
+    assert [sources[row] for row in made.heldout] == [0, 2]  # the second one has no response
+    assert [sources[row] for row in made.test] == [3, 4]
+    assert [sources[row] for row in made.train] == list(range(5, 20))
+    with pytest.raises(InputError, match=r"^data.heldout: 21 of 19 usable rows"):
+        prepare("first.jsonl", split="first", heldout=19, test=2)
 
 
 def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_path: Path) -> None:

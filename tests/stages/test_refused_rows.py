@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.answers import read_answers
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.work import Work
@@ -38,7 +39,7 @@ def in_process(groups: list[list[Any]], make: Any, resources: Resources) -> Iter
     for group in groups:
         for item in group:
             maker(item)
-            yield item["key"], ""
+            yield item.key, ""
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def answered_in(tmp_path: Path) -> tuple[Work, str]:
 def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are_answered(answered: tuple[Work, str]) -> None:
     work, said = answered
     (step,) = (score.generate for score in work.plan.scores if score.subject == "student" and score.task.name == "xsum")
-    rows = answering.read_answers(work.folder(step))
+    rows = read_answers(work.folder(step))
     assert [row["example"] for row in rows] == list(range(len(ROWS)))
     assert [row["error"] for row in rows] == [
         None,

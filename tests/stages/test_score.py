@@ -153,10 +153,10 @@ def test_a_model_is_looked_into_once_for_all_parts_of_its_benchmarks(tmp_path, m
             given.append(shared)
             return [{"request": index, "loglikelihood": 0.0, "greedy": True, "text": None, "error": None}]
 
-    monkeypatch.setattr(measure, "_benchmark", lambda item: Benchmark())
+    monkeypatch.setattr(measure, "_open", lambda item: Benchmark())
     measurer = measure.Measurer(tmp_path / "loads")
     for i in range(3):
-        measurer({"key": "x", "kind": "part", "index": i, "target": str(tmp_path), "model": str(folder), "dtype": "float32"})
+        measurer(measure.BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={}))
     assert len(parts(tmp_path)) == 3
     assert len(set(map(id, given))) == 1
     assert isinstance(given[0], SharedPrefix)

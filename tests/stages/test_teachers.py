@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
+from kdray.artifacts.scores import read_scores
 from kdray.report.results import collect
 from kdray.report.table import rows_of
 from tests.here import run_here
@@ -30,9 +29,8 @@ def test_every_point_learns_from_its_own_teacher(tmp_path):
     rows = [row.label for row in rows_of(collect(plan, store))]
     assert rows == ["SFT", "KD 1 (big)", "KD 1 (small)", "KD 1 (mix)", "untrained student", "teacher big", "teacher small"]
     kl = {
-        getattr(score.subject, "teacher", score.subject): json.loads((store.get(score.measure.key).path / "scores.json").read_text())["kl"]
+        getattr(score.subject, "teacher", score.subject): read_scores(store.get(score.measure.key).path)["kl"].value
         for score in plan.scores
     }
-    kl = {name: entry["value"] for name, entry in kl.items()}
     # the yardstick is the first teacher: closest to it is who learned from it alone, then who did for the most part
     assert kl["big"] < kl["mix"] < kl["small"]

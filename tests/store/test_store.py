@@ -201,12 +201,22 @@ def test_a_damaged_done_is_named_wherever_it_is_met(content: str, store: Store) 
     assert store.get(KEY) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"step": 1, "params": {}, "inputs": {}}', "[" * 100_000, "9" * 5000])
 def test_a_damaged_record_is_named(content: str, store: Store) -> None:
     folder = written(store).seal().folder
     (folder / "record.json").write_text(content)
     with pytest.raises(InputError, match=rf"record.json: damaged; remove the folder {folder} and run again"):
         store.record(ID)
+
+
+def test_a_field_that_is_not_there_is_said_of_its_file(store: Store) -> None:
+    artifact = written(store).seal(examples=8)
+    assert (artifact.facts["examples"], artifact.facts.get("loss")) == (8, None)
+    with pytest.raises(InputError, match=rf"DONE: damaged \(no 'loss'\); remove the folder {artifact.folder} and run again"):
+        artifact.facts["loss"]
+    assert store.record(ID) == PAYLOAD
+    with pytest.raises(InputError, match=r"record\.json: damaged \(no 'alpha'\); remove the folder"):
+        store.record(ID)["params"]["alpha"]
 
 
 def test_verify_finds_what_has_changed_and_what_is_missing(store: Store) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from kdray.artifacts.answers import write_answers
+from kdray.artifacts.curve import curve_file, write_curve
+from kdray.artifacts.scores import write_scores
 from kdray.plan import Plan, Step, make_plan
 from kdray.plan.steps import PointPlan, Subject
 from kdray.spec.load import parse_grid
@@ -16,6 +18,8 @@ from kdray.spec.points import Point
 from kdray.store import Attempt, Outer, Store
 from tests.conftest import TinyGrid
 
+ANSWER = {"example": 0, "input_ids": [1], "question": "?", "source": "It rained.", "references": ["Rain."], "wrong": []}
+ANSWER |= {"output_ids": [2], "answer": "Rain.", "error": None, "thought_ids": []}
 END = 4.0  # steps of training, and so the last checkpoint's position
 CHANGES = {
     "name": "bench",
@@ -48,7 +52,7 @@ class Bench:
         """A training attempt that has come so far; `shift` moves its losses."""
         train = self.point(alpha).train
         attempt = self.store.begin(train.key, train.payload or {})
-        write_curve(attempt, self.point(alpha).point, steps, shift)
+        begin_curve(attempt, self.point(alpha).point, steps, shift)
         return attempt
 
     def train(self, alpha: float, shift: float = 0.0) -> None:
@@ -57,12 +61,14 @@ class Bench:
         for position, export in point.exports.items():
             self.seal(export, examples=int(position) * point.point.batch)
         attempt = self.begin(alpha, shift=shift)
-        attempt.seal([attempt.path / "metrics.jsonl"], workers=1, threads=1, gpu=False)
+        attempt.seal([curve_file(attempt.path)], workers=1, threads=1, gpu=False)
 
     def measure(self, subject: Subject, position: float | None, value: float, task: str = "") -> None:
         """Scores of a checkpoint on all tasks, or on one: `value` for the first metric, one more for the second."""
         for score in self.plan.scores:
             if (score.subject, score.position) == (subject, position) and task in score.task.name:
+                if score.generate:
+                    self.seal(score.generate)
                 metrics = ("ce", "kl") if score.task.name == "heldout_loss" else ("rougeL", "empty")
                 self.seal(score.measure, {metric: {"value": value + i, "stderr": 0.1, "n": 8} for i, metric in enumerate(metrics)})
 
@@ -80,8 +86,10 @@ class Bench:
     def seal(self, step: Step, scores: dict[str, Any] | None = None, **facts: Any) -> None:
         if self.store.get(step.key) is None:
             attempt = self.store.begin(step.key, step.payload or {})
-            (attempt.path / "scores.json").write_text(json.dumps(scores))
-            (attempt.path / "examples.parquet").write_bytes(b"rows")
+            if scores is not None:
+                write_scores(attempt.path, scores, [{"example": i} for i in range(8)])
+            elif step.kind == "generate":
+                write_answers(attempt.path, 0, [ANSWER], 1.0)
             attempt.seal(**facts)
 
     def sql(self, query: str, *values: object) -> list[Sequence[Any]]:
@@ -112,13 +120,13 @@ class Bench:
         return {row[0]: row[1] for row in self.sql(f"SELECT key, value FROM {table} WHERE run_uuid = ?", run)}
 
 
-def write_curve(attempt: Attempt, point: Point, steps: int, shift: float = 0.0) -> None:
-    """`steps` lines as rank 0 writes them, with held-out numbers at steps 2 and 4."""
+def begin_curve(attempt: Attempt, point: Point, steps: int, shift: float = 0.0) -> None:
+    """`steps` steps as rank 0 writes them, with held-out numbers at steps 2 and 4."""
     lines = []
     for step in range(1, steps + 1):
         line = {"loss": 4.0 - step + shift, "ce": 3.5 - step, "lr": point.lr / step, "grad_norm": 1.0, "tokens": 30}
         line |= {"soft": 3.0} if point.alpha else {}
         line |= {"step": step, "examples": step * point.batch}
         line |= {"heldout_ce": 5.0 - step, "heldout_kl": 0.5} if step % 2 == 0 else {}
-        lines.append(json.dumps(line) + "\n")
-    (attempt.path / "metrics.jsonl").write_text("".join(lines))
+        lines.append(line)
+    write_curve(attempt.path, lines)

@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 
+from kdray.artifacts.curve import append_step, curve_file
 from kdray.track import connection, mirror
 from kdray.track.connection import TrackingError
 from kdray.track.mirror import Mirror
@@ -105,9 +106,9 @@ def test_only_what_is_new_is_sent(bench: Bench, requests: list[list[Metric]]) ->
     assert {metric.step for metric in requests.pop()} == {2, 4}
     view.update()
     assert requests == []
-    fourth = {"loss": 0.5, "ce": 0.5, "step": 3, "examples": 6}
-    with (attempt.path / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(fourth) + "\n" + '{"loss": 0.')  # the last line is still being written
+    append_step(attempt.path, {"loss": 0.5, "ce": 0.5, "step": 3, "examples": 6, "tokens": 30})
+    with curve_file(attempt.path).open("a") as file:
+        file.write('{"loss": 0.')  # the last line is still being written
     view.update()
     assert [[(m.key, m.step, m.value) for m in request] for request in requests] == [[("train/loss", 6, 0.5), ("train/ce", 6, 0.5)]]
     requests.clear()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from kdray.artifacts.curve import write_curve
 from kdray.report.results import collect
 from kdray.spec.points import Point
 from kdray.store import Locks
@@ -48,8 +49,9 @@ def test_curves_are_over_examples_seen(bench: Bench) -> None:
 
 def test_only_finite_numbers(bench: Bench) -> None:
     attempt = bench.begin(0, steps=0)
-    rows = [{"loss": 1.0, "grad_norm": float("inf"), "examples": 2}, {"loss": float("nan"), "examples": 4}]
-    (attempt.path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alike = {"step": 1, "tokens": 9, "ce": float("nan")}
+    steps = [alike | {"loss": 1.0, "grad_norm": float("inf"), "examples": 2}, alike | {"loss": float("nan"), "examples": 4}]
+    write_curve(attempt.path, steps)
     assert wanted(bench)["sft lr3e-4 b2 s0"].entries == [Entry(2, {"train/loss": 1.0})]
 
 

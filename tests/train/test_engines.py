@@ -11,7 +11,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 from torch.distributed.checkpoint import FileSystemReader
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
 from kdray.models.adapters import with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder

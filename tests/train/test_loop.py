@@ -9,12 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_model
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.soft_labels import write_labels
+from kdray.artifacts.source import LabelSource
 from kdray.distill.labels import Logits
 from kdray.distill.signals import open_signal
 from kdray.distill.signals.hidden import hidden
 from kdray.distill.signals.online import OnlineTeacher
-from kdray.distill.stored import Stored, write_head, write_part
+from kdray.distill.stored import Stored, write_head
 from kdray.models.adapters import load_quantised, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
@@ -23,7 +25,7 @@ from kdray.train.engines import Ranks
 from kdray.train.engines.ddp import WEIGHTS
 from kdray.train.loop import DivergedError, Loop
 from kdray.train.order import Order
-from kdray.train.settings import LabelSource, Settings
+from kdray.train.settings import Settings
 from tests.distill.reference import reference
 from tests.tiny import write_model, write_rows
 
@@ -274,14 +276,14 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
             begin = int(rows.prompt_lengths[row])
             positions = torch.tensor([[0, t - 1] for t in range(begin, ids.shape[1])])
             states.append(model.hidden(ids, torch.ones_like(ids), positions).detach())
-        write_part(tmp_path / f"part-{part:05d}-x.safetensors", list(chosen), [{"hidden": of_row} for of_row in states])
+        write_labels(tmp_path, part, chosen, [{"hidden": of_row} for of_row in states])
     cached = Stored(tmp_path, hidden(dtype="float32"))
     for chosen in ([0], [11, 3, 9, 10], [len(rows) - 1]):
         labels = cached.read(chosen)
         assert torch.allclose(labels.chunk(0, len(labels)), online.logits(chosen), atol=1e-5)
     assert len(cached.read([])) == 0
     source = LabelSource(str(world / "teacher"), {"name": "online", "params": {}}, "float32")
-    beside = open_signal([vars(source)], rows, "cpu", torch.float32)
+    beside = open_signal([source], rows, "cpu", torch.float32)
     reference = make_loop(world)
     curve = [(metrics["loss"], metrics["soft"]) for metrics in reference.steps()]
     for signal in (cached, beside):

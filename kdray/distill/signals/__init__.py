@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from kdray.data.rows import Rows
+from kdray.artifacts.rows import Rows
+from kdray.artifacts.source import LabelSource
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
@@ -26,19 +27,19 @@ def make_form(form: Mapping[str, Any]) -> Any:
     return load(declare.Form, form["name"])(**form["params"])
 
 
-def open_signal(sources: Sequence[Mapping[str, Any]], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal | None:
-    """The soft labels of `rows`; `sources` are the fields of `LabelSource`s, more than one for an ensemble of teachers.
+def open_signal(sources: Sequence[LabelSource], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal | None:
+    """The soft labels of `rows`, from more than one source for an ensemble of teachers.
 
     A teacher's head, where its form needs one, computes in `dtype`.
     """
     signals = [_open(source, rows, device, dtype) for source in sources]
     if len(signals) > 1:
-        return Ensemble(signals, [source["weight"] for source in sources])
+        return Ensemble(signals, [source.weight for source in sources])
     return signals[0] if signals else None
 
 
-def _open(source: Mapping[str, Any], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
-    folder, form = Path(source["folder"]), make_form(source["form"])
-    if not declared(declare.Form, source["form"]["name"]).kept:
-        return form.open(folder, rows, device, getattr(torch, source["compute"]), dtype)
-    return Stored(folder, form, source["temperature"], device, dtype)
+def _open(source: LabelSource, rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
+    folder, form = Path(source.folder), make_form(source.form)
+    if not declared(declare.Form, source.form["name"]).kept:
+        return form.open(folder, rows, device, getattr(torch, source.compute), dtype)
+    return Stored(folder, form, source.temperature, device, dtype)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.data.rows import Rows
 from kdray.distill.labels import Hidden
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder

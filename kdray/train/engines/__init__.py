@@ -55,7 +55,7 @@ class Engine(Protocol):
     student: Student
     layout: str  # of its checkpoints: another one cannot be read
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """`Student.forward`."""
         ...
 

@@ -28,7 +28,7 @@ class ddp:
         self.optimiser = adamw(student, settings)
         self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self._replica(*arguments)
 
     def expect(self, *, last: bool) -> None:

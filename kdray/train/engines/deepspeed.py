@@ -46,7 +46,7 @@ class deepspeed:
         self.student, self.stage, self._zero = student, stage, zero
         self.ranks, self.layout = ranks, f"deepspeed-{stage}"
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self.engine(*arguments)
 
     def expect(self, *, last: bool) -> None:

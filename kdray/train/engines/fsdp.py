@@ -44,7 +44,7 @@ class fsdp:
         self._model = student.model.model  # the student itself knows every weight by two names
         self.optimiser = adamw(student, settings)
 
-    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self.student(*arguments)
 
     def expect(self, *, last: bool) -> None:

@@ -1,0 +1,98 @@
+"""Answers, what `generate` leaves: a part a batch of prompts, `part-00012-<checksum>.parquet`, one row an answer.
+
+In the metadata of a part's table are the `seconds` that its answers took.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from kdray.artifacts.files import reading
+from kdray.artifacts.parts import all_parts
+from kdray.artifacts.tables import columns_of, read_like, read_table, write_table_part
+
+SCHEMA = pa.schema(
+    [
+        ("example", pa.int64()),
+        ("input_ids", pa.list_(pa.int32())),
+        ("question", pa.string()),
+        ("source", pa.string()),
+        ("references", pa.list_(pa.string())),
+        ("wrong", pa.list_(pa.string())),
+        ("output_ids", pa.list_(pa.int32())),
+        ("answer", pa.string()),
+        ("error", pa.string()),  # null where there is an answer
+        ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
+        ("thought", pa.string()),  # null where there is none
+        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
+    ]
+)
+THOUGHTS = ("thought_ids", "thought", "thought_end")  # which answers have not that were kept together with their thoughts
+NULLABLE = ("error", "thought", "thought_end")
+SECONDS = b"seconds"
+SHOWN = ("example", "source", "references", "thought", "answer")
+Row = dict[str, Any]
+
+
+def write_answers(folder: Path, index: int, rows: Sequence[Mapping[str, Any]], seconds: float) -> None:
+    """Keep the answers to one batch of prompts, which took so many seconds."""
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
+    write_table_part(folder, index, table)
+
+
+def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -> list[Row]:
+    """All answers in the order of the examples, with the columns of `SCHEMA`.
+
+    `tell_apart` makes such a row of one that was kept together with its thought, before thoughts were told apart while answers
+    were made; without it there is no thought.
+
+    Raises:
+        InputError: a part is damaged, missing, or holds something else.
+    """
+    rows: list[Row] = []
+    for path in all_parts(folder):
+        schema = _schema_of(path)
+        found = read_like(path, schema, NULLABLE).to_pylist()
+        rows += found if schema == SCHEMA else map(tell_apart or _without_thought, found)
+    return sorted(rows, key=lambda row: row["example"])
+
+
+def answers_to_show(folder: Path, count: int) -> list[Row]:
+    """What a person reads of the first `count` in the last two parts, which have the shortest prompts.
+
+    Raises:
+        InputError: a part is damaged or missing.
+    """
+    rows: list[Row] = []
+    for path in all_parts(folder)[-2:]:
+        schema = _schema_of(path)
+        rows += read_like(path, pa.schema([schema.field(name) for name in SHOWN if name in schema.names]), NULLABLE).to_pylist()
+    return rows[:count]
+
+
+def measured_cost(folder: Path) -> dict[str, float]:
+    """What a `generate` attempt notes: the tokens of all its answers, and the seconds that their batches took (if known)."""
+    tokens, seconds = 0, 0.0
+    for path in all_parts(folder):
+        table = read_table(path, ["output_ids"], ["thought_ids"])
+        noted = table.schema.metadata or {}
+        if SECONDS not in noted:  # a part of an earlier version
+            return {}
+        tokens += sum(len(ids) for column in table.columns for ids in column.to_pylist())
+        with reading(path):
+            seconds += float(noted[SECONDS])
+    return {"answer_tokens": tokens, "answer_seconds": round(seconds, 3)}
+
+
+def _schema_of(path: Path) -> pa.Schema:
+    """`SCHEMA`, or that of answers which were kept together with their thoughts."""
+    together = not set(THOUGHTS) & set(columns_of(path))
+    return pa.schema([field for field in SCHEMA if field.name not in THOUGHTS]) if together else SCHEMA
+
+
+def _without_thought(row: Row) -> Row:
+    return row | {"thought_ids": [], "thought": None, "thought_end": None}

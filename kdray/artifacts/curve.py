@@ -1,0 +1,78 @@
+"""A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it trains."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kdray.artifacts.files import is_number, reading, require_sealed
+from kdray.store import Artifact
+from kdray.store.store import ATTEMPT
+
+CURVE = "metrics.jsonl"
+NEEDED = ("step", "examples", "tokens", "loss", "ce")  # of every step; `soft` and held-out losses are not in all
+Curve = list[dict[str, float]]
+
+
+def write_curve(folder: Path, entries: Iterable[Mapping[str, float]]) -> None:
+    """Begin a curve with the steps that are done."""
+    (folder / CURVE).write_text("".join(map(_line, entries)))
+
+
+def append_step(folder: Path, entry: Mapping[str, float]) -> None:
+    with (folder / CURVE).open("a") as file:
+        file.write(_line(entry))
+
+
+def count_steps(folder: Path) -> int:
+    """The steps of a curve that may still be written to, or may not be there yet."""
+    path = folder / CURVE
+    return path.read_bytes().count(b"\n") if path.is_file() else 0
+
+
+def read_curve(artifact: Artifact) -> Curve:
+    """The whole curve of a finished point.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    require_sealed(artifact.path, lambda name: name == CURVE)
+    path = artifact.path / CURVE
+    with reading(path):
+        return _parsed(path, path.read_bytes())
+
+
+def read_growing_curve(folder: Path) -> Curve:
+    """The curve of an unfinished point in its artifact's `folder`: of the attempt that got furthest; nothing where none has begun.
+
+    Raises:
+        InputError: a whole line of it is damaged.
+        FileNotFoundError: an attempt was removed meanwhile.
+    """
+    curves = [(path, path.read_bytes()) for path in folder.glob(f"{ATTEMPT}*/{CURVE}")]
+    return max((_parsed(path, content) for path, content in curves), key=len, default=[])
+
+
+def curve_file(folder: Path) -> Path:
+    """The file that is a part of the artifact."""
+    return folder / CURVE
+
+
+def _line(entry: Mapping[str, float]) -> str:
+    return json.dumps(dict(entry)) + "\n"
+
+
+def _parsed(path: Path, content: bytes) -> Curve:
+    """The whole lines of a file: behind them may be one that is still being written."""
+    with reading(path):
+        return [_checked(line, number) for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1)]
+
+
+def _checked(line: bytes, number: int) -> dict[str, float]:
+    entry = json.loads(line)
+    if not isinstance(entry, dict) or not all(map(is_number, entry.values())):
+        raise ValueError(f"line {number} holds no numbers by name")
+    if missing := [name for name in NEEDED if name not in entry]:
+        raise ValueError(f"line {number} has no '{missing[0]}'")
+    return entry

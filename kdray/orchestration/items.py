@@ -1,0 +1,39 @@
+"""Pieces of work for actors. What is large is not in them: actors read it from the store, and write there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdray.score.prompts import Prompt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One piece, reported by its key; its actor needs so many GPUs, if there are any."""
+
+    key: str
+    gpus: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Item):
+    """Makes part `index` of what lies in the folder `target`, of these rows."""
+
+    target: Path
+    index: int
+    rows: Sequence[int] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptBatch(Part):
+    """Prompts of one part, for the model in a folder. `decoding` has `name` and `params`; an answer ends before one of `stops`."""
+
+    model: Path
+    dtype: str
+    decoding: Mapping[str, Any]
+    max_new_tokens: int
+    prompts: Sequence[Prompt]
+    stops: Sequence[str] = ()

@@ -1,0 +1,113 @@
+"""What fields of a grid say together: each may be right by itself, and no experiment come of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from kdray.spec import declare
+from kdray.spec.components import component, components, declared
+from kdray.spec.decodings import decoding_label
+from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.grid import Grid
+from kdray.spec.lens import rated_by_lens
+from kdray.spec.metric_names import CALIBRATION, MetricName
+from kdray.spec.metrics import metrics_of, scores_of
+from kdray.spec.points import Point, expand
+
+
+def check_fields(grid: Grid) -> None:
+    """Whether the fields of a grid, whose components are bound, go together.
+
+    Raises:
+        InputError: two of them do not.
+    """
+    _check_report(grid)
+    _check_teachers(grid)
+    points = expand(grid)
+    _check_points(grid, points)
+    _check_objective(grid, max(point.alpha for point in points))
+
+
+def _check_report(grid: Grid) -> None:
+    """Whether the report speaks of tasks and metrics that the grid measures."""
+    metrics = {}
+    for task in grid.score.tasks:
+        asked = declared(declare.Task, task.name)
+        generated = isinstance(asked, declare.AnswerTask)
+        names = [name for use in metrics_of(task, grid.score.metrics) for name in scores_of(use)] if generated else []
+        kept = [*names, "empty", "unfinished"] if generated else []
+        rated = ["fr"] if grid.lens and rated_by_lens(task) else []
+        metrics[task.name] = list(dict.fromkeys([*asked.short, *kept, *rated]))
+        if isinstance(asked, declare.ChoiceTask):
+            metrics[task.name] += CALIBRATION
+    if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
+        names = [MetricName(task, name, label) for task, names in metrics.items() for name in names for label in _labels(task, grid)]
+        known = [name.written for name in names]
+        if grid.report.primary not in known:
+            raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
+    able = [task.name for task in grid.score.tasks if isinstance(declared(declare.Task, task.name), declare.ChoiceTask)]
+    for name in grid.report.margin:
+        if name not in able:
+            raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
+    if grid.report.checkpoint == "best_heldout" and grid.score.checkpoints == "last":
+        raise InputError("report.checkpoint", "best_heldout with score.checkpoints last", "score all of them, or report the last")
+
+
+def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
+    """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
+    task, _, metric = primary.rpartition("/")
+    return bool(metric) and task in tasks and ":" in task
+
+
+def _labels(task: str, grid: Grid) -> list[str]:
+    """How a task's answers are decoded, if it has any."""
+    generated = isinstance(declared(declare.Task, task), declare.AnswerTask)
+    return [decoding_label(use) for use in grid.score.decoding] if generated else [""]
+
+
+def _check_teachers(grid: Grid) -> None:
+    """Whether the names of teachers and ensembles make sense; that of the axis is checked where it is read."""
+    if grid.teacher and grid.teachers:
+        raise InputError("teachers", "beside `teacher`", "name all of them in `teachers`")
+    for name in [*grid.teachers, *grid.ensembles]:
+        if name in ("student", "teacher"):
+            raise InputError(f"teachers.{name}", "a name with a meaning of its own", "choose another")
+    form = grid.soft_labels.form.name
+    if grid.ensembles and declared(declare.Form, form).tempered:
+        raise InputError("ensembles", f"with soft_labels.form {form}", f"their probabilities need the form {_untempered()}")
+    for ensemble, weights in grid.ensembles.items():
+        if ensemble in grid.teachers:
+            raise InputError(f"ensembles.{ensemble}", "is the name of a teacher too", "choose another")
+        for name in weights:
+            if name not in grid.teachers:
+                raise InputError(f"ensembles.{ensemble}.{name}", "no such teacher", did_you_mean(name, grid.teachers))
+
+
+def _check_points(grid: Grid, points: Sequence[Point]) -> None:
+    """Whether there are teachers for what the points learn."""
+    if not grid.all_teachers and any(point.alpha > 0 for point in points):
+        raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
+    if not grid.all_teachers and any(point.labels != "gold" for point in points):
+        raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+    if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
+        raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
+    recipe = component(declare.Recipe, grid.data.recipe.name, "data.recipe")
+    if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
+        raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
+
+
+def _check_objective(grid: Grid, largest_alpha: float) -> None:
+    """Whether weights, loss and soft labels go together."""
+    if grid.objective.weighting == "convex" and largest_alpha > 1:
+        raise InputError("axes.alpha", f"{largest_alpha:g} with objective.weighting convex", "must be at most 1")
+    form, losses = grid.soft_labels.form.name, components(declare.Loss)
+    if declared(declare.Form, form).tempered and not losses[grid.objective.loss.name].declared.sparse:
+        able = ", ".join(name for name, loss in losses.items() if loss.declared.sparse)
+        allowed = f"with soft labels of this form: {able}; for every loss: form {_untempered()}"
+        raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form}", allowed)
+
+
+def _untempered() -> str:
+    """The forms of soft labels that every temperature can be had from."""
+    *others, last = [name for name, form in components(declare.Form).items() if not form.declared.tempered]
+    return f"{', '.join(others)} or {last}"

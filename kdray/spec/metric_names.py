@@ -1,0 +1,58 @@
+"""How scores are called. Nobody else puts such a name together, or takes one apart."""
+
+from __future__ import annotations
+
+from kdray.spec import declare
+from kdray.spec.components import declared
+from kdray.spec.decodings import PLAIN
+
+CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
+COUNTS = ("empty", "unfinished", "failed")  # shares of answers and questions that came to nothing
+LM_EVALS_LOSSES = ("_perplexity", "_bits_per_byte", "_brier_score", "_ter")  # what lm-eval measures that should fall
+
+
+class MetricName(str):
+    """A score's name in tables and MLflow, `xsum_rougeL.dola`: a text that knows what it is made of.
+
+    `decoding` is the label of how the answers were decoded; greedy ones have none in their names.
+    """
+
+    __slots__ = ("decoding", "metric", "task")
+    task: str
+    metric: str
+    decoding: str
+
+    def __new__(cls, task: str, metric: str, decoding: str = "") -> MetricName:
+        asked, of = declared(declare.Task, task), task.partition(":")[2]
+        first = of or next(iter(asked.short.values()))
+        base = first if isinstance(asked, declare.ChoiceTask) else first.partition("_")[0]
+        name = super().__new__(cls, (asked.short.get(metric) or f"{base}_{metric}") + _ending(decoding))
+        name.task, name.metric, name.decoding = task, metric, decoding
+        return name
+
+    @classmethod
+    def parse(cls, written: str) -> MetricName:
+        """The name behind `task/metric`, as a grid file writes it; the decoding, if one is meant, stands behind a dot."""
+        task, _, rest = written.rpartition("/")
+        metric, _, decoding = rest.partition(".")
+        return cls(task, metric, decoding)
+
+    @property
+    def written(self) -> str:
+        """The name as a grid file writes it."""
+        return f"{self.task}/{self.metric}{_ending(self.decoding)}"
+
+    @property
+    def lower_is_better(self) -> bool:
+        """Whether the metric should fall."""
+        asked = declared(declare.Task, self.task)
+        if self.metric in asked.short:
+            return self.metric in asked.lower_is_better
+        return self.metric in (*COUNTS, *CALIBRATION) or f"_{self.metric}".endswith(LM_EVALS_LOSSES)
+
+    def __reduce__(self) -> tuple[type[MetricName], tuple[str, str, str]]:
+        return MetricName, (self.task, self.metric, self.decoding)
+
+
+def _ending(decoding: str) -> str:
+    return f".{decoding}" if decoding not in ("", PLAIN) else ""

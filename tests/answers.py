@@ -1,0 +1,28 @@
+"""Answers and their scores as the stages write them, without Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kdray.orchestration.items import PromptBatch
+from kdray.plan import Step
+from kdray.score.prompts import Prompt
+from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
+from kdray.store import Attempt
+
+
+def prompt_batch(target: Path, prompts: Sequence[Prompt], index: int = 0, **changes: Any) -> PromptBatch:
+    """A batch of greedily answered prompts, of a model in the folder `model` beside the target."""
+    given: dict[str, Any] = {"model": target.parent / "model", "dtype": "float32", "max_new_tokens": 8}
+    given |= {"decoding": {"name": "greedy", "params": {}}} | changes
+    return PromptBatch(key=str(index), target=target, index=index, prompts=prompts, **given)
+
+
+def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:
+    """Take the text metrics that a step asks for of the answers in a folder."""
+    metrics = tuple(MetricUse(metric["name"], metric["params"]) for metric in step.params["metrics"])
+    cache, answerer = attempt.path / "cache", outputs.parent / "model"
+    item = AnswerMetrics(key=step.key.id, target=attempt.path, outputs=outputs, answerer=answerer, metrics=metrics, cache=cache)
+    Measurer(attempt.path / "loads")(item)

@@ -1,0 +1,24 @@
+"""What rows are called: nothing that is the same for all, everything that tells them apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdray.report.arms import Arm
+
+
+@pytest.mark.parametrize(
+    ("arm", "name"),
+    [
+        (Arm("gold", 0.0), "SFT"),
+        (Arm("gold", 0.0, smoothing=0.1), "SFT smoothed 0.1"),
+        (Arm("gold", 1.0), "KD 1"),
+        (Arm("gold", 1.0, temperature=2.0), "KD 1 T=2"),
+        (Arm("gold", 1.0, smoothing=0.1), "SFT smoothed 0.1 + KD 1"),
+        (Arm("gold", 10.0, "self"), "KD 10 (self)"),
+        (Arm("teacher", 0.0), "SeqKD"),
+        (Arm("teacher", 1.0, "big", 0.1, 2.0), "SeqKD smoothed 0.1 + KD 1 T=2 (big)"),
+    ],
+)
+def test_a_row_is_called_by_what_its_points_share(arm: Arm, name: str) -> None:
+    assert arm.name == name

@@ -1,0 +1,73 @@
+"""Fields that do not go together, each right by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.conftest import ABSENT, TinyGrid
+from tests.spec.wrong import POINT, TEACHER, TEACHERS, cases, check
+
+MIX = {"big": 1, "small": 1}
+
+TOGETHER = {
+    "alpha without a teacher": ({"teacher": ABSENT}, ["axes.alpha: alpha > 0 without a teacher", "add a teacher"]),
+    "alpha without a teacher by hand": (
+        {"teacher": ABSENT, "axes.alpha": [0], "include": [{**POINT, "alpha": 1}]},
+        ["alpha > 0 without a teacher"],
+    ),
+    "answers without a teacher": (
+        {"teacher": ABSENT, "axes.alpha": [0], "axes.labels": ["gold", "teacher"]},
+        ["axes.labels: a teacher's answers without a teacher", "add a teacher"],
+    ),
+    "answers without a teacher by hand": (
+        {"teacher": ABSENT, "axes.alpha": [0], "include": [{**POINT, "labels": "both"}]},
+        ["axes.labels: a teacher's answers without a teacher"],
+    ),
+    "a verdict about an unmeasured task": (
+        {"report.primary": "arc_easy/acc"},
+        ["report.primary: nothing measures 'arc_easy/acc'", "known: ", "xsum/rougeL"],
+    ),
+    "a verdict about an unknown metric": ({"report.primary": "xsum/rougel"}, ["report.primary: ", "did you mean 'xsum/rougeL'?"]),
+    "a verdict about a factual rate without a lens": ({"report.primary": "xsum/fr"}, ["report.primary: nothing measures 'xsum/fr'"]),
+    "a margin for an unmeasured task": (
+        {"report.margin": {"arc_easi": 1}, "score.tasks": [{"name": "arc_easy", "source": "file:HERE/arc.jsonl"}]},
+        ["report.margin.arc_easi: ", "did you mean 'arc_easy'?"],
+    ),
+    "a margin for what is no multiple choice": ({"report.margin": {"xsum": 1}}, ["report.margin.xsum: none of", "multiple-choice"]),
+    "the best of checkpoints of which one is scored": (
+        {"report.checkpoint": "best_heldout", "score.checkpoints": "last"},
+        ["report.checkpoint: best_heldout with score.checkpoints last", "score all of them"],
+    ),
+    "alpha > 1 with convex weights": (
+        {"objective.weighting": "convex", "axes.alpha": [0, 2]},
+        ["axes.alpha: 2 with objective.weighting convex", "at most 1"],
+    ),
+    "a loss that needs every logit": (
+        {"objective.loss": "jsd", "soft_labels.form": "sampled"},
+        ["objective.loss: 'jsd' with soft_labels.form sampled", "cross_entropy, forward_kl"],
+    ),
+    "answers where nothing is asked": (
+        {"data.recipe": "text", "axes.labels": ["teacher"]},
+        ["axes.labels: answers to rows of the recipe 'text'", "use labels: [gold]"],
+    ),
+    "a teacher beside teachers": ({"teachers": {"big": TEACHER}}, ["teachers: beside `teacher`", "name all of them in `teachers`"]),
+    "a reserved name": ({"teacher": ABSENT, "teachers": {"student": TEACHER}}, ["teachers.student: a name with a meaning of its own"]),
+    "an ensemble of strangers": (
+        TEACHERS | {"ensembles": {"mix": {"big": 1, "smal": 1}}},
+        ["ensembles.mix.smal: no such teacher", "did you mean 'small'?"],
+    ),
+    "an ensemble with a teacher's name": (TEACHERS | {"ensembles": {"big": MIX}}, ["ensembles.big: is the name of a teacher too"]),
+    "an ensemble of sampled labels": (
+        TEACHERS | {"ensembles": {"mix": MIX}, "soft_labels.form": "sampled"},
+        ["ensembles: with soft_labels.form sampled", "hidden, logits or online"],
+    ),
+    "answers of an ensemble": (
+        TEACHERS | {"ensembles": {"mix": MIX}, "axes.labels": ["teacher"]},
+        ["axes.labels: answers of an ensemble", "use labels: [gold]"],
+    ),
+}
+
+
+@cases(TOGETHER)
+def test_what_does_not_go_together_is_named(wrong: dict[str, Any], said: list[str], tiny_grid: TinyGrid) -> None:
+    check(tiny_grid.text(wrong), said)

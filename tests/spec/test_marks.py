@@ -1,0 +1,73 @@
+"""Which fields of a grid file enter ids: all of them, said once more, so that none changes sides unnoticed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from kdray.spec import grid
+from kdray.spec.grid import Section, Use
+from kdray.spec.marks import Enters, Mark, Runs, Selects, Shown, marks
+
+OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
+EXPECTED: dict[type[Mark], dict[str, str]] = {
+    Enters: {
+        "Augment": "batch compute engine max_new_tokens",
+        "Data": "heldout limit max_length max_prompt recipe source split template test",
+        "LensSection": "annotations limit max_words source trained window",
+        "Length": "epochs steps",
+        "Model": "drop_layers model",
+        "Objective": "loss temperature weighting",
+        "Optimiser": OPTIMISER,
+        "OwnAnswers": "metric threshold",
+        "Scoring": "batch dtype engine likelihood",
+        "SoftLabels": "batch compute form",
+        "Teacher": "drop_layers model",
+        "Train": f"{OPTIMISER} keep",
+        "Tune": f"{OPTIMISER} batch lr seed",
+    },
+    Selects: {
+        "Axes": "alpha batch labels lr seed smoothing teacher temperature",
+        "Grid": "ensembles family",
+        "OwnAnswers": "task",
+        "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
+        "Scoring": "checkpoints decoding metrics references tasks",
+    },
+    Shown: {"Grid": "name question", "Report": "checkpoint margin primary"},
+    Runs: {"Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"},
+}
+
+
+def sections() -> list[type[Section]]:
+    return [each for each in vars(grid).values() if isinstance(each, type) and issubclass(each, Section) and each not in (Section, Use)]
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_every_field_is_on_its_side(kind: type[Mark]) -> None:
+    found = {
+        section.__name__: " ".join(sorted(name for name, mark in marks(section).items() if type(mark) is kind)) for section in sections()
+    }
+    expected = {section: " ".join(sorted(names.split())) for section, names in EXPECTED[kind].items()}
+    assert {section: names for section, names in found.items() if names} == expected
+
+
+@pytest.mark.parametrize("section", sections())
+def test_a_field_has_one_mark_unless_it_is_a_section(section: type[BaseModel]) -> None:
+    for name, field in section.model_fields.items():
+        count = sum(isinstance(each, Mark) for each in field.metadata)
+        assert count == (0 if _holds_sections(field.annotation) else 1), name
+
+
+@pytest.mark.parametrize("section", sections())
+def test_a_field_that_names_components_says_of_which_kind(section: type[BaseModel]) -> None:
+    for name, mark in marks(section).items():
+        if "Use" in str(section.model_fields[name].annotation):
+            assert mark.component, name
+
+
+def _holds_sections(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return annotation is not Use
+    return any(map(_holds_sections, getattr(annotation, "__args__", ())))
