@@ -49,7 +49,7 @@ def table(
     metric: Annotated[str | None, typer.Option(help="one of factual consistency as a detector of spans: 'hhem'")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train and test lenses on an annotated set: the thesis's Tables 4.1 to 4.4, 4.9 and 4.10."""
+    """Compare detectors on an annotated set, by two folds of its documents: the thesis's Tables 4.1 to 4.4, 4.9 and 4.10."""
     from kdray.lens.tables import study
     from kdray.models import load
 

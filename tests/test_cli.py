@@ -321,7 +321,6 @@ def test_every_shipped_grid_can_be_run(path: Path, run: Run, monkeypatch: pytest
 
 @pytest.mark.slow
 def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
-
     from kdray.data.example import Example
     from kdray.data.templates.alpaca import alpaca
     from kdray.lens.annotations import sketch
@@ -343,6 +342,9 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     code, stdout, stderr = run("lens", "train", "jsonl:own.jsonl", *model, "--to", "lens", "--window", 3)
     assert code == 0, stderr
     assert "AUROC" in stdout
+    kept_out = {row["document"][0] for row in json.loads((tmp_path / "lens" / "kept_out.json").read_text())}
+    known = [line for line in lines if sketch(str(line["document"]))[0] not in kept_out]
+    assert 0 < len(known) < len(lines)
     code, stdout, _ = run("lens", "table", "jsonl:own.jsonl", "--target", "jsonl:./own.jsonl", *model, "--json")
     assert code == 0
     tables = json.loads(stdout.splitlines()[-1])
@@ -364,7 +366,7 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         }
         for i, place in enumerate(PLACES)
     ]
-    rows += [rows[0] | {"example": 9, "source": "Ada is in Rome .", "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
+    rows += [rows[0] | {"example": 9, "source": known[0]["document"], "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
     write_answers(tmp_path / "answers", 0, rows, 1.0)
     code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
     assert code == 0
@@ -374,9 +376,6 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     record = json.loads((tmp_path / "lens" / "lens.json").read_text())["record"]
     assert rate["scores"]["auroc"]["n"] == record["windows_tested"]  # of the documents that were kept out of the training
     assert rate["scores"]["auroc"]["value"] == pytest.approx(record["auroc_test"])
-    kept_out = {row["document"][0] for row in json.loads((tmp_path / "lens" / "kept_out.json").read_text())}
-    known = [line for line in lines if sketch(str(line["document"]))[0] not in kept_out]
-    assert 0 < len(known) < len(lines)
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
     code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:known.jsonl", "--json")
     assert code == 0

@@ -7,8 +7,6 @@ from tests.plan.conftest import MakePlan
 
 XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
 METRIC = {"name": "support_standin", "model": "file:HERE/teacher"}
-
-
 MARKED = {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}
 
 

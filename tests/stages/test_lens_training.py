@@ -30,7 +30,7 @@ def wrong(here: str, there: str) -> list[list[int]]:
     return [[13, 13 + len(there)]] if here != there else []
 
 
-def annotations(path: Path) -> Path:
+def write_annotations(path: Path) -> Path:
     """Each place's document with a right and four wrong responses."""
     rows = [
         {
@@ -91,7 +91,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
 
 
 def test_the_command_and_the_step_make_the_same_lens(here: Here, run: Run, tmp_path: Path) -> None:
-    source = annotations(tmp_path / "own.jsonl")
+    source = write_annotations(tmp_path / "own.jsonl")
     by_step = here("step", source, window=WINDOW)
     command = ("--model", f"file:{here.model}", "--template", "alpaca", "--window", WINDOW, "--to", "command")
     code, stdout, stderr = run("lens", "train", f"jsonl:{source}", *command)
@@ -113,7 +113,7 @@ def test_the_command_and_the_step_make_the_same_lens(here: Here, run: Run, tmp_p
 
 
 def test_a_lens_of_the_command_is_tested_in_a_grid_by_what_was_kept_out(here: Here, run: Run, tmp_path: Path) -> None:
-    source = annotations(tmp_path / "own.jsonl")
+    source = write_annotations(tmp_path / "own.jsonl")
     command = ("--model", f"file:{here.model}", "--template", "alpaca", "--window", WINDOW, "--to", "mine")
     assert run("lens", "train", f"jsonl:{source}", *command)[0] == 0
     mine = Lens.load(tmp_path / "mine")
