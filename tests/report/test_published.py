@@ -43,3 +43,20 @@ def test_every_row_of_a_table_says_where_it_is_from(path):
 def test_a_table_that_is_not_there_is_named():
     with pytest.raises(KeyError, match=r"no published table 'overconfidense': there are .*overconfidence"):
         published("overconfidense")
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "alpha", "metric", "mean", "sd"),
+    [
+        ("hallucination", "Llama-2-7B", 10, "xsum/fc", 76.2, 1.5),
+        ("hallucination", "Llama3.1-8B", 0, "cnn_dailymail/rougeL", 31.4, 0.14),
+        ("hallucination", "Qwen2.5-7B", 1, "xsum/fr", 73.6, 1.9),
+        ("benchmarks", "Llama-2-7B", 0, "arc_easy/acc_norm", 50.1, 1.0),
+        ("benchmarks", "Qwen2.5-7B", 0.01, "openbookqa/acc_norm", 48.5, 1.8),
+    ],
+)
+def test_the_papers_first_tables_are_whole(name, family, alpha, metric, mean, sd):
+    rows = published(name)
+    cells = {(row["family"], row["alpha"], row["metric"]): (row["mean"], row["sd"]) for row in rows}
+    assert cells[family, alpha, metric] == (mean, sd)
+    assert len(cells) == len(rows) == 3 * 4 * len({row["metric"] for row in rows})  # families x (SFT and three alphas) x metrics
