@@ -21,9 +21,9 @@ def payload(section: Section, *names: str, **identities: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, mark in _entering(type(section)).items():
-        value = getattr(section, name)
         if names and name not in names:
             continue
+        value = getattr(section, name)
         if any(getattr(section, other) not in values for other, values in mark.where.items()):
             continue
         if mark.unless_default and value == type(section).model_fields[name].default:
