@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from lm_eval.api.instance import Instance
 
@@ -35,7 +35,8 @@ def _log_sum(one: float, other: float) -> float:
 def _both_cases(construct: Callable[..., list[Instance]], doc: Any, ctx: str, **rest: Any) -> list[Instance]:
     asked, others = construct(doc, ctx, **rest), construct(doc, ctx, **rest)
     for i, other in enumerate(others):
-        other.arguments, other.idx = (other.args[0], other.args[1].swapcase()), len(asked) + i
+        context, answer = cast("tuple[str, str]", other.arguments)
+        other.arguments, other.idx = (context, answer.swapcase()), len(asked) + i
     return [*asked, *others]
 
 
