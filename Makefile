@@ -42,8 +42,8 @@ mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
 test: $(READY)  ## all tests (about half an hour on 2 cores)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
-test-unit: $(READY)  ## the tests that take under a minute together
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m 'not ray and not slow'
+test-unit: $(READY)  ## the tests that take about a minute together
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not ray and not slow'
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

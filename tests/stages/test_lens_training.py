@@ -23,6 +23,7 @@ from kdray.store import Outer
 from tests.conftest import Run
 from tests.tiny import PLACES, write_model
 
+pytestmark = pytest.mark.slow
 WINDOW = 3
 
 
