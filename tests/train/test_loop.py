@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -378,3 +379,17 @@ def test_heldout_loss_is_the_mean_over_tokens_and_kl_is_zero_against_oneself(wor
     assert loop.heldout(3)["heldout_ce"] == pytest.approx(total / tokens, rel=1e-5)
     loop.signal = Online(loop.model.model, loop.rows)
     assert loop.heldout(3)["heldout_kl"] == pytest.approx(0, abs=1e-5)
+
+
+def test_smoothing_of_a_points_parameters_reaches_the_loss_and_leaves_the_curve_plain(world):
+    from kdray.orchestration.trainer import settings_of
+
+    plain = replace(SETTINGS, alpha=0.0)
+    smoothed = settings_of({**vars(plain), "smoothing": 0.25})
+    loops = [make_loop(world, settings=settings) for settings in (plain, smoothed)]
+    first, other = (next(loop.steps()) for loop in loops)
+    assert other["ce"] == pytest.approx(first["ce"], rel=1e-6), "cross-entropy with the labels, smoothed or not"
+    uniform = (other["loss"] - 0.75 * other["ce"]) / 0.25
+    least = math.log(loops[1].vocab_size)  # where the student's distribution is uniform itself
+    assert least < uniform < 2 * least
+    assert other["grad_norm"] != pytest.approx(first["grad_norm"], rel=1e-3)
