@@ -167,6 +167,19 @@ def test_a_tasks_parameter_changes_that_task_alone(task: str, plan: MakePlan, ti
     assert changed(plan(), plan({"score.tasks": list(tasks.values())})) == {"xsum" if task == "xsum" else "answers"}
 
 
+@pytest.mark.parametrize("written", [{}, {"stemmer": True, "sentences": "lines"}, {"stemmer": False}, {"sentences": "periods"}])
+def test_what_rouge_learned_later_moves_no_measurement_that_does_not_use_it(written: dict[str, Any], plan: MakePlan) -> None:
+    """Scores of before have the id of a `rouge` that knew `tokenizer` alone."""
+
+    def measured(made: Plan) -> list[Any]:
+        return [score.measure for score in made.scores if score.task.name == "heldout_answers"]
+
+    before, after = measured(plan()), measured(plan({"score.metrics": [{"name": "rouge", **written}]}))
+    assert [step.params["metrics"][0]["params"] for step in before] == [{"tokenizer": "default"}] * len(before)
+    same = written in ({}, {"stemmer": True, "sentences": "lines"})
+    assert [one.id == other.id for one, other in zip(before, after, strict=True)] == [same] * len(before)
+
+
 def test_every_point_has_an_id_of_its_own(plan: MakePlan) -> None:
     made = plan({"axes.lr": [1e-3, 1e-4], "axes.batch": [1, 2], "axes.alpha": [0, 0.1, 1], "axes.seed": [0, 1]})
     exports = [export.id for point in made.points for export in point.exports.values()]
