@@ -154,6 +154,10 @@ def test_an_id_does_not_depend_on_where_outer_files_lie(plan: MakePlan, tiny_gri
     assert changed(before, plan(moved)) == set()
 
 
+def test_an_id_does_not_depend_on_which_checkpoint_is_reported(plan: MakePlan) -> None:
+    assert changed(plan(), plan({"report.checkpoint": "best_answers"})) == set()
+
+
 def test_without_a_rank_to_speak_of_it_is_not_in_the_id(plan: MakePlan) -> None:
     full = {"teacher.tune.method": "full"}
     assert changed(plan(full), plan({**full, "teacher.tune.rank": 3})) == set()
