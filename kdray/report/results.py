@@ -13,7 +13,7 @@ from kdray.plan.steps import Subject
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import decoding_label
-from kdray.spec.metric_names import MetricName
+from kdray.spec.metric_names import MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
 from kdray.store import Artifact, Store
@@ -49,9 +49,17 @@ class Results:
         return sorted(found, key=lambda c: c.position or 0)
 
     def final(self, subject: Subject) -> Checkpoint | None:
-        """The checkpoint that tables use: the last, or the one with the least held-out cross-entropy of all; None until it is scored."""
-        found = self.of(subject)
-        if self.plan.grid.report.checkpoint == "best_heldout" and isinstance(subject, Point):
+        """The checkpoint that tables use: the last, or the best of all by what `report.checkpoint` says; None until it is scored.
+
+        Of two that are equally good it is the later one.
+        """
+        found, chosen = self.of(subject), self.plan.grid.report.checkpoint
+        if chosen == "best_answers" and isinstance(subject, Point):
+            by = chosen_by_answers()
+            if any(by not in c.scores for c in found):
+                return None  # not all of them are scored
+            found = sorted(found, key=lambda c: c.scores[by].value)
+        elif chosen == "best_heldout" and isinstance(subject, Point):
             held = [entry for entry in self.curves.get(subject, []) if "heldout_ce" in entry]
             losses: dict[float | None, float] = {entry["examples"]: entry["heldout_ce"] for entry in held}
             if any(c.examples not in losses for c in found):

@@ -1,4 +1,4 @@
-"""What both tasks of news summaries share: two solved examples of our own."""
+"""What both tasks of news summaries share: two solved examples of our own, and where answers to the Lookback Lens prompt end."""
 
 from __future__ import annotations
 
@@ -12,3 +12,5 @@ DEMONSTRATIONS = (
     "the roof of their gym. The seeds will be sold in aid of the school library, headteacher Mona Field said.\n"
     "Summary: A school's pumpkin of 212 kilograms has broken an eleven-year-old record at the county fair.\n\n"
 )
+
+LENS_STOPS = ("#Document#:", "#Question#:", "#Article#:", "Q:", "\\end{code}")  # those of the lens's authors

@@ -39,6 +39,7 @@ class Prompt:
     references: list[str]
     wrong: list[str]
     refused: str | None = None  # why nobody is asked: then there are no ids
+    cut: bool = False  # whether the text has lost its end to the model's window
 
 
 def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
@@ -112,7 +113,8 @@ def task_prompts(
             refused = str(_no_room(name, f"a prompt of {len(ids)} tokens without its text (row {i})", room))
         elif question.text and not text and not refused:
             refused = str(_no_room(name, f"a prompt with no word of its text (row {i})", room or 0))
-        prompts.append(Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused))
+        cut = text != question.text and not refused
+        prompts.append(Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused, cut))
     if refusals and len(refusals) == len(prompts):
         raise refusals[0]
     return _some_asked(prompts, name, str(ref))

@@ -30,13 +30,13 @@ def whole(word: str) -> bool:
     return True
 
 
-def not_comparable(references: Sequence[str], sees: Callable[[str], bool]) -> str | None:
-    """Why no text can be compared with `references` by a tokeniser that `sees` certain words; None if one can."""
+def not_comparable(references: Sequence[str], sees: Callable[[str], bool], instead: str = "set tokenizer: unicode") -> str | None:
+    """Why no text can be compared with `references` by a tokeniser that `sees` certain words, and what to do; None if one can."""
     if not references:
         return NO_REFERENCE
     lost, count = unseen(references, sees)
     if not count:
         return "the reference holds no word"
     if lost / count > MOST:
-        return f"the default tokenizer sees nothing in {lost} of the {count} words of the reference; set tokenizer: unicode"
+        return f"the default tokenizer sees nothing in {lost} of the {count} words of the reference; {instead}"
     return None

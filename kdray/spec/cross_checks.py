@@ -10,7 +10,7 @@ from kdray.spec.decodings import decoding_label
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid
 from kdray.spec.lens import rated_by_lens
-from kdray.spec.metric_names import CALIBRATION, MetricName
+from kdray.spec.metric_names import CALIBRATION, MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point, expand
 
@@ -49,8 +49,22 @@ def _check_report(grid: Grid) -> None:
     for name in grid.report.margin:
         if name not in able:
             raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
-    if grid.report.checkpoint == "best_heldout" and grid.score.checkpoints == "last":
-        raise InputError("report.checkpoint", "best_heldout with score.checkpoints last", "score all of them, or report the last")
+    if (chosen := grid.report.checkpoint) != "last" and grid.score.checkpoints == "last":
+        raise InputError("report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last")
+    if chosen == "best_answers":
+        _check_answers_to_choose_by(grid)
+
+
+def _check_answers_to_choose_by(grid: Grid) -> None:
+    """Whether there are greedy answers to held-out rows, by which a checkpoint may be chosen."""
+    field, by = "report.checkpoint", chosen_by_answers()
+    if by.task not in [task.name for task in grid.score.tasks]:
+        raise InputError(field, f"best_answers without the task {by.task}", "add it to score.tasks")
+    if by.decoding not in (known := _labels(by.task, grid)):
+        raise InputError(field, f"best_answers with answers by {', '.join(known)}", f"add {by.decoding} to score.decoding")
+    if grid.data.test:
+        allowed = f"no choice may see the test rows, which {by.task} asks: data.test 0, or best_heldout"
+        raise InputError(field, f"best_answers with data.test {grid.data.test}", allowed)
 
 
 def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:

@@ -413,8 +413,10 @@ class Report(Section):
         "left out, the first task's first metric under the first decoding; the interval it gives "
         "holds for all rows at once (Bonferroni)",
     )
-    checkpoint: Annotated[Literal["last", "best_heldout"], SHOWN] = Field(
-        default="last", description="`best_heldout`: of all of a point, the one with the least held-out cross-entropy"
+    checkpoint: Annotated[Literal["last", "best_heldout", "best_answers"], SHOWN] = Field(
+        default="last",
+        description="`best_heldout`: of all of a point, the one with the least held-out cross-entropy; `best_answers`: the one whose "
+        "greedy answers to the held-out rows (`heldout_answers`) have the highest ROUGE-L, so that this column itself is optimistic",
     )
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"

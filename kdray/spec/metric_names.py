@@ -54,5 +54,10 @@ class MetricName(str):
         return MetricName, (self.task, self.metric, self.decoding)
 
 
+def chosen_by_answers() -> MetricName:
+    """What `report.checkpoint: best_answers` goes by."""
+    return MetricName("heldout_answers", "rougeL", PLAIN)
+
+
 def _ending(decoding: str) -> str:
     return f".{decoding}" if decoding not in ("", PLAIN) else ""

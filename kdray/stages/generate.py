@@ -53,7 +53,9 @@ def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
             if not claimed:
                 return
             prompts: dict[str, list[list[Prompt]] | InputError] = {}
-            groups, expected = defaultdict[Path, list[PromptBatch]](list), {}
+            groups = defaultdict[Path, list[PromptBatch]](list)
+            expected: dict[str, int] = {}
+            cut: dict[str, int] = {}
             for step, attempt in claimed:
                 asked, present = _asked(step, work), carry_over(attempt)
                 if asked not in prompts:
@@ -62,7 +64,7 @@ def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
                 if isinstance(batches, InputError):
                     work.fail(step, str(batches))
                     continue
-                expected[step.key.id] = len(batches)
+                expected[step.key.id], cut[step.key.id] = len(batches), _cut(batches)
                 for item in _items(step, attempt.path, batches, work):
                     if item.index in present:
                         continue
@@ -85,7 +87,7 @@ def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
                 if step.key.id in errors:
                     work.fail(step, errors[step.key.id])
                 elif len(parts(attempt.path)) == expected[step.key.id]:
-                    work.seal(step, attempt, None, **measured_cost(attempt.path))
+                    work.seal(step, attempt, None, cut=cut[step.key.id], **measured_cost(attempt.path))
             for line in costs(work.plan.scores, work.store):
                 work.progress.say(line)
 
@@ -143,23 +145,30 @@ def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[
 
 
 def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
-    """The batches of a task's prompts, told of if there are refused ones; a task whose data cannot be used fails alone."""
+    """The batches of a task's prompts, told of if some are refused or cut; a task whose data cannot be used fails alone."""
     try:
         batches = _batches(step, work)
     except InputError as error:
         return error
     task = step.params["task"]["name"]
     refused = [prompt for batch in batches for prompt in batch if prompt.refused]
+    asked = sum(map(len, batches))
     if refused:
-        asked = sum(map(len, batches))
         reason = escape(str(refused[0].refused))
         work.progress.say(
             f"[yellow]{task}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; row {refused[0].example}: {reason}"
         )
+    if cut := _cut(batches):
+        work.progress.say(f"{task}: {cut} of {asked} texts are too long for the model's window and lose their end")
     for use in _text_metrics(task, work):
         if reason := unseen_by(load_metric(use.name, use.params, Given({})), list(itertools.chain.from_iterable(batches))):
             work.progress.say(f"[yellow]{task}[/] will have no number of {use.name}: {escape(reason)}")
     return batches
+
+
+def _cut(batches: Sequence[Sequence[Prompt]]) -> int:
+    """How many texts have lost their end to the model's window."""
+    return sum(prompt.cut for batch in batches for prompt in batch)
 
 
 def _text_metrics(task: str, work: Work) -> list[Use]:

@@ -153,8 +153,8 @@ def _checkpoint_entries(checkpoints: list[Checkpoint]) -> Iterator[Entry]:
 
 
 def _finals(subject: Subject, results: Results, store: Store) -> list[Entry]:
-    """The final metrics that are settled: the best held-out checkpoint is known once all of them are scored."""
-    if results.plan.grid.report.checkpoint == "best_heldout":
+    """The final metrics that are settled: the best checkpoint is known once all of them are scored."""
+    if results.plan.grid.report.checkpoint != "last":
         measures = [score.measure for score in results.plan.scores if score.subject == subject]
         if any(step.state(store) != "done" for step in measures):
             return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -436,6 +437,19 @@ def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
 def test_data_that_can_be_read_are_not_refused(name: str, content: str | bytes, tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert check(tiny_grid, {"data.source": f"file:{tiny_grid.folder}/{name}"}) == []
+
+
+def test_the_weights_of_a_metric_that_takes_anothers_tokenizer_need_none(tiny_grid: TinyGrid) -> None:
+    """FactKB's repository has none, and a copy of it in a folder was refused."""
+    teacher = tiny_grid.folder / "teacher"
+    shutil.copytree(teacher, tiny_grid.folder / "weights")
+    (tiny_grid.folder / "weights" / "tokenizer.json").unlink()
+    metric = {"name": "factkb", "model": "file:HERE/weights", "base": "file:HERE/teacher"}
+    check(tiny_grid, {"score.metrics": [metric]})
+    (teacher / "tokenizer.json").unlink()
+    alone = {"teacher": ABSENT, "axes.alpha": [0], "score.metrics": [metric]}
+    with pytest.raises(InputError, match=r"^score\.metrics\.factkb\.base: no tokenizer in"):
+        check(tiny_grid, alone)
 
 
 def test_a_nested_column_is_found(tiny_grid: TinyGrid) -> None:

@@ -154,6 +154,10 @@ def test_an_id_does_not_depend_on_where_outer_files_lie(plan: MakePlan, tiny_gri
     assert changed(before, plan(moved)) == set()
 
 
+def test_an_id_does_not_depend_on_which_checkpoint_is_reported(plan: MakePlan) -> None:
+    assert changed(plan(), plan({"report.checkpoint": "best_answers"})) == set()
+
+
 def test_without_a_rank_to_speak_of_it_is_not_in_the_id(plan: MakePlan) -> None:
     full = {"teacher.tune.method": "full"}
     assert changed(plan(full), plan({**full, "teacher.tune.rank": 3})) == set()
@@ -165,6 +169,19 @@ def test_a_tasks_parameter_changes_that_task_alone(task: str, plan: MakePlan, ti
     tasks = {"heldout_loss": {"name": "heldout_loss"}, "heldout_answers": {"name": "heldout_answers"}, "xsum": xsum}
     tasks[task] = {**tasks[task], "limit": 3}
     assert changed(plan(), plan({"score.tasks": list(tasks.values())})) == {"xsum" if task == "xsum" else "answers"}
+
+
+@pytest.mark.parametrize("written", [{}, {"stemmer": True, "sentences": "lines"}, {"stemmer": False}, {"sentences": "periods"}])
+def test_what_rouge_learned_later_moves_no_measurement_that_does_not_use_it(written: dict[str, Any], plan: MakePlan) -> None:
+    """Scores of before have the id of a `rouge` that knew `tokenizer` alone."""
+
+    def measured(made: Plan) -> list[Any]:
+        return [score.measure for score in made.scores if score.task.name == "heldout_answers"]
+
+    before, after = measured(plan()), measured(plan({"score.metrics": [{"name": "rouge", **written}]}))
+    assert [step.params["metrics"][0]["params"] for step in before] == [{"tokenizer": "default"}] * len(before)
+    same = written in ({}, {"stemmer": True, "sentences": "lines"})
+    assert [one.id == other.id for one, other in zip(before, after, strict=True)] == [same] * len(before)
 
 
 def test_every_point_has_an_id_of_its_own(plan: MakePlan) -> None:

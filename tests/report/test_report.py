@@ -78,6 +78,29 @@ def test_best_heldout_waits_for_the_whole_of_a_point(tiny_grid, missing):
     assert rows_of(results)[1].runs == "4/5"
 
 
+def test_best_answers_takes_the_checkpoint_with_the_best_answers_to_heldout_rows(tiny_grid):
+    """Of both ways: a point whose answers have got worse, one whose have got better; and of equals the later."""
+    results = make_results(tiny_grid, {"report.checkpoint": "best_answers"})
+    points = [point.point for point in results.plan.points]
+    for point, (first, last) in zip(points, [(30.0, 20.0), (20.0, 30.0), (25.0, 25.0)], strict=False):
+        for checkpoint, value in zip(results.of(point), (first, last), strict=True):
+            checkpoint.scores[MetricName.parse("heldout_answers/rougeL")] = Score(value, 1.0, 9)
+            checkpoint.scores[MetricName.parse("xsum/rougeL")] = Score(50.0 - value, 1.0, 9)
+    assert [results.final(point).position for point in points[:3]] == [2.0, 4.0, 4.0]
+    assert [results.final(point).scores["xsum_rougeL"].value for point in points[:3]] == [20.0, 20.0, 25.0]
+    assert results.final("student").scores["held_rougeL"].value == 10.0
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_best_answers_waits_for_all_checkpoints_of_a_point(tiny_grid, missing):
+    results = make_results(tiny_grid, {"report.checkpoint": "best_answers"})
+    point = results.checkpoints[-1].subject
+    checkpoint = results.of(point)[missing]
+    checkpoint.scores = {MetricName.parse("xsum/rougeL"): Score(1.0, 1.0, 9)}  # another task's scores are no choice
+    assert results.final(point) is None
+    assert rows_of(results)[1].runs == "4/5"
+
+
 def test_a_rounded_zero_has_no_sign():
     assert str(Spread(-1e-9, None, 1)) == "0.00"
 

@@ -13,6 +13,8 @@ from transformers import (
     BertForTokenClassification,
     BertModel,
     PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
     T5Config,
     T5ForConditionalGeneration,
     T5ForTokenClassification,
@@ -20,6 +22,7 @@ from transformers import (
 
 from kdray.score.answers import Answer, Given
 from kdray.score.metrics.bertscore import bertscore
+from kdray.score.metrics.factkb import factkb
 from kdray.score.metrics.hhem import PROMPT, hhem
 from kdray.score.metrics.lettucedetect import lettucedetect, merge
 from kdray.score.metrics.minicheck import cut, minicheck
@@ -139,6 +142,61 @@ def test_hhem_gives_the_scores_of_its_model_card(tmp_path):
     metric = hhem(Given(folders))
     for source, summary, score in GOLDEN:
         assert metric.probabilities([(source, summary)])[0] == pytest.approx(score, abs=1e-3)
+
+
+def write_roberta(folder: Path, labels: int = 2, positions: int = 32) -> RobertaForSequenceClassification:
+    """A random RoBERTa whose window is `positions` less one: it counts from behind the padding token's number, 0."""
+    torch.manual_seed(0)
+    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.5}
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = RobertaConfig(vocab_size=len(WORDS), max_position_embeddings=positions, num_labels=labels, **size, **special)
+    model = RobertaForSequenceClassification(config).eval()
+    model.save_pretrained(folder)
+    return model
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_factkb_is_a_plain_roberta_on_summary_and_document(batch: int, tmp_path: Path) -> None:
+    base, folder = tmp_path / "base", tmp_path / "factkb"  # the weights have no tokenizer beside them
+    tokenizer, theirs = write_words(base), write_roberta(folder)
+    theirs.config.save_pretrained(base)
+    metric = factkb(Given({"model": folder, "base": base}), batch=batch)
+    answers = [
+        Answer("Ada is in Rome .", source="Ada is in Paris ."),
+        Answer("", source="Ada"),
+        Answer("Ben", source=""),
+        Answer("Ben", source="Ben lives in Rome now ."),
+        Answer("Ben is in Paris .", source="Ben lives in Rome now . " * 20),
+        Answer("Ada . " * 13, source="Ada is in Paris ."),  # 26 tokens and 3 special ones leave two
+        Answer("Ada . " * 14, source="Ada is in Paris ."),
+    ]
+    found = metric(answers)
+    assert found[1] == found[2] == {}
+    assert found[6] == {"error": "factkb: an answer of 28 tokens leaves no room for its document, of 28 for both"}
+    values = []
+    for i in (0, 3, 4, 5):
+        words = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answers[i].text, answers[i].source)]
+        ids = [1, *words[0], 2, *words[1][: 31 - 3 - len(words[0])], 2]
+        expected = theirs(input_ids=torch.tensor([ids])).logits[0].double().softmax(-1)[1].item()
+        assert found[i] == {"factkb": pytest.approx(100 * expected, abs=1e-3)}
+        values.append(expected)
+    assert max(values) - min(values) > 0.01, "a constant would pass"
+
+
+def test_factkb_is_held_to_two_labels_and_to_all_of_its_weights(tmp_path: Path) -> None:
+    base, folder = tmp_path / "base", tmp_path / "factkb"
+    write_words(base)
+    write_roberta(folder, labels=3).config.save_pretrained(base)
+    with pytest.raises(InputError, match=r"^score\.metrics\.factkb\.model: a classifier of 3 labels; it needs two"):
+        factkb(Given({"model": folder, "base": base}))
+    weights = {name: value.clone() for name, value in write_roberta(folder).state_dict().items()}
+    old = weights | {"roberta.embeddings.position_ids": torch.arange(32)[None]}  # older versions of transformers saved them
+    save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
+    factkb(Given({"model": folder, "base": base}))
+    del weights["classifier.out_proj.bias"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks the weight classifier\.out_proj\.bias"):
+        factkb(Given({"model": folder, "base": base}))
 
 
 def test_minicheck_takes_the_best_part_and_the_worst_sentence(tmp_path):

@@ -47,6 +47,11 @@ def prompts_of(tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, A
     [
         ("lm_eval", f"Summarize the following article:\n\n{ARTICLE}\n\nSummary:"),
         ("leaderboard", f"Article: {ARTICLE}\nSummarize the article in one sentence. Summary:"),
+        ("paper", f"Article: {ARTICLE}\nSummarize the article in one sentence. Summary:"),
+        (
+            "lookback_lens",
+            f"Generate a summary comprising of 1 sentence for the given article.\n\n#Article#: {ARTICLE}\n#Summary#:",
+        ),
         ("chat", f"<|im_start|>user\nSummarize the article in one sentence.\n\n{ARTICLE}<|im_end|>\n<|im_start|>assistant\n"),
     ],
 )
@@ -54,6 +59,22 @@ def test_a_prompt_is_the_form_that_its_id_names(prompt, wanted, tmp_path, tokeni
     (made,) = prompts(tmp_path, tokenizer, "xsum", {"document": ARTICLE, "summary": "s"}, prompt=prompt)
     assert tokenizer.decode(made.input_ids) == wanted
     assert (made.source, made.references) == (ARTICLE, ["s"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        ("paper", f"Article: {ARTICLE}\nSummarize the article. Summary:"),
+        ("leaderboard", f"Article: {ARTICLE}\nSummarize the article. Summary:"),
+        (
+            "lookback_lens",
+            f"Generate a summary based on the information in the document.\n\n#Document#: {ARTICLE}\n#Summary#:",
+        ),
+    ],
+)
+def test_the_other_news_has_forms_of_the_same_names(prompt: str, wanted: str, tmp_path: Path, tokenizer: Any) -> None:
+    (made,) = prompts(tmp_path, tokenizer, "cnn_dailymail", {"article": ARTICLE, "highlights": "h"}, prompt=prompt)
+    assert tokenizer.decode(made.input_ids) == wanted
 
 
 def test_two_shots_come_before_the_question_and_the_grids_template_is_the_default(tmp_path, tokenizer):
@@ -78,6 +99,34 @@ def test_an_article_loses_its_end_and_never_instruction_or_lead(tmp_path, tokeni
     assert made.source in text
     more = " ".join([made.source, (ARTICLE * 20)[len(made.source) :].split()[0]])
     assert len(tokenizer(f"Summarize the following article:\n\n{more}\n\nSummary:")["input_ids"]) > room, "a word more would have fitted"
+
+
+LONG = ARTICLE * 100  # some 1,500 words
+ROW = {"xsum": {"document": LONG, "summary": "s"}, "cnn_dailymail": {"article": LONG, "highlights": "s"}}
+FORMS = ["template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens"]
+
+
+@pytest.mark.parametrize("prompt", FORMS)
+@pytest.mark.parametrize("name", ["xsum", "cnn_dailymail"])
+def test_an_article_that_is_not_shortened_is_cut_to_the_window_and_counted(name: str, prompt: str, tmp_path: Path, tokenizer: Any) -> None:
+    (whole,) = prompts(tmp_path, tokenizer, name, ROW[name], prompt=prompt, max_words=None)
+    assert (whole.source, whole.cut) == (LONG, False)
+    before, after = tokenizer.decode(whole.input_ids).split(LONG)
+    room = len(whole.input_ids) - 400
+    (made,) = prompts(tmp_path, tokenizer, name, ROW[name], room, prompt=prompt, max_words=None)
+    assert made.cut
+    assert room - 20 < len(made.input_ids) <= room
+    assert LONG.startswith(made.source)
+    assert tokenizer.decode(made.input_ids) == f"{before}{made.source}{after}"
+    (exact,) = prompts(tmp_path, tokenizer, name, ROW[name], len(whole.input_ids), prompt=prompt, max_words=None)
+    assert exact == whole
+    (shortened,) = prompts(tmp_path, tokenizer, name, ROW[name], len(whole.input_ids), prompt=prompt)
+    assert (len(shortened.source.split()), shortened.cut) == (700, False)  # by its words, which the window has room for
+
+
+def test_a_refused_row_is_not_counted_as_cut(tmp_path: Path, tokenizer: Any) -> None:
+    rows = [{"document": "x" * 500, "summary": "s"}, USABLE["xsum"]]
+    assert [prompt.cut for prompt in prompts_of(tmp_path, tokenizer, "xsum", rows, room=350)] == [False, False]
 
 
 def test_without_room_for_the_instruction_itself_it_is_an_error(tmp_path, tokenizer):
@@ -239,11 +288,13 @@ def test_a_stop_counts_only_behind_the_first_word(text, answer, tokenizer):
 
 
 def test_stops_belong_to_plain_forms():
-    assert stops_of("xsum", {"prompt": "leaderboard"}) == ["\n"]
+    for task in ("xsum", "cnn_dailymail"):
+        assert stops_of(task, {"prompt": "leaderboard"}) == stops_of(task, {"prompt": "paper"}) == ["\n"]
+        assert {"#Document#:", "#Article#:"} < set(stops_of(task, {"prompt": "lookback_lens"}))
     assert stops_of("xsum", {"prompt": "template"}) == stops_of("heldout_answers", {}) == []
 
 
-@pytest.mark.parametrize("prompt", ["lm_eval", "leaderboard", "leaderboard_2shot", "template", "chat"])
+@pytest.mark.parametrize("prompt", FORMS)
 def test_no_prompt_ends_in_eos(prompt: str, tmp_path: Path, tokenizer: Any) -> None:
     row = {"document": ARTICLE, "summary": "s"}
     (plain,) = prompts(tmp_path, tokenizer, "xsum", row, prompt=prompt)

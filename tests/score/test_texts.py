@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
@@ -12,6 +15,7 @@ from kdray.score.metrics.chrf import chrf
 from kdray.score.metrics.exact_match import exact_match
 from kdray.score.metrics.meteor import NoSynonyms, meteor
 from kdray.score.metrics.rouge import rouge
+from kdray.score.metrics.rouge_paper import rouge_paper
 from kdray.score.metrics.truthful import truthful
 from kdray.score.sentences import split
 
@@ -41,6 +45,45 @@ def test_rouge_takes_the_best_reference_and_lines_count_for_lsum():
 
 def test_the_stemmer_is_on():
     assert rouge([Answer("running cats", references=["runs cat"])])[0]["rougeL"] == 100
+
+
+NAMES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("sentences", ["lines", "periods"])
+@pytest.mark.parametrize("stemmer", [True, False])
+def test_rouge_of_real_texts_is_rouge_scores_own(stemmer: bool, sentences: str, data_dir: Path) -> None:
+    """The lead of an article as its summary; half of the texts with their full stops apart, as tokenised corpora have them."""
+    lines = (data_dir / "xsum.test.jsonl").read_text().splitlines()[:50]
+    pairs = []
+    for i, row in enumerate(map(json.loads, lines)):
+        lead = " ".join(split(row["document"])[: 1 + i % 3])
+        reference = f"{row['summary']} {' '.join(split(row['document'])[1:2])}"
+        pairs.append((lead, reference) if i % 2 else (lead.replace(". ", " . "), reference.replace(". ", " . ")))
+    scorer = RougeScorer(NAMES, use_stemmer=stemmer)
+    found = rouge([Answer(text, references=[reference]) for text, reference in pairs], stemmer=stemmer, sentences=sentences)
+    paper = rouge_paper([Answer(text, references=[reference]) for text, reference in pairs])
+    changed = 0
+    for (text, reference), numbers, papers in zip(pairs, found, paper, strict=True):
+        plain = scorer.score(reference, text)
+        if sentences == "periods":
+            text, reference = (part.replace(" . ", "\n") for part in (text, reference))
+        expected = scorer.score(reference, text)
+        changed += expected["rougeLsum"] != plain["rougeLsum"]
+        assert numbers == pytest.approx({name: 100 * expected[name].fmeasure for name in NAMES}, rel=0, abs=1e-12)
+        if not stemmer and sentences == "periods":
+            assert papers == pytest.approx({"paperL": 100 * expected["rougeLsum"].fmeasure}, rel=0, abs=1e-12)
+    assert (changed > 5) == (sentences == "periods"), "these texts could not tell one from the other"
+
+
+def test_the_papers_rouge_differs_from_ours_as_it_should() -> None:
+    answer = Answer("cats running . left he", references=["left he . cats run"])
+    assert rouge([answer])[0]["rougeLsum"] < 100 == rouge([answer], sentences="periods")[0]["rougeLsum"]
+    assert rouge_paper([answer]) == [{"paperL": 75.0}]  # `running` and `run` are two words, the order of sentences does not count
+    assert rouge_paper([Answer("a")]) == [{"error": "rouge_paper: no reference to compare with"}]
+    (hindi,) = rouge_paper([Answer("a", references=["नदी में बाढ़"])])
+    assert hindi["error"].endswith("of the reference; take rouge with tokenizer: unicode")
 
 
 def test_meteor_without_synonyms_is_nltks_with_words_and_stems():

@@ -38,6 +38,22 @@ TOGETHER = {
         {"report.checkpoint": "best_heldout", "score.checkpoints": "last"},
         ["report.checkpoint: best_heldout with score.checkpoints last", "score all of them"],
     ),
+    "the best answers of one checkpoint": (
+        {"report.checkpoint": "best_answers", "score.checkpoints": "last"},
+        ["report.checkpoint: best_answers with score.checkpoints last", "score all of them"],
+    ),
+    "the best answers to what is not asked": (
+        {"report.checkpoint": "best_answers", "score.tasks": ["heldout_loss", "xsum"]},
+        ["report.checkpoint: best_answers without the task heldout_answers", "add it to score.tasks"],
+    ),
+    "the best answers where none are greedy": (
+        {"report.checkpoint": "best_answers", "score.decoding": ["dola"]},
+        ["report.checkpoint: best_answers with answers by dola", "add greedy to score.decoding"],
+    ),
+    "the best answers to test rows": (
+        {"report.checkpoint": "best_answers", "data.test": 1},
+        ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],
+    ),
     "alpha > 1 with convex weights": (
         {"objective.weighting": "convex", "axes.alpha": [0, 2]},
         ["axes.alpha: 2 with objective.weighting convex", "at most 1"],

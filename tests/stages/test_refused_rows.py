@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,21 +43,29 @@ def in_process(groups: list[list[Any]], make: Any, resources: Resources) -> Iter
             yield item.key, ""
 
 
-@pytest.fixture(scope="module")
-def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, str]]:
-    """The untrained student's answers to two tasks, of which one has no row that can be used, measured; and what was said."""
+@contextmanager
+def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for stage in (answering, measuring):
             patch.setattr(stage, "run_pipeline", in_process)
         patch.setattr(measuring, "_collect", lambda *_: {})
-        yield answered_in(tmp_path_factory.mktemp("refused"))
+        yield
 
 
-def answered_in(tmp_path: Path) -> tuple[Work, str]:
-    for name, rows in (("xsum", ROWS), ("cnn", [{"article": {"a": "[/a]"}, "highlights": "h"}, {"article": {"a": ""}, "highlights": "h"}])):
-        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, str]]:
+    """The untrained student's answers to two tasks, of which one has no row that can be used, measured; and what was said."""
+    with without_ray():
+        yield answered_in(tmp_path_factory.mktemp("refused"), ROWS)
+
+
+def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> tuple[Work, str]:
+    """`rows` are those of XSUM, `more` further parameters of both tasks."""
+    unusable = [{"article": {"a": "[/a]"}, "highlights": "h"}, {"article": {"a": ""}, "highlights": "h"}]
+    for name, written in (("xsum", rows), ("cnn", unusable)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     files = {"cnn_dailymail": "cnn", "xsum": "xsum"}
-    tasks = [f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4}}" for task, file in files.items()]
+    tasks = [f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4{more}}}" for task, file in files.items()]
     path = write_grid(
         tmp_path, teacher=f"{{model: 'file:{tmp_path}/teacher'}}", score=f"{{tasks: [{', '.join(tasks)}], batch: 2, references: [student]}}"
     )
@@ -112,3 +121,21 @@ def test_a_task_without_a_usable_row_fails_alone(answered: tuple[Work, str]) -> 
     ]
     assert said.count("failed generate") == 1
     assert len(work.failed) == 2  # the answers and their scores
+
+
+def test_texts_that_are_cut_to_the_window_are_told_of_and_counted(tmp_path: Path) -> None:
+    """Of 512 tokens; nobody knew how many summaries were of half an article."""
+    texts = ["Ada is in Rome .", "Ben is in Oslo . " * 300, "Cleo is in Lima ."]
+    with without_ray():
+        work, said = answered_in(tmp_path, [{"document": text, "summary": "s"} for text in texts], ", max_words: null")
+    assert "xsum: 1 of 3 texts are too long for the model's window and lose their end" in said
+    (made,) = [score.generate for score in work.plan.scores if score.subject == "student" and score.task.name == "xsum"]
+    assert made is not None
+    artifact = work.store.get(made.key)
+    assert artifact is not None
+    assert artifact.facts["cut"] == 1
+    rows = read_answers(artifact.path)
+    assert [row["source"] == text.strip() for row, text in zip(rows, texts, strict=True)] == [True, False, True]
+    assert texts[1].startswith(rows[1]["source"])
+    assert 480 < len(rows[1]["input_ids"]) <= 512 - 4
+    assert all(row["error"] is None for row in rows)

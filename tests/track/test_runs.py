@@ -72,9 +72,10 @@ def test_scores_of_an_export_that_is_gone_have_no_place_on_the_axis(bench: Bench
     assert wanted(bench)["sft lr3e-4 b2 s0"].entries == [Entry(0, {"held_ce": 10.0}), Entry(0, {"held_kl": 11.0})]
 
 
-def test_the_best_checkpoint_is_final_once_all_are_scored(bench: Bench) -> None:
+@pytest.mark.parametrize("chosen", ["best_heldout", "best_answers"])
+def test_the_best_checkpoint_is_final_once_all_are_scored(bench: Bench, chosen: str) -> None:
     """A final metric that moved with every new score could not be taken back."""
-    bench.changes["report"] = {"checkpoint": "best_heldout"}
+    bench.changes["report"] = {"checkpoint": chosen}
     bench.train(0)
     point = bench.point(0).point
     bench.measure(point, 2.0, 9.0)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import PositiveInt
 
 from kdray.data.words import first_words
-from kdray.score.news import DEMONSTRATIONS
+from kdray.score.news import DEMONSTRATIONS, LENS_STOPS
 from kdray.score.question import Form, Question
 from kdray.score.rows import needed_text_in, reference_in
 from kdray.spec import declare
@@ -20,10 +20,14 @@ DECLARED = declare.AnswerTask(
     short={"rougeL": "cnn_rougeL"},
     factual_rate=True,
 )
+SHORT = Form("Article: {text}\nSummarize the article. Summary:", ("\n",))  # the leaderboard's, and the paper's
+LENS = Form("Generate a summary based on the information in the document.\n\n#Document#: {text}\n#Summary#:", LENS_STOPS)
 FORMS = {
     "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
-    "leaderboard": Form("Article: {text}\nSummarize the article. Summary:", ("\n",)),
+    "paper": SHORT,
+    "leaderboard": SHORT,
     "leaderboard_2shot": Form(DEMONSTRATIONS + "Document: {text}\nSummary:", ("\n",)),
+    "lookback_lens": LENS,
 }
 
 
@@ -32,10 +36,12 @@ def cnn_dailymail(
     *,
     source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
     limit: PositiveInt | None = None,
-    prompt: Literal["template", "chat", "lm_eval", "leaderboard", "leaderboard_2shot"] = "template",
-    max_words: PositiveInt = 700,
+    prompt: Literal["template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens"] = "template",
+    max_words: PositiveInt | None = 700,
     max_new_tokens: PositiveInt = 256,
 ) -> Question:
-    """`source`: the test set; `max_words`: where an article is cut; `max_new_tokens`: where a summary is."""
+    """`source`: the test set; `max_words`: where an article is cut, None: where the model's window ends; `max_new_tokens`: where a
+    summary is cut.
+    """
     article = first_words(needed_text_in(row, "article"), max_words)
     return Question("Summarize the article.", article, reference_in(row, "highlights", lines=True))
