@@ -91,8 +91,8 @@ def import_of(entry: Entry) -> ModuleType:
 
 
 @functools.cache
-def _installed() -> importlib.metadata.EntryPoints:
-    """All entry points of all distributions: their files are looked through once."""
+def _installed() -> Any:
+    """All entry points of all distributions, to select from: their files are looked through once. Python 3.11 has no type for it."""
     return importlib.metadata.entry_points()
 
 
