@@ -17,6 +17,7 @@ from kdray.check.checks import check_grid
 from kdray.plan import make_plan
 from kdray.run import resolve
 from kdray.spec import InputError, load_grid
+from kdray.spec.chat import CHATML
 from kdray.spec.grid import Grid
 from kdray.spec.load import parse_grid
 from kdray.spec.refs import Reference
@@ -55,7 +56,7 @@ def fetch(cache: Path, grid: Grid, role: str, tokens: str = "") -> Path:
     folder = model / "snapshots" / COMMIT
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text((SHAPES / f"{name.partition('/')[2]}.json").read_text())
-    vocabulary = {token: i for i, token in enumerate(["<end>", tokens or grid.family])}
+    vocabulary = {token: i for i, token in enumerate(["<end>", tokens or grid.family, *CHATML])}
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocabulary}}))
     return folder
 
@@ -80,14 +81,20 @@ def test_a_grid_is_the_papers(name: str) -> None:
     grid, (method, sizes) = grid_of(name), FAMILIES[name]
     points = [point.point for point in make_plan(grid, Outer(Path("no-such-store"))).points]
     settings = {(point.lr, point.batch, point.alpha) for point in points}
-    assert settings == {(lr, batch, alpha) for lr in (1e-5, 5e-6) for batch in (2, 4, 8) for alpha in (0, 0.01, 0.1, 1, 10)}
+    assert settings == {(lr, batch, alpha) for lr in (1e-5, 5e-6) for batch in (8, 16, 32) for alpha in (0, 0.01, 0.1, 1, 10)}
     assert len(points) == len(settings) == 30
+    assert {point.seed for point in points} == {10}
+    assert (grid.objective.weighting, grid.data.split, grid.data.max_prompt, grid.data.max_length) == ("ratio", "first", 256, 1024)
+    assert (grid.train.kept, grid.train.warmup, grid.train.weight_decay, grid.train.clip) == ([1, 2, 3], 0, 0.01, 1)
+    assert grid.data.template.params["chatml"] == (name == "qwen25_7b")
     sequence_level = name == "llama2_7b"  # the paper's KD students of this family learn from the teacher's answers
     assert {(point.alpha > 0, point.labels) for point in points} == {(False, "gold"), (True, "teacher" if sequence_level else "gold")}
     assert {"xsum", "cnn_dailymail", "arc_challenge", "arc_easy", "hellaswag", "openbookqa"} <= {task.name for task in grid.score.tasks}
     assert grid.teacher
     assert grid.teacher.tune
-    assert grid.teacher.tune.method == method
+    tune = grid.teacher.tune
+    assert (tune.method, tune.lr, tune.batch, tune.total) == (method, 1e-5, 16, 3)
+    assert method == "full" or (tune.rank, tune.scale, tune.dropout) == (8, 4, 0.1)
     for role, size in sizes.items():
         shape = json.loads((SHAPES / f"{hub_id(grid, role).partition('/')[2]}.json").read_text())
         assert weights(shape) == pytest.approx(size, rel=0.01), role
@@ -134,5 +141,5 @@ def test_the_hub_is_asked_for_data_sets_and_models_as_what_they_are(path: Path, 
     monkeypatch.setattr(module, "ask_hub", answer)
     plan = resolve(load_grid(path), Outer(tmp_path / "store"))
     assert None not in [step.id for step in plan.steps()]
-    assert asked or path.stem == "quickstart"
+    assert asked or path.stem in ("quickstart", "controls_smollm2")  # of packages from PyPI
     assert all(dataset == (name in DATA) for name, dataset in asked), asked

@@ -16,7 +16,7 @@ from typing import Any
 from kdray.check.benchmarks import check_benchmark
 from kdray.check.chat import check_prompts
 from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
-from kdray.check.questions import Look, check_questions
+from kdray.check.questions import Look, check_answers, check_questions, check_untrained
 from kdray.check.shapes import check_shapes, shape_of
 from kdray.check.tables import check_table
 from kdray.plan.build import make_plan
@@ -65,8 +65,12 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
         _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
     check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
     recipe = grid.data.recipe
-    look(parse_reference(grid.data.source, "data.source"), "data.source", recipe_columns(recipe.name, recipe.params))
+    source = parse_reference(grid.data.source, "data.source")
+    look(source, source.field, recipe_columns(recipe.name, recipe.params))
+    check_answers(recipe, source)
     _check_prompts(grid)
+    wanted, tuned = grid.score.references, [bool(teacher.tune) for teacher in grid.all_teachers.values()]
+    check_untrained(_tasks(grid), both="student" in wanted or ("teacher" in wanted and not all(tuned)))
     notes = check_prompts(grid, _tasks(grid), local, trains=True)
     _check_sources(_tasks(grid), look)
     notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
@@ -105,6 +109,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: 
         if folder:
             check_room(_tasks(grid), name, window_of(folder, "--model"))
     check_shapes(grid, {name: folder and shape_of(folder) for name, folder in folders.items()}, by_role=False)
+    check_untrained(_tasks(grid), both=False)
     check_prompts(grid, _tasks(grid), {name: folder for name, folder in folders.items() if folder}, trains=False)
     _check_sources(_tasks(grid), look)
     check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())

@@ -87,23 +87,18 @@ def train(
     max_words: MaxWords = 700,
     template: Template = "chat",
 ) -> None:
-    """Train a lens on sliding windows of an annotated set, and keep it as a folder."""
-    from kdray.lens.classifier import train_lens
-    from kdray.lens.evaluate import two_folds
-    from kdray.lens.features import LOOKBACK, make_tables
+    """Train a lens on sliding windows of an annotated set, and keep it as a folder: every fifth document is kept out to test it."""
+    from kdray.lens.training import keep, read_all, summary, train_lens
     from kdray.models import load
     from kdray.store.io import sha256
 
     folder, annotated = _to_folder(to), _annotated(source, limit)
     loaded, tokenizer = load(model)
-    rows, line = _aligned(annotated, loaded, tokenizer, template, max_words)
-    data = make_tables(loaded, rows, [window], follow=_follow)[LOOKBACK, window]
-    folds = two_folds(data)
-    origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(_file_of(source)), **line}
-    record = {**origin, "windows": len(data.labels), "auroc_train": folds.train, "auroc_test": folds.test}
-    made = train_lens(data, loaded.config.num_hidden_layers, window, record)
-    made.save(folder)
-    out.print(f"lens {made.id} in {folder}: AUROC {folds.test:.1f} on held-out documents ({folds.train:.1f} on its own)", highlight=False)
+    rows, counts = _aligned(annotated, loaded, tokenizer, template, max_words)
+    origin = {"family": family, "model": model, "annotations": source, "sha256": sha256(_file_of(source)), **counts}
+    made = train_lens(read_all(loaded, rows, window, _follow), loaded.config.num_hidden_layers, window, origin)
+    keep(made, rows, tokenizer, folder)
+    out.print(f"lens {made.id} in {folder}: {summary(made)}", highlight=False)
 
 
 @lens.command()
@@ -197,14 +192,13 @@ def rate(
 
 def _annotated(name: str, limit: int | None) -> list[Marked]:
     """The annotated set FORMAT:FILE, or `limit` of it."""
-    from kdray.spec.components import components, load
+    from kdray.lens.responses import read_responses
+    from kdray.spec.components import components
 
     kind = name.partition(":")[0]
     if kind not in components(declare.Annotations):
         raise InputError("annotations", f"no format '{kind}'", did_you_mean(kind, components(declare.Annotations)))
-    read = load(declare.Annotations, kind)
-    rows = list(read(_file_of(name)))
-    return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
+    return read_responses(kind, _file_of(name), limit)
 
 
 def _file_of(name: str) -> Path:
@@ -215,21 +209,15 @@ def _file_of(name: str) -> Path:
 def _aligned(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
     """An annotated set as tokens, with its numbers; problems are printed."""
     from kdray.data.templates import open_template
-    from kdray.lens.align import align
-    from kdray.lens.annotations import statistics
+    from kdray.lens.responses import align_all
     from kdray.spec.folders import window_in
     from kdray.spec.load import parse_use
 
+    def tell(text: str) -> None:
+        err.print(f"[yellow]{escape(text)}[/]", soft_wrap=True, highlight=False)
+
     make_prompt = open_template(parse_use(template, declare.Template, "--template").model_dump())
-    aligned, problems = align(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()))
-    for problem in problems[:5]:
-        err.print(f"[yellow]left out[/] {escape(problem.id)}: {escape(problem.reason)}", soft_wrap=True, highlight=False)
-    if len(problems) > 5:
-        err.print(f"[yellow]left out[/] {len(problems) - 5} more", highlight=False)
-    if not aligned:
-        reason = f" ({problems[0].reason})" if problems else ""
-        raise InputError("annotations", f"no usable response of {len(rows)}{reason}", "see docs/lens.md")
-    return aligned, {**statistics(rows), "left_out": len(problems)}
+    return align_all(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()), tell)
 
 
 def _to_folder(to: str) -> Path:

@@ -29,16 +29,17 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase,
     max_prompt: int,
     max_length: int,
+    before: str = "",
 ) -> list[list[Tokenised]]:
     """For each example the rows that it becomes: none if its prompt has more than `max_prompt` tokens or there is
     nothing to learn, one, or as many pieces as a document needs.
 
     The whole of an example is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because
     it did not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
-    sees exactly the prompt that generation will start from.
+    sees exactly the prompt that generation will start from. `before` stands before every response, and is learned with it.
     """
     prompts = ["" if isinstance(example, Document) else template(example, tokenizer) for example in examples]
-    learned = [example.text if isinstance(example, Document) else example.response for example in examples]
+    learned = [example.text if isinstance(example, Document) else example.response and before + example.response for example in examples]
     prompt_ids = _ids(prompts, tokenizer)
     fitting = [i for i, ids in enumerate(prompt_ids) if learned[i] and len(ids) <= max_prompt]
     whole_ids = _ids([prompts[i] + learned[i] for i in fitting], tokenizer)

@@ -49,19 +49,19 @@ def align(
     tokenizer: PreTrainedTokenizerBase,
     template: Any,
     max_words: int | None = 700,
-    window: int | None = None,
+    reads: int | None = None,
 ) -> tuple[list[Aligned], list[Problem]]:
     """The rows as tokens, and those that cannot be used: a span or the document is not found, or the lengths make no passage.
 
-    `template` makes the prompts of rows that have none; there a document is cut at `max_words`. `window` is the number of
-    tokens that the model reads.
+    `template` makes the prompts of rows that have none; there a document is cut at `max_words`. `reads` is the number of
+    tokens that the model reads at once.
     """
     aligned, problems = [], []
     for row in rows:
         try:
             found = _align(row, tokenizer, template, max_words)
-            if window is not None and (length := len(found.passage.input_ids)) > window:
-                raise InputError("passage", f"{length} tokens", f"the model reads {window}")
+            if reads is not None and (length := len(found.passage.input_ids)) > reads:
+                raise InputError("passage", f"{length} tokens", f"the model reads {reads}")
             aligned.append(found)
         except InputError as error:
             problems.append(Problem(row.id, str(error)))

@@ -1,7 +1,7 @@
 """The lens: a logistic regression on mean lookback ratios, P(factual) = sigmoid(w . v + b), with a record of where it is from.
 
 A lens is a folder: `lens.safetensors` (weights [L, H] and intercept, float64) and `lens.json`, its record with sketches of the
-documents that trained it.
+documents that trained it. One that was trained here has `kept_out.json` beside them, what it is tested on (`kdray.lens.training`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from kdray.artifacts.lens import RECORD, WEIGHTS
+from kdray.artifacts.lens import KEPT_OUT, RECORD, WEIGHTS
 from kdray.lens.annotations import Documents
 from kdray.lens.features import Table
 from kdray.lens.ratios import RULE
@@ -64,6 +64,10 @@ class Lens:
         """As `logit`, in probabilities."""
         return self.logit(ratios).sigmoid()
 
+    def require_windows(self, field: str = "lens") -> None:
+        if not self.window:
+            raise InputError(field, "a lens of predefined spans", "a factual rate needs one of sliding windows")
+
     def require_shape(self, layers: int, heads: int) -> None:
         own = tuple(self.weights.shape)
         if own != (layers, heads):
@@ -73,7 +77,8 @@ class Lens:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {"weights": self.weights.double().contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
-        io.delete(folder / RECORD)  # so that no one finds new weights with an old record
+        for name in (RECORD, KEPT_OUT):  # so that no one finds new weights with an old record, or another lens's test
+            io.delete(folder / name)
         io.put(folder / WEIGHTS, save(tensors))
         settings = {"window": self.window, "threshold": self.threshold, "rule": RULE, "id": self.id}
         io.put_json(folder / RECORD, settings | {"record": dict(self.record), "documents": self.documents.sketches})
@@ -135,23 +140,23 @@ def fit(table: Table) -> LogisticRegression:
     mean loss, is above 1e-10: the same noise then moves a probability by 1e-6. scikit-learn warns where it does not get there.
 
     Raises:
-        InputError: all rows have one label.
+        InputError: all rows are factual, or none is.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second to load, which those that only rate by a lens do without
 
     require_both(table)
-    return LogisticRegression(solver="newton-cg", tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.labels)
+    return LogisticRegression(solver="newton-cg", tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.factual)
 
 
 def steepness(model: LogisticRegression, table: Table) -> float:
     """The largest component of the gradient of what `fit` minimises, of a row's mean loss; 0 at the minimum."""
     features, weights = table.features.astype(np.float64), np.asarray(model.coef_)[0]
-    residuals = model.predict_proba(features)[:, 1] - table.labels
+    residuals = model.predict_proba(features)[:, 1] - table.factual
     return float(np.abs([*(features.T @ residuals + weights), residuals.sum()]).max() / len(residuals))
 
 
-def train_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]) -> Lens:
-    """A lens from lookback ratios of spans, with the documents that trained it."""
+def fit_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]) -> Lens:
+    """A lens fitted on all rows of a table of lookback ratios, with the documents that trained it."""
     model = fit(table)
     weights = torch.from_numpy(np.asarray(model.coef_).reshape(layers, -1))
     fitted = {"iterations": int(np.asarray(model.n_iter_)[0]), "steepness": steepness(model, table)}
@@ -160,6 +165,6 @@ def train_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]
 
 
 def require_both(table: Table) -> None:
-    if len(set(table.labels.tolist())) < 2:
-        found = "only factual spans" if table.labels.size and table.labels[0] else "no factual span"
+    if len(set(table.factual.tolist())) < 2:
+        found = "only factual spans" if table.factual.size and table.factual[0] else "no factual span"
         raise InputError("annotations", found, "a classifier needs factual and hallucinated ones")

@@ -12,7 +12,7 @@ from kdray.lens.features import Table
 from kdray.spec.errors import InputError
 
 DRAWS = 200  # of the bootstrap
-Choice = Literal["largest", "most positive", "most negative"]
+Ranking = Literal["largest", "most positive", "most negative"]
 
 
 class Folds(NamedTuple):
@@ -22,22 +22,22 @@ class Folds(NamedTuple):
     test: float
 
 
-def auroc(labels: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
-    """The area under the ROC curve in percent; nan where there is only one label."""
+def auroc(factual: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+    """The area under the ROC curve in percent; nan where all are factual (1), or none is (0)."""
     from sklearn.metrics import roc_auc_score
 
-    return 100 * float(roc_auc_score(labels, scores)) if len(set(np.asarray(labels).tolist())) == 2 else float("nan")
+    return 100 * float(roc_auc_score(factual, scores)) if len(set(np.asarray(factual).tolist())) == 2 else float("nan")
 
 
-def auroc_stderr(labels: Sequence[int], scores: Sequence[float], documents: Sequence[object]) -> float:
-    """The standard error of `auroc`, by bootstrap over documents, whose spans overlap; 0 where draws have one label only."""
+def auroc_stderr(factual: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray, documents: Sequence[object]) -> float:
+    """The standard error of `auroc`, by bootstrap over documents, whose spans overlap; 0 where draws are of one kind only."""
     places: dict[object, list[int]] = {}
     for i, document in enumerate(documents):
         places.setdefault(document, []).append(i)
     groups, dice = [np.array(group) for group in places.values()], np.random.default_rng(0)
-    labelled, scored = np.asarray(labels), np.asarray(scores)
+    marked, scored = np.asarray(factual), np.asarray(scores)
     drawn = (np.concatenate([groups[i] for i in dice.integers(len(groups), size=len(groups))]) for _ in range(DRAWS if groups else 0))
-    found = np.array([auroc(labelled[spans], scored[spans]) for spans in drawn])
+    found = np.array([auroc(marked[spans], scored[spans]) for spans in drawn])
     known = found[~np.isnan(found)]
     return float(known.std(ddof=1)) if len(known) > 1 else 0.0
 
@@ -52,7 +52,7 @@ def two_folds(table: Table) -> Folds:
     """Train on each half of the documents, test on the other.
 
     Raises:
-        InputError: a half has spans of one label only.
+        InputError: a half has spans of one kind only.
     """
     half, scores = numbered(table.documents, 2), []
     for fold in (0, 1):
@@ -62,16 +62,16 @@ def two_folds(table: Table) -> Folds:
             model = fit(inside)
         except InputError as error:
             raise InputError("annotations", f"in one half of the documents, {error.found}", error.allowed) from None
-        scores.append([auroc(part.labels, model.decision_function(part.features)) for part in (inside, outside)])
+        scores.append([auroc(part.factual, model.decision_function(part.features)) for part in (inside, outside)])
     return Folds(*np.mean(scores, axis=0).tolist())
 
 
 def transfer(source: Table, target: Table) -> float:
     """Train on all of one set of annotations, test on another."""
-    return auroc(target.labels, fit(source).decision_function(target.features))
+    return auroc(target.factual, fit(source).decision_function(target.features))
 
 
-def chosen_heads(source: Table, k: int, choice: Choice) -> np.ndarray:
+def chosen_heads(source: Table, k: int, choice: Ranking) -> np.ndarray:
     """The k features that a classifier on all of them weighs most, in magnitude or to one side."""
     weights = np.asarray(fit(source).coef_)[0]
     order = {"largest": -np.abs(weights), "most positive": -weights, "most negative": weights}[choice]
@@ -80,12 +80,12 @@ def chosen_heads(source: Table, k: int, choice: Choice) -> np.ndarray:
 
 def on_features(table: Table, chosen: np.ndarray | slice) -> Table:
     """The table with some of its features."""
-    return Table(table.features[:, chosen], table.labels, table.documents)
+    return Table(table.features[:, chosen], table.factual, table.documents)
 
 
-def by_heads(source: Table, target: Table, ks: Sequence[int] = (10, 50, 100)) -> Mapping[tuple[Choice, int], float]:
+def by_heads(source: Table, target: Table, ks: Sequence[int] = (10, 50, 100)) -> Mapping[tuple[Ranking, int], float]:
     """Transfer of classifiers trained anew on the top k heads (Table 4.9)."""
-    choices: tuple[Choice, ...] = ("largest", "most positive", "most negative")
+    choices: tuple[Ranking, ...] = ("largest", "most positive", "most negative")
     scores = {}
     for choice in choices:
         for k in ks:
@@ -107,4 +107,4 @@ def by_layers(source: Table, target: Table, layers: int, groups: int = 8) -> Map
 def rows_of(table: Table, chosen: np.ndarray) -> Table:
     """The table with some of its rows."""
     documents = [document for document, take in zip(table.documents, chosen, strict=True) if take]
-    return Table(table.features[chosen], table.labels[chosen], documents)
+    return Table(table.features[chosen], table.factual[chosen], documents)

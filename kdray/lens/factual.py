@@ -65,8 +65,7 @@ def factual_rate(
     """
     config: Any = model.config
     lens.require_shape(config.num_hidden_layers, config.num_attention_heads)
-    if not lens.window:
-        raise InputError("lens", "a lens of predefined spans", "a factual rate needs one of sliding windows")
+    lens.require_windows()
     left_out = {"training_documents": 0, "empty": 0, "one_token": 0, "no_context": 0}
     passages = []
     for answer in answers:
@@ -122,16 +121,16 @@ def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> d
 
     AUROC in percent over the windows of labelled responses whose documents did not train it, with its standard error and their number.
     """
-    labels: list[int] = []
+    factual: list[int] = []
     scores: list[float] = []
     documents: list[Sketch] = []
     for batch in batches([row for row in rows if row.document not in lens.documents]):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
         for row, values in zip(batch, logits, strict=True):
-            labels += [int(span.factual) for span in sliding_windows(row.hallucinated, lens.window)]
+            factual += [int(span.factual) for span in sliding_windows(row.hallucinated, lens.window)]
             scores += window_probabilities(values, lens.window).tolist()
-            documents += [row.document] * (len(labels) - len(documents))
-    return {"value": auroc(labels, scores), "stderr": auroc_stderr(labels, scores, documents), "n": len(labels)}
+            documents += [row.document] * (len(factual) - len(documents))
+    return {"value": auroc(factual, scores), "stderr": auroc_stderr(factual, scores, documents), "n": len(factual)}
 
 
 def has_drifted(own: float, trained_on: float) -> bool:

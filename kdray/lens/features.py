@@ -38,10 +38,10 @@ class States:
 
 @dataclass(frozen=True)
 class Table:
-    """Data of a classifier: [n, F] features, [n] labels (1 factual), and the document of each row."""
+    """Data of a classifier: [n, F] features, [n] whether a row is factual (1) or hallucinated (0), and its document."""
 
     features: np.ndarray
-    labels: np.ndarray
+    factual: np.ndarray
     documents: list[Sketch]
 
 
@@ -133,7 +133,7 @@ def _span_means(row: Aligned, features: np.ndarray, window: int) -> Table:
 def _joined(tables: Sequence[Table]) -> Table:
     return Table(
         np.concatenate([table.features for table in tables]),
-        np.concatenate([table.labels for table in tables]),
+        np.concatenate([table.factual for table in tables]),
         [document for table in tables for document in table.documents],
     )
 

@@ -1,4 +1,4 @@
-"""Spans of a response whose mean features are one row of a classifier's data, with their label: 1 factual, 0 hallucinated."""
+"""Spans of a response whose mean features are one row of a classifier's data, and whether it is factual or hallucinated."""
 
 from __future__ import annotations
 

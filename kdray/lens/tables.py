@@ -33,7 +33,7 @@ def study(
     """Everything about annotated sets, by name: each alone, and from each to every other. `follow` may show a progress bar.
 
     Raises:
-        InputError: too few labels of one kind.
+        InputError: too few spans of one kind.
     """
     count = model.config.num_hidden_layers
     extracts = [lookback, hidden_states(baseline_states(count))] if baselines else [lookback]
@@ -85,5 +85,5 @@ def _line(source: Table, target: Table | None, window: int) -> Line:
 
 def _count(name: str, window: int, table: Table) -> Line:
     kind = "predefined spans" if window == PREDEFINED else f"windows of {window}"
-    factual = int(table.labels.sum())
-    return {"set": name, "kind": kind, "number": len(table.labels), "factual": factual, "hallucinated": len(table.labels) - factual}
+    factual = int(table.factual.sum())
+    return {"set": name, "kind": kind, "number": len(table.factual), "factual": factual, "hallucinated": len(table.factual) - factual}

@@ -23,13 +23,8 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float 
     """
     from peft import LoraConfig, get_peft_model  # loads bitsandbytes where it is installed: a second that full training does without
 
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=scale * rank,
-        lora_dropout=dropout,
-        target_modules="all-linear",
-        task_type="CAUSAL_LM",  # type: ignore[arg-type]
-    )
+    alpha: Any = scale * rank  # peft takes a fraction too
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
     devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not all: that would take memory on each
     with torch.random.fork_rng(devices):  # an export in the middle of training must not disturb its dropout
         torch.manual_seed(seed)

@@ -25,7 +25,7 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Grid, Lens, OwnAnswers, Use
+from kdray.spec.grid import Grid, LensSection, OwnAnswers, Use
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
@@ -49,13 +49,14 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     rated = ["student"] if plan.points else wanted
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
-        asked = _asked(plan, task, f"score.tasks.{index}", outer)
+        asked = {trained: _asked(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)}
         answered = isinstance(declared(declare.Task, task.name), declare.AnswerTask)
-        ways = _ways(plan, asked, outer) if answered else []
+        ways = _ways(plan, asked[True], outer) if answered else []
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
             lens = lenses.get("student" if isinstance(subject, Point) else subject)
-            scores = list(_score(task, asked, ways, metrics, subject, position, model, lens))
+            trained = isinstance(subject, Point) or model.untuned is not model
+            scores = list(_score(task, asked[trained], ways, metrics, subject, position, model, lens))
             yield from scores
             if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
@@ -91,6 +92,17 @@ class _Taken:
     params: dict[str, Any]
     models: MetricModels | None = None
     drawn: Use | None = None
+
+
+def _shown(task: Use, trained: bool) -> Use:
+    """`task` as models are asked it that were trained here, or were not: with the solved examples that these are shown."""
+    params = dict(task.params)
+    untrained = params.pop("untrained_shots", None)
+    if untrained is not None and not trained:
+        params["shots"] = untrained
+    if params.get("shots") == 0:
+        params["shots_source"] = None  # which the other models are shown
+    return Use.model_construct(name=task.name, params=params)
 
 
 def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
@@ -220,7 +232,7 @@ def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
     return make_step("model", slug, params, Inputs(), ref)
 
 
-def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step[LensInputs]:
+def _lens(plan: Plan, section: LensSection, model: Step, outer: Outer) -> Step[LensInputs]:
     """The lens that the grid asks for, trained or tested on what `model` sees."""
     params: dict[str, Any] = payload(plan.grid.score, "dtype")
     files, source, identity = {}, None, {}
@@ -233,6 +245,7 @@ def _lens(plan: Plan, section: Lens, model: Step, outer: Outer) -> Step[LensInpu
         source = parse_reference(section.source, "lens.source")
         identity = outer.identify(source, "lens.source")
         params |= payload(section, "annotations", "source", "max_words", "limit", source=identity)
+        params |= {"evenly": True} if section.limit else {}  # once it was the first so many of the file
         params |= payload(plan.grid.data, "template")
     inputs = LensInputs(model=model, annotated=_annotated(plan, section.own, outer) if section.own else None)
     slug = f"{model.slug}-{'trained' if section.trained else section.annotations or 'own'}"

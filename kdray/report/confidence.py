@@ -1,8 +1,14 @@
-"""How sure models are of their wrong answers: a kernel density of the negative log-likelihoods."""
+"""How sure models are of their wrong answers: a kernel density of the negative log-likelihoods.
+
+Nothing lies below 0, so that the density is mirrored there: a plain one would lose what it smears across, just where models are
+surest. Every curve has an area of 1, however many answers are wrong.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
@@ -14,55 +20,108 @@ from scipy.stats import gaussian_kde
 
 from kdray.artifacts.scores import read_rows
 from kdray.plan.steps import Subject
-from kdray.report.arms import arm_of
+from kdray.report.arms import BASELINE, Arm, arm_of
+from kdray.report.plots import GREY, INK
 from kdray.report.results import Results
 from kdray.report.table import reference_name
 from kdray.spec import declare
 from kdray.spec.components import declared
+from kdray.spec.grid import Use
 
 LEAST = 3  # wrong answers for a curve
+SHOWN = 0.99  # of a curve's answers lie on the axis, however far out the last ones are
+FINE_TUNED = "#b3541e"
+
+
+@dataclass
+class Taken:
+    """Answers of one arm, or of one reference model: the negative log-likelihoods (nats) of the wrong ones, and the number of all."""
+
+    arm: Arm | None  # None for a reference model
+    wrong: list[float] = field(default_factory=list)
+    asked: int = 0
+
+    @property
+    def has_density(self) -> bool:
+        return len(self.wrong) >= LEAST and max(self.wrong) > min(self.wrong)
 
 
 def plot_confidence(results: Results, path: Path) -> bool:
     """One panel a task that asks for it, one curve an arm (over all its runs) or reference model. False if there is none."""
-    panels = {task: curves for task in _tasks(results) if (curves := _curves(results, task))}
+    panels = [(use, curves, choices) for use in _tasks(results) for curves, choices in [_curves(results, use)] if curves]
     if not panels:
         return False
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 3.4), squeeze=False, layout="constrained")
-    references = [reference_name(role, results.plan) for role in results.plan.models]
-    for axis, (task, curves) in zip(axes.flat, panels.items(), strict=True):
-        places = np.linspace(0, max(map(max, curves.values())) * 1.1, 200)
-        for label, values in curves.items():
-            style = "--" if label in references else "-"
-            axis.plot(places, gaussian_kde(values)(places), ls=style, label=f"{label} ({len(values)})")
-        axis.set_title(task, fontsize=10)
-        axis.set_xlabel("NLL of wrong answers (nats); sure at 0")
+    figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 3.8), squeeze=False, layout="constrained")
+    for axis, (use, curves, choices) in zip(axes.flat, panels, strict=True):
+        most = max(np.quantile(taken.wrong, SHOWN) for taken in curves.values())
+        places, styles = np.linspace(0, most * 1.05, 300), _styles(curves)
+        for label, taken in curves.items():
+            share = f"{len(taken.wrong)} of {taken.asked} wrong"
+            axis.plot(places, density(taken.wrong, places), label=f"{label} ({share})", **styles[label])
+        if choices:
+            guess = math.log(choices)
+            axis.axvline(guess, color=GREY, lw=0.8, ls=":")
+            axis.text(guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY)
+        axis.set_title(use.name, fontsize=10, pad=14)
+        axis.set_xlabel("NLL of wrong answers (nats): at 0 a model is sure of them")
         axis.set_ylabel("density")
+        axis.set_xlim(0, places[-1])
+        axis.set_ylim(bottom=0)
         axis.legend(fontsize=7)
     figure.savefig(path, dpi=130)
     plt.close(figure)
     return True
 
 
-def _tasks(results: Results) -> list[str]:
-    names = [use.name for use in results.plan.grid.score.tasks]
-    return [name for name in names if isinstance(task := declared(declare.Task, name), declare.ChoiceTask) and task.confidence]
+def density(values: Sequence[float], places: np.ndarray) -> np.ndarray:
+    """The density at `places`, from 0 on, of values that are never less than 0."""
+    kernel = gaussian_kde(values)
+    return kernel(places) + kernel(-places)
 
 
-def _curves(results: Results, task: str) -> dict[str, list[float]]:
-    """The values behind each curve, of final checkpoints; those too few or all alike for a density are left out."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for role in results.plan.models:
-        values[reference_name(role, results.plan)] += _wrong(results, role, task)
+def _styles(curves: Mapping[str, Taken]) -> dict[str, dict]:
+    """Dashes for reference models, the untrained student's the darkest; SFT in a colour of its own; the others by their order."""
+    references = [label for label, taken in curves.items() if taken.arm is None]
+    others = [label for label, taken in curves.items() if taken.arm not in (None, BASELINE)]
+    styles = {label: {"color": INK if not i else GREY, "ls": "--", "lw": 1.4} for i, label in enumerate(references)}
+    for i, label in enumerate(others):
+        styles[label] = {"color": plt.get_cmap("viridis")(0.25 + 0.6 * i / max(len(others) - 1, 1)), "lw": 1.4}
+    return styles | {label: {"color": FINE_TUNED, "lw": 2.0} for label, taken in curves.items() if taken.arm == BASELINE}
+
+
+def _tasks(results: Results) -> list[Use]:
+    return [
+        use
+        for use in results.plan.grid.score.tasks
+        if isinstance(task := declared(declare.Task, use.name), declare.ChoiceTask) and task.confidence
+    ]
+
+
+def _curves(results: Results, use: Use) -> tuple[dict[str, Taken], int | None]:
+    """What is behind each curve, of final checkpoints, by its label: references first, without those that have no density.
+
+    And how many choices the questions have, if all have as many.
+    """
+    found, choices = {}, set()
+    for role, step in results.plan.models.items():
+        shots = use.params.get("untrained_shots") if step.untuned is step else None
+        label = reference_name(role, results.plan) + (f", {shots} shots" if shots else "")
+        found[label] = Taken(None)
+        choices |= _add(found[label], results, role, use.name)
     for point in results.plan.points:
-        values[arm_of(point.point).name] += _wrong(results, point.point, task)
-    return {label: found for label, found in values.items() if len(found) >= LEAST and max(found) > min(found)}
+        arm = arm_of(point.point)
+        taken = found.setdefault(arm.name, Taken(arm))
+        choices |= _add(taken, results, point.point, use.name)
+    return {label: taken for label, taken in found.items() if taken.has_density}, choices.pop() if len(choices) == 1 else None
 
 
-def _wrong(results: Results, subject: Subject, task: str) -> list[float]:
-    """The negative log-likelihoods (nats) of the answers that a model gave and that were wrong."""
+def _add(taken: Taken, results: Results, subject: Subject, task: str) -> set[int]:
+    """Add the answers that a model gave to a task's questions; returns the numbers of choices that these have."""
     final = results.final(subject)
     if final is None or task not in final.measured:
-        return []
+        return set()
     rows = read_rows(final.measured[task].path, ["gold", "chosen", "loglikelihoods"]).to_pylist()
-    return [-row["loglikelihoods"][row["chosen"]] for row in rows if row["gold"] is not None and row["chosen"] != row["gold"]]
+    answered = [row for row in rows if row["gold"] is not None]
+    taken.asked += len(answered)
+    taken.wrong += [-row["loglikelihoods"][row["chosen"]] for row in answered if row["chosen"] != row["gold"]]
+    return {len(row["loglikelihoods"]) for row in answered}

@@ -16,7 +16,7 @@ from kdray.report.results import Results
 from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
-from kdray.spec.grid import Lens
+from kdray.spec.grid import LensSection
 from kdray.spec.installed import Distribution
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
@@ -39,7 +39,7 @@ def print_table(results: Results, console: Console) -> None:
         style = "dim" if row.reference else None
         table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
     console.print(table)
-    for sentence in [*verdict(results), *lens_notes(results), *installed_notes(results)]:
+    for sentence in [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -47,7 +47,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    notes = [*verdict(results), *lens_notes(results), *installed_notes(results)]
+    notes = [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]
     lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
         lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
@@ -76,6 +76,14 @@ def write_report(results: Results, folder: Path) -> Path:
     return folder
 
 
+def shots_notes(results: Results) -> Iterator[str]:
+    """Where models that were not trained here are asked in another way than those that were."""
+    for use in results.plan.grid.score.tasks:
+        if (untrained := use.params.get("untrained_shots")) is not None and untrained != use.params["shots"]:
+            own = "the task's own number of" if use.params["shots"] is None else use.params["shots"]
+            yield f"{use.name}: models that were not trained here see {untrained} solved examples, the others {own}."
+
+
 def lens_notes(results: Results) -> Iterator[str]:
     """How far factual rates can be trusted: what trained the lens, and those that are not to be read as rates of facts."""
     section, facts = results.plan.grid.lens, results.lens
@@ -100,7 +108,7 @@ def installed_notes(results: Results) -> Iterator[str]:
         yield f"Not kdray's own but {distribution}'s: {', '.join(dict.fromkeys(names))}."
 
 
-def _lens(section: Lens, facts: dict[str, Any]) -> str:
+def _lens(section: LensSection, facts: dict[str, Any]) -> str:
     """Where a lens is from, and how good it is."""
     tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
     whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"

@@ -37,6 +37,7 @@ from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
 from kdray.score.labelled import LabelledTask, load_labelled
+from kdray.score.spellings import ask_both_cases, together
 from kdray.spec.chat import require_read
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_in, window_of
@@ -61,6 +62,7 @@ class Setting:
     likelihood: Likelihood
     chat: str = "{}"  # parameters of the template `chat`, as JSON
     examples: str | None = None  # a folder with solved examples, where they are not the task's own
+    either_case: bool = False  # whether choices are letters that may be written small
 
 
 @functools.cache
@@ -149,7 +151,9 @@ class Benchmark:
         table = _Table([given.get(i) for i in range(len(self.requests))], self.kinds)
         found: Any = evaluate(lm=table, task_dict=self.loaded, limit=self.setting.limit, bootstrap_iters=BOOTSTRAP)
         wrong = {id(self.requests[i]): error for i, error in errors.items()}
-        examples = [row for task in self.loaded["tasks"].values() for row in _examples(task, found["samples"][task.task_name], wrong)]
+        examples = []
+        for task in self.loaded["tasks"].values():
+            examples += _examples(task, found["samples"][task.task_name], wrong, self.setting.either_case)
         scores = _scores(found["results"][self._named()])
         details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
         details |= {"failed": sum(bool(row["error"]) for row in examples)}
@@ -313,6 +317,8 @@ def _build(task: Any, setting: Setting, encoder: Any) -> None:
     if shots and isinstance(task, LabelledTask):
         pool: Any = load_from_disk(setting.examples) if setting.examples else None
         task.guard_examples(pool)
+    if setting.either_case:
+        ask_both_cases(task)
     task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
     task.build_all_requests(
         limit=setting.limit,
@@ -343,13 +349,15 @@ def _answer(row: dict[str, Any]) -> Any:
     return row["text"] if row["text"] is not None else (row["loglikelihood"], row["greedy"])
 
 
-def _examples(task: Any, samples: list[dict[str, Any]], wrong: dict[int, str]) -> Iterator[dict[str, Any]]:
+def _examples(task: Any, samples: list[dict[str, Any]], wrong: dict[int, str], either_case: bool) -> Iterator[dict[str, Any]]:
     """One row a question, of its first filter."""
     errors = {request.doc_id: wrong[id(request)] for request in task.instances if id(request) in wrong}
     for sample in samples:
         if sample["filter"] != samples[0]["filter"]:
             return
         answers = [answer for answer in sample["filtered_resps"] if isinstance(answer, tuple)]
+        if either_case:
+            answers = [] if sample["doc_id"] in errors else together(answers)
         row: dict[str, Any] = {"example": sample["doc_id"], "task": task.task_name, "target": str(sample["target"])}
         row |= {"error": errors.get(sample["doc_id"], ""), "gold": None, "chosen": None}
         row |= {"loglikelihoods": [float(answer[0]) for answer in answers]}

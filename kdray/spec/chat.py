@@ -6,6 +6,8 @@ import re
 from collections.abc import Container, Mapping
 from typing import Any
 
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 
 CHATML = ("<|im_start|>", "<|im_end|>")  # around a turn
@@ -27,8 +29,8 @@ def require_marks(vocabulary: Container[str]) -> None:
 
 
 def bos_warning(template: str, params: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """What is wrong with prompts of a plain template for a model of this configuration."""
+    """What is wrong with prompts of a template for a model of this configuration."""
     kind = str(config.get("model_type"))
-    if template == "chat" or params.get("bos") or not kind.startswith(NEED_BOS):
+    if declared(declare.Template, template).begins or params.get("bos") or not kind.startswith(NEED_BOS):
         return None
     return f"prompts do not begin with the bos token, without which {kind} models fail: write {{name: {template}, bos: true}}, or chat"

@@ -43,7 +43,7 @@ class Recipe(Declared):
     """A function from a row of the data to an `Example`, or a `Document` where it makes no `prompts`.
 
     `columns` must be there: `a.b` is a field inside of one, `a|b` one under either name. `column_parameters` are the
-    parameters that name more of them.
+    parameters that name more of them. `answer` is the column of right answers and where the choices are that they are among.
     """
 
     word: ClassVar[str] = "recipe"
@@ -51,6 +51,7 @@ class Recipe(Declared):
     group: ClassVar[str] = "kdray.recipes"
     columns: tuple[str, ...] = ()
     column_parameters: tuple[str, ...] = ()
+    answer: tuple[str, str] | None = None
     prompts: bool = True
 
     @property
@@ -60,11 +61,16 @@ class Recipe(Declared):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Template(Declared):
-    """A function from an example and a tokenizer to a prompt's text."""
+    """A function from an example and a tokenizer to a prompt's text.
+
+    `begins`: it begins a prompt with the model's BOS token by itself, where the model wants one. `space`: responses stand behind a space.
+    """
 
     word: ClassVar[str] = "template"
     folder: ClassVar[str] = "data/templates"
     group: ClassVar[str] = "kdray.templates"
+    begins: bool = False
+    space: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -376,7 +376,7 @@ class OwnAnswers(Section):
     )
 
 
-class Lens(Section):
+class LensSection(Section):
     """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already.
 
     With nothing said, the family llama2 takes the one that was published for it.
@@ -399,7 +399,9 @@ class Lens(Section):
     )
     window: Annotated[PositiveInt, ENTERS] = Field(default=8, description="tokens of its sliding windows")
     max_words: Annotated[PositiveInt, ENTERS] = Field(default=700, description="where a document is cut that comes without a stored prompt")
-    limit: Annotated[PositiveInt | None, ENTERS] = Field(default=None, description="use only so many responses of the file")
+    limit: Annotated[PositiveInt | None, ENTERS] = Field(
+        default=None, description="use only so many responses of the file, spread evenly over it"
+    )
 
 
 class Report(Section):
@@ -496,7 +498,7 @@ class Grid(Section):
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")
-    lens: Lens | None = Field(None, description="a Lookback Lens for factual rates")
+    lens: LensSection | None = Field(None, description="a Lookback Lens for factual rates")
     report: Report = Field(Report(), description="how the tables compare points")
     runtime: Runtime = Field(description="where and how it runs: nothing here changes an id or, but for rounding, a number")
 
@@ -511,7 +513,7 @@ class Grid(Section):
         return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}
 
     @classmethod
-    def only_scoring(cls, name: str, score: Scoring, template: Use, lens: Lens | None, runtime: Runtime) -> Grid:
+    def only_scoring(cls, name: str, score: Scoring, template: Use, lens: LensSection | None, runtime: Runtime) -> Grid:
         """A grid without points, for models that are only scored: it lacks every section that training needs."""
         return cls.model_construct(
             name=name,

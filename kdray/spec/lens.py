@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components, declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import PUBLISHED_LENS, Lens, Use
+from kdray.spec.grid import PUBLISHED_LENS, LensSection, Use
 from kdray.spec.refs import parse_reference
 
 FIT_VERSION = 2  # of what trains a lens
@@ -16,7 +16,7 @@ PICKLED = ".pkl"  # how the name of a published classifier ends
 PUBLISHED_FAMILY, PUBLISHED_SHAPE = "llama2", (32, 32)  # layers, heads: Llama-2-7B's
 
 
-def bind_lens(lens: Lens, tasks: Sequence[Use], family: str) -> Lens:
+def bind_lens(lens: LensSection, tasks: Sequence[Use], family: str) -> LensSection:
     """The section of a grid of this family, with its components checked and their defaults filled in.
 
     Raises:

@@ -12,7 +12,7 @@ from kdray.spec.binding import bind_components, bind_scoring
 from kdray.spec.components import asks_grids_rows, bind_use, component
 from kdray.spec.cross_checks import check_fields
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Lens, Scoring, Section, Use
+from kdray.spec.grid import Grid, LensSection, Scoring, Section, Use
 from kdray.spec.lens import bind_lens
 from kdray.spec.plain_yaml import read_yaml
 from kdray.spec.validation import validated
@@ -45,12 +45,12 @@ class _Asked(Section):
     """The sections that stand behind `kdray score`."""
 
     score: Scoring
-    lens: Lens | None = None
+    lens: LensSection | None = None
 
 
 def parse_scoring(
     tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, **fields: Any
-) -> tuple[Scoring, Use, Lens | None]:
+) -> tuple[Scoring, Use, LensSection | None]:
     """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens by reference.
 
     `limit` is for tasks without their own.

@@ -33,7 +33,7 @@ def grid_schema() -> Schema:
     sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
     sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
     names = [{"const": each.name, "description": each.description} for each in components(declare.Annotations).values()]
-    _set_text(sections["Lens"]["properties"]["annotations"], names)
+    _set_text(sections["LensSection"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}
 
 

@@ -236,6 +236,7 @@ def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers
     fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
     fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
     fields |= {"name": name, "folder": str(folder) if step.source is not None else None}
+    fields |= {"either_case": True} if task["params"].get("either_case") else {}
     return fields | {"examples": examples and str(examples)}
 
 

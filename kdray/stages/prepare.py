@@ -35,7 +35,7 @@ from kdray.plan.inputs import PrepareInputs
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
-from kdray.spec.components import load
+from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
 from kdray.spec.refs import Reference
@@ -152,8 +152,9 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
     try:
         examples = _examples(_read(files, batch["id"]), params["recipe"])
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
+        before = " " if declared(declare.Template, params["template"]["name"]).space else ""
         _require_closed(examples.values(), template, tokenizer)
-        tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"])
+        tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"], before)
         for number, rows in zip(examples, tokens, strict=True):
             if any(row.n_prompt < 1 for row in rows):
                 raise no_prompt(number)

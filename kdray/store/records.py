@@ -198,6 +198,12 @@ def wrong_cell(column: Column, name: str, found: str, field: str) -> InputError:
     return InputError(field, f"column '{name}' holds {found}", f"it must hold {allowed}")
 
 
+def no_choice(column: str, answer: str, choices: Sequence[Any], field: str, row: int | None = None) -> InputError:
+    """What is said of a right answer that is none of its row's choices."""
+    where = f" in row {row}" if row is not None else ""
+    return InputError(field, f"{column} '{answer}' is none of {', '.join(map(str, choices))}{where}", "it must be one of them, or empty")
+
+
 def described(value: Any, deep: bool = False) -> str:
     """What a cell holds, in words; if `deep`, also what a mapping has."""
     if deep and isinstance(value, Mapping) and value:

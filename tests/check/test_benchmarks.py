@@ -76,8 +76,8 @@ def arc(i: int, **changes) -> dict:
     return {"question": f"Which is {i}?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"} | changes
 
 
-def check_task(tiny_grid, **task):
-    grid = load_grid(tiny_grid({"score.tasks": [task]}))
+def check_task(tiny_grid, changes=None, **task):
+    grid = load_grid(tiny_grid({"score.tasks": [task], **(changes or {})}))
     check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)
 
 
@@ -158,3 +158,71 @@ def test_examples_on_the_hub_are_a_data_set_to_be_resolved(plan):
     made = plan({"score.tasks": [{"name": "lm_eval:arc_easy", "shots": 1, "shots_source": shown}]})
     assert {(str(ref), is_dataset(ref.field)) for score in made.scores for ref in score.measure.references} == {(shown, True)}
     assert {score.measure.id for score in made.scores} == {None}
+
+
+@pytest.fixture
+def answered(tiny_grid):
+    """Four questions with answers and two to be shown, as tasks name them."""
+    tiny_grid.rows("arc.jsonl", [arc(i) for i in range(4)])
+    tiny_grid.rows("shown.jsonl", [arc(i) for i in range(10, 12)])
+    return {"name": "arc_easy", "source": f"file:{tiny_grid.folder}/arc.jsonl", "shots_source": f"file:{tiny_grid.folder}/shown.jsonl"}
+
+
+def test_untrained_models_are_shown_their_own_number_of_examples(plan, answered):
+    """Neither kind's id knows of the other's: they are those of plain shots. The teacher of the tiny grid is tuned, and so trained."""
+
+    def ids(**task):
+        made = plan({"score.tasks": [answered | task], "score.references": ["student", "teacher"]})
+        return {str(score.subject): score.measure.id for score in made.scores}
+
+    both, without = ids(shots=0, untrained_shots=2), {key: value for key, value in answered.items() if key != "shots_source"}
+    shown = ids(shots=2)
+    answered.clear()
+    answered.update(without)
+    assert both == ids(shots=0) | {"student": shown["student"]}
+    assert shown["student"] != ids(shots=0)["student"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "task", "said"),
+    [
+        ({}, {"untrained_shots": 3}, r"score\.tasks\.0\.untrained_shots: 3 solved examples, where .*shown.jsonl has 2 .* at most 2, or"),
+        ({}, {"untrained_shots": 0}, r"score\.tasks\.0\.shots_source: .* with shots: 0"),
+        ({}, {"untrained_shots": -1}, r"score\.tasks\.0\.untrained_shots: -1; must be int >= 0"),
+        ({"score.references": []}, {"untrained_shots": 2}, r"score\.tasks\.0\.untrained_shots: 2, where the models .* not of both kinds"),
+        (
+            {"score.references": ["teacher"]},
+            {"untrained_shots": 2},
+            r"untrained_shots: 2, where the models that are scored are not of both",
+        ),
+    ],
+)
+def test_examples_for_untrained_models_that_cannot_be_shown_are_refused(changes, task, said, tiny_grid, answered):
+    with pytest.raises(InputError, match=said):
+        check_task(tiny_grid, changes, **answered | task)
+
+
+def test_untrained_models_may_see_examples_and_the_others_none(tiny_grid, answered):
+    check_task(tiny_grid, **answered, untrained_shots=2)
+    with pytest.raises(InputError, match=r"score\.tasks\.0\.untrained_shots: 4 solved .* \(none is its own example\)"):
+        check_task(tiny_grid, **answered | {"untrained_shots": 4, "shots_source": None})
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([{}, {"answerKey": "C"}], r"data\.source: answerKey 'C' is none of A, B in row 2; it must be one of them, or empty"),
+        ([{"answerKey": "1"}], r"data\.source: answerKey '1' is none of A, B in row 1"),
+        ([{"answerKey": ""}, {"answerKey": None}], r"data\.source: no row of .*sense\.jsonl has its answerKey; give rows with right"),
+        ([{"answerKey": ""}, {}], None),
+    ],
+)
+def test_answers_to_learn_that_are_no_choices_are_found_by_check(rows, said, tiny_grid):
+    source = tiny_grid.rows("sense.jsonl", [arc(i, **row) for i, row in enumerate(rows)])
+    grid = load_grid(tiny_grid({"data.source": f"file:{source}", "data.recipe": "commonsense_qa"}))
+    outer = Outer(Store(grid.runtime.store).root)
+    if said is None:
+        check_grid(grid, outer, offline=True)
+        return
+    with pytest.raises(InputError, match=said):
+        check_grid(grid, outer, offline=True)

@@ -16,6 +16,7 @@ from tests.conftest import Run
 def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     from kdray.data.example import Example
     from kdray.data.templates.alpaca import alpaca
+    from kdray.lens.annotations import sketch
     from kdray.models.load import load_tokenizer
     from tests.tiny import PLACES, write_model
 
@@ -59,16 +60,25 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     write_answers(tmp_path / "answers", 0, rows, 1.0)
     code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
     assert code == 0
-    assert "no AUROC of jsonl:own.jsonl: every document trained the lens" in stderr
+    rate = json.loads(stdout.splitlines()[-1])
+    assert rate["scores"]["fr"]["n"] == len(PLACES)
+    assert rate["facts"]["left_out"]["training_documents"] == 1
+    record = json.loads((tmp_path / "lens" / "lens.json").read_text())["record"]
+    assert rate["scores"]["auroc"]["n"] == record["windows_tested"]  # of the documents that were kept out of the training
+    assert rate["scores"]["auroc"]["value"] == pytest.approx(record["auroc_test"])
+    kept_out = {row["document"][0] for row in json.loads((tmp_path / "lens" / "kept_out.json").read_text())}
+    known = [line for line in lines if sketch(str(line["document"]))[0] not in kept_out]
+    assert 0 < len(known) < len(lines)
+    (tmp_path / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
+    code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:known.jsonl", "--json")
+    assert code == 0
+    assert json.loads(stdout.splitlines()[-1])["scores"]["auroc"]["n"] == 0
+    assert "no AUROC of jsonl:known.jsonl: every document trained the lens" in stderr
     (tmp_path / "empty.jsonl").write_text("")
     for command in ("train --to other", "table", "rate answers --by lens --labelled"):
         name, *options = command.split()
         code, _, stderr = run("lens", name, *options, "jsonl:empty.jsonl", *model)
         assert (code, stderr.splitlines()[-1]) == (WRONG_INPUT, "error annotations: no usable response of 0; see docs/lens.md")
-    rate = json.loads(stdout.splitlines()[-1])
-    assert rate["scores"]["fr"]["n"] == len(PLACES)
-    assert rate["facts"]["left_out"]["training_documents"] == 1
-    assert rate["scores"]["auroc"]["n"] == 0  # every labelled document trained the lens
     metric = f"{{name: support_standin, model: 'file:{tmp_path}/model'}}"
     code, stdout, _ = run("lens", "annotate", "answers", "--metric", metric, "--threshold", 1e9, "--to", "marked.jsonl")
     assert code == 0

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from kdray.data.example import Document, Example
 from kdray.data.recipes.columns import columns
+from kdray.data.recipes.commonsense_qa import commonsense_qa
 from kdray.data.recipes.dialogsum import dialogsum
 from kdray.data.recipes.dolly import dolly
 from kdray.data.recipes.news import news
@@ -24,6 +25,7 @@ from kdray.spec.errors import InputError
 
 DOLLY = {"instruction": " do ", "context": None, "response": " done\n"}
 PUBMED = {"question": "Why? ", "context": {"contexts": ["One.", "Two."], "labels": ["A", "B"], "meshes": []}, "long_answer": " So."}
+SENSE = {"question": " Why? ", "choices": {"label": ["A", "B"], "text": ["so", "no "]}, "answerKey": "B"}
 
 
 def test_recipes_read_their_columns():
@@ -35,6 +37,12 @@ def test_recipes_read_their_columns():
         "Summarize the dialogue.", "#Person1#: Hi.", "They meet."
     )
     assert dialogsum({"dialogue": "a", "summary": "b"}, ask="Shorten.").instruction == "Shorten."
+    assert commonsense_qa(SENSE) == Example("Question: Why?\nA. so\nB. no \nAnswer:", "", "B")
+
+
+@pytest.mark.parametrize("key", ["", " ", None])
+def test_a_question_without_an_answer_key_is_left_out(key):
+    assert commonsense_qa(SENSE | {"answerKey": key}) is None
 
 
 def test_a_text_is_kept_to_the_last_space_and_a_blank_one_is_left_out():
@@ -68,6 +76,10 @@ def test_news_leaves_out_what_is_short_or_damaged_and_cuts_the_rest():
         (pubmed_qa, PUBMED | {"context": {"labels": []}}, "column 'context' holds a mapping of labels: a list; it must hold"),
         (pubmed_qa, PUBMED | {"context": {"contexts": "a"}}, "column 'context' holds a mapping of contexts: a text; it must hold"),
         (pubmed_qa, PUBMED | {"context": {"contexts": [1]}}, "column 'context' holds a mapping of contexts: a list; it must hold"),
+        (commonsense_qa, SENSE | {"answerKey": "F"}, "answerKey 'F' is none of A, B; it must be one of them, or empty"),
+        (commonsense_qa, SENSE | {"answerKey": 1}, "column 'answerKey' holds the int 1; it must hold text"),
+        (commonsense_qa, SENSE | {"choices": {"label": ["A"], "text": ["so", "no"]}}, "column 'choices' holds 1 letters and 2 texts"),
+        (commonsense_qa, SENSE | {"choices": {"text": ["so"]}}, "column 'choices' holds a mapping of text: a list; it must hold"),
     ],
 )
 def test_a_cell_that_cannot_be_used_is_named(recipe, row, said):
@@ -83,7 +95,7 @@ def test_a_recipe_reads_the_columns_that_it_declares_and_no_others(name):
     row = dict.fromkeys(given.values(), "a")
     for column in declares.columns:
         outer, _, inner = column.partition(".")
-        row[outer] = {inner: ["a"]} if inner else "a"
+        row[outer] = row.get(outer, {}) | {inner: ["a"]} if inner else "a"
     recipe = load(declare.Recipe, name)
     recipe(row, **given)
     for column in row:

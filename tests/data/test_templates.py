@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from kdray.data.example import Example
 from kdray.data.templates import open_template
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.templates.chat import chat
+from kdray.data.templates.plain import plain
+from kdray.data.tokenise import plain_prompt, tokenise
 from kdray.spec.errors import InputError
 from tests.tiny import TEMPLATE, write_tokenizer
 
@@ -100,3 +103,17 @@ def test_marks_that_a_tokenizer_would_take_apart_are_refused() -> None:
 
     with pytest.raises(InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_end\|>; leave it out"):
         alpaca(ASKED, Other(), chatml=True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("begin", ["", "<|im_start|>"])
+def test_plain_is_the_instruction_begun_as_every_text_and_a_space_before_the_response(begin: str, tokenizer: Any) -> None:
+    if begin:
+        special = [(begin, tokenizer.convert_tokens_to_ids(begin))]
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin} $A", special_tokens=special)
+    asked = Example("Where does Ada live? Answer:", "", "Rome")
+    assert plain(asked, tokenizer) == f"{begin}Where does Ada live? Answer:"
+    assert plain(Example("Shorten.", "It rains.", "Rain."), tokenizer) == f"{begin}Shorten.\n\nIt rains."
+    [[row]] = tokenise([asked], plain, tokenizer, 50, 60, before=" ")
+    assert row.input_ids[: row.n_prompt] == plain_prompt(asked.instruction, tokenizer)
+    assert tokenizer.decode(row.input_ids[row.n_prompt :]) == " Rome<|im_end|>"
+    assert tokenise([Example("Why?", "", "")], plain, tokenizer, 50, 60, before=" ") == [[]]  # a space alone is no response

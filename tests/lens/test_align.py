@@ -86,7 +86,7 @@ def test_a_document_is_found_that_the_tokenizer_composes() -> None:
 
 def test_a_passage_beyond_the_models_window_is_left_out(tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [Annotated(name, "Ada is in Paris . " * times, "in Rome", prompt=("", "\n")) for name, times in (("short", 1), ("long", 9))]
-    aligned, problems = align(rows, tokenizer, chat, window=40)
+    aligned, problems = align(rows, tokenizer, chat, reads=40)
     assert [row.id for row in aligned] == ["short"]
     assert [problem.id for problem in problems] == ["long"]
     assert problems[0].reason.endswith("the model reads 40")

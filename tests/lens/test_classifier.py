@@ -17,7 +17,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from kdray.artifacts.lens import RECORD, WEIGHTS
 from kdray.lens import classifier
 from kdray.lens.annotations import Documents, sketch
-from kdray.lens.classifier import Lens, fit, steepness, train_lens
+from kdray.lens.classifier import Lens, fit, fit_lens, steepness
 from kdray.lens.evaluate import auroc_stderr, by_heads, by_layers, chosen_heads, numbered, transfer, two_folds
 from kdray.lens.features import Table
 from kdray.lens.pickles import import_pickle
@@ -38,8 +38,8 @@ def table(seed: int = 0, documents: int = 40, rows: int = 5) -> Table:
 
 def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
     data = table()
-    lens = train_lens(data, LAYERS, 4, {"family": "toy"})
-    reference = LogisticRegression(tol=1e-12, max_iter=100_000).fit(data.features, data.labels)
+    lens = fit_lens(data, LAYERS, 4, {"family": "toy"})
+    reference = LogisticRegression(tol=1e-12, max_iter=100_000).fit(data.features, data.factual)
     got = lens.probability(torch.from_numpy(data.features).view(-1, LAYERS, HEADS))
     np.testing.assert_allclose(got.numpy(), reference.predict_proba(data.features)[:, 1], rtol=1e-6)
     lens.save(tmp_path)
@@ -69,11 +69,11 @@ def correlated(seed: int = 0, rows: int = 1000, heads: int = 120) -> Table:
 def test_a_lens_does_not_depend_on_the_rounding_of_features() -> None:
     data, dice = correlated(), np.random.default_rng(1)
     ratios = torch.from_numpy(data.features).view(-1, 12, 10)
-    lens = train_lens(data, 12, 8, {})
+    lens = fit_lens(data, 12, 8, {})
     for relative in (1e-7, 1e-6):
         rounded = (data.features * (1 + relative * dice.standard_normal(data.features.shape))).astype(np.float32)
         assert not np.array_equal(rounded, data.features)
-        other = train_lens(replace(data, features=rounded), 12, 8, {})
+        other = fit_lens(replace(data, features=rounded), 12, 8, {})
         moved = (lens.probability(ratios.double()) - other.probability(ratios.double())).abs().max().item()
         assert moved < 30 * relative
         assert torch.linalg.norm(other.weights - lens.weights) < 30 * relative * torch.linalg.norm(lens.weights)
@@ -81,17 +81,17 @@ def test_a_lens_does_not_depend_on_the_rounding_of_features() -> None:
 
 def test_a_fit_reaches_the_minimum_and_says_so() -> None:
     data = correlated()
-    lens = train_lens(data, 12, 8, {"family": "toy"})
+    lens = fit_lens(data, 12, 8, {"family": "toy"})
     assert lens.record["family"] == "toy"
     assert 0 < lens.record["fit"]["iterations"] < 1000
     assert lens.record["fit"]["steepness"] < 1e-9
 
     def objective(weights: np.ndarray, intercept: float) -> float:
         logits = data.features.astype(np.float64) @ weights + intercept
-        return float((np.logaddexp(0, logits) - data.labels * logits).sum() + weights @ weights / 2)
+        return float((np.logaddexp(0, logits) - data.factual * logits).sum() + weights @ weights / 2)
 
     reached, dice = objective(lens.weights.flatten().numpy(), lens.intercept), np.random.default_rng(2)
-    stopped = LogisticRegression(max_iter=1000).fit(data.features, data.labels)
+    stopped = LogisticRegression(max_iter=1000).fit(data.features, data.factual)
     assert reached < objective(stopped.coef_[0].astype(np.float64), float(stopped.intercept_[0]))
     for _ in range(5):
         aside = 1e-3 * dice.standard_normal(lens.weights.numel())
@@ -172,9 +172,9 @@ def test_folds_are_of_documents() -> None:
 def test_one_label_makes_no_classifier() -> None:
     data = table()
     with pytest.raises(InputError, match="annotations: no factual span"):
-        transfer(Table(data.features, 0 * data.labels, data.documents), data)
+        transfer(Table(data.features, 0 * data.factual, data.documents), data)
     with pytest.raises(InputError, match="in one half of the documents, only factual spans"):
-        two_folds(Table(data.features, np.maximum(data.labels, numbered(data.documents, 2)), data.documents))
+        two_folds(Table(data.features, np.maximum(data.factual, numbered(data.documents, 2)), data.documents))
 
 
 def test_heads_and_layers() -> None:
@@ -195,7 +195,7 @@ def test_a_lens_behind_a_map_of_heads_scores_what_the_map_gives() -> None:
     mix = torch.rand(LAYERS * HEADS, 8)
     own = [torch.rand(5 + i, LAYERS, HEADS) for i in range(30)]
     other = [(ratios.flatten(1) @ mix).view(-1, 1, 8) for ratios in own]
-    lens = train_lens(table(), LAYERS, 8, {})
+    lens = fit_lens(table(), LAYERS, 8, {})
     heads = map_heads(other, own)
     moved = behind_map(lens, heads, layers=1)
     means = torch.stack([ratios.mean(0) for ratios in other])

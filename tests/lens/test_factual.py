@@ -141,8 +141,8 @@ def test_tables_hold_the_mean_of_each_span(tiny: tuple[PreTrainedModel, PreTrain
     assert not np.allclose(tables["block", WINDOW].features[0], tables["one", WINDOW].features[0])
     ratios = lookback_ratios(model, longest.input_ids, longest.n_context, longest.n_prompt)
     np.testing.assert_allclose(tables[LOOKBACK, WINDOW].features[0], ratios[:WINDOW].mean(0).flatten(), rtol=1e-5)
-    assert len(tables[LOOKBACK, WINDOW].labels) == sum(len(sliding_windows(row.hallucinated, WINDOW)) for row in rows)
-    assert 0 < tables[LOOKBACK, 0].labels.mean() < 1
+    assert len(tables[LOOKBACK, WINDOW].factual) == sum(len(sliding_windows(row.hallucinated, WINDOW)) for row in rows)
+    assert 0 < tables[LOOKBACK, 0].factual.mean() < 1
 
 
 def test_a_thought_is_read_and_not_rated(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:

@@ -9,6 +9,9 @@ XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
 METRIC = {"name": "support_standin", "model": "file:HERE/teacher"}
 
 
+MARKED = {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}
+
+
 def own(task: object = XSUM, **changes: object) -> dict[str, object]:
     return {"score.tasks": [dict(XSUM)], "lens": {"own": {"task": task, "metric": METRIC, **changes}}}
 
@@ -32,6 +35,14 @@ def test_what_marks_the_answers_changes_the_lens_and_no_answer(plan: MakePlan) -
     assert {step.id for step in steps(first, "generate")} == {step.id for step in steps(second, "generate")}
     for kind in ("annotate", "lens"):
         assert steps(first, kind)[0].id != steps(second, kind)[0].id
+
+
+def test_how_many_responses_of_a_file_are_used_changes_the_lens(plan: MakePlan) -> None:
+    made = {limit: plan({"score.tasks": [dict(XSUM)], "lens": MARKED | {"limit": limit}}) for limit in (None, 2, 3)}
+    [whole], [two], [three] = (steps(each, "lens") for each in made.values())
+    assert len({whole.id, two.id, three.id}) == 3
+    assert (whole.params["limit"], "evenly" in whole.params) == (None, False)  # as ever, so that such lenses are found again
+    assert (two.params["limit"], two.params["evenly"]) == (2, True)  # the first two of the file, in ids from before
 
 
 def test_the_lens_may_guide_the_decoding_of_the_models_that_it_fits(plan: MakePlan) -> None:

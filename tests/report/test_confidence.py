@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
 from kdray.artifacts.scores import Score, write_scores
-from kdray.report.confidence import _curves
+from kdray.report.confidence import _curves, _styles, density
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
 from kdray.spec.metric_names import MetricName
@@ -27,9 +30,13 @@ def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_
     for checkpoint in results.checkpoints:
         checkpoint.measured["commonsense_qa"] = artifact
         checkpoint.scores[MetricName("commonsense_qa", "ece")] = Score(12.0, 1.0, 4)
-    curves = _curves(results, "commonsense_qa")
-    assert curves["teacher"] == [0.5, 0.25, 2.5]
-    assert curves["SFT"] == [0.5, 0.25, 2.5] * 5  # of the last checkpoint of each of its runs
+    curves, choices = _curves(results, results.plan.grid.score.tasks[2])
+    assert (curves["teacher"].wrong, curves["teacher"].asked, choices) == ([0.5, 0.25, 2.5], 4, 2)
+    assert curves["SFT"].wrong == [0.5, 0.25, 2.5] * 5  # of the last checkpoint of each of its runs
+    assert curves["SFT"].asked == 20
+    styles = _styles(curves)
+    assert [label for label, style in styles.items() if style.get("ls") == "--"] == ["untrained student", "teacher"]
+    assert len({str(style["color"]) for style in styles.values()}) == 4
     assert (metrics_of(results), calibration_of(results)) == (["held_rougeL"], ["csqa_ece"])
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert "## Calibration" in text
@@ -43,3 +50,22 @@ def test_names_of_metrics_do_not_collide():
     assert MetricName("commonsense_qa", "wrong_nll") == "csqa_nll"
     assert MetricName("arc_easy", "brier").lower_is_better
     assert not MetricName("commonsense_qa", "wrong_nll").lower_is_better  # a model that is less sure of wrong answers is the better one
+
+
+def test_a_curve_of_sure_answers_has_its_whole_area_where_answers_can_lie():
+    """Most of them at 0, as the surest models have: a plain kernel would leave half of these out."""
+    values, places = [0.0, 0.01, 0.02, 0.05, 0.1, 3.0], np.linspace(0, 30, 30001)
+    assert np.trapezoid(density(values, places), places) == pytest.approx(1, abs=1e-3)
+
+
+def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
+    """The teacher of the tiny grid is tuned, and asked as the points are."""
+    results = make_results(tiny_grid, {"score.tasks": ["heldout_answers", {"name": "commonsense_qa", "untrained_shots": 5}]})
+    attempt = Store(tmp_path / "kept").begin(Key("measure", "csqa", "0" * 12), {})
+    write_scores(attempt.path, {}, [answer(1, -0.1 * i, -3.0) for i in range(1, 5)])
+    artifact = attempt.seal()
+    for checkpoint in results.checkpoints:
+        checkpoint.measured["commonsense_qa"] = artifact
+    assert list(_curves(results, results.plan.grid.score.tasks[1])[0]) == ["untrained student, 5 shots", "teacher", "SFT", "KD 1"]
+    text = (write_report(results, tmp_path / "report") / "report.md").read_text()
+    assert "- commonsense_qa: models that were not trained here see 5 solved examples, the others 0.\n" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from kdray.data.example import Example
@@ -22,7 +24,8 @@ def alpaca(example: Example, tokenizer: PreTrainedTokenizerBase, *, bos: bool = 
         InputError: the tokenizer has no such tokens.
     """
     if chatml:
-        require_marks(tokenizer.get_added_vocab())
+        known: Any = tokenizer
+        require_marks(known.get_added_vocab())
     if bos and not isinstance(tokenizer.bos_token, str):
         raise InputError("data.template.bos", "true, and this tokenizer has no bos token", "leave it out")
     begin = str(tokenizer.bos_token) if bos else ""

@@ -15,7 +15,7 @@ from kdray.spec.chat import require_read
 from kdray.spec.components import Scalars
 from kdray.spec.errors import InputError
 
-DECLARED = declare.Template(version=1, later=("arguments", "close_thought"))
+DECLARED = declare.Template(version=1, later=("arguments", "close_thought"), begins=True)
 DATE = datetime(2024, 7, 26)  # what Llama's templates print where they are given none
 CODES = ("a", "A", "b", "B", "d", "-d", "e", "m", "-m", "y", "Y", "j", "H", "I", "p", "M", "S", "F", "D", "T", "x", "X", "c")
 

@@ -20,9 +20,10 @@ def arc_challenge(
     source: str = "hf:allenai/ai2_arc#config=ARC-Challenge&split=test",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    untrained_shots: NonNegativeInt | None = None,
     shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
     """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
-    lm-eval takes them; `chat_template`: the tokenizer's.
+    lm-eval takes them; `untrained_shots`: those of models that were not trained here; `chat_template`: the tokenizer's.
     """

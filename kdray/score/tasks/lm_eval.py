@@ -14,7 +14,10 @@ def lm_eval(
     source: str | None = None,
     limit: PositiveInt | None = None,
     shots: NonNegativeInt | None = None,
+    untrained_shots: NonNegativeInt | None = None,
     shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the task's own number."""
+    """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the task's own number;
+    `untrained_shots`: those of models that were not trained here.
+    """

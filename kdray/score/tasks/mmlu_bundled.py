@@ -26,6 +26,7 @@ def mmlu_bundled(
     "#sha256=5daaa1973bf874005f64f28d3834b875f6886f0d6475878e6a6c821994a5286a",
     limit: PositiveInt | None = None,
     shots: NonNegativeInt = 0,
+    untrained_shots: NonNegativeInt | None = None,
     shots_source: str | None = None,
     chat_template: bool = False,
     max_words: PositiveInt = 30,
