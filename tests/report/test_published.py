@@ -41,5 +41,5 @@ def test_every_row_of_a_table_says_where_it_is_from(path):
 
 
 def test_a_table_that_is_not_there_is_named():
-    with pytest.raises(KeyError, match="no published table 'overconfidense': there are .*overconfidence"):
+    with pytest.raises(KeyError, match=r"no published table 'overconfidense': there are .*overconfidence"):
         published("overconfidense")
