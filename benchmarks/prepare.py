@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdray.orchestration.progress import Progress
+from kdray.cli.progress import Terminal
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
@@ -63,7 +63,7 @@ def measure(rows: int, recipe: str) -> dict[str, float]:
         store = Store(grid.runtime.store)
         outer = Outer(store.root)
         plan = make_plan(grid, outer)
-        with Progress(Console(quiet=True)) as progress, ray_session(grid.runtime) as resources, Locks() as locks:
+        with Terminal(Console(quiet=True)) as progress, ray_session(grid.runtime) as resources, Locks() as locks:
             from kdray.stages.model import model
             from kdray.stages.prepare import prepare
 

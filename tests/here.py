@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kdray.orchestration.progress import Progress
+from kdray.cli.progress import Terminal
 from kdray.plan import Plan
 from kdray.run import resolve, run
 from kdray.spec import load_grid
@@ -18,6 +18,6 @@ def run_here(path: Path) -> tuple[Plan, Store, dict[str, str]]:
     grid = load_grid(path)
     store = Store(grid.runtime.store)
     outer = Outer(store.root)
-    with Progress(Console(quiet=True)) as progress:
+    with Terminal(Console(quiet=True)) as progress:
         plan = resolve(grid, outer)
         return plan, store, run(plan, store, outer, progress, lambda: None)

@@ -92,7 +92,7 @@ def import_of(entry: Entry) -> ModuleType:
 
 @functools.cache
 def _installed() -> Any:
-    """All entry points of all distributions, to `select` from: their files are looked through once."""
+    """All entry points of all distributions, to select from: their files are looked through once. Python 3.11 has no type for it."""
     return importlib.metadata.entry_points()
 
 

@@ -28,8 +28,8 @@ MAX_NEW_TOKENS = 6  # of about that many, so that some answers end and some are 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The plan, the store and what the interrupted step did: parts before the interruption, parts made after it."""
+    from kdray.cli.progress import Terminal
     from kdray.orchestration import pipeline as frame
-    from kdray.orchestration.progress import Progress
     from kdray.run import resolve, run
     from kdray.stages import augment as stage
     from kdray.stages import soften as soften_stage
@@ -86,7 +86,7 @@ def ran(tmp_path_factory):
         seen["labels again"] = files(store.get(steps[0].key).path, f"{PREFIX}*")
         seen["head"] = files(store.get(steps[0].key).path, HEAD)
 
-    with pytest.MonkeyPatch.context() as patch, Progress(Console(quiet=True)) as progress:
+    with pytest.MonkeyPatch.context() as patch, Terminal(Console(quiet=True)) as progress:
         patch.setattr(stage, "augment", twice)
         patch.setattr(soften_stage, "soften", at_its_end)
         assert run(resolve(grid, outer), store, outer, progress, lambda: None) == {}

@@ -41,7 +41,7 @@ def write_questions(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what was said; facts."""
-    from kdray.orchestration.progress import Progress
+    from kdray.cli.progress import Terminal
     from kdray.orchestration.resources import Resources
     from kdray.orchestration.session import ray_session
     from kdray.orchestration.work import Work
@@ -98,7 +98,7 @@ def measured(tmp_path_factory):
         shutil.rmtree(store.root / kind)
         return Work(plan, store, outer, locks, progress, one)
 
-    with ray_session(grid.runtime) as found_here, Locks() as locks, Progress(Console(file=output, width=300)) as progress:
+    with ray_session(grid.runtime) as found_here, Locks() as locks, Terminal(Console(file=output, width=300)) as progress:
         one, resources = (Resources((replace(found_here.nodes[0], cpus=cpus, gpus=0),), workers=1) for cpus in (1, 2))  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)

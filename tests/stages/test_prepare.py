@@ -13,9 +13,9 @@ import pytest
 from rich.console import Console
 
 from kdray.artifacts.rows import Rows
+from kdray.cli.progress import Terminal
 from kdray.data.collate import collate
 from kdray.models.load import load_tokenizer
-from kdray.orchestration.progress import Progress
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import Runtime
@@ -49,7 +49,7 @@ def prepare(resources: Any, tmp_path: Path) -> Prepare:
         store = Store(grid.runtime.store)
         outer = Outer(store.root)
         plan = make_plan(grid, outer)
-        with Progress(Console(quiet=True)) as progress, Locks() as locks:
+        with Terminal(Console(quiet=True)) as progress, Locks() as locks:
             work = Work(plan, store, outer, locks, progress, resources)
             model([plan.prepare.inputs.tokenizer], work)
             stage([plan.prepare], work)

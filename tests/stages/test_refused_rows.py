@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from kdray.artifacts.answers import read_answers
-from kdray.orchestration.progress import Progress
+from kdray.cli.progress import Terminal
 from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
@@ -77,7 +77,7 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
     shutil.copytree(tmp_path / "student", attempt.path, dirs_exist_ok=True)
     attempt.seal()
     output = io.StringIO()
-    with Locks() as locks, Progress(Console(file=output, width=400)) as progress:
+    with Locks() as locks, Terminal(Console(file=output, width=400)) as progress:
         work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), workers=1))
         scores = [score for score in plan.scores if score.subject == "student"]
         answering.generate([score.generate for score in scores if score.generate], work)

@@ -1,0 +1,69 @@
+"""The commands together, and how they end."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from kdray import __version__
+from kdray.cli.lens import lens
+from kdray.cli.looking import check, plan, report, schema, status, why
+from kdray.cli.running import run, submit
+from kdray.cli.scoring import score
+from kdray.cli.shared import INTERRUPTED, WRONG_INPUT, err
+from kdray.cli.stores import gc, track
+from kdray.spec import InputError
+
+WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or that of typer's own copy of click
+EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted."
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Does distilling a language model from a teacher make it hallucinate less, and at which weight?\n\n"
+    "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
+    epilog=EPILOG,
+)
+for command in (check, plan, run, score, submit, status, report, track, gc, schema, why):  # as `kdray --help` lists them
+    app.command()(command)
+app.add_typer(lens, name="lens")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"kdray {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def kdray(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")] = False,
+) -> None:
+    """What all commands share."""
+
+
+def main() -> None:
+    """Entry point: turns wrong input into one line and exit code 2, an interruption into 130."""
+    try:
+        code = app(prog_name="kdray", standalone_mode=False)  # typer returns the code of a typer.Exit, and 130 for an interruption
+    except InputError as error:
+        err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
+        sys.exit(WRONG_INPUT)
+    except WRONG_USAGE as error:
+        error.show()
+        sys.exit(WRONG_INPUT)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{error.filename}: {error.strerror or error}; give a path that can be used"
+        err.print(f"[red]error[/] {escape(reason)}", soft_wrap=True, highlight=False)
+        sys.exit(WRONG_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        err.print("interrupted: nothing finished is lost, the same command goes on")
+    if code:
+        sys.exit(code)

@@ -1,0 +1,129 @@
+"""Looking at a grid without doing any of its work: is it right, what does it need, how far is it, and why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report
+
+if TYPE_CHECKING:
+    from kdray.plan import Plan
+
+STATES = {"done": "green", "running": "cyan", "missing": "yellow", "unresolved": "magenta"}
+
+
+def check(
+    grid: GridFile,
+    offline: Annotated[bool, typer.Option("--offline", help="do not ask the hub whether its ids exist")] = False,
+) -> None:
+    """Check a grid file and everything it names, before any work: exit 0 if it can run, 2 if not."""
+    from kdray.check.checks import check_grid
+    from kdray.check.machine import SUBMITTED
+    from kdray.data.look import look_into
+
+    spec, _, outer = open_grid(grid)
+    notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ, look=look_into)
+    for note in notes:
+        out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
+    from kdray.spec.points import expand
+
+    out.print(f"{grid}: fine, {len(expand(spec))} points", highlight=False)
+
+
+def plan(grid: GridFile, as_json: Json = False) -> None:
+    """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
+    from kdray.plan.listing import listed_plan
+    from kdray.plan.sizes import size_of_labels, training_rows
+
+    made, store = plan_of(grid)
+    if as_json:
+        print(json.dumps(listed_plan(made, store), indent=1))
+        return
+
+    rows = [("step", "name", "id", "state", "size")]
+    for step in made.steps():
+        size = size_of_labels(step, store)
+        rows.append((step.kind, step.slug, step.id or "", step.state(store), str(size or "")))
+    _print_columns(rows, STATES)
+    if made.points:
+        print(_epochs(made, training_rows(made, store)))
+
+
+def status(grid: GridFile, as_json: Json = False) -> None:
+    """Show how far a grid is: steps by state, and every point."""
+    from rich.table import Table
+
+    from kdray.plan.listing import listed_status
+
+    listed = listed_status(*plan_of(grid))
+    if as_json:
+        print(json.dumps(listed, indent=1))
+        return
+    table = Table("step", "done", "running", "missing", "unresolved", box=None)
+    for kind, by_state in listed["steps"].items():
+        table.add_row(kind, *(str(by_state.get(state, "")) for state in ("done", "running", "missing", "unresolved")))
+    out.print(table)
+
+
+def why(
+    what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
+    other: Annotated[str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")] = None,
+    store: Annotated[str | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
+) -> None:
+    """Say why steps of a grid, or of one of its points, will be made again; or in which fields two artifacts differ."""
+    from kdray.plan.again import explained
+    from kdray.plan.why import compared
+    from kdray.spec.paths import local_path
+    from kdray.store.ids import is_id
+
+    of_ids = store is not None or (is_id(what) and not Path(what).exists())
+    below = Path(local_path(store, "--store")) if store is not None else Path("runs")
+    lines = compared(below, what, other) if of_ids else explained(*plan_of(Path(what)), other)
+    for line in lines:
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def report(grid: GridFile) -> None:
+    """Write the report of what is measured so far, and print its table."""
+    made, store = plan_of(grid)
+    print_report(made, store)
+
+
+def schema(
+    markdown: Annotated[bool, typer.Option("--markdown", help="the table of all fields instead, as in docs/grid.md")] = False,
+) -> None:
+    """Print the JSON schema of grid files, by which editors complete and check them."""
+    from kdray.spec.schema import grid_schema
+    from kdray.spec.table import grid_table
+
+    print(grid_table() if markdown else json.dumps(grid_schema(), indent=1, ensure_ascii=False))
+
+
+def _epochs(plan: Plan, rows: int | None) -> str:
+    """One line on how long an epoch is."""
+    if rows is None:
+        return "steps an epoch: known once the data are prepared"
+    steps = ", ".join(f"{rows / batch:g} at batch {batch}" for batch in sorted({point.point.batch for point in plan.points}))
+    return f"steps an epoch of {rows:,} rows: {steps}"
+
+
+def _print_columns(rows: Sequence[Sequence[str]], colours: Mapping[str, str]) -> None:
+    """Rows below their header, cells that are one of `colours` in it. rich's own table takes a millisecond a row, of 100,000."""
+    with out.capture() as captured:
+        for name, colour in colours.items():
+            out.print(name, style=colour)
+    coloured = dict(zip(colours, captured.get().splitlines(), strict=True))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(coloured.get(cell, cell) + " " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)) for row in rows
+    ]
+    out.print(f" {lines[0]} ", style="bold", highlight=False, soft_wrap=True)
+    for line in lines[1:]:
+        print(f" {line} ")

@@ -1,0 +1,67 @@
+"""Doing what is missing of a grid: here, or as a job of a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kdray.cli.shared import FAILED, GridFile, Insecure, err, open_grid, out, print_mlflow, print_report, print_unwritten
+from kdray.spec import InputError, load_grid
+
+if TYPE_CHECKING:
+    from kdray.plan import Plan
+    from kdray.store import Outer, Store
+
+
+def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
+    """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
+    from kdray.check.checks import check_grid
+    from kdray.data.look import look_into
+    from kdray.run import resolve
+
+    spec, store, outer = open_grid(grid)
+    check_grid(spec, outer, offline=False, look=look_into)
+    do(resolve(spec, outer), store, outer, insecure_cluster)
+
+
+def submit(
+    grid: GridFile,
+    folder: Annotated[str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")] = None,
+    insecure_cluster: Insecure = False,
+) -> None:
+    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    from kdray.orchestration.submit import submit as submit_grid
+    from kdray.spec.paths import local_path
+
+    if folder is not None and not Path(local_path(folder, "--folder")).is_absolute():  # it would be one that goes with the job
+        raise InputError("--folder", f"'{folder}' is relative", "give the whole path of a folder that all nodes see")
+    options = ["--insecure-cluster"] if insecure_cluster else []
+    if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
+        raise typer.Exit(FAILED)
+
+
+def do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
+    """Do what is missing of a plan, and show what came out."""
+    from kdray.cli.progress import Terminal
+    from kdray.run import run as run_plan
+    from kdray.track.follow import Follower
+    from kdray.track.mirror import Mirror
+
+    name, every = made.grid.name, list(made.steps())
+    missing = [step for step in every if step.state(store) != "done"]
+    failed: dict[str, str] = {}
+    if missing:
+        out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
+        view = Follower(Mirror(made, store), lambda reason: print_unwritten(reason, "`kdray track` rebuilds it later"))
+        with Terminal(out) as progress:
+            failed = run_plan(made, store, outer, progress, view, insecure=insecure)
+        view.finish()
+    else:
+        out.print(f"{name}: all {len(every)} steps are done", highlight=False)
+    print_report(made, store)
+    print_mlflow(made, store)
+    if failed or any(step.state(store) != "done" for step in every):
+        err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
+        raise typer.Exit(FAILED)
