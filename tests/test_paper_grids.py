@@ -94,7 +94,14 @@ def test_a_grid_is_the_papers(name: str) -> None:
     assert grid.data.template.params["chatml"] == (name == "qwen25_7b")
     sequence_level = name == "llama2_7b"  # the paper's KD students of this family learn from the teacher's answers
     assert {(point.alpha > 0, point.labels) for point in points} == {(False, "gold"), (True, "teacher" if sequence_level else "gold")}
-    assert {"xsum", "cnn_dailymail", "arc_challenge", "arc_easy", "hellaswag", "openbookqa"} <= {task.name for task in grid.score.tasks}
+    tasks = {task.name: task.params for task in grid.score.tasks}
+    assert {"arc_challenge", "arc_easy", "hellaswag", "openbookqa"} <= set(tasks)
+    for news in ("xsum", "cnn_dailymail"):
+        asked = tasks[news]
+        assert (asked["prompt"], asked["max_words"], asked["max_new_tokens"], asked["limit"]) == ("paper", None, 256, None)
+    assert [use.name for use in grid.score.metrics] == ["hhem", "factkb", "rouge_paper"]
+    assert grid.report.checkpoint == "best_answers"
+    assert tasks["heldout_answers"]["limit"] is None
     assert grid.teacher
     assert grid.teacher.tune
     tune = grid.teacher.tune
@@ -118,7 +125,8 @@ def test_a_grid_passes_the_check_and_is_planned_offline(name: str, hub: Path, tm
     assert (steps["teach"], steps["prepare"], steps["augment"], steps["soften"]) == (1, 1, answers, 1 + answers)
     rated = models - 1  # a lens fits the student's shape, not the teacher's
     assert (steps["annotate"], steps["lens"]) == (1, 1)
-    assert (steps["generate"], steps["measure"]) == (2 * models + 1, (7 + 2) * models + 2 * rated)  # HHEM apart, and factual rates
+    told = 3  # tasks with answers, each with HHEM, FactKB and factual rates apart
+    assert (steps["generate"], steps["measure"]) == (told * models + 1, (8 + 2 * told) * models + told * rated)
     assert not outer.lockfile.exists()
 
 
