@@ -1,0 +1,66 @@
+"""Times by formula, against sums by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kdray.cost.cards import CARDS, card_of
+from kdray.cost.decoder import Decoder
+from kdray.cost.memory import Training
+from kdray.cost.time import LAUNCH, of_answers, of_reading, of_training_step
+from kdray.spec.errors import InputError
+from tests.cost.test_memory import ALONE, paper
+
+H100 = CARDS["H100"]
+MODEL = paper("Llama-3.1-8B-Instruct")
+FOUR: Training = replace(ALONE, workers=4, engine="fsdp", checkpointing=True)
+
+
+def operations(model: Decoder, sequences: int) -> float:
+    return 4 * model.forward(180 * sequences, 90, 100 * sequences)
+
+
+def test_a_small_batch_is_bound_by_what_the_links_carry() -> None:
+    """Two gathers and a scatter of 32.1 GB, three quarters of which come from the others, at 350 GB/s."""
+    link = 3 * 0.75 * 32.12 / 350
+    own = (3 * 6 * 6.98 + 3 * 8 * 8.03 + 20 * 8.03) / 2800  # casts, copies, AdamW
+    assert of_training_step(MODEL, FOUR, H100, operations(MODEL, 2)) == pytest.approx(link + own, rel=1e-2)
+    assert link + own == pytest.approx(0.37, abs=0.01)
+
+
+def test_a_large_batch_is_bound_by_products() -> None:
+    small, large = (of_training_step(MODEL, FOUR, H100, operations(MODEL, n)) for n in (2, 256))
+    products = operations(MODEL, 256) / 4 / 500e12
+    assert large - small == pytest.approx(products - 3 * 0.75 * 32.12 / 350, rel=0.02)
+
+
+def test_one_worker_sends_nothing_and_float32_is_slower() -> None:
+    alone = of_training_step(MODEL, ALONE, H100, 1e15)
+    assert alone == pytest.approx(1e15 / 500e12 + (2 * 6 * 6.98 + 80 * 8.03) / 2800, rel=1e-2)  # and casts and AdamW
+    assert of_training_step(MODEL, replace(ALONE, bfloat16=False), H100, 1e15) == pytest.approx(
+        8 * 1e15 / 500e12 + 80 * 8.03 / 2800, rel=1e-2
+    )
+
+
+def test_a_token_takes_as_long_as_python_or_as_reading_the_weights() -> None:
+    model = paper("Llama-3.1-8B-Instruct")
+    batched = of_answers(model, H100, 1, 2, batch=16, prompts=1600, tokens=1, answer=100, vllm=False)
+    assert batched == pytest.approx(100 * 100 * 32 * LAUNCH, rel=0.05)  # 27 ms a token
+    alone = of_answers(model, H100, 1, 4, batch=16, prompts=1, tokens=1, answer=100, vllm=True)
+    assert alone == pytest.approx(100 * 4 * 8.03 / 2800, rel=0.1)
+
+
+def test_reading_is_products_or_passes() -> None:
+    assert of_reading(MODEL, H100, 1, 2, 8, 800, 10, 10) == pytest.approx(100 * 32 * LAUNCH)
+    long = of_reading(MODEL, H100, 1, 2, 8, 800, 4000, 1)
+    assert long == pytest.approx(MODEL.forward(800 * 4000, 2000, 800) / 500e12)
+    assert of_reading(MODEL, H100, 2, 2, 8, 800, 4000, 1) == pytest.approx(long / 2)
+    assert of_reading(MODEL, H100, 1, 4, 8, 800, 4000, 1) == pytest.approx(long * 8)
+
+
+def test_cards_are_known_by_any_capitals() -> None:
+    assert card_of("h100") is H100
+    with pytest.raises(InputError, match="--card: 'H10'; did you mean 'H100'"):
+        card_of("H10")
