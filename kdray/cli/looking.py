@@ -14,7 +14,9 @@ from rich.markup import escape
 from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report
 
 if TYPE_CHECKING:
+    from kdray.cost.shown import Price
     from kdray.plan import Plan
+    from kdray.store import Store
 
 STATES = {"done": "green", "running": "cyan", "missing": "yellow", "unresolved": "magenta"}
 
@@ -37,14 +39,24 @@ def check(
     out.print(f"{grid}: fine, {len(expand(spec))} points", highlight=False)
 
 
-def plan(grid: GridFile, as_json: Json = False) -> None:
-    """Show every step that a grid needs, with its id and state, and the size of soft labels. Touches neither network nor store."""
+def plan(
+    grid: GridFile,
+    card: Annotated[str | None, typer.Option(help="price what is left on this GPU: H100, H200, A100 or RTX4090")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="how many there are; by default those of one point")] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="what one of them costs an hour, in USD")] = None,
+    rows: Annotated[int | None, typer.Option(min=1, help="rows to train on, before the data are prepared")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show every step that a grid needs, with its id and state, and on GPUs what is left of it costs. Touches neither network nor store."""
+    from kdray.cost.shown import lines, listed
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
 
     made, store = plan_of(grid)
+    wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
+    cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
-        print(json.dumps(listed_plan(made, store), indent=1))
+        print(json.dumps(listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)}, indent=1))
         return
 
     rows = [("step", "name", "id", "state", "size")]
@@ -54,6 +66,8 @@ def plan(grid: GridFile, as_json: Json = False) -> None:
     _print_columns(rows, STATES)
     if made.points:
         print(_epochs(made, training_rows(made, store)))
+    for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
+        print(line)
 
 
 def status(grid: GridFile, as_json: Json = False) -> None:
@@ -104,6 +118,18 @@ def schema(
     from kdray.spec.table import grid_table
 
     print(grid_table() if markdown else json.dumps(grid_schema(), indent=1, ensure_ascii=False))
+
+
+def _cost(plan: Plan, store: Store, card: str | None, gpus: int | None, rows: int | None, per_hour: float | None) -> Price | list[str]:
+    """The price of what is left of a grid, by default on its own accelerator; or why there is none."""
+    from kdray.cost.cards import CARDS, card_of
+    from kdray.cost.shown import priced
+    from kdray.store import Outer
+
+    runtime = plan.grid.runtime
+    own = runtime.accelerator if runtime.accelerator in CARDS else "H100"
+    workers = 1 if runtime.workers == "auto" else runtime.workers
+    return priced(plan, store, Outer(store.root), card_of(card or own), gpus or workers, rows, per_hour)
 
 
 def _epochs(plan: Plan, rows: int | None) -> str:

@@ -50,24 +50,27 @@ def adapters(model: Decoder, rank: int) -> int:
 def of_training(model: Decoder, how: Training, tokens: float, predicted: float) -> Memory:
     """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses.
 
-    Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts.
+    Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts. A worker loads
+    the whole model before it keeps its own share: where that takes more than training does, it is what counts.
     """
+    width, tables = (NF4, BFLOAT16) if how.quantised else (FLOAT32, FLOAT32)  # of layers, and of embeddings
     own = 1 / how.workers if how.shares else 1.0
+    rest = model.weights - model.body
+    whole = width * model.body + tables * rest
     trained = adapters(model, how.rank) if how.rank else model.weights
     copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised else 0
     moments = ADAM * trained / (how.workers if how.shares or how.stage in (1, 2) else 1)
-    parts = {"weights": (NF4 * model.body + FLOAT32 * (model.weights - model.body)) if how.quantised else FLOAT32 * model.weights * own}
-    parts |= {"adapters": FLOAT32 * trained * own} if how.rank else {}
+    parts = {"weights": whole * own} | ({"adapters": FLOAT32 * trained * own} if how.rank else {})
     parts |= {"optimiser": moments, "gradients and copies": max(FLOAT32 * trained * own, copies)}
-    if how.shares:
-        unsharded = 2 * model.layer + model.weights - model.body  # the layer at work, the next one, and the embeddings
-        parts["gathered"] = FLOAT32 * (unsharded + (model.layer if not how.rank else 0))
+    if how.shares:  # the layer at work, the next one, the gradients of one, and the embeddings all the time
+        parts["gathered"] = width * 2 * model.layer + tables * rest + (0 if how.rank else FLOAT32 * model.layer)
     elif how.workers > 1:
         parts["buckets"] = FLOAT32 * trained
     parts["activations"] = activations(model, how, tokens)
     heads = 0 if how.rank else 3  # the gradient of the output head, summed over chunks; its copy; the head as it is used
     parts["loss"] = FLOAT32 * (heads * model.embedding + 2 * CHUNK * model.vocabulary) + 2 * FLOAT32 * predicted * model.hidden
-    return Memory(parts)
+    training = Memory(parts)
+    return training if training.total > whole else Memory({"weights, whole while they are loaded": whole})
 
 
 def activations(model: Decoder, how: Training, tokens: float) -> float:

@@ -151,11 +151,20 @@ class Engine(Declared):
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
+class Usual:
+    """How much a task of the usual data is: rows, tokens of a prompt (or of a question with one of its choices), and choices."""
+
+    rows: PositiveInt
+    tokens: PositiveInt
+    choices: PositiveInt = 1
+
+
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Task(Declared):
     """What every task declares.
 
     `short` maps each metric to its name in tables and MLflow; the first is the task's headline. `lower_is_better` are those
-    of them that should fall. `columns` must be in its data, as for recipes.
+    of them that should fall. `columns` must be in its data, as for recipes. `usual` is what a price is told by.
     """
 
     word: ClassVar[str] = "task"
@@ -165,6 +174,7 @@ class Task(Declared):
     short: Mapping[str, ShortName]
     lower_is_better: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    usual: Usual | None = None
 
     def __post_init__(self) -> None:
         if unknown := [metric for metric in self.lower_is_better if metric not in self.short]:

@@ -84,7 +84,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
     split = make_split(params.get("split", "random"), params["heldout"], params["test"])
-    facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "response_tokens"), 0))
+    facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "tokens", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
     with work.progress.bar("prepare", count, "rows") as bar:
         with rows_writer(target) as writer:
@@ -97,7 +97,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
                 rows = rows.slice(0, min(rows.num_rows, limit - facts["kept"]))
                 writer.write_table(rows)
                 split.add(rows["source_row"].to_numpy())
-                facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows, "response_tokens": _response_tokens(rows)})
+                facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows} | _tokens(rows))
                 bar.set(facts["read"])
                 if facts["kept"] >= limit:
                     break
@@ -109,8 +109,9 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
 
 
-def _response_tokens(rows: pa.Table) -> int:
-    return sum(len(chunk.flatten()) for chunk in rows["input_ids"].chunks) - sum(rows["n_prompt"].to_pylist())
+def _tokens(rows: pa.Table) -> dict[str, int]:
+    everything = sum(len(chunk.flatten()) for chunk in rows["input_ids"].chunks)
+    return {"tokens": everything, "response_tokens": everything - sum(rows["n_prompt"].to_pylist())}
 
 
 def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputError:

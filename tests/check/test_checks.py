@@ -565,7 +565,7 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
 
 
 def test_what_the_hubs_client_has_fetched_is_looked_into_and_called_by_its_id(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_in_hub_cache", lambda ref, outer: tiny_grid.folder / "teacher")
+    monkeypatch.setattr(module, "in_hub_cache", lambda ref, outer: tiny_grid.folder / "teacher")
     hub = {"teacher.model": "hf:org/teacher@main"}
     (tiny_grid.folder / "teacher" / "model.safetensors").rename(tiny_grid.folder / "kept")
     check(tiny_grid, hub)  # its weights are still to come

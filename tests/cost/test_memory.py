@@ -86,10 +86,15 @@ def test_without_shards_every_worker_holds_all() -> None:
 
 def test_quantised_weights_take_half_a_byte() -> None:
     model = paper("Llama-3.1-70B-Instruct")
-    parts = of_training(model, replace(ALONE, rank=8, quantised=True), 0, 0).parts
-    assert parts["weights"] / 1e9 == pytest.approx(0.53 * 68.45 + 4 * 2.10, rel=1e-2)
-    assert parts["optimiser"] == 8 * adapters(model, 8)
-    assert parts["loss"] < 1e9  # a frozen head has no gradient
+    alone = of_training(model, replace(ALONE, rank=8, quantised=True), 1, 1).parts
+    assert alone["weights"] / 1e9 == pytest.approx(0.53 * 68.45 + 2 * 2.10, rel=1e-2)
+    assert alone["optimiser"] == 8 * adapters(model, 8)
+    assert alone["loss"] < 1e9  # a frozen head has no gradient
+
+
+def test_a_model_is_loaded_whole_before_it_is_shared() -> None:
+    model, how = paper("Qwen2.5-32B-Instruct"), replace(ALONE, workers=64, engine="fsdp", checkpointing=True)
+    assert of_training(model, how, 1, 1).parts == {"weights, whole while they are loaded": 4 * model.weights}
 
 
 def test_answers_and_likelihoods() -> None:

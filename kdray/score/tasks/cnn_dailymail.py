@@ -19,6 +19,7 @@ DECLARED = declare.AnswerTask(
     gives=("reference", "source"),
     short={"rougeL": "cnn_rougeL"},
     factual_rate=True,
+    usual=declare.Usual(rows=11490, tokens=980),
 )
 SHORT = Form("Article: {text}\nSummarize the article. Summary:", ("\n",))  # the leaderboard's, and the paper's
 LENS = Form("Generate a summary based on the information in the document.\n\n#Document#: {text}\n#Summary#:", LENS_STOPS)

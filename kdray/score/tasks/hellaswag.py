@@ -12,6 +12,7 @@ DECLARED = declare.ChoiceTask(
     answer=("label", "endings"),
     config="hellaswag/hellaswag.yaml",
     short={"acc": "hswag", "acc_norm": "hswag_norm"},
+    usual=declare.Usual(rows=10042, tokens=100, choices=4),
 )
 
 

@@ -21,6 +21,7 @@ DECLARED = declare.AnswerTask(
     gives=("reference", "source", "short"),
     metrics=("exact_match",),
     short={"f1": "hpqa_f1", "em": "hpqa_em"},
+    usual=declare.Usual(rows=7405, tokens=1600),
 )
 FORMS = {"qa": Form("{text}\n\n{instruction}\nAnswer:", ("\n",))}
 

@@ -17,6 +17,7 @@ DECLARED = declare.AnswerTask(
     gives=("reference", "wrong"),
     metrics=("truthful", "rouge"),
     short={"truth": "tqa_truth", "truth_diff": "tqa_tdiff"},
+    usual=declare.Usual(rows=817, tokens=40),
 )
 # The primer of the benchmark's authors (Lin et al. 2022, arXiv 2109.07958, appendix E)
 PRIMER = (

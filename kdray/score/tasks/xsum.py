@@ -19,6 +19,7 @@ DECLARED = declare.AnswerTask(
     gives=("reference", "source"),
     short={"rougeL": "xsum_rougeL"},
     factual_rate=True,
+    usual=declare.Usual(rows=11334, tokens=540),
 )
 SHORT = Form("Article: {text}\nSummarize the article in one sentence. Summary:", ("\n",))  # the leaderboard's, and the paper's
 LENS = Form("Generate a summary comprising of 1 sentence for the given article.\n\n#Article#: {text}\n#Summary#:", LENS_STOPS)

@@ -1,0 +1,116 @@
+"""A price as `kdray plan` prints it, and as `kdray plan --json` has it under `cost`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kdray.cost.amounts import Amounts, amounts_of
+from kdray.cost.cards import CARDS, Card
+from kdray.cost.estimate import Estimate, estimate
+from kdray.cost.memory import Memory
+from kdray.cost.models import decoders_of
+from kdray.plan.steps import Plan
+from kdray.store import Outer, Store
+
+GB = 1e9
+REMEDIES = {
+    "teach": "more runtime.workers with engine fsdp, gradient_checkpointing, or method lora",
+    "train": "more runtime.workers with engine fsdp, gradient_checkpointing, a runtime.micro_batch, or method lora",
+    "generate": "a smaller score.batch",
+    "measure": "a smaller score.batch",
+    "soften": "a smaller soft_labels.batch",
+}
+
+
+@dataclass(frozen=True)
+class Price:
+    """What is left of a grid on every card. `per_hour` is what one GPU costs in USD."""
+
+    estimates: Mapping[str, Estimate]
+    card: Card
+    gpus: int
+    amounts: Amounts
+    per_hour: float | None = None
+
+    @property
+    def own(self) -> Estimate:
+        """On the card that was asked for."""
+        return self.estimates[self.card.name]
+
+
+def priced(plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None) -> Price | list[str]:
+    """The price of what is left; where something is not known that it takes, what that is, a line each."""
+    decoders, unknown = decoders_of(plan, store, outer)
+    amounts = amounts_of(plan, store, rows)
+    if amounts is None:
+        unknown.append("data: the number of rows, until they are prepared; say it by --rows")
+    if unknown or amounts is None:
+        return unknown
+    return Price({name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()}, card, gpus, amounts, per_hour)
+
+
+def listed(price: Price) -> dict[str, Any]:
+    """Hours, bytes, and USD where a GPU's price is known."""
+    own, hours = price.own, {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items()}
+    wall = own.wall_hours(price.gpus)
+    return {
+        "card": price.card.name,
+        "gpus": price.gpus,
+        "operations": own.operations,
+        "gpu_hours": own.gpu_hours,
+        "gpu_hours_by_card": hours,
+        "wall_hours": wall if math.isfinite(wall) else None,
+        "usd": hours[price.card.name] * price.per_hour if price.per_hour is not None else None,
+        "memory": {what: dict(needed.parts) for what, needed in own.memory.items()},
+        "does_not_fit": sorted(own.too_large()),
+        "disk": dict(own.disk),
+        "soft_labels_by_form": dict(own.labels),
+        "left_out": own.left_out,
+        "rows": {
+            "train": price.amounts.train,
+            "heldout": price.amounts.heldout,
+            "tokens": price.amounts.tokens,
+            "known": price.amounts.known,
+        },
+    }
+
+
+def lines(price: Price) -> Iterator[str]:
+    """For a reader: time, money, memory, disk, and what none of it counts."""
+    own, card = price.own, price.card
+    hours = own.gpu_hours
+    if not hours:
+        yield "nothing is left to be paid for"
+        return
+    whose = "as prepared" if price.amounts.known else "taken to be like Dolly's"
+    yield (
+        f"price of what is left, {price.amounts.train:,} rows of {price.amounts.tokens:.0f} tokens {whose}, "
+        f"on {card.name} at half of its data sheet's rates (docs/cost.md):"
+    )
+    width = max(map(len, hours))
+    for kind, spent in hours.items():
+        yield f"  {kind:<{width}}  {spent:9,.1f} GPU-hours"
+    total, wall = sum(hours.values()), own.wall_hours(price.gpus)
+    takes = f"{wall:,.1f} hours on {price.gpus} GPUs" if math.isfinite(wall) else f"a step needs more than {price.gpus} GPUs"
+    usd = f", {total * price.per_hour:,.0f} USD" if price.per_hour is not None else ""
+    yield f"  {'all':<{width}}  {total:9,.1f} GPU-hours, {takes}{usd}; {own.operations:.1e} operations"
+    others = {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items() if name != card.name}
+    yield "  on others: " + ", ".join(f"{name} {spent:,.0f}" for name, spent in others.items())
+    yield f"memory of a GPU, of {card.memory / GB:.0f} GB:"
+    for what, needed in own.memory.items():
+        yield f"  {what}: {_sizes(needed)}"
+    for what in own.too_large():
+        yield f"  {what} does not fit on {card.name}: {REMEDIES[what.partition(' ')[0]]}"
+    yield "disk: " + ", ".join(f"{what} {size / GB:,.0f} GB" for what, size in own.disk.items() if size)
+    if own.labels:
+        yield "soft labels by form: " + ", ".join(f"{form} {size / GB:,.1f} GB" for form, size in own.labels.items())
+    if own.left_out:
+        yield f"not counted: {', '.join(own.left_out)}"
+
+
+def _sizes(memory: Memory) -> str:
+    parts = ", ".join(f"{name} {size / GB:.1f}" for name, size in memory.parts.items() if size >= GB / 20)
+    return f"{memory.total / GB:.1f} GB ({parts})" if len(memory.parts) > 1 else f"{memory.total / GB:.1f} GB ({next(iter(memory.parts))})"

@@ -1,0 +1,156 @@
+"""Prices of whole grids: against sums by hand, and against a table that somebody else worked out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kdray.cost.amounts import Amounts, amounts_of, asked_by
+from kdray.cost.cards import CARDS
+from kdray.cost.estimate import Estimate, estimate
+from kdray.cost.models import decoders_of
+from kdray.cost.shown import Price, lines, listed, priced
+from kdray.plan import Plan, make_plan
+from kdray.spec.load import parse_grid
+from kdray.store import Outer, Store
+from tests.conftest import TinyGrid
+from tests.test_paper_grids import FAMILIES, fetch, grid_of
+
+H100, CARD24 = CARDS["H100"], CARDS["RTX4090"]
+ROWS = 11_317
+
+
+@pytest.fixture(scope="module")
+def paper(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Estimate]:
+    """The three families of the paper, with the models' real shapes in a hub cache."""
+    folder, found = tmp_path_factory.mktemp("hub"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "hub"))
+        for name in FAMILIES:
+            for role in ("student", "teacher"):
+                fetch(folder / "hub", grid_of(name), role)
+            outer, store = Outer(folder / "store"), Store(folder / "store")
+            plan = make_plan(grid_of(name), outer)
+            decoders, unknown = decoders_of(plan, store, outer)
+            assert not unknown
+            amounts = amounts_of(plan, store, ROWS)
+            assert amounts
+            found[name] = estimate(plan, store, decoders, amounts, H100)
+    return found
+
+
+# Worked out by a reader of the code, component by component, before there was a formula; GB of an H100.
+@pytest.mark.parametrize(
+    ("name", "what", "size"),
+    [
+        ("llama2_7b", "teach teacher", 73),
+        ("llama2_7b", "train", 41),
+        ("llama31_8b", "teach teacher", 42),
+        ("llama31_8b", "train", 54),
+        ("llama31_8b", "generate teacher", 54),
+        ("llama31_8b", "generate student", 21),
+        ("llama31_8b", "measure teacher", 50),
+        ("qwen25_7b", "teach teacher", 21),
+        ("qwen25_7b", "train", 52),
+        ("qwen25_7b", "generate teacher", 77),
+        ("qwen25_7b", "soften teacher", 75),
+        ("qwen25_7b", "measure student", 18),
+    ],
+)
+def test_memory_of_the_papers_grids(paper: dict[str, Estimate], name: str, what: str, size: float) -> None:
+    assert paper[name].memory[what].total / 1e9 == pytest.approx(size, rel=0.18)
+
+
+def test_disk_of_the_papers_grids(paper: dict[str, Estimate]) -> None:
+    """Ninety exports of four bytes a weight; hidden states of 8,192 bfloat16 numbers a response token, and the head once."""
+    disk, labels = paper["llama31_8b"].disk, paper["llama31_8b"].labels
+    assert disk["checkpoints that are scored"] == pytest.approx(90 * 4 * 8.03e9, rel=1e-3)
+    assert disk["to resume a point from"] == pytest.approx(2 * 12 * 8.03e9, rel=1e-3)
+    assert labels["hidden"] == pytest.approx((ROWS + 1000) * 105 * 8192 * 2 + 2 * 128256 * 8192)
+    assert disk["soft labels"] == labels["hidden"]
+    assert labels["topk"] < labels["hidden"] < labels["logits"]
+
+
+def test_operations_of_training_by_hand(paper: dict[str, Estimate]) -> None:
+    """Three epochs of 180 tokens a row: checkpointing makes it four passes of 6.98e9 weights, and the head has three of 105 tokens."""
+    trained = [step for step in paper["llama31_8b"].steps if step.kind == "train"]
+    assert len(trained) == 30
+    row = 4 * 2 * 180 * 6.98e9 + 3 * 2 * 105 * 0.5253e9
+    plain = min(step.operations for step in trained)
+    assert plain == pytest.approx(3 * ROWS * row, rel=0.01)
+    teachers_head = 3 * ROWS * 2 * 105 * 128256 * 8192
+    assert max(step.operations for step in trained) - plain == pytest.approx(teachers_head, rel=1e-6)
+
+
+def test_wall_time_deals_answers_out_and_points_not() -> None:
+    from kdray.cost.estimate import StepCost
+
+    points = [StepCost("train", 4, 3600.0, 1.0)] * 3
+    answers = [StepCost("generate", 1, 3600.0, 1.0)] * 3 + [StepCost("generate", 3, 7200.0, 1.0)]
+    found = Estimate(H100, points + answers, {}, {}, {})
+    assert found.gpu_hours == {"train": 12, "generate": 9}
+    assert found.wall_hours(8) == pytest.approx(1.5 + 3 / 8 + 2 / 2)
+    assert found.wall_hours(400) == pytest.approx(1 + 3 / 400 + 2 / 133)
+    assert found.wall_hours(3) == float("inf")
+
+
+SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 50}
+
+
+def tiny(tiny_grid: TinyGrid, changes: dict[str, Any]) -> tuple[Plan, Store, Outer]:
+    for role in ("student", "teacher"):
+        path = tiny_grid.folder / role / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | SIZES))
+    grid = parse_grid(tiny_grid.text(changes))
+    store, outer = Store(tiny_grid.folder / "store"), Outer(tiny_grid.folder / "store")
+    return make_plan(grid, outer), store, outer
+
+
+def test_what_is_done_costs_nothing_and_what_was_counted_is_used(tiny_grid: TinyGrid) -> None:
+    plan, store, outer = tiny(tiny_grid, {"data.limit": 500})
+    before = priced(plan, store, outer, H100, 1, None, 2.0)
+    assert isinstance(before, Price)
+    assert not before.amounts.known
+    prepare = plan.prepare
+    assert prepare
+    store.begin(prepare.key, prepare.payload or {}).seal(kept=100, train=80, tokens=5000, response_tokens=2000)
+    point = plan.points[0].train
+    store.begin(point.key, point.payload or {}).seal()
+    after = priced(plan, store, outer, H100, 1, None, 2.0)
+    assert isinstance(after, Price)
+    assert after.amounts == Amounts(80, plan.grid.data.heldout, 30, 20, known=True)
+    trained = [sum(step.kind == "train" for step in price.own.steps) for price in (before, after)]
+    assert trained == [len(plan.points), len(plan.points) - 1]
+    told = listed(after)
+    assert told["usd"] == pytest.approx(2 * sum(told["gpu_hours"].values()))
+    assert json.loads(json.dumps(told)) == told
+
+
+def test_without_rows_or_a_configuration_it_says_what_is_not_known(tiny_grid: TinyGrid) -> None:
+    plan, store, outer = tiny(tiny_grid, {})
+    assert priced(plan, store, outer, H100, 1, None, None) == ["data: the number of rows, until they are prepared; say it by --rows"]
+    config = tiny_grid.folder / "student" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "mixtral"}))
+    unknown = priced(plan, store, outer, H100, 1, 100, None)
+    assert unknown == ["student.model: no formula for the family mixtral"]  # no number is better than a wrong one
+
+
+def test_what_does_not_fit_is_said_with_what_to_change(paper: dict[str, Estimate]) -> None:
+    amounts = Amounts(1, 1, 75, 105, known=False)
+    small = Estimate(CARD24, paper["qwen25_7b"].steps, paper["qwen25_7b"].memory, {}, {}, ["task lm_eval:x"])
+    text = list(lines(Price({"RTX4090": small}, CARD24, 4, amounts)))
+    assert any(line.startswith("  train does not fit on RTX4090: more runtime.workers") for line in text)
+    assert text[-1] == "not counted: task lm_eval:x"
+    assert not any("USD" in line for line in text)
+
+
+def test_a_task_is_as_large_as_its_file_or_its_usual_data(tiny_grid: TinyGrid) -> None:
+    lines_of: Path = tiny_grid.folder / "many.jsonl"
+    lines_of.write_text('{"document": "a", "summary": "b"}\n' * 30)
+    task = {"name": "xsum", "source": f"file:{lines_of}", "max_words": 10, "max_new_tokens": 7}
+    plan, *_ = tiny(tiny_grid, {"score.tasks": [task, {"name": "arc_easy", "limit": 5}, "heldout_loss"]})
+    asked = {use.name: asked_by(use, plan.grid, Amounts(50, 6, 10, 20, known=True)) for use in plan.grid.score.tasks}
+    assert [(a.rows, a.sequences, a.tokens, a.answer) for a in asked.values() if a] == [(30, 1, 13, 7), (5, 4, 32, 0), (6, 1, 30, 0)]
