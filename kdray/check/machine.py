@@ -23,6 +23,7 @@ from kdray.spec.components import component
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid, Optimiser, Use
 from kdray.spec.metrics import metrics_of
+from kdray.spec.points import expand
 from kdray.spec.uses import entries_by_field
 
 CLUSTER, SUBMITTED = "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"  # Ray's own names for where a run connects to, or a job is sent
@@ -111,6 +112,7 @@ def check_machine(grid: Grid, *, trains: bool, offline: bool, elsewhere: bool) -
     """
     _check_devices(grid, trains, elsewhere)
     needs, named = needs_of(grid, trains=trains), _check_accelerator(grid.runtime.accelerator)
+    named += _idle_workers(grid) if trains else []
     if not elsewhere:
         require(needs, offline=offline)
         return named
@@ -143,6 +145,14 @@ def _check_devices(grid: Grid, trains: bool, elsewhere: bool) -> None:
         if runtime.accelerator:
             raise InputError("runtime.accelerator", f"{runtime.accelerator}, but this machine has no GPU", allowed)
         require_gpus(grid, "without a GPU", trains=trains)
+
+
+def _idle_workers(grid: Grid) -> list[str]:
+    """A note where a step has fewer sequences than a point has workers."""
+    workers, batch = grid.runtime.workers, min(point.batch for point in expand(grid))
+    if workers == "auto" or batch >= workers:
+        return []
+    return [f"runtime.workers: {workers} share batches of {batch}: {workers - batch} of them do nothing there but wait"]
 
 
 def _check_accelerator(name: str | None) -> list[str]:

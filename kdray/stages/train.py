@@ -12,7 +12,7 @@ from kdray.artifacts.curve import curve_file
 from kdray.artifacts.notes import ended_early
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
-from kdray.orchestration.watch import watch
+from kdray.orchestration.watch import longest_first, watch
 from kdray.orchestration.work import Work
 from kdray.plan import PointPlan
 from kdray.spec import declare
@@ -28,7 +28,8 @@ def train(points: list[PointPlan], work: Work) -> None:
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
-            jobs = {step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed}
+            made = {step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed}
+            jobs = longest_first(made)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:

@@ -113,6 +113,12 @@ def test_a_type_of_gpu_that_ray_does_not_list_is_noted(tiny_grid: TinyGrid) -> N
     assert check(tiny_grid, {"runtime.accelerator": "A100-80G"}, elsewhere=True) == []
 
 
+def test_workers_without_a_sequence_of_their_own_are_noted(tiny_grid: TinyGrid) -> None:
+    idle = {"axes.batch": [2, 8], "runtime.workers": 4}
+    assert check(tiny_grid, idle) == ["runtime.workers: 4 share batches of 2: 2 of them do nothing there but wait"]
+    assert check(tiny_grid, idle | {"runtime.workers": 2}) == check(tiny_grid, idle | {"runtime.workers": "auto"}) == []
+
+
 def test_rays_list_is_found() -> None:
     assert {"V100", "A100", "H100", "B200", "L4", "AMD-Instinct-MI300X-OAM"} <= set(module._ray_accelerators())
 
