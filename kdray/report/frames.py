@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from kdray.artifacts.scores import read_rows, read_scores
+from kdray.artifacts.scores import read_scores
 from kdray.plan import Plan, make_plan
 from kdray.plan.inputs import recorded
 from kdray.plan.steps import Subject
 from kdray.report.arms import arm_of
+from kdray.report.items import items_of
 from kdray.report.results import collect
 from kdray.report.table import reference_name
 from kdray.spec import load_grid
@@ -48,7 +47,6 @@ MODEL = {  # what says of which model a row is, and as what it is kept
 MEASURED = {"task": "str", "decoding": "str", "metric": "str"}
 FRAME = {**MODEL, **MEASURED, "column": "str", "value": "float64", "stderr": "float64", "n": "Int64"}
 ITEMS = {**MODEL, **MEASURED, "item": "str", "value": "float64"}
-KEPT_AS = {"fr": "factual"}  # scores whose items have another name in the file of rows
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class Scores:
         rows = []
         for found in self._measured():
             if task in (None, found.task):
-                for metric, item, value in _items(found.artifact):
+                for metric, item, value in items_of(found.artifact.path):
                     rows.append({**found.fields, "metric": metric, "item": item, "value": value})
         return _table(rows, ITEMS)
 
@@ -200,20 +198,6 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     axes = {name: params[name] for name in ("alpha", "lr", "batch", "seed")}
     axes |= {"smoothing": params.get("smoothing", 0.0), "temperature": params.get("objective", {}).get("temperature", 1.0)}
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))
-
-
-def _items(artifact: Artifact) -> Iterator[tuple[str, str, float | None]]:
-    """(metric, item, value) of all rows that a `measure` artifact keeps."""
-    columns = {metric: KEPT_AS.get(metric, metric) for metric in read_scores(artifact.path)}
-    table = read_rows(artifact.path, ["example"], ["task", *columns.values()])
-    kinds = {field.name: field.type for field in table.schema}
-    columns = {metric: name for metric, name in columns.items() if name in kinds and not pa.types.is_boolean(kinds[name])}
-    rows = table.to_pydict()
-    several = len(set(rows.get("task", ()))) > 1
-    items = [f"{rows['task'][i]}/{example}" if several else str(example) for i, example in enumerate(rows["example"])]
-    for metric, name in columns.items():
-        for item, value in zip(items, rows[name], strict=True):
-            yield metric, item, value
 
 
 def _table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kdray.artifacts.curve import Curve, read_curve, read_growing_curve
@@ -30,6 +31,8 @@ class Checkpoint:
     examples: int | None  # sequences seen in training
     scores: dict[MetricName, Score] = field(default_factory=dict)
     measured: dict[str, Artifact] = field(default_factory=dict)  # by task: the last measurement, with its rows
+    rows: dict[MetricName, Path] = field(default_factory=dict)  # by score: the folder with the rows behind it
+    answers: dict[MetricName, Path] = field(default_factory=dict)  # by score of answers: the folder that keeps them
     drifted: list[MetricName] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
 
 
@@ -91,11 +94,15 @@ def collect(plan: Plan, store: Store) -> Results:
         checkpoint.measured[score.task.name] = artifact
         if read_factual(artifact.path).get("drifted"):
             checkpoint.drifted.append(MetricName(score.task.name, "fr", score.decoding))
+        answered = score.generate and score.generate.id and store.get(score.generate.key)
         for metric, found in read_scores(artifact.path).items():
             name = MetricName(score.task.name, metric, score.decoding)
             if metric == "failed" and name in checkpoint.scores:  # of several measurements of the same answers, the worst
                 found = max(found, checkpoint.scores[name], key=lambda share: share.value)
             checkpoint.scores[name] = found
+            checkpoint.rows[name] = artifact.path
+            if answered:
+                checkpoint.answers[name] = answered.path
     curves: dict[Point, Curve] = {}
     runtimes = {}
     for point in plan.points:

@@ -1,17 +1,21 @@
-"""The statistics of the report: spread over runs, and differences between runs that share everything but their arm."""
+"""The statistics of the report: spread over runs, and what an arm scores above SFT, item by item in every cell."""
 
 from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from scipy import stats
+import numpy as np
+from numpy.typing import NDArray
 
 from kdray.artifacts.scores import Score
-from kdray.report.arms import Arm, arm_of
-from kdray.report.results import Results
-from kdray.spec.metric_names import MetricName
+from kdray.report.arms import BASELINE, Arm, arm_of, arms_of
+from kdray.report.crossed import Crossed, crossed, exact, holm
+from kdray.report.items import side_by_side, values_of
+from kdray.report.results import Checkpoint, Results, primary_metric
+from kdray.spec.decodings import PLAIN
+from kdray.spec.metric_names import COUNTS, MetricName
 from kdray.spec.points import Point
 
 SAME = 1e-9  # what is smaller is rounding of floats
@@ -31,11 +35,22 @@ class Spread:
 
 @dataclass(frozen=True)
 class Difference:
-    """An arm minus SFT over pairs of runs of equal lr, batch and seed: mean and 95% interval (None for one pair)."""
+    """An arm minus SFT over pairs of runs of equal lr, batch and seed, in the unit of the tables.
+
+    `interval` holds for `among` arms at once; it is None where one number is all there is. `items`: how many of them are
+    compared one by one, 0 where only the runs' means are, and `why` says so. `left_out`: items without a value in some run.
+    """
 
     mean: float
     interval: tuple[float, float] | None
     pairs: int
+    seeds: int = 1
+    p: float | None = None
+    among: int = 1
+    items: int = 0
+    left_out: int = 0
+    why: str = ""
+    estimate: Crossed | None = None
 
     @property
     def none(self) -> bool:
@@ -47,6 +62,14 @@ class Difference:
         return self.interval is not None and (self.interval[0] > SAME or self.interval[1] < -SAME)
 
     @property
+    def smallest(self) -> float | None:
+        """The smallest difference that such a comparison finds with a power of 80%."""
+        found = self.estimate
+        if found is None or found.effects is None:
+            return None
+        return found.effects.smallest(found.cells, found.items, 0.05 / self.among)
+
+    @property
     def decimals(self) -> int:
         """Two; more where a difference from 0 would otherwise be shown as none."""
         nearest = min(map(abs, self.interval)) if self.interval and self.significant else 1.0
@@ -55,6 +78,24 @@ class Difference:
     def __str__(self) -> str:
         mean, *ends = (signed(value, self.decimals) for value in (self.mean, *(self.interval or ())))
         return f"{mean} [{', '.join(ends)}]" if ends else mean
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An arm against SFT on one metric; `p` is Holm's, for all comparisons of the grid together."""
+
+    arm: Arm
+    metric: MetricName
+    difference: Difference
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Runs of an arm and of SFT that share lr, batch and seed, with the score of both."""
+
+    runs: list[tuple[Checkpoint, Checkpoint]]
+    cells: list[Point]
 
 
 def signed(value: float, decimals: int) -> str:
@@ -74,20 +115,75 @@ def final_scores(results: Results, metric: MetricName) -> dict[Point, Score]:
 
 
 def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -> Difference | None:
-    """The runs of `arm` against SFT, paired by lr, batch and seed (Student's t); None without a pair.
+    """What the runs of `arm` score above SFT's of equal lr, batch and seed; None without a pair.
 
-    The interval holds for all of `among` arms at once (Bonferroni): the best of many looks better than it is.
+    Items and cells are both samples (see `kdray.report.crossed`). The interval holds for all of `among` arms at once (Bonferroni):
+    the best of many looks better than it is, and the one that is chosen is among them.
     """
-    scores = final_scores(results, metric)
-    deltas = []
-    for point, score in scores.items():
-        baseline = scores.get(Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed))
-        if arm_of(point) == arm and baseline:
-            deltas.append(score.value - baseline.value)
-    if not deltas:
+    pairs = paired(results, metric, arm)
+    if not pairs.runs:
         return None
-    mean, interval = statistics.fmean(deltas), None
-    if len(deltas) > 1:
-        half = float(stats.t.ppf(1 - 0.025 / among, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5
-        interval = (mean - half, mean + half)
-    return Difference(mean, interval, len(deltas))
+    seeds = len({point.seed for point in pairs.cells})
+    found = differences(pairs, metric)
+    if isinstance(found, str):
+        values, items, left_out, why = _of_runs(pairs, metric), 0, 0, found
+    else:
+        (values, names, left_out), why = found, ""
+        items = len(names)
+    told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, items=items, left_out=left_out, why=why)
+    if (estimate := crossed(values)) is None:
+        return told
+    p = exact(values / np.abs(values).max()) if items and values.any() else None
+    return replace(told, interval=estimate.interval(0.05 / among), p=estimate.p if p is None else p, estimate=estimate)
+
+
+def paired(results: Results, metric: MetricName, arm: Arm) -> Pairs:
+    """The runs of `arm` that have a run of SFT beside them, both with a score of `metric`."""
+    runs, cells = [], []
+    for point in final_scores(results, metric):
+        baseline = Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed)
+        ours, theirs = results.final(point), results.final(baseline)
+        if arm_of(point) == arm and ours and theirs and metric in theirs.scores:
+            runs.append((ours, theirs))
+            cells.append(point)
+    return Pairs(runs, cells)
+
+
+def differences(pairs: Pairs, metric: MetricName) -> tuple[NDArray[np.float64], list[str], int] | str:
+    """D [cells, items] in the tables' unit, the items, and how many have no value in some run; or why items cannot be compared."""
+    runs = []
+    for checkpoint in (run for pair in pairs.runs for run in pair):
+        folder = checkpoint.rows.get(metric)
+        values = values_of(folder, metric.metric, checkpoint.scores[metric]) if folder else None
+        if values is None:
+            return f"{metric} is no mean over items" if folder else "there are no rows behind the scores"
+        runs.append(values)
+    found = side_by_side(runs)
+    if isinstance(found, str):
+        return found
+    values, items, left_out = found
+    return (values[0::2] - values[1::2], items, left_out) if items else "no item has a value in all runs"
+
+
+def headline(results: Results) -> list[MetricName]:
+    """The metrics that are tested together: what the grid is about, and every task's first; under the first decoding."""
+    primary = primary_metric(results.plan)
+    measured = dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores)
+    firsts = {}
+    for name in measured:
+        if name.metric not in COUNTS and name.decoding in ("", PLAIN, primary.decoding):
+            firsts.setdefault(name.task, name)
+    return list(dict.fromkeys([primary, *(name for task, name in firsts.items() if task != primary.task)]))
+
+
+def comparisons(results: Results) -> list[Comparison]:
+    """Every arm on every headline metric, each with an interval for itself, and p after Holm's correction for all."""
+    arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
+    found = [(arm, metric, d) for metric in headline(results) for arm in arms if (d := difference(results, metric, arm))]
+    adjusted = iter(holm([d.p for _, _, d in found if d.p is not None]))
+    return [Comparison(arm, metric, d, None if d.p is None else next(adjusted)) for arm, metric, d in found]
+
+
+def _of_runs(pairs: Pairs, metric: MetricName) -> NDArray[np.float64]:
+    """D [cells, 1] of the runs' scores as they stand in tables."""
+    return np.array([[ours.scores[metric].value - theirs.scores[metric].value] for ours, theirs in pairs.runs])

@@ -1,79 +1,207 @@
-"""The verdict on a grid's primary metric, and when there can be none."""
+"""The verdict on a grid's primary metric: what was found, what it rests on, and what else would explain it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdray.plan.steps import Plan
 from kdray.report.arms import BASELINE, Arm, arms_of
+from kdray.report.crossed import Crossed
+from kdray.report.manner import adjusted, manners_of, mean_manner
 from kdray.report.results import RUNTIME, Results, primary_metric
-from kdray.report.statistics import Difference, difference, final_scores, signed
+from kdray.report.statistics import Difference, Pairs, comparisons, difference, differences, final_scores, paired, signed
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.metric_names import MetricName
+from kdray.spec.metrics import metrics_of, scores_of
 
-FEWEST_PAIRS = 5  # runs of equal lr, batch and seed of an arm and of SFT
-FEWEST_EXAMPLES = 100  # behind each score
-
-
-def too_small(results: Results, metric: MetricName) -> str | None:
-    """Why nothing can be concluded from this grid, or None."""
-    scores = final_scores(results, metric)
-    arms = arms_of(scores)
-    if BASELINE not in arms or len(arms) < 2:
-        wanted = "alpha = 0 and with alpha > 0" if _gold_alone(results) else "alpha = 0 on the original responses and others"
-        return f"there is nothing to compare yet: it needs scored points with {wanted}"
-    pairs = min((d.pairs for arm in arms if arm != BASELINE and (d := difference(results, metric, arm))), default=0)
-    examples = min(score.n for score in scores.values())
-    reasons = []
-    if pairs < FEWEST_PAIRS:
-        reasons.append(f"{pairs} run{'s' * (pairs != 1)} per alpha (at least {FEWEST_PAIRS})")
-    if examples < FEWEST_EXAMPLES:
-        reasons.append(f"{examples} examples behind each score (at least {FEWEST_EXAMPLES})")
-    return f"this grid is too small to conclude anything from: {', '.join(reasons)}" if reasons else None
+FEWEST_CELLS = 3  # runs of equal lr, batch and seed of an arm and of SFT, below which an interval is a guess
+FEWEST_ITEMS = 100
 
 
-def verdict(results: Results) -> list[str]:
-    """The verdict in sentences; none where models are only scored."""
-    if not results.plan.points:
-        return []
-    return _findings(results) + _mixed_runtimes(results)
+@dataclass(frozen=True)
+class Findings:
+    """Every arm against SFT on the primary metric, the intervals for all arms at once, and the best of them."""
+
+    metric: MetricName
+    arms: dict[Arm, Difference]
+    best: Arm
+
+    @property
+    def change(self) -> Difference:
+        """Of the best arm."""
+        return self.arms[self.best]
 
 
-def _findings(results: Results) -> list[str]:
+def findings(results: Results) -> Findings | None:
+    """None as long as no arm can be compared with SFT."""
     metric = primary_metric(results.plan)
-    if not final_scores(results, metric) and any(checkpoint.scores for checkpoint in results.checkpoints):
-        return [f"No verdict: no point has a score of {metric} so far (report.primary may name another metric)."]
-    reason = too_small(results, metric)
-    sentences = [f"No verdict: {reason}."] if reason else []
-    sign = -1 if metric.lower_is_better else 1
     arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
     found = {arm: d for arm in arms if (d := difference(results, metric, arm, among=len(arms)))}
     if not found:
-        return sentences
-    best = max(found, key=lambda arm: sign * found[arm].mean)
-    change = found[best]
-    winner = f"the best alpha is {best.alpha:g}" if _gold_alone(results) else f"the best row is {best.name}"
-    runs = f"over {change.pairs} paired run{'s' * (change.pairs != 1)}"
-    all_arms = "both" if len(arms) == 2 else f"all {len(arms)}"
-    together = f", 95% for {all_arms} at once" if len(arms) > 1 and change.interval else ""
-    sentences.append(f"On {metric}, {winner}: {change} against SFT {runs}{together} ({_direction(change, sign)}).")
-    return sentences + _harm(results, best)
+        return None
+    sign = -1 if metric.lower_is_better else 1
+    return Findings(metric, found, max(found, key=lambda arm: sign * found[arm].mean))
+
+
+def verdict(results: Results) -> list[str]:
+    """The verdict in sentences, the answer first; none where models are only scored."""
+    if not results.plan.points:
+        return []
+    found = findings(results)
+    if found is None:
+        return [_nothing(results), *_unscored(results), *_mixed_runtimes(results)]
+    sentences = [_answer(found, results.plan), _rests_on(found, results)]
+    sentences += [*_small(found), *_beside(found, results), *_margins(found, results), *_unscored(results), *_mixed_runtimes(results)]
+    return sentences
+
+
+def _nothing(results: Results) -> str:
+    metric = primary_metric(results.plan)
+    if not final_scores(results, metric) and any(checkpoint.scores for checkpoint in results.checkpoints):
+        return f"No verdict: no point has a score of {metric} so far (report.primary may name another metric)."
+    wanted = "alpha = 0 and with alpha > 0" if _gold_alone(results) else "alpha = 0 on the original responses and others"
+    return f"No verdict: there is nothing to compare yet: it needs scored points with {wanted}, at the same lr, batch and seed."
+
+
+def _answer(found: Findings, plan: Plan) -> str:
+    """The sentence that people quote: it says by itself how sure it is, and of what."""
+    metric, change = found.metric, found.change
+    told = f"{found.best.name} scores {change} against SFT ({_direction(change, -1 if metric.lower_is_better else 1)})"
+    among = f", the best of {len(found.arms)} arms" if len(found.arms) > 1 else ""
+    standin = " That metric is a stand-in and measures no facts." if _stands_in(metric, plan) else ""
+    return f"On {metric}, {told}{among}.{standin}"
 
 
 def _direction(change: Difference, sign: int) -> str:
     """What a difference means, and no more than the numbers show that are printed beside it."""
     if change.none:
         return "no difference"
-    direction, unsure = "better" if sign * change.mean > 0 else "worse", "not distinguishable from no difference"
-    if change.significant:
-        return direction
-    return f"{direction}, {unsure}" if float(signed(change.mean, change.decimals)) else unsure
+    if not change.significant:
+        return "no difference shown"
+    return "better" if sign * change.mean > 0 else "worse"
 
 
-def _mixed_runtimes(results: Results) -> list[str]:
+def _rests_on(found: Findings, results: Results) -> str:
+    """How much was compared, what the interval counts as samples, and how often chance was asked."""
+    change = found.change
+    runs = f"{change.pairs} pair{'s' * (change.pairs != 1)} of runs"
+    seeds = f"{change.seeds} seeds" if change.seeds > 1 else "one seed, so that seeds are no part of the interval"
+    items = f"{change.items} items in each of {runs}" if change.items else f"{runs}, item by item not comparable ({change.why})"
+    parts = [f"That is over {items} ({seeds})"]
+    if change.left_out:
+        parts.append(f"{change.left_out} items have no score in some run and are left out")
+    if change.interval and len(found.arms) > 1:
+        parts.append(f"the interval holds with 95% for all {len(found.arms)} arms at once, so the choice of the best is in it")
+    tested = [c for c in comparisons(results) if c.p is not None]
+    own = next((c.p for c in tested if (c.arm, c.metric) == (found.best, found.metric)), None)
+    if own is not None and len(tested) > 1:
+        parts.append(f"p = {_p(own)} after Holm's correction for all {len(tested)} comparisons of arms and headline metrics")
+    elif own is not None:
+        parts.append(f"p = {_p(own)}")
+    return "; ".join(parts) + "."
+
+
+def _small(found: Findings) -> Iterator[str]:
+    """Where little was compared, and what a comparison of this size would have seen."""
+    change = found.change
+    few = [f"{change.pairs} runs an arm (at least {FEWEST_CELLS})"] if change.pairs < FEWEST_CELLS else []
+    few += [f"{change.items} items (at least {FEWEST_ITEMS})"] if 0 < change.items < FEWEST_ITEMS else []
+    if few:
+        yield f"This grid is too small to conclude anything from: {', '.join(few)}."
+    if change.smallest is not None and not change.significant:
+        yield f"A difference of {change.smallest:.2f} would have been found four times in five."
+
+
+def _beside(found: Findings, results: Results) -> Iterator[str]:
+    """For a metric of faithfulness: whether answers became shorter or copied more, and what is left of the gain at equal manner."""
+    if not _rewards_copying(found.metric, results.plan):
+        return
+    pairs = paired(results, found.metric, found.best)
+    if (manner := _manner(pairs, found.metric)) is None:
+        return
+    (words, copied), (sft_words, sft_copied) = manner
+    copies = f", of which {copied:.0f}% are copied" if copied is not None else ""
+    beside = f" and {sft_copied:.0f}%" if sft_copied is not None else ""
+    told = f"Its answers have {words:.1f} words{copies} (SFT: {sft_words:.1f}{beside}), and detectors reward short and copied text"
+    if (left := at_equal_manner(pairs, found.metric)) is None:
+        yield f"{told}."
+        return
+    low, high = left.interval()
+    gone = found.change.significant and low <= 0 <= high
+    yield (
+        f"{told}: at equal length and copying the difference is {signed(left.mean, 2)} [{signed(low, 2)}, {signed(high, 2)}]"
+        f"{', so that the difference goes away with it' if gone else ''}."
+    )
+
+
+def _manner(pairs: Pairs, metric: MetricName) -> tuple[tuple[float, float | None], tuple[float, float | None]] | None:
+    """Mean words and percent copied, of the arm's answers and of SFT's."""
+    sides = []
+    for side in (0, 1):
+        folders = [run[side].answers[metric] for run in pairs.runs if metric in run[side].answers]
+        if not folders:
+            return None
+        found = [mean_manner(folder) for folder in folders]
+        copied = [coverage for _, coverage, _ in found if coverage is not None]
+        sides.append((float(np.mean([words for words, _, _ in found])), float(np.mean(copied)) if copied else None))
+    return sides[0], sides[1]
+
+
+def at_equal_manner(pairs: Pairs, metric: MetricName) -> Crossed | None:
+    """The difference at equal length (in log words) and equal share of copied words; None where answers or items are not kept."""
+    found = differences(pairs, metric)
+    if isinstance(found, str) or not all(metric in run.answers for pair in pairs.runs for run in pair):
+        return None
+    values, items, _ = found
+    told = [[manners_of(run.answers[metric]) for run in pair] for pair in pairs.runs]
+    if not all(item in manners for pair in told for manners in pair for item in items):
+        return None
+    words, copied = (
+        np.array([[of(ours[item]) - of(theirs[item]) for item in items] for ours, theirs in told])
+        for of in (lambda m: float(np.log1p(m.words)), lambda m: m.coverage or 0.0)
+    )
+    return adjusted(values, [words, copied])
+
+
+def _margins(found: Findings, results: Results) -> Iterator[str]:
+    """One sentence for each entry of `report.margin`: whether the best arm loses no more than that, as far as the interval tells."""
+    for name, margin in results.plan.grid.report.margin.items():
+        named = [MetricName.parse(name)] if "/" in name else [MetricName(name, "acc_norm"), MetricName(name, "acc")]
+        allowed = margin if "/" in name else 100 * margin
+        for metric in named:
+            change = difference(results, metric, found.best)
+            if change is None or change.estimate is None:
+                continue
+            low, high = change.estimate.interval(0.1)  # each end by itself errs once in twenty
+            least, most = (-high, -low) if metric.lower_is_better else (low, high)
+            if least > -allowed:
+                told = f"{found.best.name} loses no more than the margin of {allowed:g}"
+            elif most < -allowed:
+                told = f"{found.best.name} loses more than the margin of {allowed:g}"
+            else:
+                told = f"it is not shown that {found.best.name} loses no more than the margin of {allowed:g}"
+            yield f"On {metric}, {told}: {signed(change.mean, 2)}, 90% [{signed(low, 2)}, {signed(high, 2)}]."
+
+
+def _unscored(results: Results) -> Iterator[str]:
+    """Arms of which nothing is scored: not averaged away."""
+    points = [point.point for point in results.plan.points]
+    scored = {point for point in points if (final := results.final(point)) and final.scores}
+    missing = [arm.name for arm in arms_of(points) if not any(arm in arms_of([point]) for point in scored)]
+    if missing and scored:
+        yield f"No run of {', '.join(missing)} has a score (not trained yet, failed or diverged)."
+
+
+def _mixed_runtimes(results: Results) -> Iterator[str]:
     """A warning for each setting that does not change ids, and by rounding alone numbers, but differs between points."""
-    sentences = []
     for name in RUNTIME:
         values = {str(runtime[name]) for runtime in results.runtimes.values()}
         if len(values) > 1:
-            sentences.append(f"Note: the points ran with different {name}: {', '.join(sorted(values))}.")
-    return sentences
+            yield f"Note: the points ran with different {name}: {', '.join(sorted(values))}."
 
 
 def _gold_alone(results: Results) -> bool:
@@ -81,12 +209,26 @@ def _gold_alone(results: Results) -> bool:
     return all(point.point.labels == "gold" for point in results.plan.points)
 
 
-def _harm(results: Results, arm: Arm) -> list[str]:
-    """One sentence for each task of `report.margin` on which the best arm loses more than allowed."""
-    sentences, there = [], "At that alpha" if _gold_alone(results) else "There"
-    for task, margin in results.plan.grid.report.margin.items():
-        for metric in (MetricName(task, "acc_norm"), MetricName(task, "acc")):
-            change = difference(results, metric, arm)
-            if change and change.mean < -100 * margin:
-                sentences.append(f"{there} {metric} falls by {-change.mean:.2f}, more than the margin of {100 * margin:g}.")
-    return sentences
+def _stands_in(metric: MetricName, plan: Plan) -> bool:
+    use = _metric_of(metric, plan)
+    return use is not None and use.standin
+
+
+def _rewards_copying(metric: MetricName, plan: Plan) -> bool:
+    """Whether a metric holds answers against their source."""
+    use = _metric_of(metric, plan)
+    return metric.metric == "fr" or (use is not None and "source" in use.needs)
+
+
+def _metric_of(metric: MetricName, plan: Plan) -> declare.Metric | None:
+    """What declares a score of answers; None of others."""
+    for task in plan.grid.score.tasks:
+        if task.name == metric.task and isinstance(declared(declare.Task, task.name), declare.AnswerTask):
+            for use in metrics_of(task, plan.grid.score.metrics):
+                if metric.metric in scores_of(use):
+                    return declared(declare.Metric, use.name)
+    return None
+
+
+def _p(value: float) -> str:
+    return "below 0.001" if value < 1e-3 else f"{value:.3f}"

@@ -40,14 +40,17 @@ def _check_report(grid: Grid) -> None:
         metrics[task.name] = list(dict.fromkeys([*asked.short, *kept, *rated]))
         if isinstance(asked, declare.ChoiceTask):
             metrics[task.name] += CALIBRATION
-    if grid.report.primary is not None and not _is_lm_evals(grid.report.primary, metrics):
-        names = [MetricName(task, name, label) for task, names in metrics.items() for name in names for label in _labels(task, grid)]
-        known = [name.written for name in names]
-        if grid.report.primary not in known:
-            raise InputError("report.primary", f"nothing measures '{grid.report.primary}'", did_you_mean(grid.report.primary, known))
+    names = [MetricName(task, name, label) for task, names in metrics.items() for name in names for label in _labels(task, grid)]
+    known = [name.written for name in names]
+    primary = grid.report.primary
+    if primary is not None and primary not in known and not _is_lm_evals(primary, metrics):
+        raise InputError("report.primary", f"nothing measures '{primary}'", did_you_mean(primary, known))
     able = [task.name for task in grid.score.tasks if isinstance(declared(declare.Task, task.name), declare.ChoiceTask)]
     for name in grid.report.margin:
-        if name not in able:
+        if "/" in name:
+            if name not in known and not _is_lm_evals(name, metrics):
+                raise InputError(f"report.margin.{name}", "nothing measures it", did_you_mean(name, known))
+        elif name not in able:
             raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
     if (chosen := grid.report.checkpoint) != "last" and grid.score.checkpoints == "last":
         raise InputError("report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last")

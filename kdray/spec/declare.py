@@ -249,6 +249,7 @@ class Metric(Declared):
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
     nltk_data: Mapping[str, str] = Field(default_factory=dict)  # data of nltk's, unless the parameter of that name is false
     endpoint: bool = False  # it asks a server that the environment names
+    standin: bool = False  # it stands in for a metric that cannot be had: the verdict says that it measures no facts
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -411,7 +411,7 @@ class Report(Section):
         default=None,
         description="the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; "
         "left out, the first task's first metric under the first decoding; the interval it gives "
-        "holds for all rows at once (Bonferroni)",
+        "counts items and runs as samples and holds for all rows at once (docs/statistics.md)",
     )
     checkpoint: Annotated[Literal["last", "best_heldout", "best_answers"], SHOWN] = Field(
         default="last",
@@ -419,7 +419,9 @@ class Report(Section):
         "greedy answers to the held-out rows (`heldout_answers`) have the highest ROUGE-L, so that this column itself is optimistic",
     )
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
-        default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
+        default={},
+        description="the loss that still counts as no harm, and that the report tests the best row for: by multiple-choice task, of "
+        "accuracy (0 to 1), or by task/metric in the unit of the tables",
     )
 
     @model_validator(mode="before")

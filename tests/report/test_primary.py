@@ -58,8 +58,7 @@ def test_what_a_grid_is_about_follows_from_its_file_and_not_from_the_alphabet(ti
     plan = plan_of(tiny_grid, {"score.tasks": [XSUM, "heldout_loss"]})
     results = measured(plan, tiny_grid.folder, SAID)
     assert primary_metric(plan) == "xsum_rougeL"
-    found = verdict(results)[-1]
-    assert found.startswith("On xsum_rougeL, the best alpha is 0.1: +22.22 against SFT over 1 paired run (better")
+    assert verdict(results)[0] == "On xsum_rougeL, KD 0.1 scores +22.22 against SFT (no difference shown)."
     assert json.loads(shared_view(plan))["orderByKey"] == "metrics.`xsum_rougeL`"
 
 
@@ -93,10 +92,9 @@ def test_a_metric_that_nothing_measured_is_named(tiny_grid: TinyGrid) -> None:
 
 
 def test_points_that_say_the_same_are_not_different(tiny_grid: TinyGrid) -> None:
-    """It read `+0.00 (worse, not distinguishable from no difference)`."""
     plan = plan_of(tiny_grid, {"score.tasks": [XSUM, "heldout_loss"]})
-    found = verdict(measured(plan, tiny_grid.folder, dict.fromkeys(SAID, "Ada lives in Rome")))[-1]
-    assert found == "On xsum_rougeL, the best alpha is 0.1: 0.00 against SFT over 1 paired run (no difference)."
+    found = verdict(measured(plan, tiny_grid.folder, dict.fromkeys(SAID, "Ada lives in Rome")))[0]
+    assert found == "On xsum_rougeL, KD 0.1 scores 0.00 against SFT (no difference)."
 
 
 @pytest.mark.parametrize(
@@ -105,14 +103,14 @@ def test_points_that_say_the_same_are_not_different(tiny_grid: TinyGrid) -> None
         (0.0, (0.0, 0.0), "0.00 [0.00, 0.00]", "no difference"),
         (1e-17, (1e-17, 1e-17), "0.00 [0.00, 0.00]", "no difference"),
         (-1e-17, None, "0.00", "no difference"),
-        (0.001, (-0.2, 0.202), "0.00 [-0.20, +0.20]", "not distinguishable from no difference"),
-        (-0.001, None, "0.00", "not distinguishable from no difference"),
-        (0.0, (-9.0, 9.0), "0.00 [-9.00, +9.00]", "not distinguishable from no difference"),
+        (0.001, (-0.2, 0.202), "0.00 [-0.20, +0.20]", "no difference shown"),
+        (-0.001, None, "0.00", "no difference shown"),
+        (0.0, (-9.0, 9.0), "0.00 [-9.00, +9.00]", "no difference shown"),
         (0.0041, (0.0032, 0.005), "+0.004 [+0.003, +0.005]", "better"),
         (0.3, (0.0004, 0.5996), "+0.3000 [+0.0004, +0.5996]", "better"),
         (-0.3, (-0.5, -0.1), "-0.30 [-0.50, -0.10]", "worse"),
-        (0.3, (-0.1, 0.7), "+0.30 [-0.10, +0.70]", "better, not distinguishable from no difference"),
-        (-0.3, None, "-0.30", "worse, not distinguishable from no difference"),
+        (0.3, (-0.1, 0.7), "+0.30 [-0.10, +0.70]", "no difference shown"),
+        (-0.3, None, "-0.30", "no difference shown"),
     ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
@@ -122,9 +120,7 @@ def test_words_say_no_more_than_the_numbers_beside_them(
     change = Difference(mean, interval, 5)
     assert str(change) == text
     turned = {"better": "worse", "worse": "better"}
-    first, comma, rest = direction.partition(",")
-    wanted = direction if sign == 1 else turned.get(first, first) + comma + rest
-    assert _direction(change, sign) == wanted
+    assert _direction(change, sign) == (direction if sign == 1 else turned.get(direction, direction))
 
 
 def test_a_rounded_zero_has_no_sign() -> None:

@@ -34,6 +34,10 @@ TOGETHER = {
         ["report.margin.arc_easi: ", "did you mean 'arc_easy'?"],
     ),
     "a margin for what is no multiple choice": ({"report.margin": {"xsum": 1}}, ["report.margin.xsum: none of", "multiple-choice"]),
+    "a margin for an unmeasured metric": (
+        {"report.margin": {"heldout_answers/rougel": 1}},
+        ["report.margin.heldout_answers/rougel: nothing measures it", "did you mean 'heldout_answers/rougeL'?"],
+    ),
     "the best of checkpoints of which one is scored": (
         {"report.checkpoint": "best_heldout", "score.checkpoints": "last"},
         ["report.checkpoint: best_heldout with score.checkpoints last", "score all of them"],

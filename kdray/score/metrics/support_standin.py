@@ -26,6 +26,7 @@ DECLARED = declare.Metric(
     needs=("source",),
     slow=True,
     models={"model": True},
+    standin=True,
 )
 ASK = "\n\nSummary: "
 
