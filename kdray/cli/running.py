@@ -23,7 +23,7 @@ def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
 
     spec, store, outer = open_grid(grid)
     check_grid(spec, outer, offline=False, look=look_into)
-    do(resolve(spec, outer), store, outer, insecure_cluster)
+    do(resolve(spec, outer), store, outer, insecure_cluster, grid)
 
 
 def submit(
@@ -42,8 +42,8 @@ def submit(
         raise typer.Exit(FAILED)
 
 
-def do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
-    """Do what is missing of a plan, and show what came out."""
+def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None = None) -> None:
+    """Do what is missing of a plan, and show what came out; `file` is what it was made of."""
     from kdray.cli.progress import Terminal
     from kdray.run import run as run_plan
     from kdray.track.follow import Follower
@@ -60,7 +60,7 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
         view.finish()
     else:
         out.print(f"{name}: all {len(every)} steps are done", highlight=False)
-    print_report(made, store)
+    print_report(made, store, file)
     print_mlflow(made, store)
     if failed or any(step.state(store) != "done" for step in every):
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
@@ -420,6 +420,11 @@ class Report(Section):
     )
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={}, description="by multiple-choice task: the loss of accuracy (0 to 1) that still counts as no harm"
+    )
+    cases: Annotated[NonNegativeInt, SHOWN] = Field(
+        default=3,
+        description="how many examples of each kind the report shows with article and answers: where the best row beats SFT most, where "
+        "it falls behind most, and at random; 0 leaves all texts of the data out of the report",
     )
 
     @model_validator(mode="before")
