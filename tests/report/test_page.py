@@ -181,11 +181,12 @@ def test_a_page_says_what_can_be_said_and_what_not(tiny_grid, tmp_path, keep, sa
     assert f"Is {EVIL} fine?" in visible(text)
 
 
-def test_scores_that_are_no_numbers_are_left_out(tiny_grid, tmp_path) -> None:
+def test_scores_that_are_no_numbers_are_left_out(tiny_grid) -> None:
     results = make_results(tiny_grid, values={0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [float("nan")] * 5})
     evidence = Evidence(results)
     assert [cell.mean for line in sheets_of(evidence)[0].lines for cell in line.cells] == ["20.00", "", "10.00", "30.00"]
-    assert "nan" not in visible(write_page([(results, Store(tmp_path / "store"), None)], tmp_path / "out").read_text())
+    assert evidence.effects == {}
+    assert "nan" not in " ".join(evidence.sentences)
 
 
 def test_a_figures_svg_can_stand_beside_others() -> None:
@@ -208,3 +209,43 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
     pairs = [(1, 5), (2, 4), (3, 1), (2, 3), (1, 4)]
     assert pareto(pairs, less=False) == [(1, 5), (2, 4), (3, 1)]
     assert pareto(pairs, less=True) == [(3, 1)]
+
+
+def test_of_several_grids_each_keeps_its_verdict_and_its_files(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of one name in two stores, one of them without a score."""
+    monkeypatch.setattr(gallery, "_scores", lambda *_: [])
+    monkeypatch.setattr(gallery, "_heats", lambda *_: [])
+    monkeypatch.setattr(gallery, "_checkpoints", lambda *_: [])
+    monkeypatch.setattr(gallery, "_curves", lambda *_: [])
+    monkeypatch.setattr(gallery, "_pareto", lambda *_: None)
+    other = Bench(tmp_path / "other", {"family": "second", "question": "And here?"})
+    page = write_page([(each.results, each.store, each.path) for each in (bench, other, bench)], tmp_path / "out")
+    text, folder = page.read_text(), page.parent
+    outline = Outline(text)
+    assert len(set(outline.ids)) == len(outline.ids)
+    assert {anchor[1:] for anchor in outline.anchors} <= set(outline.ids)
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), outline.levels
+    assert sorted(path.name for path in folder.iterdir()) == ["1-rich", "2-rich", "3-rich", "report.html"]
+    shown = visible(text)
+    assert shown.count(verdict(bench.results)[0]) == 2 * 2  # in the table of all grids, and in each one's part
+    assert "rich (2) second 0/18 xsum_lettuce Nothing scored yet." in shown
+    assert "And here?" in shown
+    assert (folder / "3-rich" / "figures" / "g3-effects.svg").is_file()
+    assert (folder / "1-rich" / "tables.tex").read_text() == (folder / "3-rich" / "tables.tex").read_text() != ""
+
+
+@pytest.mark.parametrize("flags", [[], ["--open"]])
+def test_the_command_writes_the_page_and_opens_it_where_asked(tiny_grid, run, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    code, _, problem = run("report", tiny_grid(), *flags)
+    assert (code, "runtime.store: no folder" in problem) == ((2, True) if flags else (0, False))
+    (tiny_grid.folder / "store").mkdir()
+    code, said, _ = run("report", tiny_grid(), *flags)
+    assert code == 0
+    page = tiny_grid.folder / "store" / "report" / "tiny" / "report.html"
+    assert f"report  {page.relative_to(tiny_grid.folder)}" in said
+    assert opened == ([page.as_uri()] if flags else [])
+    second = tiny_grid({"name": "second"}, "second.yaml")
+    assert run("report", tiny_grid(), second, *flags)[0] == 0
+    assert (tiny_grid.folder / "store" / "report" / "tiny+second" / "report.html").is_file()

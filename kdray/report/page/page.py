@@ -10,7 +10,9 @@ from typing import Any
 
 import jinja2
 
+from kdray.report.page.cases import Cases, cases_of
 from kdray.report.page.evidence import Evidence
+from kdray.report.page.exports import write_exports
 from kdray.report.page.gallery import Gallery, gallery_of
 from kdray.report.page.origin import Origin, origin_of
 from kdray.report.page.states import Progress, bytes_of, duration, progress_of
@@ -35,6 +37,7 @@ class Part:
     sheets: list[Sheet]
     calibration: Sheet | None
     gallery: Gallery
+    cases: Cases | None
     progress: Progress
     origin: Origin
     notes: list[str]
@@ -58,16 +61,17 @@ class Part:
 
 
 def write_page(given: Sequence[tuple[Results, Store, Path | None]], folder: Path) -> Path:
-    """Write `report.html` and its figures into `folder`; each grid with its store, and the file that it is from.
+    """Write `report.html` into `folder`, with its figures and tables as files; each grid with its store, and the file that it is from.
 
-    Returns the page's path.
+    Of several grids each has a folder of its own for its files. Returns the page's path.
     """
     labels = _labels([results for results, _, _ in given])
-    several = len(given) > 1
-    parts = [
-        part_of(results, store, file, folder / "figures" / (f"{i}-{results.plan.grid.name}" if several else ""), f"g{i}-" * several, label)
-        for i, ((results, store, file), label) in enumerate(zip(given, labels, strict=True), start=1)
-    ]
+    several, parts = len(given) > 1, []
+    for i, ((results, store, file), label) in enumerate(zip(given, labels, strict=True), start=1):
+        home = folder / f"{i}-{results.plan.grid.name}" if several else folder
+        part = part_of(results, store, file, home / "figures", f"g{i}-" if several else "", label)
+        write_exports(part.sheets, file, home)
+        parts.append(part)
     io.put(folder / PAGE, render("page.html", parts=parts, several=several).encode(), durable=False)
     return folder / PAGE
 
@@ -83,6 +87,7 @@ def part_of(results: Results, store: Store, file: Path | None, figures: Path, pr
         sheets=sheets_of(evidence),
         calibration=calibration_sheet(evidence),
         gallery=gallery_of(evidence, figures, prefix),
+        cases=cases_of(evidence, store),
         progress=progress_of(evidence, store),
         origin=origin_of(evidence, store),
         notes=[*shots_notes(results), *lens_notes(results), *installed_notes(results)],
