@@ -101,7 +101,7 @@ def cases_of(evidence: Evidence, store: Store) -> Cases | None:
     random = [item for item in drawn if item not in (*better, *worse)][:count]
     name = arm_of(pair.other).name
     titles = {f"Where {name} is better": better, "Where SFT is better": worse, "At random": random}
-    kept = [_kept(evidence, store, point, pair.metric) for point in (pair.sft, pair.other)]
+    kept = [kept_answers(evidence, store, point, pair.metric) for point in (pair.sft, pair.other)]
     groups = [(title, [_case(item, pair, kept) for item in items]) for title, items in titles.items() if items]
     rule = (
         f"Scores are {pair.metric}'s, of the final checkpoints of the two runs at lr {pair.sft.lr:g}, batch {pair.sft.batch}, seed "
@@ -188,7 +188,8 @@ def _values(evidence: Evidence, store: Store, point: Point, metric: MetricName) 
     return {}
 
 
-def _kept(evidence: Evidence, store: Store, point: Point, metric: MetricName) -> Kept:
+def kept_answers(evidence: Evidence, store: Store, point: Point, metric: MetricName) -> Kept:
+    """What the run of a point answered at its final checkpoint, to the task of a metric."""
     rows: dict[int, dict[str, Any]] = {}
     spans: dict[int, list[tuple[int, int]]] = {}
     whose: list[str] = []

@@ -109,6 +109,11 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
+def source(name: str) -> str:
+    """The text of a file among the templates, as it is."""
+    return (Path(__file__).parent / "templates" / name).read_text(encoding="utf-8")
+
+
 def _labels(all_results: Sequence[Results]) -> list[str]:
     """What the grids are called: by name, and by number too where two have one name."""
     names = [results.plan.grid.name for results in all_results]
