@@ -12,3 +12,5 @@
 
 Names, answers and errors are somebody else's text: templates escape all of them, and the page's policy forbids scripts.
 """
+
+PAGE = "report.html"

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 
+from kdray.report.page import PAGE
 from kdray.report.page.cases import Cases, cases_of
 from kdray.report.page.evidence import Evidence
 from kdray.report.page.exports import write_exports
@@ -22,7 +23,6 @@ from kdray.report.write import installed_notes, lens_notes, shots_notes
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
-PAGE = "report.html"
 PLURALS = {"lr": ("learning rate", "learning rates"), "batch": ("batch size", "batch sizes"), "seed": ("seed", "seeds")}
 
 
