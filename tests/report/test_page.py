@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from kdray.report.arms import BASELINE
 from kdray.report.page import gallery
 from kdray.report.page.drawing import inline
 from kdray.report.page.evidence import Evidence
@@ -213,39 +214,40 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
 
 def test_of_several_grids_each_keeps_its_verdict_and_its_files(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two of one name in two stores, one of them without a score."""
-    monkeypatch.setattr(gallery, "_scores", lambda *_: [])
-    monkeypatch.setattr(gallery, "_heats", lambda *_: [])
-    monkeypatch.setattr(gallery, "_checkpoints", lambda *_: [])
-    monkeypatch.setattr(gallery, "_curves", lambda *_: [])
+    for name in ("_scores", "_heats", "_checkpoints", "_curves"):
+        monkeypatch.setattr(gallery, name, lambda *_: [])
     monkeypatch.setattr(gallery, "_pareto", lambda *_: None)
     other = Bench(tmp_path / "other", {"family": "second", "question": "And here?"})
-    page = write_page([(each.results, each.store, each.path) for each in (bench, other, bench)], tmp_path / "out")
+    page = write_page([(each.results, each.store, each.path) for each in (other, bench)], tmp_path / "out")
     text, folder = page.read_text(), page.parent
     outline = Outline(text)
     assert len(set(outline.ids)) == len(outline.ids)
     assert {anchor[1:] for anchor in outline.anchors} <= set(outline.ids)
     assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), outline.levels
-    assert sorted(path.name for path in folder.iterdir()) == ["1-rich", "2-rich", "3-rich", "report.html"]
+    assert sorted(path.name for path in folder.iterdir()) == ["1-rich", "2-rich", "report.html"]
     shown = visible(text)
-    assert shown.count(verdict(bench.results)[0]) == 2 * 2  # in the table of all grids, and in each one's part
-    assert "rich (2) second 0/18 xsum_lettuce Nothing scored yet." in shown
+    assert shown.count(verdict(bench.results)[0]) == 2  # in the table of all grids, and in its own part
+    assert "rich (1) second 0/18 xsum_lettuce No verdict: there is nothing to compare yet" in shown
     assert "And here?" in shown
-    assert (folder / "3-rich" / "figures" / "g3-effects.svg").is_file()
-    assert (folder / "1-rich" / "tables.tex").read_text() == (folder / "3-rich" / "tables.tex").read_text() != ""
+    evidence = Evidence(bench.results)
+    spread = evidence.spread(BASELINE, evidence.primary)
+    assert f"SFT \u2013 {spread} (6)" in shown
+    assert (folder / "2-rich" / "figures" / "g2-effects.svg").is_file()
+    assert "xsum" in (folder / "2-rich" / "tables.tex").read_text()
+    assert (folder / "1-rich" / "tables.tex").read_text() == ""
 
 
-@pytest.mark.parametrize("flags", [[], ["--open"]])
-def test_the_command_writes_the_page_and_opens_it_where_asked(tiny_grid, run, monkeypatch: pytest.MonkeyPatch, flags: list[str]) -> None:
+def test_the_command_writes_the_page_and_opens_it_where_asked(tiny_grid, run, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[str] = []
     monkeypatch.setattr("webbrowser.open", opened.append)
-    code, _, problem = run("report", tiny_grid(), *flags)
-    assert (code, "runtime.store: no folder" in problem) == ((2, True) if flags else (0, False))
+    assert run("report", tiny_grid())[0] == 0
+    code, _, problem = run("report", tiny_grid(), "--open")
+    assert (code, "runtime.store: no folder" in problem) == (2, True)
     (tiny_grid.folder / "store").mkdir()
-    code, said, _ = run("report", tiny_grid(), *flags)
-    assert code == 0
+    code, said, _ = run("report", tiny_grid(), "--open")
     page = tiny_grid.folder / "store" / "report" / "tiny" / "report.html"
+    assert (code, opened) == (0, [page.as_uri()])
     assert f"report  {page.relative_to(tiny_grid.folder)}" in said
-    assert opened == ([page.as_uri()] if flags else [])
-    second = tiny_grid({"name": "second"}, "second.yaml")
-    assert run("report", tiny_grid(), second, *flags)[0] == 0
+    assert run("report", tiny_grid(), tiny_grid({"name": "second"}, "second.yaml"))[0] == 0
     assert (tiny_grid.folder / "store" / "report" / "tiny+second" / "report.html").is_file()
+    assert len(opened) == 1

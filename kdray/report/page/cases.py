@@ -35,7 +35,7 @@ SAME = 1e-9
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an answer: whether a metric calls it unsupported, and whether it is a word that the article has not."""
+    """A stretch of an answer: whether a metric calls it unsupported, and whether it is a word of content that the article has not."""
 
     text: str
     unsupported: bool = False
@@ -140,8 +140,10 @@ def at_random(items: Iterable[int], seed: str) -> list[int]:
 
 
 def pieces_of(answer: str, article: str, spans: Sequence[tuple[int, int]]) -> list[Piece]:
-    """An answer cut where a span or a word that the article has not begins or ends."""
-    known = {_plain(word) for word in WORD.findall(article)}
+    """An answer cut where a span begins or ends, or a word that neither the article has nor scikit-learn's list of stop words."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    known = {_plain(word) for word in WORD.findall(article)} | ENGLISH_STOP_WORDS
     new = [match.span() for match in WORD.finditer(answer) if _plain(match[0]) not in known] if article.strip() else []
     inside = [(max(begin, 0), min(end, len(answer))) for begin, end in spans]
     edges = sorted({0, len(answer), *(edge for span in (*new, *inside) for edge in span)})

@@ -19,6 +19,7 @@ from kdray.report.page.origin import Origin, origin_of
 from kdray.report.page.states import Progress, bytes_of, duration, progress_of
 from kdray.report.page.tables import Sheet, calibration_sheet, compared_on, sheets_of
 from kdray.report.results import Results
+from kdray.report.statistics import Spread
 from kdray.report.write import installed_notes, lens_notes, shots_notes
 from kdray.spec.points import Point
 from kdray.store import Store, io
@@ -72,7 +73,8 @@ def write_page(given: Sequence[tuple[Results, Store, Path | None]], folder: Path
         part = part_of(results, store, file, home / "figures", f"g{i}-" if several else "", label)
         write_exports(part.sheets, file, home)
         parts.append(part)
-    io.put(folder / PAGE, render("page.html", parts=parts, several=several).encode(), durable=False)
+    text = render("page.html", parts=parts, several=several, side_by_side=_side_by_side(parts))
+    io.put(folder / PAGE, text.encode(), durable=False)
     return folder / PAGE
 
 
@@ -118,6 +120,13 @@ def _labels(all_results: Sequence[Results]) -> list[str]:
     """What the grids are called: by name, and by number too where two have one name."""
     names = [results.plan.grid.name for results in all_results]
     return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names, start=1)]
+
+
+def _side_by_side(parts: Sequence[Part]) -> list[tuple[str, list[Spread | None]]]:
+    """Of every arm of any grid its means of the grids' primary metrics."""
+    arms = dict.fromkeys(arm for part in parts for arm in part.evidence.arms)
+    spreads = {arm: [part.evidence.spread(arm, part.evidence.primary) for part in parts] for arm in arms}
+    return [(arm.name, found) for arm, found in spreads.items()]
 
 
 def _runs(evidence: Evidence) -> Iterator[tuple[str, str, list[str]]]:

@@ -19,6 +19,7 @@ from kdray.spec.decodings import PLAIN
 from kdray.spec.metric_names import CALIBRATION, MetricName
 from kdray.spec.refs import parse_reference
 
+OF_NO_ITEMS = (*CALIBRATION, "fr_auroc")  # a lens's AUROC is over windows
 KINDS = {declare.AnswerTask: "Answers", declare.ChoiceTask: "Multiple choice"}
 
 
@@ -109,9 +110,9 @@ def _column(name: MetricName, evidence: Evidence) -> Column:
 
 
 def _best(evidence: Evidence, name: MetricName) -> str:
-    """The best of the arms' means, as it is rounded: all that look the same are best. Empty where one arm has nothing to win."""
+    """The best of the arms' means, as it is rounded: all that look the same are best. Empty where all do, or there is one alone."""
     found = [spread.mean for arm in evidence.arms if (spread := evidence.spread(arm, name))]
-    if len(found) < 2:
+    if len({f"{mean:z.2f}" for mean in found}) < 2:
         return ""
     return f"{min(found) if name.lower_is_better else max(found):z.2f}"
 
@@ -159,7 +160,7 @@ def compared_on(evidence: Evidence) -> list[str]:
     counts: dict[str, set[int]] = {}
     for final in evidence.finals.values():
         for name, score in final.scores.items():
-            if name.metric not in CALIBRATION:
+            if name.metric not in OF_NO_ITEMS:
                 counts.setdefault(name.task, set()).add(score.n)
     return [f"{task} ({_number(found)} items)" for task, found in counts.items()]
 
