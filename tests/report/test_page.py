@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from kdray.artifacts.scores import Score
+from kdray.plan import make_scoring_plan
 from kdray.report.arms import BASELINE
 from kdray.report.page import gallery
 from kdray.report.page.drawing import inline
@@ -18,10 +20,13 @@ from kdray.report.page.evidence import Evidence
 from kdray.report.page.page import write_page
 from kdray.report.page.panels import pareto
 from kdray.report.page.tables import sheets_of
-from kdray.report.results import Results
+from kdray.report.results import Checkpoint, Results
 from kdray.report.verdict import verdict
+from kdray.spec import load_grid
+from kdray.spec.grid import Grid, Use
+from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
-from kdray.store import Store
+from kdray.store import Outer, Store
 from tests.report.bench import EVIL, Bench
 from tests.report.test_report import make_results
 
@@ -251,3 +256,17 @@ def test_the_command_writes_the_page_and_opens_it_where_asked(tiny_grid, run, mo
     assert run("report", tiny_grid(), tiny_grid({"name": "second"}, "second.yaml"))[0] == 0
     assert (tiny_grid.folder / "store" / "report" / "tiny+second" / "report.html").is_file()
     assert len(opened) == 1
+
+
+def test_models_that_are_only_scored_have_a_page_without_a_verdict(tiny_grid, tmp_path: Path) -> None:
+    grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl"}]}))
+    only = Grid.only_scoring("models", grid.score, Use(name="chat"), None, grid.runtime)
+    plan = make_scoring_plan(only, {EVIL: f"file:{tiny_grid.folder}/student"}, Outer(tmp_path / "store"))
+    checkpoint = Checkpoint(EVIL, None, None, {MetricName("xsum", "rougeL"): Score(21.5, 0.4, 300)})
+    results = Results(plan, [checkpoint], {})
+    text = write_page([(results, Store(tmp_path / "store"), None)], tmp_path / "out").read_text()
+    shown = visible(text)
+    assert "Models are scored here, and none is trained: there is nothing to compare." in shown
+    assert f"{EVIL} 21.50 ± 0.40 (300)" in shown
+    assert "Value ± standard error over the examples" in shown
+    assert Outline(text).scripts == 0

@@ -11,12 +11,14 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from kdray.plan.steps import slug_of
 from kdray.report.arms import BASELINE, Arm
@@ -24,9 +26,9 @@ from kdray.report.arms import BASELINE, Arm
 INK, GREY, RULE = "#1b1f24", "#626b76", "#d9dde3"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
 CSS = {INK: "currentColor", GREY: "var(--muted)", RULE: "var(--rule)"} | {colour: f"var(--c{i})" for i, colour in enumerate(PALETTE, 1)}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kdray",  # the same ids each time
     "font.family": "sans-serif",
@@ -64,7 +66,7 @@ class Look:
 
     colour: str
     marker: str
-    dashes: object
+    dashes: Any  # as matplotlib has line styles
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,10 @@ def picture(folder: Path, name: str, alt: str, draw: Callable[[Axes], None], siz
     folder.mkdir(parents=True, exist_ok=True)
     name = slug_of(name)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        figure, layout = Figure(figsize=size), ConstrainedLayoutEngine()
+        FigureCanvasAgg(figure)
         draw(figure.subplots())
-        FigureCanvasAgg(figure).get_renderer()
-        figure.get_layout_engine().execute(figure)
-        figure.set_layout_engine("none")  # once: it takes longer than to draw
+        layout.execute(figure)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=144, facecolor="white")
     return Picture(name, alt, inline((folder / f"{name}.svg").read_text(encoding="utf-8"), name, alt), round(size[0] * 105))

@@ -121,7 +121,7 @@ def draw_checkpoints(axis: Axes, evidence: Evidence, metric: MetricName) -> None
             [found.mean for found in values],
             yerr=[found.sd or 0 for found in values],
             fmt=look.marker,
-            ls=look.dashes,  # pyright: ignore[reportArgumentType]
+            ls=look.dashes,
             color=look.colour,
             ms=5,
             lw=1.3,
@@ -208,7 +208,7 @@ def draw_curves(axis: Axes, evidence: Evidence, heldout: bool) -> None:
             xs[::step],
             ys[::step],
             color=look.colour,
-            ls=look.dashes,  # pyright: ignore[reportArgumentType]
+            ls=look.dashes,
             lw=1,
             alpha=0.75,
             marker=look.marker if heldout else None,

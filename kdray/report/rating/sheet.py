@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kdray.artifacts.files import reading
+from kdray.artifacts.files import read_object, reading
 from kdray.report.arms import Arm, arm_of
 from kdray.report.page.cases import at_random, kept_answers, typical_pair
 from kdray.report.page.evidence import Evidence
@@ -93,7 +93,7 @@ def read_key(folder: Path) -> Key:
     if not path.is_file():
         raise InputError("--read", f"no {path}", "make a sheet first: kdray rate GRID")
     with reading(path):
-        said = io.read_json(path)
+        said = read_object(path)
         swapped = {int(item): bool(value) for item, value in said["swapped"].items()}
         return Key(str(said["sheet"]), _two(said["arms"]), _two(said["runs"]), swapped)
 
