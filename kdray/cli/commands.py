@@ -11,6 +11,7 @@ from rich.markup import escape
 from kdray import __version__
 from kdray.cli.lens import lens
 from kdray.cli.looking import check, plan, report, schema, status, why
+from kdray.cli.rating import rate
 from kdray.cli.running import run, submit
 from kdray.cli.scoring import score
 from kdray.cli.shared import INTERRUPTED, WRONG_INPUT, err
@@ -27,7 +28,7 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
-for command in (check, plan, run, score, submit, status, report, track, gc, schema, why):  # as `kdray --help` lists them
+for command in (check, plan, run, score, submit, status, report, rate, track, gc, schema, why):  # as `kdray --help` lists them
     app.command()(command)
 app.add_typer(lens, name="lens")
 

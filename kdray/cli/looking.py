@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import webbrowser
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report
+from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report, print_reports
+from kdray.spec import InputError
 
 if TYPE_CHECKING:
     from kdray.cost.shown import Price
@@ -104,10 +106,17 @@ def why(
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def report(grid: GridFile) -> None:
+def report(
+    grids: Annotated[list[Path], typer.Argument(metavar="GRID...", help="grid files; of several there is one page that has all of them")],
+    open_page: Annotated[bool, typer.Option("--open", help="then open it in a browser")] = False,
+) -> None:
     """Write the report of what is measured so far, and print its table."""
-    made, store = plan_of(grid)
-    print_report(made, store)
+    made = [(*plan_of(grid), grid) for grid in grids]
+    page = print_report(*made[0]) if len(made) == 1 else print_reports(made)
+    if open_page and page is None:
+        raise InputError("runtime.store", f"no folder {made[0][1].root}", "run the grid first")
+    if open_page and page:
+        webbrowser.open(page.as_uri())
 
 
 def schema(

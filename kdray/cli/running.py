@@ -23,7 +23,7 @@ def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
 
     spec, store, outer = open_grid(grid)
     check_grid(spec, outer, offline=False, look=look_into)
-    do(resolve(spec, outer), store, outer, insecure_cluster)
+    do(resolve(spec, outer), store, outer, insecure_cluster, grid)
 
 
 def submit(
@@ -42,8 +42,8 @@ def submit(
         raise typer.Exit(FAILED)
 
 
-def do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
-    """Do what is missing of a plan, and show what came out."""
+def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None = None) -> None:
+    """Do what is missing of a plan, and show what came out; `file` is what it was made of."""
     from kdray.cli.progress import Terminal
     from kdray.run import run as run_plan
     from kdray.track.follow import Follower
@@ -52,15 +52,17 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool) -> None:
     name, every = made.grid.name, list(made.steps())
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
+    view = None
     if missing:
         out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
         view = Follower(Mirror(made, store), lambda reason: print_unwritten(reason, "`kdray track` rebuilds it later"))
         with Terminal(out) as progress:
             failed = run_plan(made, store, outer, progress, view, insecure=insecure)
-        view.finish()
     else:
         out.print(f"{name}: all {len(every)} steps are done", highlight=False)
-    print_report(made, store)
+    print_report(made, store, file)
+    if view:
+        view.finish()  # it has the report too
     print_mlflow(made, store)
     if failed or any(step.state(store) != "done" for step in every):
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")

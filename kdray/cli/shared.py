@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,16 +43,40 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
     return make_plan(spec, outer), store
 
 
-def print_report(made: Plan, store: Store) -> None:
-    """Print the table of what is measured so far, and write the report into the store if there is one."""
+def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
+    """Print the table of what is measured so far, and write the report into the store if there is one; returns the page's path.
+
+    `file` is what the plan was made of, to be named in the report.
+    """
+    from kdray.report.page.page import write_page
     from kdray.report.results import collect
     from kdray.report.write import print_table, write_report
 
     results = collect(made, store)
     print_table(results, out)
-    if store.root.is_dir():
-        folder = write_report(results, store.root / "report" / made.grid.name)
-        out.print(f"report  {os.path.relpath(folder)}/report.md", highlight=False, soft_wrap=True)
+    if not store.root.is_dir():
+        return None
+    folder = write_report(results, store.root / "report" / made.grid.name)
+    page = write_page([(results, store, file)], folder)
+    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    return page
+
+
+def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
+    """As `print_report` of several grids: their tables, and one page of all of them, in the first store that is there."""
+    from kdray.report.page.page import write_page
+    from kdray.report.results import collect
+    from kdray.report.write import print_table
+
+    given = [(collect(plan, store), store, file) for plan, store, file in made]
+    for results, _, _ in given:
+        print_table(results, out)
+    roots = [store.root for _, store, _ in given if store.root.is_dir()]
+    if not roots:
+        return None
+    page = write_page(given, roots[0] / "report" / "+".join(plan.grid.name for plan, _, _ in made))
+    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    return page
 
 
 def print_mlflow(made: Plan, store: Store) -> None:

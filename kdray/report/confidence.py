@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
 
 from kdray.artifacts.scores import read_rows
 from kdray.plan.steps import Subject
 from kdray.report.arms import BASELINE, Arm, arm_of
-from kdray.report.plots import GREY, INK
+from kdray.report.page.drawing import GREY, STYLE, looks_of
 from kdray.report.results import Results
 from kdray.report.table import reference_name
 from kdray.spec import declare
@@ -30,7 +29,6 @@ from kdray.spec.grid import Use
 
 LEAST = 3  # wrong answers for a curve
 SHOWN = 0.99  # of a curve's answers lie on the axis, however far out the last ones are
-FINE_TUNED = "#b3541e"
 
 
 @dataclass
@@ -47,30 +45,41 @@ class Taken:
 
 
 def plot_confidence(results: Results, path: Path) -> bool:
-    """One panel a task that asks for it, one curve an arm (over all its runs) or reference model. False if there is none."""
-    panels = [(use, curves, choices) for use in _tasks(results) for curves, choices in [_curves(results, use)] if curves]
-    if not panels:
+    """One panel a task that asks for it. False if there is none."""
+    tasks = confidence_tasks(results)
+    if not tasks:
         return False
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.4 * len(panels), 3.8), squeeze=False, layout="constrained")
-    for axis, (use, curves, choices) in zip(axes.flat, panels, strict=True):
-        most = max(np.quantile(taken.wrong, SHOWN) for taken in curves.values())
-        places, styles = np.linspace(0, most * 1.05, 300), _styles(curves)
-        for label, taken in curves.items():
-            share = f"{len(taken.wrong)} of {taken.asked} wrong"
-            axis.plot(places, density(taken.wrong, places), label=f"{label} ({share})", **styles[label])
-        if choices:
-            guess = math.log(choices)
-            axis.axvline(guess, color=GREY, lw=0.8, ls=":")
-            axis.text(guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY)
-        axis.set_title(use.name, fontsize=10, pad=14)
-        axis.set_xlabel("NLL of wrong answers (nats): at 0 a model is sure of them")
-        axis.set_ylabel("density")
-        axis.set_xlim(0, places[-1])
-        axis.set_ylim(bottom=0)
-        axis.legend(fontsize=7)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4 * len(tasks), 3.8), layout="constrained")
+        for axis, use in zip(figure.subplots(1, len(tasks), squeeze=False).flat, tasks, strict=True):
+            draw_confidence(axis, results, use)
+        figure.savefig(path, dpi=130, facecolor="white")
     return True
+
+
+def confidence_tasks(results: Results) -> list[Use]:
+    """The tasks that ask for it and have a curve to draw."""
+    return [use for use in _tasks(results) if _curves(results, use)[0]]
+
+
+def draw_confidence(axis: Axes, results: Results, use: Use) -> None:
+    """One curve an arm (over all its runs) or reference model."""
+    curves, choices = _curves(results, use)
+    most = max(np.quantile(taken.wrong, SHOWN) for taken in curves.values())
+    places, styles = np.linspace(0, most * 1.05, 300), _styles(curves, results)
+    for label, taken in curves.items():
+        share = f"{len(taken.wrong)} of {taken.asked} wrong"
+        axis.plot(places, density(taken.wrong, places), label=f"{label} ({share})", **styles[label])
+    if choices:
+        guess = math.log(choices)
+        axis.axvline(guess, color=GREY, lw=0.8, ls=":")
+        axis.text(guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY)
+    axis.set_title(use.name, pad=14)
+    axis.set_xlabel("NLL of wrong answers (nats): at 0 a model is sure of them")
+    axis.set_ylabel("density")
+    axis.set_xlim(0, places[-1])
+    axis.set_ylim(bottom=0)
+    axis.legend()
 
 
 def density(values: Sequence[float], places: np.ndarray) -> np.ndarray:
@@ -79,14 +88,16 @@ def density(values: Sequence[float], places: np.ndarray) -> np.ndarray:
     return kernel(places) + kernel(-places)
 
 
-def _styles(curves: Mapping[str, Taken]) -> dict[str, dict]:
-    """Dashes for reference models, the untrained student's the darkest; SFT in a colour of its own; the others by their order."""
+def _styles(curves: Mapping[str, Taken], results: Results) -> dict[str, dict]:
+    """Dots for reference models, the arms as in every figure."""
+    looks = looks_of(arm_of(point.point) for point in results.plan.points)
     references = [label for label, taken in curves.items() if taken.arm is None]
-    others = [label for label, taken in curves.items() if taken.arm not in (None, BASELINE)]
-    styles = {label: {"color": INK if not i else GREY, "ls": "--", "lw": 1.4} for i, label in enumerate(references)}
-    for i, label in enumerate(others):
-        styles[label] = {"color": plt.get_cmap("viridis")(0.25 + 0.6 * i / max(len(others) - 1, 1)), "lw": 1.4}
-    return styles | {label: {"color": FINE_TUNED, "lw": 2.0} for label, taken in curves.items() if taken.arm == BASELINE}
+    styles: dict[str, dict] = {label: {"color": GREY, "ls": (0, (1, 1 + i)), "lw": 1.4} for i, label in enumerate(references)}
+    for label, taken in curves.items():
+        if taken.arm:
+            look = looks[taken.arm]
+            styles[label] = {"color": look.colour, "ls": look.dashes, "lw": 2.0 if taken.arm == BASELINE else 1.4}
+    return styles
 
 
 def _tasks(results: Results) -> list[Use]:

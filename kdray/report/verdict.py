@@ -105,15 +105,20 @@ def _rests_on(found: Findings, results: Results) -> str:
     return "; ".join(parts) + "."
 
 
+def too_small(found: Findings) -> str | None:
+    """Why nothing can be concluded from what was compared, or None."""
+    change = found.change
+    few = [f"{change.pairs} run{'s' * (change.pairs != 1)} an arm (at least {FEWEST_CELLS})"] if change.pairs < FEWEST_CELLS else []
+    few += [f"{change.items} items (at least {FEWEST_ITEMS})"] if 0 < change.items < FEWEST_ITEMS else []
+    return f"this grid is too small to conclude anything from: {', '.join(few)}" if few else None
+
+
 def _small(found: Findings) -> Iterator[str]:
     """Where little was compared, and what a comparison of this size would have seen."""
-    change = found.change
-    few = [f"{change.pairs} runs an arm (at least {FEWEST_CELLS})"] if change.pairs < FEWEST_CELLS else []
-    few += [f"{change.items} items (at least {FEWEST_ITEMS})"] if 0 < change.items < FEWEST_ITEMS else []
-    if few:
-        yield f"This grid is too small to conclude anything from: {', '.join(few)}."
-    if change.smallest is not None and not change.significant:
-        yield f"A difference of {change.smallest:.2f} would have been found four times in five."
+    if reason := too_small(found):
+        yield f"{reason[0].upper()}{reason[1:]}."
+    if found.change.smallest is not None and not found.change.significant:
+        yield f"A difference of {found.change.smallest:.2f} would have been found four times in five."
 
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:

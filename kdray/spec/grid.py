@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
@@ -422,6 +422,11 @@ class Report(Section):
         default={},
         description="the loss that still counts as no harm, and that the report tests the best row for: by multiple-choice task, of "
         "accuracy (0 to 1), or by task/metric in the unit of the tables",
+    )
+    cases: Annotated[NonNegativeInt, SHOWN] = Field(
+        default=3,
+        description="how many examples of each kind the report shows with article and answers: where the best row beats SFT most, where "
+        "it falls behind most, and at random; 0 leaves all texts of the data out of the report",
     )
 
     @model_validator(mode="before")

@@ -1,4 +1,4 @@
-"""The MLflow view of a grid: one experiment a grid, one flat run a point and a reference model.
+"""The MLflow view of a grid: one experiment a grid, one flat run a point and a reference model, one with the report.
 
     address     where the view is kept and how to look at it
     runs        what every run should hold, read from the store

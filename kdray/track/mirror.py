@@ -24,7 +24,7 @@ from kdray.report.results import collect
 from kdray.store import Store
 from kdray.track.address import is_server, tracking_uri
 from kdray.track.connection import TrackingError, connect, tracking_errors
-from kdray.track.runs import CURVES, IN_GRID_TAG, LOSS, POINT_TAG, Entry, WantedRun, identities, wanted_runs
+from kdray.track.runs import CURVES, IN_GRID_TAG, LOSS, POINT_TAG, Entry, WantedRun, identities, summary_run, wanted_runs
 from kdray.track.view import VIEW_TAG, shared_view
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class Mirror:
             self._write(wanted)
 
     def finish(self) -> None:
-        """Log what is left, and each run's files."""
+        """Log what is left, each run's files, and the run that has the report."""
         with self._lock:
-            wanted = self._wanted()
+            wanted = self._wanted(summed_up=True)
             client = self._write(wanted)
             if client:
                 with tracking_errors():
@@ -88,9 +88,12 @@ class Mirror:
                         for name, content in run.files.items():
                             _log_file(client, self._tracked[run.identity].id, name, content)
 
-    def _wanted(self) -> list[WantedRun]:
+    def _wanted(self, summed_up: bool = False) -> list[WantedRun]:
         started = time.monotonic()
-        wanted = list(wanted_runs(collect(self.plan, self.store), self.store))
+        results = collect(self.plan, self.store)
+        wanted = list(wanted_runs(results, self.store))
+        if summed_up and wanted:
+            wanted += summary_run(results, self.store)
         self._not_before = time.monotonic() + REST * (time.monotonic() - started)
         return wanted
 

@@ -17,6 +17,8 @@ from kdray.artifacts.curve import Curve
 from kdray.artifacts.scores import SCORES, rows_file
 from kdray.plan import Plan
 from kdray.plan.steps import State, Step, Subject
+from kdray.report.page import PAGE
+from kdray.report.page.evidence import Evidence
 from kdray.report.results import Checkpoint, Results
 from kdray.report.table import reference_name
 from kdray.spec.points import Point
@@ -36,6 +38,7 @@ CURVES = {
     "heldout_kl": "ckpt/heldout_kl",
 }
 ANSWERS_SHOWN, SOURCE_SHOWN = 10, 1000  # answers, and characters of a source text, among a run's files
+REPORTED = (".html", ".md", ".csv", ".tex", ".parquet", ".png")  # what of a report's folder is kept; its figures are in the page
 NAME_LENGTH = 20  # what the page's list of runs shows
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
@@ -87,7 +90,27 @@ def identities(plan: Plan) -> set[str] | None:
     trains = [point.train for point in plan.points]
     if any(step.id is None for step in [*trains, *plan.models.values()]):
         return None
-    return {str(step.id) for step in trains} | {_reference_identity(role, step) for role, step in plan.models.items()}
+    points = {str(step.id) for step in trains} | {_reference_identity(role, step) for role, step in plan.models.items()}
+    return points | {_summary_identity(plan)}
+
+
+def summary_run(results: Results, store: Store) -> Iterator[WantedRun]:
+    """The run that stands for the whole grid: its report as files, and the verdict as its description; none before there is a report."""
+    folder = store.root / "report" / results.plan.grid.name
+    if not (folder / PAGE).is_file():
+        return
+    identity, written = _summary_identity(results.plan), _milliseconds(folder / PAGE)
+    verdict = " ".join(Evidence(results).sentences)
+    yield WantedRun(
+        identity=identity,
+        name="report",
+        status="FINISHED",
+        started=written,
+        ended=written,
+        params={"family": results.plan.grid.family},
+        tags=_tags(results.plan, identity, "report", None, store) | {"mlflow.note.content": verdict or results.plan.grid.question},
+        files={f"report/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in REPORTED},
+    )
 
 
 def _point(point: Point, train: Step, results: Results, store: Store) -> Iterator[WantedRun]:
@@ -205,6 +228,10 @@ def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any
 
 def _first_answers(folder: Path) -> list[dict[str, Any]]:
     return [row | {"source": row["source"][:SOURCE_SHOWN]} for row in answers_to_show(folder, ANSWERS_SHOWN)]
+
+
+def _summary_identity(plan: Plan) -> str:
+    return f"report:{plan.grid.name}"
 
 
 def _reference_identity(role: str, model: Step) -> str:

@@ -150,9 +150,21 @@ def test_help_has_a_line_for_every_command() -> None:
     assert {"check", "plan", "run", "status", "report", "track", "gc", "why"} <= names
     listed = dict(re.findall(r"^│ ([a-z]+) {2,}([^│]*\S)", answer.stdout, re.MULTILINE))
     assert set(listed) == names
-    assert list(listed) == ["check", "plan", "run", "score", "submit", "status", "report", "track", "gc", "schema", "why", "lens"], (
-        "as a grid is used"
-    )
+    assert list(listed) == [
+        "check",
+        "plan",
+        "run",
+        "score",
+        "submit",
+        "status",
+        "report",
+        "rate",
+        "track",
+        "gc",
+        "schema",
+        "why",
+        "lens",
+    ], "as a grid is used"
     assert all(len(line) > 20 for line in listed.values())
     assert "Exit codes: 0 done" in answer.stdout
 

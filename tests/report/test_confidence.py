@@ -7,6 +7,7 @@ import pytest
 
 from kdray.artifacts.scores import Score, write_scores
 from kdray.report.confidence import _curves, _styles, density
+from kdray.report.page.drawing import GREY
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
 from kdray.spec.metric_names import MetricName
@@ -34,9 +35,9 @@ def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_
     assert (curves["teacher"].wrong, curves["teacher"].asked, choices) == ([0.5, 0.25, 2.5], 4, 2)
     assert curves["SFT"].wrong == [0.5, 0.25, 2.5] * 5  # of the last checkpoint of each of its runs
     assert curves["SFT"].asked == 20
-    styles = _styles(curves)
-    assert [label for label, style in styles.items() if style.get("ls") == "--"] == ["untrained student", "teacher"]
-    assert len({str(style["color"]) for style in styles.values()}) == 4
+    styles = _styles(curves, results)
+    assert [label for label, style in styles.items() if style["color"] == GREY] == ["untrained student", "teacher"]
+    assert len({(style["color"], str(style["ls"])) for style in styles.values()}) == 4
     assert (metrics_of(results), calibration_of(results)) == (["held_rougeL"], ["csqa_ece"])
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert "## Calibration" in text

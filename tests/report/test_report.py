@@ -13,7 +13,7 @@ from scipy import stats
 from kdray.artifacts.scores import Score
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
-from kdray.report.plots import running_mean
+from kdray.report.page.panels import running_mean
 from kdray.report.results import Checkpoint, Results
 from kdray.report.statistics import Spread, difference
 from kdray.report.table import rows_of

@@ -35,7 +35,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
         "Scoring": "checkpoints decoding metrics references tasks",
     },
-    Shown: {"Grid": "name question", "Report": "checkpoint margin primary"},
+    Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {"Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"},
 }
 

@@ -351,3 +351,27 @@ def test_a_file_made_by_two_at_once(tmp_path: Path) -> None:
     bench.finish()
     Mirror(bench.plan, bench.store).finish()
     assert len(bench.rows()) == ALL_ROWS
+
+
+def test_one_run_has_the_report(bench: Bench) -> None:
+    """It is written once the grid is summed up, found again, and tells the verdict of today."""
+    bench.finish()
+    folder = bench.store.root / "report" / "bench"
+    Mirror(bench.plan, bench.store).finish()
+    assert not any(identity.startswith("report:") for identity in bench.runs())  # there is none yet
+    (folder / "figures").mkdir(parents=True)
+    for name in ("report.html", "report.md", "tables.tex", "rating-key.json"):
+        (folder / name).write_text("one")
+    Mirror(bench.plan, bench.store).finish()
+    run, name, status = bench.runs()["report:bench"]
+    assert (name, status) == ("report", "FINISHED")
+    assert bench.sql("SELECT count(*) FROM metrics WHERE run_uuid = ?", run) == [(0,)]
+    [[note]] = bench.sql("SELECT value FROM tags WHERE run_uuid = ? AND key = 'mlflow.note.content'", run)
+    assert "No verdict" in note
+    [kept] = bench.store.root.glob(f"mlartifacts/{run}/artifacts/report")
+    assert sorted(path.name for path in kept.iterdir()) == ["report.html", "report.md", "tables.tex"]  # and no key of a blind sheet
+    (folder / "report.html").write_text("two")
+    Mirror(bench.plan, bench.store).finish()
+    assert bench.runs()["report:bench"][0] == run
+    assert (kept / "report.html").read_text() == "two"
+    assert bench.sql("SELECT value FROM tags WHERE run_uuid = ? AND key = 'kdray.in_grid'", run) == [("true",)]

@@ -5,7 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from kdray.spec.grid import Labels
+
 FOLDER = Path(__file__).parent
+PAPER: dict[str, tuple[str, Labels]] = {  # by student: its family in the paper's tables 1 and 2, and the labels of the runs with alpha > 0
+    "meta-llama/Llama-2-7b-chat-hf": ("Llama-2-7B", "teacher"),
+    "meta-llama/Llama-3.1-8B-Instruct": ("Llama3.1-8B", "gold"),
+    "Qwen/Qwen2.5-7B-Instruct": ("Qwen2.5-7B", "gold"),
+}
 
 
 def published(name: str) -> list[dict[str, str | float]]:
