@@ -268,6 +268,7 @@ def test_a_pickle_whose_name_does_not_tell_its_window_is_refused(tmp_path: Path)
         import_pickle(tmp_path / "renamed.pkl")
 
 
+@pytest.mark.slow
 def test_the_error_of_an_auroc_is_delongs_where_spans_are_independent_and_no_smaller_for_copies() -> None:
     dice, n = np.random.default_rng(3), 300
     labels = (dice.random(n) < 0.4).astype(int)

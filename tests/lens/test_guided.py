@@ -144,6 +144,7 @@ def test_a_judge_sees_the_document_and_the_answer_so_far(tmp_path):
     assert got.choices[0].kept == min(range(3), key=lambda i: len(asked[0][1][i]))
 
 
+@pytest.mark.slow
 def test_a_grids_answers_do_not_depend_on_their_batch(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m"))
     lens(layers=3).save(tmp_path / "lens")

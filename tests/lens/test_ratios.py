@@ -22,7 +22,10 @@ def passage(seed: int = 0, context: int = 12, tail: int = 3, response: int = 9) 
     return Passage(ids, context, context + tail)
 
 
-@pytest.fixture(params=FAMILIES)
+QUICK = ("llama", "gemma2")  # plain attention, and capped in sliding windows
+
+
+@pytest.fixture(params=[family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES])
 def models(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The same weights in float32, as in use, and in float64 for the reference."""
     exact = tiny(request.param)

@@ -114,6 +114,7 @@ def test_windows_are_in_the_order_of_their_responses_whatever_is_read_together(t
     np.testing.assert_allclose(read.features, np.concatenate([one.features for one in alone]), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_kept_beside_a_lens_tests_it_again(tiny: Model, tmp_path: Path) -> None:
     model, tokenizer = tiny
     rows = labelled(tokenizer)

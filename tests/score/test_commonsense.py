@@ -66,7 +66,7 @@ def test_behind_chat_it_does_so_where_the_task_has_the_chat_template(tmp_path, m
     assert tokenizer.decode(benchmark.tokens[0][1]) == "\nA"  # what ends the prompt is counted to the answer, as docs/scoring.md says
 
 
-@pytest.mark.parametrize("likelihood", ["hflm", "shared_prefix"])
+@pytest.mark.parametrize("likelihood", ["hflm", pytest.param("shared_prefix", marks=pytest.mark.slow)])
 def test_in_either_case_a_choice_is_as_likely_as_both_its_spellings(likelihood, tmp_path, model):
     plainly = build(tmp_path / "a", model, "commonsense_qa", ROWS, likelihood=likelihood)
     both = build(tmp_path / "b", model, "commonsense_qa", ROWS, either_case=True, likelihood=likelihood)

@@ -30,6 +30,7 @@ from kdray.train.settings import Settings
 from tests.distill.reference import reference
 from tests.tiny import write_model, write_rows
 
+SLOW = pytest.mark.slow  # the same kind as a case that is not
 SETTINGS = Settings(
     lr=1e-3,
     batch=4,
@@ -135,7 +136,9 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
         assert error < 1e-5, name
 
 
-@pytest.mark.parametrize(("packing", "micro_batch"), [(True, 1), (True, 2), (True, 3), (False, None), (False, 3)])
+@pytest.mark.parametrize(
+    ("packing", "micro_batch"), [(True, 2), *(pytest.param(*way, marks=SLOW) for way in [(True, 1), (True, 3), (False, None), (False, 3)])]
+)
 def test_packing_and_micro_batches_change_nothing_but_rounding(world, packing, micro_batch):
     whole, cut = make_loop(world), make_loop(world, replace(SETTINGS, packing=packing), micro_batch=micro_batch)
     for a, b in zip(whole.steps(), cut.steps(), strict=True):
@@ -159,7 +162,7 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(world, tmp_path):
     assert_same(weights(straight), weights(resumed))
 
 
-@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("quantised", [False, True])
 def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_path, quantised, whole):
     if quantised:
@@ -199,6 +202,7 @@ def test_a_checkpoint_of_other_weights_is_refused(world, tmp_path):
         load_checkpoint(whole, tmp_path / "checkpoint")
 
 
+@pytest.mark.slow
 def test_dropout_goes_on_as_in_the_straight_run_and_ranks_have_their_own(world, tmp_path):
     def make(rank=0):
         model, tokenizer = load_folder(world / "student")
