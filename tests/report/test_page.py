@@ -270,3 +270,14 @@ def test_models_that_are_only_scored_have_a_page_without_a_verdict(tiny_grid, tm
     assert f"{EVIL} 21.50 ± 0.40 (300)" in shown
     assert "Value ± standard error over the examples" in shown
     assert Outline(text).scripts == 0
+
+
+def test_nothing_is_best_where_all_look_the_same(tiny_grid) -> None:
+    def best(values: dict[float, list[float]], metric: str) -> list[bool]:
+        results = make_results(tiny_grid, values=values, metric=metric)
+        return [line.cells[0].best for line in sheets_of(Evidence(results))[0].lines if not line.reference]
+
+    same, other = [20.0, 21.0, 19.0, 22.0, 18.0], [20.001, 21.0, 19.0, 22.0, 18.0]
+    assert best({0.0: same, 1.0: other}, "heldout_answers/rougeL") == [False, False]
+    assert best({0.0: same, 0.1: other, 1.0: [19.0] * 5}, "heldout_answers/rougeL") == [True, True, False]
+    assert best({0.0: same, 0.1: other, 1.0: [19.0] * 5}, "heldout_loss/ce") == [False, False, True]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -17,9 +17,10 @@ import kdray
 from kdray.plan.steps import Step
 from kdray.report.page.evidence import Evidence
 from kdray.report.page.states import artifacts_of
+from kdray.spec.grid import Grid
 from kdray.spec.refs import Reference
 from kdray.spec.uses import entries_by_field
-from kdray.store import Artifact, Store
+from kdray.store import Artifact, Outer, Store
 from kdray.store.locks import DONE
 
 PACKAGES = ("torch", "transformers", "ray", "lm-eval", "peft", "mlflow", "scikit-learn")
@@ -43,9 +44,9 @@ def origin_of(evidence: Evidence, store: Store) -> Origin:
     return Origin(
         ran=_noted([artifact for _, artifact in found if artifact]),
         here=_here(evidence),
-        inputs=list(_inputs(step for step, _ in found)),
+        inputs=list(_inputs((step for step, _ in found), Outer(store.root).locked())),
         ids=[(step.kind, step.slug, step.id or "", "done" if artifact else "not done") for step, artifact in found],
-        grid=yaml.safe_dump(evidence.grid.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=100),
+        grid=written(evidence.grid),
         until=_newest([artifact for _, artifact in found if artifact]),
     )
 
@@ -96,13 +97,29 @@ def source_state(folder: Path) -> str:
     return f"git {commit}{', with changes that are not committed' if changed else ''}"
 
 
-def _inputs(steps: Iterable[Step]) -> Iterable[tuple[str, str]]:
+def written(grid: Grid) -> str:
+    """A grid as a file that makes the same steps: all that is not at its default, parameters of components filled in."""
+    return yaml.safe_dump(_flat(grid.model_dump(mode="json", exclude_defaults=True)), sort_keys=False, allow_unicode=True, width=100)
+
+
+def _flat(value: Any) -> Any:
+    """What a grid holds, with components as files write them: {name, params} is {name, and each parameter}."""
+    if isinstance(value, dict):
+        if value.keys() == {"name", "params"}:
+            value = {"name": value["name"], **value["params"]}
+        return {name: _flat(each) for name, each in value.items()}
+    return [_flat(each) for each in value] if isinstance(value, list) else value
+
+
+def _inputs(steps: Iterable[Step], locked: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    """What steps take from outside; what the grid does not pin with what it was resolved to."""
     seen: set[Reference] = set()
     for step in steps:
         for reference in step.references:
             if reference not in seen:
                 seen.add(reference)
-                yield f"{step.kind} {step.slug}", str(reference)
+                identity = None if reference.pinned else locked.get(str(reference))
+                yield f"{step.kind} {step.slug}", str(reference.pin(identity) if identity else reference)
 
 
 def _newest(artifacts: Iterable[Artifact]) -> str:
