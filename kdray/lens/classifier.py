@@ -71,7 +71,7 @@ class Lens:
     def require_shape(self, layers: int, heads: int) -> None:
         own = tuple(self.weights.shape)
         if own != (layers, heads):
-            allowed = f"the model has {layers} x {heads}; map its heads (kdray.lens.transfer) or train a lens of its own"
+            allowed = f"the model has {layers} x {heads}; map its heads (`kdray lens map`) or train a lens of its own"
             raise InputError("lens", f"a lens for {own[0]} layers x {own[1]} heads", allowed)
 
     def save(self, folder: Path) -> None:

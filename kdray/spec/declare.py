@@ -234,6 +234,7 @@ class Metric(Declared):
     slow: bool = False  # measured by a step of its own, so that another metric never takes it again
     models: Mapping[str, bool] = Field(default_factory=dict)  # parameters that are references to models: are their weights needed?
     spans: bool = False  # its rows have the hallucinated `spans` of an answer, as character offsets
+    whole: bool = False  # an answer that it scores low is hallucinated as a whole
     samples: tuple[str, ...] = ()  # parameters of answers that are drawn at random for this metric
     runtime: tuple[str, ...] = ()  # parameters that change no number
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`

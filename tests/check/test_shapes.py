@@ -6,11 +6,11 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from kdray.artifacts.lens import RECORD
 from kdray.check.checks import check_grid
 from kdray.lens.classifier import Lens
+from kdray.lens.guides import HiddenGuide
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import PUBLISHED_LENS
@@ -71,7 +71,7 @@ def test_a_lens_that_is_there_must_fit_the_students(tiny_grid, tmp_path):
         check(fitting, **{"student.drop_layers": [0, 1]})
     with pytest.raises(InputError, match=r"lens.trained: no file or folder"):
         check("file:HERE/nowhere")
-    save_file({"weights": torch.zeros(32), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
+    HiddenGuide(torch.zeros(32), 0.0, layer=2).save(tmp_path / "probe.safetensors")
     with pytest.raises(InputError, match=r"lens.trained: a classifier on hidden states of shape \[32\]"):
         check(f"file:{tmp_path}/probe.safetensors")
 
@@ -142,9 +142,19 @@ def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
             [0, 1],
             ["score.decoding.0.guide: a lens of shape [6, 4]", "the student has [5, 4]"],
         ),
-        ({"name": "lookback_guided", "guide": "file:PROBE"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        ({"name": "lookback_guided", "guide": "file:AT/NARROW"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        ({"name": "lookback_guided", "guide": "file:AT/FIFTH"}, None, None),
+        (
+            {"name": "lookback_guided", "guide": "file:AT/FIFTH"},
+            [0, 2],
+            ["score.decoding.0.guide: a classifier on hidden states of layer 5", "the student has layers 1 to 4"],
+        ),
         ({"name": "lookback_guided", "guide": "file:HERE"}, None, ["score.decoding.0.guide: no lens.safetensors in"]),
-        ({"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"}, None, ["score.decoding.0.guide: ", "holds no weights"]),
+        (
+            {"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"},
+            None,
+            ["score.decoding.0.guide: ", "no classifier on hidden states"],
+        ),
         ({"name": "lookback_guided", "guide": "file:HERE/nowhere"}, None, ["score.decoding.0.guide: no file or folder"]),
         ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, lens, or file:"]),
     ],
@@ -153,8 +163,9 @@ def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut
     for role in ("student", "teacher"):
         config = {"model_type": "llama", **SHAPE, "num_hidden_layers": 6 if role == "student" else 3}
         (tmp_path / role / "config.json").write_text(json.dumps(config))
-    save_file({"weights": torch.zeros(16), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
-    text = json.dumps(decoding).replace("LENS", make_lens(tmp_path / "lens")[5:]).replace("PROBE", f"{tmp_path}/probe.safetensors")
+    for name, width, layer in (("NARROW", 16, 5), ("FIFTH", 32, 5)):
+        HiddenGuide(torch.zeros(width), 0.0, layer).save(tmp_path / name)
+    text = json.dumps(decoding).replace("LENS", make_lens(tmp_path / "lens")[5:]).replace("AT", str(tmp_path))
     changes = {"score.decoding": [json.loads(text)], "score.references": ["student"]}
     changes |= {"student.drop_layers": cut} if cut else {}
 
