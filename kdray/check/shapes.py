@@ -70,8 +70,8 @@ def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None], *, by_role: boo
 
 
 def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
-    for i, use in enumerate(grid.score.decoding):
-        field = f"score.decoding.{i}"
+    decodings = {f"score.decoding.{i}": use for i, use in enumerate(grid.score.decoding)}
+    for field, use in (decodings | {f"score.choices.{i}": use for i, use in enumerate(grid.score.choices)}).items():
         guides = [(f"{field}.{name}", Path(ref.name)) for name, ref in references(use, field).items()]
         wanted = [(where, _guide(path, where)) for where, path in guides]
         for name, shape in shapes.items():

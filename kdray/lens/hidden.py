@@ -23,6 +23,8 @@ from kdray.lens.training import fifths, fitted, tested
 from kdray.models.hooks import blocks_of
 from kdray.spec.errors import InputError
 
+SOLVER = "newton-cholesky"  # hidden states have a few components a thousand times as large as the others
+
 
 def candidates(layer: int | None, count: int) -> list[int]:
     """The layer that is asked for or, with None, the thesis's four depths in a model of `count` layers, counted from 1.
@@ -63,7 +65,7 @@ def train_guide(
         layer = max(found, key=lambda layer: found[layer])
         record |= {"layer_auroc": {str(layer): value for layer, value in found.items()}}
     inside, outside = fifths(tables[layer])
-    model = fit(inside)
+    model = fit(inside, SOLVER)
     weights, intercept = np.asarray(model.coef_)[0], float(np.asarray(model.intercept_)[0])
     logits = [table.features.astype(np.float64) @ weights + intercept for table in (inside, outside)]
     record |= fitted(inside) | {"auroc_train": auroc(inside.factual, logits[0])} | tested(outside, logits[1])
@@ -78,4 +80,4 @@ def layers_of(model: PreTrainedModel) -> int:
 def _inner_auroc(table: Table) -> float:
     """AUROC on a fifth of the documents to be fitted, of a classifier fitted on the others of these."""
     inside, outside = fifths(fifths(table)[0])
-    return auroc(outside.factual, fit(inside).decision_function(outside.features))
+    return auroc(outside.factual, fit(inside, SOLVER).decision_function(outside.features))

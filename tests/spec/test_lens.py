@@ -41,7 +41,11 @@ LENSES = {
     ),
     "a lens by a metric of references": (
         {"lens": {"own": {"task": "train_answers", "metric": "rouge"}}},
-        ["lens.own.metric: 'rouge' is not about an answer's source", "best_span, ", "hhem, judge, lettucedetect, minicheck, support_standin"],
+        [
+            "lens.own.metric: 'rouge' is not about an answer's source",
+            "best_span, ",
+            "hhem, judge, lettucedetect, minicheck, support_standin",
+        ],
     ),
     "a lens by right answers that a task does not give": (
         {"lens": {"own": {"task": {"name": "xsum", "source": "file:HERE/xsum.jsonl"}, "metric": "best_span"}}},
