@@ -31,7 +31,7 @@ def check_questions(use: Use, field: str, look: Look) -> None:
     if not isinstance(asked, declare.ChoiceTask):
         return
     name, answer = use.name.partition(":")[2], asked.answer
-    shots = {key: use.params[key] for key in ("shots", "untrained_shots") if use.params[key] is not None}
+    shots = {key: use.params[key] for key in ("shots", "untrained_shots") if use.params.get(key) is not None}
     refs = {key: parse_reference(use.params[key], f"{field}.{key}") for key in ("source", "shots_source") if use.params[key] is not None}
     if name:
         check_single(name, [ref.field for ref in refs.values()])

@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from kdray.artifacts.lens import RECORD, WEIGHTS
+from kdray.artifacts.lens import GUIDE, RECORD, WEIGHTS
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import candidate_layers, references
@@ -19,6 +20,15 @@ from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
 
 LENS = (WEIGHTS, RECORD)
+
+
+@dataclass(frozen=True)
+class Guide:
+    """What a guide is for: `size` is the shape of its weights, `layer` the one whose hidden states a classifier is on."""
+
+    kind: str
+    size: list[int]
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -60,30 +70,29 @@ def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None], *, by_role: boo
 
 
 def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
-    for i, use in enumerate(grid.score.decoding):
-        field = f"score.decoding.{i}"
+    decodings = {f"score.decoding.{i}": use for i, use in enumerate(grid.score.decoding)}
+    for field, use in (decodings | {f"score.choices.{i}": use for i, use in enumerate(grid.score.choices)}).items():
         guides = [(f"{field}.{name}", Path(ref.name)) for name, ref in references(use, field).items()]
-        wanted = [(where, *_guide(path, where)) for where, path in guides]
+        wanted = [(where, _guide(path, where)) for where, path in guides]
         for name, shape in shapes.items():
             if shape is None:
                 continue
             if declared(declare.Decoding, use.name).layers:
                 _check_layers(use, shape, f"{field}.layers", name)
-            for where, kind, size in wanted:
-                own = [shape.layers, shape.heads] if kind == "lens" else [shape.width]
-                if size != own:
-                    raise InputError(where, f"a {kind} of shape {size}", f"{name} has {own}")
+            for where, guide in wanted:
+                own = [shape.layers, shape.heads] if guide.layer is None else [shape.width]
+                if guide.size != own:
+                    raise InputError(where, f"a {guide.kind} of shape {guide.size}", f"{name} has {own}")
+                if guide.layer is not None and not 1 <= guide.layer <= shape.layers:
+                    raise InputError(where, f"a {guide.kind} of layer {guide.layer}", f"{name} has layers 1 to {shape.layers}")
 
 
 def _check_lens(ref: Reference, shapes: Mapping[str, Shape | None]) -> None:
-    if ref.name.endswith(PICKLED):
-        kind, size = "lens", [*PUBLISHED_SHAPE]
-    else:
-        kind, size = _guide(Path(ref.name), "lens.trained")
+    guide = Guide("lens", [*PUBLISHED_SHAPE]) if ref.name.endswith(PICKLED) else _guide(Path(ref.name), "lens.trained")
     for name, shape in shapes.items():
-        if kind != "lens" or (shape and size != [shape.layers, shape.heads]):
+        if guide.layer is not None or (shape and guide.size != [shape.layers, shape.heads]):
             wanted = f"a lens for {name}" + (f", which has {[shape.layers, shape.heads]}" if shape else "")
-            raise InputError("lens.trained", f"a {kind} of shape {size}", wanted)
+            raise InputError("lens.trained", f"a {guide.kind} of shape {guide.size}", wanted)
 
 
 def _check_layers(use: Use, shape: Shape, field: str, name: str) -> None:
@@ -93,22 +102,27 @@ def _check_layers(use: Use, shape: Shape, field: str, name: str) -> None:
         raise InputError(error.field, error.found, f"{error.allowed}: {name} has {shape.layers} layers") from None
 
 
-def _guide(path: Path, field: str) -> tuple[str, list[int]]:
-    """What kind of guide is at `path`, and the shape of its weights."""
+def _guide(path: Path, field: str) -> Guide:
+    """The guide at `path`."""
     if path.is_dir():
         if missing := [name for name in LENS if not (path / name).is_file()]:
             raise InputError(field, f"no {missing[0]} in {path}", "a folder with a lens")
-        return "lens", _weights(path / LENS[0], field)
+        try:
+            return Guide("lens", _header(path / LENS[0])["weights"]["shape"])
+        except (ValueError, TypeError, KeyError):
+            raise InputError(field, f"{path / LENS[0]} holds no weights", "a safetensors file of a lens") from None
     if not path.is_file():
         raise not_found(path, field)
-    return "classifier on hidden states", _weights(path, field)
+    try:
+        header = _header(path)
+        layer = json.loads(header["__metadata__"][GUIDE])["layer"]
+        return Guide("classifier on hidden states", header["weights"]["shape"], int(layer))
+    except (ValueError, TypeError, KeyError):
+        allowed = "a file that `kdray lens guide` wrote, or the folder of a lens"
+        raise InputError(field, f"{path} is no classifier on hidden states", allowed) from None
 
 
-def _weights(path: Path, field: str) -> list[int]:
-    """The shape of the tensor `weights` in a safetensors file, whose header is JSON behind its length in eight bytes."""
+def _header(path: Path) -> dict[str, Any]:
+    """The header of a safetensors file, JSON behind its length in eight bytes."""
     with path.open("rb") as file:
-        try:
-            header = json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10**7)))
-            return header["weights"]["shape"]
-        except (ValueError, TypeError, KeyError):
-            raise InputError(field, f"{path} holds no weights", "a safetensors file of a lens or a classifier") from None
+        return json.loads(file.read(min(int.from_bytes(file.read(8), "little"), 10**7)))

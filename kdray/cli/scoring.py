@@ -20,6 +20,7 @@ def score(
     tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
     metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
     decoding: Annotated[str, typer.Option(help="'greedy, dola', as in a grid file")] = "greedy",
+    choices: Annotated[str, typer.Option(help="how multiple-choice tasks are scored: 'greedy, {name: dola, layers: high}'")] = "greedy",
     lens: Annotated[
         str | None, typer.Option(metavar="REF", help="a lens that fits the models, for factual rates: file:FOLDER, or published")
     ] = None,
@@ -44,7 +45,7 @@ def score(
 
     with _named_as_options():
         models = names_of(model, "--model")
-        scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, batch=batch, dtype=dtype)
+        scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, choices=choices, batch=batch, dtype=dtype)
         folder = os.path.abspath(local_path(store, "--store", seen_by_all=True))
         uri = None if mlflow is None else tracking_address(mlflow, "--mlflow")
         runtime = Runtime.model_validate({"store": folder, "mlflow": uri})

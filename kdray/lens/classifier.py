@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ class Lens:
     def require_shape(self, layers: int, heads: int) -> None:
         own = tuple(self.weights.shape)
         if own != (layers, heads):
-            allowed = f"the model has {layers} x {heads}; map its heads (kdray.lens.transfer) or train a lens of its own"
+            allowed = f"the model has {layers} x {heads}; map its heads (`kdray lens map`) or train a lens of its own"
             raise InputError("lens", f"a lens for {own[0]} layers x {own[1]} heads", allowed)
 
     def save(self, folder: Path) -> None:
@@ -132,12 +132,14 @@ def _is_sketch(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(known, str) for known in value)
 
 
-def fit(table: Table) -> LogisticRegression:
+def fit(table: Table, solver: Literal["newton-cg", "newton-cholesky"] = "newton-cg") -> LogisticRegression:
     """scikit-learn's logistic regression as in the thesis, C = 1 on unscaled features, at the minimum of its objective.
 
     The default solver stops on the way there, where 1e-7 of noise in the features (the rounding of another processor) moves the
     weights by 0.7%, and factual rates by 0.1 to 0.4 points. This one goes on until no component of the gradient, of a row's
     mean loss, is above 1e-10: the same noise then moves a probability by 1e-6. scikit-learn warns where it does not get there.
+    `newton-cholesky` arrives there too, with memory for [F, F] numbers, and in seconds where features are of sizes as different as those
+    of hidden states.
 
     Raises:
         InputError: all rows are factual, or none is.
@@ -145,7 +147,7 @@ def fit(table: Table) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression  # takes a second to load, which those that only rate by a lens do without
 
     require_both(table)
-    return LogisticRegression(solver="newton-cg", tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.factual)
+    return LogisticRegression(solver=solver, tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.factual)
 
 
 def steepness(model: LogisticRegression, table: Table) -> float:

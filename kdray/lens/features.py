@@ -18,6 +18,7 @@ from kdray.lens.align import Aligned
 from kdray.lens.annotations import Sketch
 from kdray.lens.ratios import Passage, backbone_of, ratios_of
 from kdray.lens.spans import make_spans
+from kdray.models.hooks import attention_of, blocks_of
 
 Extract = Callable[[PreTrainedModel, Sequence[Passage]], Mapping[str, list[Tensor]]]  # by name, [R, F] for each passage
 Follow = Callable[[Sequence[Any], str], Iterable[Any]]  # shows how far a loop over some items is, under a title
@@ -56,7 +57,7 @@ def hidden_states(wanted: Mapping[str, States]) -> Extract:
 
     @torch.inference_mode()
     def extract(model: PreTrainedModel, passages: Sequence[Passage]) -> dict[str, list[Tensor]]:
-        backbone = backbone_of(model)
+        backbone, blocks = backbone_of(model), blocks_of(model)
         device, longest = next(backbone.parameters()).device, max(len(passage.input_ids) for passage in passages)
         ids = torch.tensor([[*p.input_ids, *[0] * (longest - len(p.input_ids))] for p in passages], device=device)
         queries = [slice(p.n_prompt - 1, len(p.input_ids) - 1) for p in passages]
@@ -71,8 +72,8 @@ def hidden_states(wanted: Mapping[str, States]) -> Extract:
 
         hooks = []
         for part, layer in needed:
-            module = backbone.layers[layer - 1]
-            module = _attention_of(module) if part == "attention" else module
+            module = blocks[layer - 1]
+            module = attention_of(module) if part == "attention" else module
             hooks.append(module.register_forward_hook(keep((part, layer))))
         try:
             backbone(input_ids=ids, use_cache=False)
@@ -143,8 +144,3 @@ def _pool(states: Tensor, pooling: str) -> Tensor:
     if pooling == "concatenate":
         return states.permute(1, 0, 2).flatten(1)
     return states.amax(0) if pooling == "max" else states.mean(0)
-
-
-def _attention_of(layer: Any) -> Any:
-    """The attention block of a decoder layer, under whichever name its family gives it."""
-    return layer.self_attn if hasattr(layer, "self_attn") else layer.attention

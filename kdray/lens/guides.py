@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.artifacts.lens import GUIDE
 from kdray.lens.classifier import Lens
 from kdray.lens.guided import Draft, Observer
 from kdray.lens.ratios import watch
-from kdray.models.hooks import blocks_of, listen
+from kdray.models.hooks import attention_of, blocks_of, listen
 from kdray.spec.errors import InputError
+from kdray.store import io
 
 Part = Literal["residual", "attention"]
 Judge = Callable[[str, list[str]], Sequence[float]]  # a document and texts about it -> a score for each
@@ -59,12 +62,14 @@ class HiddenGuide:
     """P(factual) of a chunk by a linear classifier on the mean hidden state of the queries that predict its tokens.
 
     `layer` counts from 1; `residual` is that layer's output, `attention` its attention block's before it is added.
+    `record` says where it is from, and how well it tells factual windows from hallucinated ones (`kdray.lens.hidden`).
     """
 
     weights: Tensor  # [d]
     intercept: float
     layer: int
     part: Part = "residual"
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def observe(self, model: PreTrainedModel, prompt: Sequence[int], n_context: int) -> Iterator[Observer]:
@@ -79,8 +84,8 @@ class HiddenGuide:
             raise InputError("guide", f"a classifier on layer {self.layer}", f"the model has layers 1 to {len(blocks)}")
         if len(self.weights) != width:
             raise InputError("guide", f"a classifier on hidden states of width {len(self.weights)}", f"the model's are {width} wide")
-        block: Any = blocks[self.layer - 1]
-        module = block if self.part == "residual" else getattr(block, "self_attn", None) or block.attention
+        block = blocks[self.layer - 1]
+        module = block if self.part == "residual" else attention_of(block)
         with listen([module], lambda hidden: hidden[:, -1:].float()) as kept:
             yield _Last(kept)
 
@@ -89,9 +94,10 @@ class HiddenGuide:
         return torch.sigmoid(draft.mean(draft.seen) @ self.weights.to(draft.seen) + self.intercept)
 
     def save(self, path: Path) -> None:
-        """As one safetensors file."""
+        """As one safetensors file; the same guide is always the same bytes, since they enter the id of what it guides."""
         tensors = {"weights": self.weights.contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
-        save_file(tensors, path, metadata={"layer": str(self.layer), "part": self.part})
+        said = {"layer": self.layer, "part": self.part, "record": dict(self.record)}
+        io.put(path, save(tensors, metadata={GUIDE: json.dumps(said)}))  # several entries would be in any order
 
     @classmethod
     def load(cls, path: Path) -> HiddenGuide:
@@ -102,12 +108,13 @@ class HiddenGuide:
         """
         try:
             with safe_open(path, framework="pt") as file:
-                found: Any = file.metadata()
-                if {*file.keys()} != {"weights", "intercept"}:
-                    raise KeyError("weights and an intercept alone")
-                return cls(file.get_tensor("weights"), file.get_tensor("intercept").item(), int(found["layer"]), found["part"])
-        except (OSError, SafetensorError, TypeError, KeyError):
-            raise InputError("guide", f"{path} is no classifier on hidden states", "a file that HiddenGuide.save wrote") from None
+                said: Any = json.loads((file.metadata() or {})[GUIDE])
+                if {*file.keys()} != {"weights", "intercept"} or said["part"] not in get_args(Part):
+                    raise ValueError("weights and an intercept alone, of a part that there is")
+                weights, intercept = file.get_tensor("weights"), file.get_tensor("intercept").item()
+            return cls(weights, intercept, int(said["layer"]), said["part"], said["record"])
+        except (OSError, SafetensorError, TypeError, KeyError, ValueError):
+            raise InputError("guide", f"{path} is no classifier on hidden states", "a file that `kdray lens guide` wrote") from None
 
 
 @dataclass(frozen=True)

@@ -82,14 +82,36 @@ def train_lens(table: Table, layers: int, window: int, origin: Mapping[str, Any]
     Raises:
         InputError: the responses are to one document, or all windows of four fifths of the documents are of one kind.
     """
+    inside, outside = fifths(table)
+    made = fit_lens(inside, layers, window, {**origin, **fitted(inside)})
+    made = dataclasses.replace(made, record={**made.record, "auroc_train": auroc(inside.factual, _logits(made, inside))})
+    return with_test(made, outside)
+
+
+def fifths(table: Table) -> tuple[Table, Table]:
+    """The windows that a classifier is fitted on, and those of every fifth document, which test it.
+
+    Raises:
+        InputError: there is one document alone.
+    """
     if len(set(table.documents)) == 1:
         raise InputError("annotations", "responses to one document alone", "several: a fifth of the documents is kept out for a test")
     kept_out = numbered(table.documents, FOLDS) == 0
-    inside = rows_of(table, ~kept_out)
-    counts = {"windows_fitted": len(inside.factual), "documents_fitted": len(set(inside.documents))}
-    made = fit_lens(inside, layers, window, {**origin, "protocol": FITTED, **counts})
-    made = dataclasses.replace(made, record={**made.record, "auroc_train": auroc(inside.factual, _logits(made, inside))})
-    return with_test(made, rows_of(table, kept_out))
+    return rows_of(table, ~kept_out), rows_of(table, kept_out)
+
+
+def fitted(table: Table) -> dict[str, Any]:
+    """What a record says of the windows that a classifier was fitted on."""
+    return {"protocol": FITTED, "windows_fitted": len(table.factual), "documents_fitted": len(set(table.documents))}
+
+
+def tested(table: Table, logits: np.ndarray) -> dict[str, Any]:
+    """What a record says of a test on the windows of a table, by the [n] logits that a classifier gave them: see `with_test`."""
+    found = auroc(table.factual, logits)
+    known = not np.isnan(found)
+    test = {"auroc_test": found if known else None}
+    test |= {"auroc_test_stderr": auroc_stderr(table.factual, logits, table.documents) if known else None}
+    return test | {"windows_tested": len(table.factual), "documents_tested": len(set(table.documents))}
 
 
 def examined(lens: Lens, table: Table) -> Lens:
@@ -105,13 +127,7 @@ def with_test(lens: Lens, table: Table) -> Lens:
     `auroc_test` in percent and its standard error, `auroc_test_stderr`, both None where the windows are of one kind or there
     are none, and their numbers: `windows_tested`, `documents_tested`.
     """
-    logits = _logits(lens, table)
-    found = auroc(table.factual, logits)
-    known = not np.isnan(found)
-    error = auroc_stderr(table.factual, logits, table.documents) if known else None
-    counts = {"windows_tested": len(table.factual), "documents_tested": len(set(table.documents))}
-    test = {"auroc_test": found if known else None, "auroc_test_stderr": error}
-    return dataclasses.replace(lens, record={**lens.record, **test, **counts})
+    return dataclasses.replace(lens, record={**lens.record, **tested(table, _logits(lens, table))})
 
 
 def numbers_of(lens: Lens) -> dict[str, Any]:
@@ -121,12 +137,15 @@ def numbers_of(lens: Lens) -> dict[str, Any]:
 
 def summary(lens: Lens) -> str:
     """The same in words."""
-    numbers = lens.record
+    return in_words(lens.record, f"trained before, {lens.id}")
+
+
+def in_words(numbers: Mapping[str, Any], otherwise: str = "") -> str:
+    """What the protocol found of a classifier; `otherwise` says where one is from that was not fitted by it."""
+    trained = otherwise
     if numbers["protocol"] == FITTED:
-        fitted = f"{numbers['windows_fitted']} windows of {numbers['documents_fitted']} documents"
-        trained = f"fitted on {fitted} (AUROC {numbers['auroc_train']:.1f} there)"
-    else:
-        trained = f"trained before, {lens.id}"
+        windows = f"{numbers['windows_fitted']} windows of {numbers['documents_fitted']} documents"
+        trained = f"fitted on {windows} (AUROC {numbers['auroc_train']:.1f} there)"
     if numbers["auroc_test"] is None:
         return f"{trained}; not tested"
     found = f"AUROC {numbers['auroc_test']:.1f} ± {numbers['auroc_test_stderr']:.1f}"

@@ -23,6 +23,7 @@ from kdray.models.hooks import blocks_of, listen
 from kdray.spec.decodings import Layers, candidate_layers
 from kdray.spec.errors import InputError
 
+CHUNK = 512  # positions whose logits are there at a time
 FLOOR = -1000.0  # in place of minus infinity, so that one implausible token does not ruin a likelihood
 
 
@@ -117,24 +118,36 @@ def dola_loglikelihoods(
     plausibility: float = 0.1,
     *,
     normalise: bool = False,
-) -> list[float]:
-    """For multiple choice: the sum of DoLa's scores over each choice's tokens, teacher-forced after the prompt (token ids).
+) -> list[tuple[float, bool]]:
+    """For multiple choice: the sum of DoLa's scores (nats) over each choice's tokens, teacher-forced after the prompt (token ids).
 
-    Implausible tokens count -1000. Without `normalise` the scores are the log-ratios themselves, as for TruthfulQA, where
-    that worked better than the log-softmax over them (appendix A.5). There is no repetition penalty.
+    And whether each of its tokens is the one of the highest score. Implausible tokens count -1000. Without `normalise` the scores are
+    the log-ratios themselves, as for TruthfulQA, where that worked better than the log-softmax over them (appendix A.5). There is no
+    repetition penalty. The choices of a prompt are one batch.
 
     Raises:
         InputError: the model has no such layers, or a prompt or choice is empty.
     """
     if not prompt or not all(choices):
         raise InputError("choices", "an empty prompt or choice", "at least one token each")
-    totals = []
-    for choice in choices:
-        wanted = slice(len(prompt) - 1, len(prompt) + len(choice) - 1)
-        ids = torch.tensor([[*prompt, *choice]], device=model.device)
-        with early_exits(model, layers, lambda hidden, wanted=wanted: hidden[0, wanted]) as exits:
-            mature = model(input_ids=ids, use_cache=False).logits[0, wanted]
-            scores, _ = contrast(mature.float(), exits.logits(), plausibility, FLOOR)
-        scores = scores.log_softmax(-1) if normalise else scores
-        totals.append(scores.gather(1, ids[0, len(prompt) :, None]).sum().item())
-    return totals
+    backbone, head = split(model)
+    rows = [[*prompt, *choice[:-1]] for choice in choices]
+    longest, start = max(map(len, rows)), len(prompt) - 1
+    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=model.device)  # no query sees what follows it
+    lengths = torch.tensor(list(map(len, rows)), device=model.device)[:, None]
+    columns = torch.arange(longest, device=model.device)
+    wanted = (columns >= start) & (columns < lengths)
+    tokens = torch.tensor([token for choice in choices for token in choice], device=model.device)
+    found, best = [], []
+    with early_exits(model, layers, lambda hidden: hidden[wanted.to(hidden.device)]) as exits:
+        states = backbone(input_ids=ids, use_cache=False).last_hidden_state
+        states = states[wanted.to(states.device)].to(head.linear.weight.device)
+        for places in torch.arange(len(tokens)).split(CHUNK):
+            premature = (head(hidden[places].to(states.device)) for hidden in exits.hidden)
+            scores, _ = contrast(head(states[places]).float(), premature, plausibility, FLOOR)
+            scores, asked = scores.log_softmax(-1) if normalise else scores, tokens[places].to(scores.device)
+            found.append(scores.gather(1, asked[:, None])[:, 0].double())
+            best.append(scores.argmax(1) == asked)
+    sizes = [len(choice) for choice in choices]
+    pairs = zip(torch.cat(found).split(sizes), torch.cat(best).split(sizes), strict=True)
+    return [(float(scores.sum()), bool(hits.all())) for scores, hits in pairs]

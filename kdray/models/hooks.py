@@ -33,6 +33,18 @@ def blocks_of(model: PreTrainedModel) -> nn.ModuleList:
     return fitting[0]
 
 
+def attention_of(block: nn.Module) -> nn.Module:
+    """The attention block of a decoder layer, under whichever name its family gives it.
+
+    Raises:
+        InputError: it cannot be found.
+    """
+    for name in ("self_attn", "attention", "attn"):
+        if isinstance(found := getattr(block, name, None), nn.Module):
+            return found
+    raise InputError("model", f"no attention block in a {type(block).__name__}", "a decoder whose layers have one")
+
+
 @contextmanager
 def listen(modules: Sequence[nn.Module], select: Callable[[Tensor], Tensor]) -> Iterator[list[Tensor]]:
     """Inside, the list holds what `select` makes of each module's output, [B, T, d], in the last forward pass."""

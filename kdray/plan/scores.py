@@ -24,7 +24,7 @@ from kdray.plan.inputs import (
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
-from kdray.spec.decodings import decoding_label, guided_by_grids_lens, references
+from kdray.spec.decodings import PLAIN, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Grid, LensSection, OwnAnswers, Use
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
@@ -50,13 +50,13 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = {trained: _asked(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)}
-        answered = isinstance(declared(declare.Task, task.name), declare.AnswerTask)
-        ways = _ways(plan, asked[True], outer) if answered else []
+        answered = isinstance(declares := declared(declare.Task, task.name), declare.AnswerTask)
+        ways = {trained: _ways(plan, one, outer) if answered else _scored(plan, declares, one) for trained, one in asked.items()}
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
             lens = lenses.get("student" if isinstance(subject, Point) else subject)
             trained = isinstance(subject, Point) or model.untuned is not model
-            scores = list(_score(task, asked[trained], ways, metrics, subject, position, model, lens))
+            scores = list(_score(task, asked[trained], ways[trained], metrics, subject, position, model, lens))
             yield from scores
             if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
@@ -76,7 +76,10 @@ class _Asked:
 
 @dataclasses.dataclass(frozen=True)
 class _Way:
-    """How a task's answers are decoded: its label, whether the grid's lens guides it, and the parameters and files of the step."""
+    """How a task's answers are decoded or its choices scored, in a step with these parameters and files.
+
+    `label` is the decoding's, none for plain likelihood; `guided`: the grid's lens guides it.
+    """
 
     label: str
     guided: bool
@@ -151,6 +154,17 @@ def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
     return ways
 
 
+def _scored(plan: Plan, declares: declare.Task, asked: _Asked) -> list[_Way]:
+    """How a task that is not answered is scored: by likelihood and, where it has choices, under what contrasts layers."""
+    ways = []
+    for use in plan.grid.score.choices if isinstance(declares, declare.ChoiceTask) else [Use(name=PLAIN)]:
+        label, params = decoding_label(use), asked.params
+        if label != PLAIN and isinstance(declares, declare.ChoiceTask):
+            params = params and params | {"decoding": _decoding(use, {}), "softmax": not declares.ratios}
+        ways.append(_Way("" if label == PLAIN else label, guided=False, params=params, files=asked.files))
+    return ways
+
+
 def _score(
     task: Use,
     asked: _Asked,
@@ -161,7 +175,7 @@ def _score(
     model: Step,
     lens: Step[LensInputs] | None,
 ) -> Iterator[ScoreStep]:
-    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone.
+    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone, once per way.
 
     Decodings that a lens guides are for models that the `lens` fits.
     """
@@ -169,8 +183,10 @@ def _score(
     if not isinstance(declared(declare.Task, task.name), declare.AnswerTask):
         taught = asked.taught
         inputs = LikelihoodInputs(model=model, data=asked.data, soft_labels=taught.soft_labels, teacher=taught.teacher)
-        measure = make_step("measure", slug, asked.params, inputs, asked.source, files=asked.files)
-        yield ScoreStep(subject, position, task, measure, None)
+        for way in ways:
+            named_after = f"{slug}-{way.label}" if way.label else slug
+            measure = make_step("measure", named_after, way.params, inputs, asked.source, files=way.files)
+            yield ScoreStep(subject, position, task, measure, None, way.label)
         return
     for way in ways:
         if way.guided and lens is None:

@@ -13,7 +13,7 @@ from kdray.plan.inputs import RateInputs
 from kdray.plan.steps import Subject
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.decodings import decoding_label
+from kdray.spec.decodings import PLAIN, decoding_label
 from kdray.spec.metric_names import MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
@@ -91,7 +91,8 @@ def collect(plan: Plan, store: Store) -> Results:
         artifact = score.measure.id and store.get(score.measure.key)
         if not artifact:
             continue
-        checkpoint.measured[score.task.name] = artifact
+        if score.decoding in ("", PLAIN):
+            checkpoint.measured[score.task.name] = artifact
         if read_factual(artifact.path).get("drifted"):
             checkpoint.drifted.append(MetricName(score.task.name, "fr", score.decoding))
         answered = score.generate and score.generate.id and store.get(score.generate.key)
@@ -126,7 +127,7 @@ def primary_metric(plan: Plan) -> MetricName:
         return MetricName.parse(plan.grid.report.primary)
     first = plan.grid.score.tasks[0].name
     asked = declared(declare.Task, first)
-    decoding = decoding_label(plan.grid.score.decoding[0]) if isinstance(asked, declare.AnswerTask) else ""
+    decoding = next(map(decoding_label, plan.grid.score.ways_of(asked)), "")
     return MetricName(first, next(iter(asked.short), "acc"), decoding)
 
 

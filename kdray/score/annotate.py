@@ -1,7 +1,7 @@
 """Hallucinated spans in answers, found by a metric of factual consistency.
 
-A metric that names spans is taken at its word. Any other scores an answer sentence by sentence, and those below a threshold
-are hallucinated.
+A metric that names spans is taken at its word, and one about right answers scores a `whole` answer. Any other scores an answer
+sentence by sentence. What is scored below a threshold is hallucinated.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, thres
     says = declared(declare.Metric, name)
     rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
     answers = [answer for _, answer in rows]
-    find = _named if says.spans else _by_sentence
+    find = _named if says.spans else _whole if says.whole else _by_sentence
     found = find(answers, metric, says.scores[0], threshold)
     failed = {str(row["example"]): spans for (row, _), spans in zip(rows, found, strict=True) if isinstance(spans, str)}
     annotated = [
@@ -60,6 +60,17 @@ def _named(answers: Sequence[Answer], metric: Metric, score: str, threshold: flo
         else:
             spans = [(int(begin), int(end)) for begin, end in row["spans"] if begin < end]
             found.append(spans if spans or row[score] else None)
+    return found
+
+
+def _whole(answers: Sequence[Answer], metric: Metric, score: str, threshold: float) -> list[Spans | str]:
+    """Of every answer all of it, if the metric scores it below `threshold`, or why it failed."""
+    found: list[Spans | str] = []
+    for answer, row in zip(answers, apply(metric, answers), strict=True):
+        if score not in row:
+            found.append(str(row.get("error", "it says nothing")))
+        else:
+            found.append([(0, len(answer.text))] if row[score] < threshold else [])
     return found
 
 

@@ -3,7 +3,8 @@
 lm-eval builds the requests from its own task files, and sums up through a model that answers from a table. What lies
 between is ours: batches are cut from the whole list, so that any of them can be answered anywhere, at any time. By
 the path `hflm` they are the very batches that lm-eval's `hf` model forms and answers, so that all numbers are those
-of the `lm_eval` command; by `shared_prefix` all choices of a question are answered together.
+of the `lm_eval` command; by `shared_prefix`, or under a decoding that contrasts layers, all choices of a question are answered
+together.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import logging
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,6 +37,7 @@ from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Question, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
+from kdray.score.decodings import open_likelihoods
 from kdray.score.labelled import LabelledTask, load_labelled
 from kdray.score.spellings import ask_both_cases, together
 from kdray.spec.chat import require_read
@@ -43,8 +45,9 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_in, window_of
 
 Likelihood = Literal["hflm", "shared_prefix"]
+ByQuestion = Callable[[Sequence[Question]], list[list[tuple[float, bool]]]]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
-SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "em", "mcc")  # reported in percent
+SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "mc1", "mc2", "mc3")  # in percent
 BOOTSTRAP = 1000  # draws for standard errors that have no formula
 
 
@@ -63,6 +66,7 @@ class Setting:
     chat: str = "{}"  # parameters of the template `chat`, as JSON
     examples: str | None = None  # a folder with solved examples, where they are not the task's own
     either_case: bool = False  # whether choices are letters that may be written small
+    under: str | None = None  # a decoding by which choices are scored in place of their likelihood, as JSON: name and params
 
 
 @functools.cache
@@ -94,6 +98,11 @@ class Benchmark:
         if other := by_kind.keys() - {"loglikelihood", "generate_until"}:
             allowed = "log-likelihoods, multiple choice and generation are supported"
             raise InputError("score.tasks", f"'{setting.name}' asks for {', '.join(sorted(other))}", allowed)
+        if setting.under and "generate_until" in by_kind:
+            name = json.loads(setting.under)["name"]
+            raise InputError(
+                "score.choices", f"{name} of '{setting.name}', which lets models write", "score such tasks in a grid of their own"
+            )
         self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
         self.requests = [request for requests in by_kind.values() for request in requests]
         self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
@@ -118,14 +127,17 @@ class Benchmark:
         setting = self.setting
         lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
         _keep_to_window(lm, window_in(model.config.to_dict()))
-        if setting.likelihood == "shared_prefix":
-            shared = shared or SharedPrefix(ResponseModel(model))
+        by_question: ByQuestion | None = None
+        if setting.under:
+            by_question = self._under(model)
+        elif setting.likelihood == "shared_prefix":
+            by_question = shared or SharedPrefix(ResponseModel(model))
         rows = []
         for batch in [self.batches[i] for i in self.parts[part]]:
             requests = [self.requests[i] for i in batch]
             kind = requests[0].request_type
-            together = shared if kind == "loglikelihood" and setting.likelihood == "shared_prefix" else None
-            answers = self._share(together, batch) if together else getattr(lm, kind)(requests, disable_tqdm=True)
+            apart = by_question if kind == "loglikelihood" else None
+            answers = self._share(apart, batch) if apart else getattr(lm, kind)(requests, disable_tqdm=True)
             rows += [_row(i, answer) for i, answer in zip(batch, answers, strict=True)]
         return rows
 
@@ -166,6 +178,17 @@ class Benchmark:
             scores |= more
         return scores, examples, details
 
+    @property
+    def _by_question(self) -> bool:
+        """Whether all choices of a question are answered together, by us, and not one by one by lm-eval's own model."""
+        return self.setting.under is not None or self.setting.likelihood == "shared_prefix"
+
+    def _under(self, model: PreTrainedModel) -> ByQuestion:
+        """What scores questions under the decoding that is set."""
+        under = json.loads(self.setting.under or "")
+        score = open_likelihoods(under["name"], under["params"])
+        return lambda questions: [score(model, question.context, question.continuations) for question in questions]
+
     def _named(self) -> str:
         """The entry of lm-eval's results that is the benchmark's own."""
         groups, tasks = self.loaded.get("groups", {}), self.loaded["tasks"]
@@ -189,9 +212,9 @@ class Benchmark:
             kept = (context + continuation)[-(window + 1) :]  # as lm-eval: what does not fit is cut off on the left
             self.truncated += len(kept) < len(context) + len(continuation)
             self.tokens[i] = kept[: -len(continuation)], continuation
-            if self.setting.likelihood == "hflm":
+            if not self._by_question:
                 self.tokens[i] = context, continuation
-        yield from self._shared_batches() if self.setting.likelihood == "shared_prefix" else self._hflm_batches()
+        yield from self._shared_batches() if self._by_question else self._hflm_batches()
 
     def _has_unknown(self, number: int, ids: Sequence[int]) -> bool:
         """Whether one of a request's tokens is beyond the models' embedding."""
@@ -235,7 +258,7 @@ class Benchmark:
     def _question(self, members: Sequence[int]) -> Question:
         return Question(self.tokens[members[0]][0], [self.tokens[i][1] for i in members])
 
-    def _share(self, shared: SharedPrefix, batch: Sequence[int]) -> list[tuple[float, bool]]:
+    def _share(self, shared: ByQuestion, batch: Sequence[int]) -> list[tuple[float, bool]]:
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i in batch:
             groups[tuple(self.tokens[i][0])].append(i)

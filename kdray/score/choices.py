@@ -63,6 +63,9 @@ def lay_down_task(
         rows = f"custom_dataset: !function {local_documents.__module__}.{local_documents.__name__}\n"
         task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}
+    for key, made in [(key, value) for key, value in task.items() if callable(value)]:
+        rows += f"{key}: !function {made.__module__}.{made.__name__}\n"
+        del task[key]
     task["task"] = own_name(name)
     (folder / TASK).write_text(yaml.safe_dump(task, sort_keys=False) + rows)
     return task["task"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from kdray.spec.refs import Reference
 from kdray.store import Outer
 
 LOOKED_AT = 20  # prompts
+PLACE = re.compile(r"\{(?:instruction|question|text)\}")  # in a form; what stands there may hold such words itself
 NOT_OF_A_ROW = ("source", "limit", "prompt", "max_new_tokens")  # parameters of the task, not of its function's work
 
 
@@ -92,7 +94,7 @@ def task_prompts(
     prompts, refusals = [], []
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):
         try:
-            question = make(row, **settings)
+            question = make(row, source=str(ref), **settings)  # every task has it, and not every one a default
         except KeyError as error:
             known = ", ".join(table.column_names)
             raise InputError(f"score.tasks.{name}.source", f"no column {error} in {ref}", f"it has {known}") from None
@@ -104,7 +106,7 @@ def task_prompts(
             continue
         refused, text, ids = None, "", []
         try:
-            text, ids = _fit(lambda text, asked=question.instruction: write(asked, text), question.text, room)
+            text, ids = _fit(lambda text, asked=question: write(asked, text), question.text, room)
         except InputError as error:  # a chat template refuses this row, or every one
             own = InputError(f"score.tasks.{name}.prompt", f"chat, but {error.found}", "use another prompt")
             refusals.append(own if params["prompt"] == "chat" and error.field == "data.template" else error)
@@ -174,13 +176,17 @@ def _stop(text: str, stops: Sequence[str]) -> int | None:
     return min(places, default=None)
 
 
-def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Callable[[str, str], list[int]]:
-    """A function from an instruction and a text to the prompt's token ids; templates bring their special tokens along."""
+def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Callable[[Question, str], list[int]]:
+    """A function from a question and as much of its text as is shown to the prompt's token ids.
 
-    def write(instruction: str, text: str) -> list[int]:
+    Templates bring their special tokens along.
+    """
+
+    def write(asked: Question, text: str) -> list[int]:
         if isinstance(form, Form):
-            return plain_prompt(form.prompt.replace("{instruction}", instruction).replace("{text}", text), tokenizer)
-        return tokenizer(form(Example(instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
+            said = {"{instruction}": asked.instruction, "{question}": asked.asks, "{text}": text}
+            return plain_prompt(PLACE.sub(lambda place: said[place[0]], form.prompt), tokenizer)
+        return tokenizer(form(Example(asked.instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
 
     return write
 

@@ -82,3 +82,17 @@ def passages_in(row: Mapping[str, Any], column: str) -> list[str]:
     if not found:
         raise Unusable(f"nothing in column '{column}'")
     return found
+
+
+def gold_passages_in(row: Mapping[str, Any], column: str) -> str:
+    """The texts of those passages in a list that are marked `isgold`, a line each; of all where none is marked.
+
+    Raises:
+        KeyError, Unusable: as `text_in`, or there is no text.
+    """
+    value = row[column]
+    if not isinstance(value, list) or not all(isinstance(passage, Mapping) and "text" in passage for passage in value):
+        kind = "nothing" if value is None else f"a {type(value).__name__}"
+        raise Unusable(f"column '{column}' holds {kind}, not passages with a text")
+    gold = [passage for passage in value if passage.get("isgold")] or value
+    return needed_text_in({column: [text_in(passage, "text") for passage in gold]}, column)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components, declared
-from kdray.spec.decodings import GUIDE, decoding_label, guided_by_grids_lens, references
+from kdray.spec.decodings import GUIDE, PLAIN, bind_choices, decoding_label, guided_by_grids_lens, references
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, Scoring, Teacher
 from kdray.spec.lens import bind_lens
@@ -77,4 +77,11 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
         if score.engine == "vllm" and not how.vllm:
             able = ", ".join(name for name, other in components(declare.Decoding).items() if other.declared.vllm)
             raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
-    return score.model_copy(update={"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding})
+    choices = [bind_choices(use, f"score.choices.{i}") for i, use in enumerate(score.choices)]
+    for i, label in enumerate(labels := [decoding_label(use) for use in choices]):
+        if label in labels[:i]:
+            raise InputError(f"score.choices.{i}", f"'{label}' a second time", "give every way once")
+    if labels != [PLAIN] and not any(isinstance(declared(declare.Task, task.name), declare.ChoiceTask) for task in tasks):
+        raise InputError("score.choices", "no task has choices", "add a multiple-choice task, or leave it out")
+    bound = {"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding, "choices": choices}
+    return score.model_copy(update=bound)

@@ -35,7 +35,7 @@ def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
 def task_columns(name: str) -> tuple[Column, ...] | None:
     """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own way."""
     asked = declared(declare.Task, name)
-    if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named:
+    if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named and not asked.columns:
         return None
     return _columns(asked.columns, "anything")  # a row that lacks something is that row's own error
 

@@ -77,9 +77,8 @@ def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
 
 
 def _labels(task: str, grid: Grid) -> list[str]:
-    """How a task's answers are decoded, if it has any."""
-    generated = isinstance(declared(declare.Task, task), declare.AnswerTask)
-    return [decoding_label(use) for use in grid.score.decoding] if generated else [""]
+    """How a task's answers are decoded or its choices scored, if it has any."""
+    return [decoding_label(use) for use in grid.score.ways_of(declared(declare.Task, task))] or [""]
 
 
 def _check_teachers(grid: Grid) -> None:

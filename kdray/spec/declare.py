@@ -194,15 +194,18 @@ class HeldoutTask(Task):
 class ChoiceTask(Task):
     """A multiple-choice task of lm-eval's.
 
-    `config` is its official file; without one the file's functions `documents` and `config` give it. `answer` is the column
+    `config` is its official file; without one the file's functions `config` and, where it declares no columns of a table,
+    `documents` give it. `answer` is the column
     of right answers, and where the letters or choices are that they are among. `named`: the task is
-    written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong answers.
+    written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong answers. `ratios`: a decoding that contrasts
+    layers scores its choices by the log-ratios as they are, without a softmax over them.
     """
 
     config: str | None = None
     answer: tuple[str, str] | None = None
     named: bool = False  # pyright: ignore[reportIncompatibleVariableOverride]
     confidence: bool = False
+    ratios: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -244,6 +247,7 @@ class Metric(Declared):
     slow: bool = False  # measured by a step of its own, so that another metric never takes it again
     models: Mapping[str, bool] = Field(default_factory=dict)  # parameters that are references to models: are their weights needed?
     spans: bool = False  # its rows have the hallucinated `spans` of an answer, as character offsets
+    whole: bool = False  # an answer that it scores low is hallucinated as a whole
     samples: tuple[str, ...] = ()  # parameters of answers that are drawn at random for this metric
     runtime: tuple[str, ...] = ()  # parameters that change no number
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
@@ -263,6 +267,7 @@ class Decoding(Declared):
 
     `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that name
     local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the model.
+    `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its parameters.
     """
 
     word: ClassVar[str] = "decoding"
@@ -272,10 +277,11 @@ class Decoding(Declared):
     needs: tuple[Needs, ...] = ()
     references: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     layers: bool = False
+    choices: tuple[str, ...] | None = None
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return (*self.references, *(("layers",) if self.layers else ()))
+        return (*self.references, *(("layers",) if self.layers else ()), *(self.choices or ()))
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

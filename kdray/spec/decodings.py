@@ -8,14 +8,14 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from kdray.spec import declare
-from kdray.spec.components import component
+from kdray.spec.components import bind_use, component, components
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
 
 Layers = Literal["low", "high"] | Sequence[int]
 GUIDE = "guide"  # the parameter that may be the lens of the grid
-PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names
+PLAIN = "greedy"  # the decoding whose scores have a task's plain metric names; of choices their plain likelihood
 
 
 def decoding_label(use: Use) -> str:
@@ -23,6 +23,24 @@ def decoding_label(use: Use) -> str:
     declared = component(declare.Decoding, use.name, "score.decoding").parameters
     changed = {key: value for key, value in use.params.items() if value != declared[key].default}
     return "-".join([use.name, *(f"{key}-{_short(value)}" for key, value in changed.items())])
+
+
+def bind_choices(use: Use, where: str) -> Use:
+    """A decoding under which choices are scored, with those of its parameters that this takes.
+
+    Raises:
+        InputError: it cannot score choices, or a parameter is set that this does not take.
+    """
+    found = component(declare.Decoding, use.name, where)
+    bound = bind_use(use, declare.Decoding, where).params
+    able = [name for name, other in components(declare.Decoding).items() if name == PLAIN or other.declared.choices is not None]
+    if use.name not in able:
+        raise InputError(where, f"'{use.name}', which scores no choices", f"one of {', '.join(able)}")
+    read = found.declared.choices or ()
+    for name, value in bound.items():
+        if name not in read and value != found.parameters[name].default:
+            raise InputError(f"{where}.{name}", str(value), f"choices are scored by {' and '.join(read)} alone: leave it out")
+    return Use.model_construct(name=use.name, params={name: bound[name] for name in read})
 
 
 def references(use: Use, where: str) -> dict[str, Reference]:

@@ -347,6 +347,14 @@ class Scoring(Section):
         ),
         Selects(declare.Decoding),
     ] = [Use(name="greedy")]
+    choices: Annotated[
+        list[Use],
+        Field(
+            min_length=1,
+            description="every multiple-choice task is scored under each: `greedy`, by plain likelihood, and `dola` (see docs/scoring.md)",
+        ),
+        Selects(declare.Decoding),
+    ] = [Use(name="greedy")]
     checkpoints: Annotated[Literal["all", "last"], SELECTS] = Field("all", description="which of the kept checkpoints are scored")
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different), SELECTS] = Field(
         ["student", "teacher"], description="models scored beside the points: the untrained student and the teacher"
@@ -362,6 +370,12 @@ class Scoring(Section):
     )
     batch: Annotated[PositiveInt, ENTERS] = Field(8, description="sequences in one pass; it changes numbers a little: part of a score's id")
     dtype: Annotated[Dtype, ENTERS] = Field("float32", description="of the models that are scored; part of a score's id")
+
+    def ways_of(self, task: declare.Task) -> list[Use]:
+        """How a task's answers are decoded or its choices scored; none where it has neither."""
+        if isinstance(task, declare.AnswerTask):
+            return self.decoding
+        return self.choices if isinstance(task, declare.ChoiceTask) else []
 
 
 class OwnAnswers(Section):

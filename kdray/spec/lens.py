@@ -52,6 +52,9 @@ def bind_lens(lens: LensSection, tasks: Sequence[Use], family: str) -> LensSecti
     if not finds_hallucinations(metric.name):
         able = ", ".join(filter(finds_hallucinations, components(declare.Metric)))
         raise InputError("lens.own.metric", f"'{metric.name}' is not about an answer's source", f"one of {able}")
+    if lacking := set(declared(declare.Metric, metric.name).needs).difference(_gives(task.name)):
+        found = f"'{metric.name}' of the task '{task.name}', which gives no {' and no '.join(sorted(lacking))}"
+        raise InputError("lens.own.metric", found, "another metric, or a task of questions with right answers")
     for name in declared(declare.Metric, metric.name).models:
         parse_reference(metric.params[name], f"lens.own.metric.{name}")
     return lens.model_copy(update={"own": lens.own.model_copy(update={"task": task, "metric": metric})})
@@ -63,7 +66,12 @@ def rated_by_lens(task: Use) -> bool:
 
 
 def finds_hallucinations(metric: str) -> bool:
-    """Whether a metric holds an answer against its source alone."""
+    """Whether a metric can say what of an answer is hallucinated: against its source, or of the whole by right answers."""
+    return judges_texts(metric) or declared(declare.Metric, metric).whole
+
+
+def judges_texts(metric: str) -> bool:
+    """Whether a metric holds any text against a source, and needs nothing more."""
     return declared(declare.Metric, metric).needs == ("source",)
 
 
@@ -73,5 +81,9 @@ def _is_rated(task: str) -> bool:
 
 
 def _gives_source(task: str) -> bool:
+    return "source" in _gives(task)
+
+
+def _gives(task: str) -> tuple[str, ...]:
     asked = components(declare.Task)[task.partition(":")[0]].declared
-    return isinstance(asked, declare.AnswerTask) and "source" in asked.gives
+    return asked.gives if isinstance(asked, declare.AnswerTask) else ()

@@ -11,6 +11,7 @@ from kdray.spec import declare
 from kdray.spec.binding import bind_components, bind_scoring
 from kdray.spec.components import asks_grids_rows, bind_use, component
 from kdray.spec.cross_checks import check_fields
+from kdray.spec.decodings import PLAIN
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid, LensSection, Scoring, Section, Use
 from kdray.spec.lens import bind_lens
@@ -49,7 +50,7 @@ class _Asked(Section):
 
 
 def parse_scoring(
-    tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, **fields: Any
+    tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, *, choices: str = PLAIN, **fields: Any
 ) -> tuple[Scoring, Use, LensSection | None]:
     """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens by reference.
 
@@ -58,8 +59,8 @@ def parse_scoring(
     Raises:
         InputError: as for the section in a grid file, or a task that needs a grid's data.
     """
-    text = f"score: {{tasks: [{tasks}], metrics: [{metrics}], decoding: [{decoding}]}}"
-    tree: dict[str, Any] = {"score": read_yaml(text, "--tasks, --metrics, --decoding", _Asked.model_fields)["score"] | fields}
+    text = f"score: {{tasks: [{tasks}], metrics: [{metrics}], decoding: [{decoding}], choices: [{choices}]}}"
+    tree: dict[str, Any] = {"score": read_yaml(text, "--tasks, --metrics, --decoding, --choices", _Asked.model_fields)["score"] | fields}
     asked = validated(_Asked, tree | ({"lens": {"trained": lens}} if lens is not None else {}))
     score = asked.score
     for i, task in enumerate(score.tasks):

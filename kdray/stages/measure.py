@@ -237,6 +237,9 @@ def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers
     fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
     fields |= {"name": name, "folder": str(folder) if step.source is not None else None}
     fields |= {"either_case": True} if task["params"].get("either_case") else {}
+    if "decoding" in step.params:
+        under = step.params["decoding"]
+        fields |= {"under": json.dumps({"name": under["name"], "params": under["params"] | {"softmax": step.params["softmax"]}})}
     return fields | {"examples": examples and str(examples)}
 
 

@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from kdray.artifacts.lens import RECORD
 from kdray.check.checks import check_grid
 from kdray.lens.classifier import Lens
+from kdray.lens.guides import HiddenGuide
 from kdray.plan import make_plan
+from kdray.report.results import primary_metric
 from kdray.spec import InputError, load_grid
 from kdray.spec.grid import PUBLISHED_LENS
 from kdray.spec.refs import parse_reference
@@ -28,6 +29,28 @@ def plan_of(tiny_grid, *decodings):
 def asked(plan):
     """What the answers of the untrained student on XSUM are generated with, by the decoding's label."""
     return {s.decoding: s.generate for s in plan.scores if s.generate and s.subject == "student" and s.task.name == "xsum"}
+
+
+def test_choices_under_dola_are_steps_beside_those_by_likelihood(tiny_grid):
+    def measured(**changes):
+        tasks = [{"name": name, "source": "file:HERE/xsum.jsonl"} for name in ("arc_easy", "truthfulqa_mc")]
+        grid = load_grid(tiny_grid({"score.tasks": [*tasks, "heldout_loss"], **changes}))
+        plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
+        return {(s.task.name, s.decoding): s.measure for s in plan.scores if s.subject == "student"}, plan
+
+    plainly, _ = measured()
+    both, plan = measured(**{"score.choices": ["greedy", {"name": "dola", "layers": [1]}]})
+    assert list(plainly) == [("arc_easy", ""), ("truthfulqa_mc", ""), ("heldout_loss", "")]
+    assert {key: step.id for key, step in both.items() if not key[1]} == {key: step.id for key, step in plainly.items()}
+    assert set(both) - set(plainly) == {("arc_easy", "dola-layers-1"), ("truthfulqa_mc", "dola-layers-1")}
+    step = both["arc_easy", "dola-layers-1"]
+    assert step.params["decoding"] == {"name": "dola", "version": 1, "params": {"layers": [1], "plausibility": 0.1}}
+    assert step.slug.endswith("arc_easy-dola-layers-1")
+    # a softmax over the log-ratios, but for TruthfulQA, as the method's authors found
+    assert [both[name, "dola-layers-1"].params["softmax"] for name in ("arc_easy", "truthfulqa_mc")] == [True, False]
+    assert primary_metric(plan) == "arc_e"
+    _, alone = measured(**{"score.choices": [{"name": "dola", "layers": [1]}]})
+    assert primary_metric(alone) == "arc_e.dola-layers-1"
 
 
 def make_lens(folder, layers=6, heads=4):
@@ -71,7 +94,7 @@ def test_a_lens_that_is_there_must_fit_the_students(tiny_grid, tmp_path):
         check(fitting, **{"student.drop_layers": [0, 1]})
     with pytest.raises(InputError, match=r"lens.trained: no file or folder"):
         check("file:HERE/nowhere")
-    save_file({"weights": torch.zeros(32), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
+    HiddenGuide(torch.zeros(32), 0.0, layer=2).save(tmp_path / "probe.safetensors")
     with pytest.raises(InputError, match=r"lens.trained: a classifier on hidden states of shape \[32\]"):
         check(f"file:{tmp_path}/probe.safetensors")
 
@@ -142,9 +165,19 @@ def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
             [0, 1],
             ["score.decoding.0.guide: a lens of shape [6, 4]", "the student has [5, 4]"],
         ),
-        ({"name": "lookback_guided", "guide": "file:PROBE"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        ({"name": "lookback_guided", "guide": "file:AT/NARROW"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        ({"name": "lookback_guided", "guide": "file:AT/FIFTH"}, None, None),
+        (
+            {"name": "lookback_guided", "guide": "file:AT/FIFTH"},
+            [0, 2],
+            ["score.decoding.0.guide: a classifier on hidden states of layer 5", "the student has layers 1 to 4"],
+        ),
         ({"name": "lookback_guided", "guide": "file:HERE"}, None, ["score.decoding.0.guide: no lens.safetensors in"]),
-        ({"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"}, None, ["score.decoding.0.guide: ", "holds no weights"]),
+        (
+            {"name": "lookback_guided", "guide": "file:HERE/xsum.jsonl"},
+            None,
+            ["score.decoding.0.guide: ", "no classifier on hidden states"],
+        ),
         ({"name": "lookback_guided", "guide": "file:HERE/nowhere"}, None, ["score.decoding.0.guide: no file or folder"]),
         ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, lens, or file:"]),
     ],
@@ -153,8 +186,9 @@ def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut
     for role in ("student", "teacher"):
         config = {"model_type": "llama", **SHAPE, "num_hidden_layers": 6 if role == "student" else 3}
         (tmp_path / role / "config.json").write_text(json.dumps(config))
-    save_file({"weights": torch.zeros(16), "intercept": torch.zeros(1)}, tmp_path / "probe.safetensors")
-    text = json.dumps(decoding).replace("LENS", make_lens(tmp_path / "lens")[5:]).replace("PROBE", f"{tmp_path}/probe.safetensors")
+    for name, width, layer in (("NARROW", 16, 5), ("FIFTH", 32, 5)):
+        HiddenGuide(torch.zeros(width), 0.0, layer).save(tmp_path / name)
+    text = json.dumps(decoding).replace("LENS", make_lens(tmp_path / "lens")[5:]).replace("AT", str(tmp_path))
     changes = {"score.decoding": [json.loads(text)], "score.references": ["student"]}
     changes |= {"student.drop_layers": cut} if cut else {}
 
@@ -168,3 +202,12 @@ def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut
     with pytest.raises(InputError) as error:
         check()
     assert all(word in str(error.value) for word in says), error.value
+
+
+def test_layers_by_which_choices_are_scored_must_be_there(tiny_grid, tmp_path):
+    for role in ("student", "teacher"):
+        (tmp_path / role / "config.json").write_text(json.dumps({"model_type": "llama", **SHAPE}))
+    changes = {"score.tasks": ["mmlu_bundled"], "score.references": ["student"], "score.choices": [{"name": "dola", "layers": [2, 6]}]}
+    grid = load_grid(tiny_grid(changes))
+    with pytest.raises(InputError, match=r"score.choices.0.layers: \[2, 6\]; .* the student has 6 layers"):
+        check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)

@@ -21,7 +21,7 @@ from kdray.lens.classifier import Lens, fit, fit_lens, steepness
 from kdray.lens.evaluate import auroc_stderr, by_heads, by_layers, chosen_heads, numbered, transfer, two_folds
 from kdray.lens.features import Table
 from kdray.lens.pickles import import_pickle
-from kdray.lens.transfer import behind_map, map_heads
+from kdray.lens.transfer import behind_map, kept_out, map_heads, mapped
 from kdray.spec.errors import InputError
 
 LAYERS, HEADS = 2, 3
@@ -193,17 +193,39 @@ def test_a_lens_behind_a_map_of_heads_scores_what_the_map_gives() -> None:
     """Another model of 1 layer and 8 heads whose ratios are a linear mix of the lens's."""
     torch.manual_seed(0)
     mix = torch.rand(LAYERS * HEADS, 8)
-    own = [torch.rand(5 + i, LAYERS, HEADS) for i in range(30)]
-    other = [(ratios.flatten(1) @ mix).view(-1, 1, 8) for ratios in own]
+    own = torch.rand(30, LAYERS, HEADS)
+    other = (own.flatten(1) @ mix).view(-1, 1, 8)
     lens = fit_lens(table(), LAYERS, 8, {})
     heads = map_heads(other, own)
     moved = behind_map(lens, heads, layers=1)
-    means = torch.stack([ratios.mean(0) for ratios in other])
-    through = torch.from_numpy(LinearRegression.predict(heads, means.flatten(1).numpy())).view(-1, LAYERS, HEADS)
-    torch.testing.assert_close(moved.logit(means), lens.logit(through), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(moved.logit(means), lens.logit(torch.stack([r.mean(0) for r in own])), rtol=1e-2, atol=1e-2)
-    with pytest.raises(InputError, match="different lengths"):
-        map_heads(other, own[::-1])
+    through = torch.from_numpy(LinearRegression.predict(heads, other.flatten(1).numpy())).view(-1, LAYERS, HEADS)
+    torch.testing.assert_close(moved.logit(other), lens.logit(through).float(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(moved.logit(other), lens.logit(own), rtol=1e-2, atol=1e-2)
+    with pytest.raises(InputError, match="29 responses by one model, 30 by the other"):
+        map_heads(other[1:], own)
+    with pytest.raises(InputError, match="lens: 1 responses; a map of heads needs several"):
+        map_heads(other[:1], own[:1])
+
+
+def test_a_mapped_lens_is_tested_on_what_fitted_neither_it_nor_the_map() -> None:
+    lens, data = fit_lens(table(documents=8), LAYERS, 8, {}), [sketch(f"Document 0 {i}") for i in range(10)]
+    assert kept_out(lens, data) == set(data[8:])  # of ten the two that did not train it
+    strange = [sketch(f"Text {i}") for i in range(10)]
+    assert len(kept_out(lens, strange)) == 2
+    assert len(kept_out(lens, data[:8] + strange)) == 4
+    with pytest.raises(InputError, match="annotations: documents that all trained the lens; a map"):
+        kept_out(lens, data[:8])
+    with pytest.raises(InputError, match="annotations: 1 documents; a map"):
+        kept_out(lens, strange[:1])
+    ratios = {str(i): torch.rand(LAYERS, HEADS) for i in range(6)}
+    other = {id: value[:, :2] for id, value in reversed(ratios.items())}  # by id, in whatever order
+    moved = mapped(lens, other, ratios, {str(i): data[i + 4] for i in range(6)}, {"model": "toy"})
+    assert [moved.record[f"map{name}"] for name in ("_responses", "_documents", "_documents_trained", "")] == [6, 6, 4, {"model": "toy"}]
+    assert moved.record["mapped_from"] == lens.id
+    assert all(document in moved.documents for document in data)
+    assert moved.weights.shape == (LAYERS, 2)
+    same = mapped(lens, ratios, ratios, {str(i): data[i] for i in range(6)}, {})
+    torch.testing.assert_close(same.logit(ratios["3"]), lens.logit(ratios["3"]), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.realdata

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from kdray.artifacts.lens import GUIDE
 from kdray.lens.classifier import Lens
 from kdray.lens.guided import Choice, Sampler, decode_guided
 from kdray.lens.guides import HiddenGuide, LensGuide, SupportGuide, TextGuide, open_guide
@@ -189,8 +191,20 @@ def test_files_that_are_no_guides(tmp_path):
 def test_a_classifier_on_hidden_states_is_its_weights_and_intercept_alone(tmp_path):
     path, guide = tmp_path / "g.safetensors", HiddenGuide(torch.ones(4), 0.5, layer=1)
     guide.save(path)
+    kept = path.read_bytes()
     assert open_guide(path).intercept == 0.5
-    tensors = load_file(path) | {"scale": torch.ones(4)}  # which nothing would apply
-    save_file(tensors, path, metadata={"layer": "1", "part": "residual"})
-    with pytest.raises(InputError, match=r"^guide: \S+ is no classifier on hidden states; "):
-        open_guide(path)
+    for _ in range(8):  # its bytes enter ids
+        guide.save(path)
+        assert path.read_bytes() == kept
+    with safe_open(path, framework="pt") as file:
+        said = file.metadata()
+    weights = load_file(path)
+    for tensors, metadata in (
+        (weights | {"scale": torch.ones(4)}, said),  # which nothing would apply
+        (weights, {GUIDE: said[GUIDE].replace("residual", "middle")}),
+        (weights, {"layer": "1"}),
+        (weights, None),
+    ):
+        save_file(tensors, path, metadata=metadata)
+        with pytest.raises(InputError, match=r"^guide: \S+ is no classifier on hidden states; "):
+            open_guide(path)

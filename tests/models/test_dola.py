@@ -94,13 +94,19 @@ def test_likelihoods_of_choices(tiny, normalise):
     model, _ = tiny
     prompt, choices = list(range(20, 30)), [[40, 41, 42], [50], [7, 9]]
     got = dola_loglikelihoods(model, prompt, choices, LAYERS, 0.5, normalise=normalise)
-    for value, choice in zip(got, choices, strict=True):
+    best = []
+    for (value, likeliest), choice in zip(got, choices, strict=True):
         with torch.no_grad():
             ratios = reference(model, prompt + choice, LAYERS, 0.5, start=len(prompt) - 1)[0][:-1]
         ratios = np.where(np.isneginf(ratios), -1000.0, ratios)
         scores = log_softmax(ratios, axis=1) if normalise else ratios
         assert value == pytest.approx(sum(scores[i, token] for i, token in enumerate(choice)), rel=1e-5)
-    assert min(got) < -1000  # a token that is not plausible
+        assert likeliest == (scores.argmax(1).tolist() == choice)
+        best.append(int(scores[0].argmax()))
+    assert min(got)[0] < -1000  # a token that is not plausible
+    assert dola_loglikelihoods(model, prompt, [best[:1], [7]], LAYERS, 0.5)[0][1] is True
+    alone = [dola_loglikelihoods(model, prompt, [choice], LAYERS, 0.5, normalise=normalise)[0][0] for choice in choices]
+    assert [value for value, _ in got] == pytest.approx(alone, rel=1e-5)
     with pytest.raises(InputError, match="empty"):
         dola_loglikelihoods(model, prompt, [[]], LAYERS)
 

@@ -9,6 +9,7 @@ import pytest
 
 from kdray.score.annotate import annotate, sentence_spans
 from kdray.score.answers import Answer
+from kdray.score.metrics.best_span import best_span
 
 
 def row(example: int, answer: str, **changes: Any) -> dict[str, Any]:
@@ -42,6 +43,14 @@ def test_a_metric_that_names_spans_is_taken_at_its_word_and_one_that_only_object
     found, failed = annotate([row(i, "In Rome.") for i in range(4)], lambda answers: said, "judge", 50.0)
     assert failed == {"3": "judge: no conclusion"}
     assert [(each.id, each.spans, bool(each.unfound)) for each in found] == [("0", (), False), ("1", ((3, 7),), False), ("2", (), True)]
+
+
+def test_an_answer_without_a_right_one_is_hallucinated_as_a_whole() -> None:
+    right = {"references": ["Rome"]}
+    rows = [row(0, "It is in Rome.", **right), row(1, "In Oslo. Or in Paris.", **right), row(2, "In Oslo.")]
+    found, failed = annotate(rows, best_span, "best_span", 50.0)
+    assert [(each.id, each.spans, each.unfound) for each in found] == [("0", (), ()), ("1", ((0, 21),), ())]
+    assert failed == {"2": "best_span: no reference to compare with"}
 
 
 def test_what_has_no_word_or_no_source_is_left_out() -> None:

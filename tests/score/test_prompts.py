@@ -172,7 +172,42 @@ def test_hotpotqa_is_read_as_its_authors_wrote_it(tmp_path, tokenizer):
     assert theirs[0].source == "One: It is. So.\nTwo: Ada."
 
 
+NQ = {
+    "question": "who lives in rome",
+    "answers": ["Ben", "Ben Bo"],
+    "ctxs": [{"title": "Rome", "text": "Ben lives in Rome now .", "isgold": True}],
+}
+ROME = "Ben lives in Rome now ."
+
+
+@pytest.mark.parametrize(
+    ("prompt", "wanted"),
+    [
+        (
+            "lookback_lens",
+            "Answer the question based on the information in the document. Explain your reasoning in the document step-by-step before "
+            f"providing the final answer.\n\n#Document#: {ROME}\n#Question#: Who lives in rome?\n#Answer#:",
+        ),
+        (
+            "chat",
+            "<|im_start|>user\nAnswer the question from this text, in a few words. Question: Who lives in rome?\n\n"
+            f"{ROME}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+    ],
+)
+def test_nq_shows_the_gold_passage_and_the_question(prompt, wanted, tmp_path, tokenizer):
+    others = [{"title": "Oslo", "text": "Cleo is in Oslo .", "isgold": False}]
+    (made,) = prompts(tmp_path, tokenizer, "nq_open", NQ | {"ctxs": others + NQ["ctxs"] + others}, prompt=prompt)
+    assert tokenizer.decode(made.input_ids) == wanted
+    assert (made.source, made.question, made.references) == (ROME, "Who lives in rome?", ["Ben", "Ben Bo"])
+    unmarked = [{"text": "Cleo is in Oslo ."}, {"text": ROME}]
+    assert prompts(tmp_path, tokenizer, "nq_open", NQ | {"ctxs": unmarked})[0].source == f"Cleo is in Oslo .\n{ROME}"
+    odd = prompts(tmp_path, tokenizer, "nq_open", NQ | {"question": "what is {text}?"}, prompt="lookback_lens")[0]
+    assert tokenizer.decode(odd.input_ids).count(ROME) == 1  # what is asked is no place for the text
+
+
 USABLE: dict[str, dict[str, Any]] = {
+    "nq_open": NQ,
     "xsum": {"document": ARTICLE, "summary": "s"},
     "cnn_dailymail": {"article": ARTICLE, "highlights": "s"},
     "hotpotqa": {"question": "Who?", "answer": "Ada", "context": PASSAGES},
@@ -194,6 +229,10 @@ USABLE: dict[str, dict[str, Any]] = {
         ("hotpotqa", {"context": [["One"]]}, "column 'context' holds a list, not titles with their sentences"),
         ("hotpotqa", {"question": None}, "nothing in column 'question'"),
         ("hotpotqa", {"answer": True}, "column 'answer' holds the bool True, not a text"),
+        ("nq_open", {"ctxs": None}, "column 'ctxs' holds nothing, not passages with a text"),
+        ("nq_open", {"ctxs": ["text"]}, "column 'ctxs' holds a list, not passages with a text"),
+        ("nq_open", {"ctxs": [{"text": " "}]}, "nothing in column 'ctxs'"),
+        ("nq_open", {"question": " "}, "nothing in column 'question'"),
         ("truthfulqa", {"question": ""}, "nothing in column 'question'"),
         ("truthfulqa", {"correct_answers": [1.5]}, "column 'correct_answers' holds the float 1.5, not a text"),
     ],

@@ -21,6 +21,7 @@ TASKS = {
     "cnn_dailymail": ("cnn_dailymail.jsonl", "chat"),
     "truthfulqa": ("truthfulqa/TruthfulQA.csv", "qa"),
     "hotpotqa": ("hotpotqa_distractor.validation.jsonl", "chat"),
+    "nq_open": ("nq_open_oracle.jsonl", "lookback_lens"),
 }
 
 
@@ -44,5 +45,5 @@ def test_smollm2_answers_real_rows(name, smollm2, data_dir, tmp_path):
     assert all(0 <= score["value"] <= 100 for metric, score in scores.items() if metric != "truth_diff")
     own = [vars(p) | {"answer": p.references[0], "error": None} for p in prompts]
     best, _ = score_answers(own, [load_metric(use.name, use.params, Given({})) for use in uses], count_empty=True)
-    headline = {"truthfulqa": "truth", "hotpotqa": "f1"}.get(name, "rougeL")
+    headline = {"truthfulqa": "truth", "hotpotqa": "f1", "nq_open": "span_em"}.get(name, "rougeL")
     assert best[headline]["value"] == pytest.approx(100)

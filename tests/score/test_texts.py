@@ -11,6 +11,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
 from kdray.score.answers import Answer
+from kdray.score.metrics.best_span import best_span
 from kdray.score.metrics.chrf import chrf
 from kdray.score.metrics.exact_match import exact_match
 from kdray.score.metrics.meteor import NoSynonyms, meteor
@@ -114,6 +115,29 @@ def test_meteor_parts_sentences_before_words():
 def test_exact_match_and_f1_are_those_of_squad_and_hotpotqa(text, reference, em, f1):
     found = exact_match([Answer(text, references=["zzz zzz", reference])])[0]
     assert (found["em"], found["f1"]) == (em, pytest.approx(f1))
+
+
+@pytest.mark.parametrize(
+    ("text", "tokenizer", "value"),
+    [
+        ("It is in the Eiffel Tower, I think.", "default", 100),
+        ("eiffel; tower", "default", 100),
+        ("Eiffel had no tower", "default", 0),
+        ("", "default", 0),
+        ("The Eiffel Towers", "default", 100),  # as its authors have it: a text within a text
+        ("The Eiffel Towers", "unicode", 0),
+        ("Das ist größere Ehre", "unicode", 100),
+    ],
+)
+def test_a_right_answer_within_an_answer(text, tokenizer, value):
+    references = ["The zzz", "Eiffel Tower", "größere ehre"]
+    assert best_span([Answer(text, references=references)], tokenizer=tokenizer) == [{"span_em": value}]
+
+
+def test_no_right_answer_is_no_zero():
+    assert best_span([Answer("x")]) == [{"error": "best_span: no reference to compare with"}]
+    assert best_span([Answer("x", references=["..."])]) == [{"error": "best_span: the reference holds no word"}]
+    assert best_span([Answer("x", references=["...", "y"])]) == [{"span_em": 0}]
 
 
 def test_truth_is_being_nearer_to_a_right_answer():

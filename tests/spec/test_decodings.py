@@ -24,6 +24,48 @@ def test_a_label_says_what_is_not_a_default(tiny_grid, written, label):
     assert decoding_label(grid.score.decoding[0]) == label
 
 
+def arc(choices):
+    task = {"name": "arc_easy", "source": "file:HERE/xsum.jsonl"}
+    return {"score.tasks": ["heldout_answers", task], "score.choices": choices, "score.decoding": ["greedy"]}
+
+
+def test_choices_are_scored_by_what_scores_them(tiny_grid):
+    grid = parse_grid(tiny_grid.text(arc(["greedy", {"name": "dola", "layers": "high", "repetition_penalty": 1.2}])))
+    assert [decoding_label(use) for use in grid.score.choices] == ["greedy", "dola-layers-high"]
+    assert grid.score.choices[1].params == {"layers": "high", "plausibility": 0.1}  # no penalty, which changes nothing
+    assert parse_grid(tiny_grid.text({"score.choices": ["greedy"]})).score.choices == grid.score.choices[:1]
+
+
+@pytest.mark.parametrize(
+    ("choices", "says"),
+    [
+        (["sampled"], "score.choices.0: 'sampled', which scores no choices; one of dola, greedy"),
+        ([{"name": "dola", "repetition_penalty": 1}], "score.choices.0.repetition_penalty: 1.0; choices are scored by layers and plausib"),
+        (["dola", {"name": "dola", "plausibility": 0.1}], "score.choices.1: 'dola' a second time; "),
+        ([{"name": "dola", "layer": "low"}], "score.choices.0.layer"),
+        (["dolla"], "did you mean 'dola'?"),
+    ],
+)
+def test_what_scores_no_choices_is_named(tiny_grid, choices, says):
+    with pytest.raises(InputError) as error:
+        parse_grid(tiny_grid.text(arc(choices)))
+    assert says in str(error.value)
+
+
+def test_ways_to_score_choices_without_any(tiny_grid):
+    with pytest.raises(InputError, match=r"score.choices: no task has choices; add a multiple-choice task"):
+        parse_grid(tiny_grid.text({"score.choices": ["greedy", "dola"]}))
+
+
+def test_a_report_may_be_about_choices_under_dola(tiny_grid):
+    changes = arc(["greedy", "dola"])
+    assert parse_grid(tiny_grid.text(changes | {"report.primary": "arc_easy/acc.dola"})).report.primary == "arc_easy/acc.dola"
+    with pytest.raises(InputError, match=r"nothing measures 'arc_easy/acc\.dolla'"):
+        parse_grid(tiny_grid.text(changes | {"report.primary": "arc_easy/acc.dolla"}))
+    with pytest.raises(InputError, match=r"nothing measures 'heldout_answers/rougeL\.dola'"):
+        parse_grid(tiny_grid.text(changes | {"report.primary": "heldout_answers/rougeL.dola"}))
+
+
 def test_the_same_decoding_in_two_ways_of_writing(tiny_grid):
     with pytest.raises(InputError, match=r"score.decoding.1: 'dola' a second time"):
         parse_grid(tiny_grid.text({"score.decoding": ["dola", {"name": "dola", "plausibility": 0.1}]}))

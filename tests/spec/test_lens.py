@@ -12,7 +12,7 @@ SHA = "ab" * 32
 LENSES = {
     "a lens without answers for it": (
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
-        ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, xsum"],
+        ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, nq_open, xsum"],
     ),
     "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, own, or trained"]),
     "a lens that is there and two sets to test it": (
@@ -41,7 +41,15 @@ LENSES = {
     ),
     "a lens by a metric of references": (
         {"lens": {"own": {"task": "train_answers", "metric": "rouge"}}},
-        ["lens.own.metric: 'rouge' is not about an answer's source", "hhem, judge, lettucedetect, minicheck, support_standin"],
+        [
+            "lens.own.metric: 'rouge' is not about an answer's source",
+            "best_span, ",
+            "hhem, judge, lettucedetect, minicheck, support_standin",
+        ],
+    ),
+    "a lens by right answers that a task does not give": (
+        {"lens": {"own": {"task": {"name": "xsum", "source": "file:HERE/xsum.jsonl"}, "metric": "best_span"}}},
+        ["lens.own.metric: 'best_span' of the task 'xsum', which gives no short; another metric"],
     ),
     "a lens by a metric with a typo": (
         {"lens": {"own": {"task": "train_answers", "metric": {"name": "hhem", "bach": 2}}}},

@@ -33,7 +33,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Grid": "ensembles family",
         "OwnAnswers": "task",
         "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
-        "Scoring": "checkpoints decoding metrics references tasks",
+        "Scoring": "checkpoints choices decoding metrics references tasks",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {"Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"},

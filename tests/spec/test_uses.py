@@ -40,6 +40,7 @@ def test_every_field_that_names_a_component(tiny_grid: TinyGrid) -> None:
         ("score.tasks.1", "task xsum"),
         ("score.tasks.1", "metric rouge"),  # the task's own
         ("score.metrics.0", "metric chrf"),
+        ("score.choices.0", "decoding greedy"),
         ("score.decoding.0", "decoding greedy"),
         ("score.decoding.1", "decoding sampled"),
         ("lens.own.task", "task xsum"),

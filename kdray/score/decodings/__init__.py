@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
-from kdray.spec.components import load
+from kdray.spec.components import load, module_of
 
 
 class Decoding(Protocol):
@@ -25,6 +25,17 @@ class Decoding(Protocol):
     def __call__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int, /
     ) -> Sequence[list[int] | str]: ...
+
+
+class Likelihoods(Protocol):
+    """Scores the choices of a question: of each the sum over its tokens, in nats, and whether they are the likeliest."""
+
+    def __call__(self, model: PreTrainedModel, context: Sequence[int], choices: Sequence[Sequence[int]], /) -> list[tuple[float, bool]]: ...
+
+
+def open_likelihoods(name: str, params: Mapping[str, Any]) -> Likelihoods:
+    """How the decoding `name`, one that declares `choices`, scores them: its file's function `likelihoods`, with parameters."""
+    return functools.partial(module_of(declare.Decoding, name).likelihoods, **params)
 
 
 def open_decoding(name: str, params: Mapping[str, Any]) -> Decoding:
