@@ -54,9 +54,10 @@ def verdict(results: Results) -> list[str]:
     found = findings(results)
     if found is None:
         return [_nothing(results), *_unscored(results), *_mixed_runtimes(results)]
-    sentences = [_answer(found, results.plan), _rests_on(found, results)]
-    sentences += [*_small(found), *_beside(found, results), *_margins(found, results), *_unscored(results), *_mixed_runtimes(results)]
-    return sentences
+    reason = too_small(found)
+    sentences = [_answer(found, results.plan)] + ([f"{reason[0].upper()}{reason[1:]}."] if reason else [])
+    sentences += [_rests_on(found, results), *_smallest(found), *_beside(found, results), *_margins(found, results)]
+    return [*sentences, *_unscored(results), *_mixed_runtimes(results)]
 
 
 def _nothing(results: Results) -> str:
@@ -113,10 +114,8 @@ def too_small(found: Findings) -> str | None:
     return f"this grid is too small to conclude anything from: {', '.join(few)}" if few else None
 
 
-def _small(found: Findings) -> Iterator[str]:
-    """Where little was compared, and what a comparison of this size would have seen."""
-    if reason := too_small(found):
-        yield f"{reason[0].upper()}{reason[1:]}."
+def _smallest(found: Findings) -> Iterator[str]:
+    """Where no difference is shown, the one that a comparison of this size would have shown."""
     if found.change.smallest is not None and not found.change.significant:
         yield f"A difference of {found.change.smallest:.2f} would have been found four times in five."
 

@@ -160,7 +160,7 @@ def test_less_loss_is_better(tiny_grid):
 def test_a_grid_of_few_runs_says_how_little_that_is(tiny_grid):
     results = make_results(tiny_grid)
     results.checkpoints[:] = [c for c in results.checkpoints if isinstance(c.subject, str) or c.subject.lr in LRS[:2]]
-    assert verdict(results)[2] == "This grid is too small to conclude anything from: 2 runs an arm (at least 3)."
+    assert verdict(results)[1] == "This grid is too small to conclude anything from: 2 runs an arm (at least 3)."
 
 
 def test_points_that_ran_differently_are_pointed_out(tiny_grid):
