@@ -61,11 +61,11 @@ def plan(
         print(json.dumps(listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)}, indent=1))
         return
 
-    rows = [("step", "name", "id", "state", "size")]
+    lines_of = [("step", "name", "id", "state", "size")]
     for step in made.steps():
         size = size_of_labels(step, store)
-        rows.append((step.kind, step.slug, step.id or "", step.state(store), str(size or "")))
-    _print_columns(rows, STATES)
+        lines_of.append((step.kind, step.slug, step.id or "", step.state(store), str(size or "")))
+    _print_columns(lines_of, STATES)
     if made.points:
         print(_epochs(made, training_rows(made, store)))
     for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
