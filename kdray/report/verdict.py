@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from kdray.plan.steps import Plan
 from kdray.report.arms import BASELINE, Arm, arms_of
-from kdray.report.crossed import Crossed
-from kdray.report.manner import adjusted, manners_of, mean_manner
+from kdray.report.faithful import at_equal_manner, mean_manners, rewards_copying, stands_in
 from kdray.report.results import RUNTIME, Results, primary_metric
-from kdray.report.statistics import Difference, Pairs, comparisons, difference, differences, final_scores, paired, signed
-from kdray.spec import declare
-from kdray.spec.components import declared
+from kdray.report.statistics import Difference, comparisons, difference, final_scores, paired, signed
 from kdray.spec.metric_names import MetricName
-from kdray.spec.metrics import metrics_of, scores_of
 
 FEWEST_CELLS = 3  # runs of equal lr, batch and seed of an arm and of SFT, below which an interval is a guess
 FEWEST_ITEMS = 100
@@ -73,7 +67,7 @@ def _answer(found: Findings, plan: Plan) -> str:
     metric, change = found.metric, found.change
     told = f"{found.best.name} scores {change} against SFT ({_direction(change, -1 if metric.lower_is_better else 1)})"
     among = f", the best of {len(found.arms)} arms" if len(found.arms) > 1 else ""
-    standin = " That metric is a stand-in and measures no facts." if _stands_in(metric, plan) else ""
+    standin = " That metric is a stand-in and measures no facts." if stands_in(metric, plan) else ""
     return f"On {metric}, {told}{among}.{standin}"
 
 
@@ -100,9 +94,9 @@ def _rests_on(found: Findings, results: Results) -> str:
     tested = [c for c in comparisons(results) if c.p is not None]
     own = next((c.p for c in tested if (c.arm, c.metric) == (found.best, found.metric)), None)
     if own is not None and len(tested) > 1:
-        parts.append(f"p = {_p(own)} after Holm's correction for all {len(tested)} comparisons of arms and headline metrics")
+        parts.append(f"p {shown_p(own)} after Holm's correction for all {len(tested)} comparisons of arms and headline metrics")
     elif own is not None:
-        parts.append(f"p = {_p(own)}")
+        parts.append(f"p {shown_p(own)}")
     return "; ".join(parts) + "."
 
 
@@ -122,10 +116,10 @@ def _smallest(found: Findings) -> Iterator[str]:
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:
     """For a metric of faithfulness: whether answers became shorter or copied more, and what is left of the gain at equal manner."""
-    if not _rewards_copying(found.metric, results.plan):
+    if not rewards_copying(found.metric, results.plan):
         return
     pairs = paired(results, found.metric, found.best)
-    if (manner := _manner(pairs, found.metric)) is None:
+    if (manner := mean_manners(pairs, found.metric)) is None:
         return
     (words, copied), (sft_words, sft_copied) = manner
     copies = f", of which {copied:.0f}% are copied" if copied is not None else ""
@@ -140,35 +134,6 @@ def _beside(found: Findings, results: Results) -> Iterator[str]:
         f"{told}: at equal length and copying the difference is {signed(left.mean, 2)} [{signed(low, 2)}, {signed(high, 2)}]"
         f"{', so that the difference goes away with it' if gone else ''}."
     )
-
-
-def _manner(pairs: Pairs, metric: MetricName) -> tuple[tuple[float, float | None], tuple[float, float | None]] | None:
-    """Mean words and percent copied, of the arm's answers and of SFT's."""
-    sides = []
-    for side in (0, 1):
-        folders = [run[side].answers[metric] for run in pairs.runs if metric in run[side].answers]
-        if not folders:
-            return None
-        found = [mean_manner(folder) for folder in folders]
-        copied = [coverage for _, coverage, _ in found if coverage is not None]
-        sides.append((float(np.mean([words for words, _, _ in found])), float(np.mean(copied)) if copied else None))
-    return sides[0], sides[1]
-
-
-def at_equal_manner(pairs: Pairs, metric: MetricName) -> Crossed | None:
-    """The difference at equal length (in log words) and equal share of copied words; None where answers or items are not kept."""
-    found = differences(pairs, metric)
-    if isinstance(found, str) or not all(metric in run.answers for pair in pairs.runs for run in pair):
-        return None
-    values, items, _ = found
-    told = [[manners_of(run.answers[metric]) for run in pair] for pair in pairs.runs]
-    if not all(item in manners for pair in told for manners in pair for item in items):
-        return None
-    words, copied = (
-        np.array([[of(ours[item]) - of(theirs[item]) for item in items] for ours, theirs in told])
-        for of in (lambda m: float(np.log1p(m.words)), lambda m: m.coverage or 0.0)
-    )
-    return adjusted(values, [words, copied])
 
 
 def _margins(found: Findings, results: Results) -> Iterator[str]:
@@ -213,26 +178,6 @@ def _gold_alone(results: Results) -> bool:
     return all(point.point.labels == "gold" for point in results.plan.points)
 
 
-def _stands_in(metric: MetricName, plan: Plan) -> bool:
-    use = _metric_of(metric, plan)
-    return use is not None and use.standin
-
-
-def _rewards_copying(metric: MetricName, plan: Plan) -> bool:
-    """Whether a metric holds answers against their source."""
-    use = _metric_of(metric, plan)
-    return metric.metric == "fr" or (use is not None and "source" in use.needs)
-
-
-def _metric_of(metric: MetricName, plan: Plan) -> declare.Metric | None:
-    """What declares a score of answers; None of others."""
-    for task in plan.grid.score.tasks:
-        if task.name == metric.task and isinstance(declared(declare.Task, task.name), declare.AnswerTask):
-            for use in metrics_of(task, plan.grid.score.metrics):
-                if metric.metric in scores_of(use):
-                    return declared(declare.Metric, use.name)
-    return None
-
-
-def _p(value: float) -> str:
-    return "below 0.001" if value < 1e-3 else f"{value:.3f}"
+def shown_p(value: float) -> str:
+    """With three decimals, as far as they say anything."""
+    return "< 0.001" if value < 1e-3 else f"= {value:.3f}"

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
 from kdray.report.confidence import plot_confidence
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
@@ -54,6 +55,8 @@ def write_report(results: Results, folder: Path) -> Path:
     else:
         lines += ["Value ± standard error over the examples.", ""]
     lines += _table(results, metrics)
+    if compared := compared_rows(results):
+        lines += ["", "## Comparisons", "", COMPARED_NOTE, "", *_markdown(list(COMPARED), [list(row) for row in compared])]
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
     if plot_curves(results, folder / "curves.png"):

@@ -12,10 +12,12 @@ from kdray.artifacts.answers import write_answers
 from kdray.artifacts.scores import read_scores, write_scores
 from kdray.plan import make_plan
 from kdray.report.arms import Arm
+from kdray.report.compared import compared_rows
 from kdray.report.crossed import crossed
 from kdray.report.results import Checkpoint, Results
 from kdray.report.statistics import comparisons, difference
 from kdray.report.verdict import verdict
+from kdray.report.write import write_report
 from kdray.spec import load_grid
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
@@ -164,6 +166,19 @@ def test_holm_counts_all_arms_and_headline_metrics(tiny_grid: TinyGrid) -> None:
     assert [(c.arm, c.metric) for c in found] == [(KD, SUPPORT), (KD, ARC)]
     alone = [c.difference.p for c in found]
     assert min(c.p or 0.0 for c in found) == pytest.approx(2 * min(p or 0.0 for p in alone))
+
+
+def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
+    bench = Bench(tiny_grid)
+    bench.score(SUPPORT, shifted(noise(6), 2.0))
+    bench.answer({key: ["w1 w2"] * 120 for key in noise(6)}, "w1 w2")
+    bench.score(ARC, {key: (row > 0).astype(float) for key, row in noise(7).items()}, scale=3.0)
+    (metric, arm, change, p, equal, size), of_means = compared_rows(bench.results)
+    assert (metric, arm, size) == ("xsum_support", "KD 1", "120 x 3")
+    assert change == equal == str(difference(bench.results, SUPPORT, KD))  # answers are alike: nothing is taken off
+    assert p == "< 0.001"
+    assert (of_means[0], of_means[4], of_means[5]) == ("arc_e", "", "means of 3")
+    assert f"| xsum_support | KD 1 | {change} | < 0.001 |" in (write_report(bench.results, bench.folder) / "report.md").read_text()
 
 
 @pytest.mark.parametrize(

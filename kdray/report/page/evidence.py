@@ -9,6 +9,7 @@ from functools import cached_property
 from kdray.artifacts.scores import Score
 from kdray.plan.steps import Subject
 from kdray.report.arms import Arm, arm_of, arms_of
+from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
 from kdray.report.results import Checkpoint, Results, primary_metric
 from kdray.report.statistics import Difference, Spread, spread
 from kdray.report.table import calibration_of, metrics_of, reference_name
@@ -24,6 +25,8 @@ from kdray.spec.points import Point
 
 class Evidence:
     """A grid's results: arms in the order of tables, metrics with the primary one, and what is known of each."""
+
+    compared_columns, compared_note = COMPARED, COMPARED_NOTE
 
     def __init__(self, results: Results) -> None:
         self.results, self.plan, self.grid = only_numbers(results), results.plan, results.plan.grid
@@ -91,6 +94,11 @@ class Evidence:
     def best(self) -> Arm | None:
         """The arm with the best mean difference from SFT."""
         return self.found.best if self.found else None
+
+    @cached_property
+    def compared(self) -> list[tuple[str, ...]]:
+        """Every arm against SFT on every headline metric, as rows under `COMPARED`."""
+        return compared_rows(self.results) if self.points else []
 
     @property
     def sign(self) -> int:
