@@ -170,7 +170,7 @@ def test_holm_counts_all_arms_and_headline_metrics(tiny_grid: TinyGrid) -> None:
 
 def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
     bench = Bench(tiny_grid)
-    bench.score(SUPPORT, shifted(noise(6), 2.0))
+    bench.score(SUPPORT, shifted(noise(6), 9.0))
     bench.answer({key: ["w1 w2"] * 120 for key in noise(6)}, "w1 w2")
     bench.score(ARC, {key: (row > 0).astype(float) for key, row in noise(7).items()}, scale=3.0)
     (metric, arm, change, p, equal, size), of_means = compared_rows(bench.results)
