@@ -16,7 +16,7 @@ def costs(scores: Iterable[ScoreStep], store: Store) -> Iterator[str]:
     """A line for every decoding but greedy, over the models and tasks that both have answered."""
     kept: dict[str, dict[object, Cost]] = defaultdict(dict)
     for score in scores:
-        artifact = score.generate and store.get(score.generate.key)
+        artifact = score.generate and score.generate.id and store.get(score.generate.key)
         if artifact and "answer_tokens" in (facts := artifact.facts):
             kept[score.decoding][score.subject, score.position, score.task.name] = facts["answer_tokens"], facts["answer_seconds"]
     greedy = kept.pop(PLAIN, {})

@@ -11,7 +11,7 @@ from kdray.report.page.cases import Pair, at_random, cases_of, pieces_of, typica
 from kdray.report.page.evidence import Evidence
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
-from tests.report.bench import Bench
+from tests.report.bench import CHANGES, Bench
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,21 @@ def test_no_text_is_shown_where_cases_are_none(bench: Bench) -> None:
     results = bench.results
     results.plan.grid.report.__dict__["cases"] = 0
     assert cases_of(Evidence(results), bench.store) is None
+
+
+def test_a_metric_whose_model_is_not_resolved_yet_marks_nothing(bench: Bench) -> None:
+    """It was added to a grid that is scored: its steps have no ids."""
+    text = bench.path.read_text()
+    try:
+        changes = {"axes": {"lr": [1e-4, 3e-4], "batch": [4], "alpha": [0, 1], "seed": [0]}}
+        metrics = [{"name": "lettucedetect", "model": "hf:org/model"}]
+        bench.grid(CHANGES | changes | {"score.metrics": metrics, "report": {"primary": "xsum/rougeL", "cases": 1}})
+        cases = cases_of(Evidence(bench.results), bench.store)
+    finally:
+        bench.path.write_text(text)
+    assert cases
+    assert (cases.metric, cases.marked_by) == ("xsum_rougeL", "")
+    assert not any(piece.unsupported for _, found in cases.groups for case in found for said in case.answers for piece in said.pieces)
 
 
 def test_less_may_be_better() -> None:

@@ -253,7 +253,8 @@ def test_the_command_writes_the_page_and_opens_it_where_asked(tiny_grid, run, mo
     page = tiny_grid.folder / "store" / "report" / "tiny" / "report.html"
     assert (code, opened) == (0, [page.as_uri()])
     assert f"report  {page.relative_to(tiny_grid.folder)}" in said
-    assert run("report", tiny_grid(), tiny_grid({"name": "second"}, "second.yaml"))[0] == 0
+    unresolved = tiny_grid({"name": "second", "student.model": "hf:org/model"}, "second.yaml")
+    assert run("report", tiny_grid(), unresolved)[0] == 0
     assert (tiny_grid.folder / "store" / "report" / "tiny+second" / "report.html").is_file()
     assert len(opened) == 1
 

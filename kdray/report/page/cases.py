@@ -17,7 +17,7 @@ from typing import Any
 
 from kdray.artifacts.answers import read_answers
 from kdray.artifacts.scores import read_rows, read_scores
-from kdray.plan.steps import ScoreStep
+from kdray.plan.steps import ScoreStep, Step
 from kdray.report.arms import Arm, arm_of
 from kdray.report.items import KEPT_AS
 from kdray.report.page.evidence import Evidence
@@ -26,7 +26,7 @@ from kdray.spec.components import declared
 from kdray.spec.decodings import PLAIN
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
-from kdray.store import Store
+from kdray.store import Artifact, Store
 
 SPANS = "spans"  # the column in which a metric keeps the parts of an answer that its source does not support
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
@@ -179,11 +179,16 @@ def _asked(evidence: Evidence, metric: MetricName, point: Point | None) -> list[
     ]
 
 
+def _made(store: Store, step: Step) -> Artifact | None:
+    """What a step has made; nothing of one that is not resolved yet, such as a metric whose model was never asked for."""
+    return store.get(step.key) if step.id else None
+
+
 def _values(evidence: Evidence, store: Store, point: Point, metric: MetricName) -> dict[int, float]:
     """The metric's values by item, of the answers at a point's final checkpoint."""
     column = KEPT_AS.get(metric.metric, metric.metric)
     for score in _asked(evidence, metric, point):
-        artifact = store.get(score.measure.key)
+        artifact = _made(store, score.measure)
         if artifact and metric.metric in read_scores(artifact.path):
             rows = read_rows(artifact.path, ["example"], [column]).to_pylist()
             return {int(row["example"]): float(row[column]) for row in rows if isinstance(row.get(column), int | float)}
@@ -196,10 +201,10 @@ def kept_answers(evidence: Evidence, store: Store, point: Point, metric: MetricN
     spans: dict[int, list[tuple[int, int]]] = {}
     whose: list[str] = []
     for score in _asked(evidence, metric, point):
-        answers = score.generate and store.get(score.generate.key)
+        answers = score.generate and _made(store, score.generate)
         if answers and not rows:
             rows = {row["example"]: row for row in read_answers(answers.path)}
-        measured = store.get(score.measure.key)
+        measured = _made(store, score.measure)
         table = read_rows(measured.path, ["example"], [SPANS]) if measured else None
         if table and SPANS in table.column_names:
             whose += [use["name"] for use in score.measure.params["metrics"] if declared(declare.Metric, use["name"]).spans]
