@@ -13,10 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedModel
+from transformers import DynamicCache, LogitsProcessor, PreTrainedModel
 
 from kdray.models.head import Head, split
 from kdray.models.hooks import blocks_of, listen
@@ -123,7 +124,7 @@ def dola_loglikelihoods(
 
     And whether each of its tokens is the one of the highest score. Implausible tokens count -1000. Without `normalise` the scores are
     the log-ratios themselves, as for TruthfulQA, where that worked better than the log-softmax over them (appendix A.5). There is no
-    repetition penalty. The choices of a prompt are one batch.
+    repetition penalty. The prompt is read once, its choices behind it are one batch.
 
     Raises:
         InputError: the model has no such layers, or a prompt or choice is empty.
@@ -131,23 +132,32 @@ def dola_loglikelihoods(
     if not prompt or not all(choices):
         raise InputError("choices", "an empty prompt or choice", "at least one token each")
     backbone, head = split(model)
-    rows = [[*prompt, *choice[:-1]] for choice in choices]
-    longest, start = max(map(len, rows)), len(prompt) - 1
-    ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], device=model.device)  # no query sees what follows it
-    lengths = torch.tensor(list(map(len, rows)), device=model.device)[:, None]
-    columns = torch.arange(longest, device=model.device)
-    wanted = (columns >= start) & (columns < lengths)
-    tokens = torch.tensor([token for choice in choices for token in choice], device=model.device)
+    cache, sizes = DynamicCache(config=model.config), [len(choice) for choice in choices]
+    with early_exits(model, layers, lambda hidden: hidden[:, -1:]) as exits:
+        ids = torch.tensor([list(prompt)], device=model.device)
+        states = [_read(backbone, ids, cache)[:, -1:].expand(len(choices), -1, -1)]
+        early = [[hidden.expand(len(choices), -1, -1)] for hidden in exits.hidden]
+    if max(sizes) > 1:
+        cache.batch_repeat_interleave(len(choices))
+        with early_exits(model, layers, lambda hidden: hidden) as exits:
+            rows = [[*choice[:-1], *[0] * (max(sizes) - len(choice))] for choice in choices]  # no query sees what follows it
+            states.append(_read(backbone, torch.tensor(rows, device=model.device), cache))
+            for kept, hidden in zip(early, exits.hidden, strict=True):
+                kept.append(hidden)
+    device = head.linear.weight.device
+    wanted = torch.arange(max(sizes), device=device) < torch.tensor(sizes, device=device)[:, None]
+    mature, *premature = (torch.cat([part.to(device) for part in parts], dim=1)[wanted] for parts in (states, *early))
+    tokens = torch.tensor([token for choice in choices for token in choice], device=device)
     found, best = [], []
-    with early_exits(model, layers, lambda hidden: hidden[wanted.to(hidden.device)]) as exits:
-        states = backbone(input_ids=ids, use_cache=False).last_hidden_state
-        states = states[wanted.to(states.device)].to(head.linear.weight.device)
-        for places in torch.arange(len(tokens)).split(CHUNK):
-            premature = (head(hidden[places].to(states.device)) for hidden in exits.hidden)
-            scores, _ = contrast(head(states[places]).float(), premature, plausibility, FLOOR)
-            scores, asked = scores.log_softmax(-1) if normalise else scores, tokens[places].to(scores.device)
-            found.append(scores.gather(1, asked[:, None])[:, 0].double())
-            best.append(scores.argmax(1) == asked)
-    sizes = [len(choice) for choice in choices]
+    for places in torch.arange(len(tokens), device=device).split(CHUNK):
+        scores, _ = contrast(head(mature[places]).float(), (head(hidden[places]) for hidden in premature), plausibility, FLOOR)
+        scores, asked = scores.log_softmax(-1) if normalise else scores, tokens[places]
+        found.append(scores.gather(1, asked[:, None])[:, 0].double())
+        best.append(scores.argmax(1) == asked)
     pairs = zip(torch.cat(found).split(sizes), torch.cat(best).split(sizes), strict=True)
     return [(float(scores.sum()), bool(hits.all())) for scores, hits in pairs]
+
+
+def _read(backbone: Any, ids: Tensor, cache: DynamicCache) -> Tensor:
+    """[B, T] ids behind what the cache holds, which then holds them too -> [B, T, d] hidden states after the final norm."""
+    return backbone(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
