@@ -55,7 +55,10 @@ class Effects:
 
 @dataclass(frozen=True)
 class Crossed:
-    """The mean of D, its standard error and degrees of freedom; `effects` are None where one cell or one item says nothing of them."""
+    """The mean of D, its standard error and degrees of freedom.
+
+    `effects` are None of a single item; of a single cell all variance is the items'.
+    """
 
     mean: float
     error: float
@@ -88,7 +91,8 @@ def crossed(differences: NDArray[np.float64]) -> Crossed | None:
         values = differences.ravel()
         if len(values) < 2:
             return None
-        return Crossed(mean, float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1, cells, items, None)
+        effects = Effects(0.0, float(values.var(ddof=1)), 0.0) if cells == 1 else None
+        return Crossed(mean, float(values.std(ddof=1)) / math.sqrt(len(values)), len(values) - 1, cells, items, effects)
     by_cell, by_item = differences.mean(1), differences.mean(0)
     left = differences - by_cell[:, None] - by_item[None] + mean
     ms_cells, ms_items = items * float(by_cell.var(ddof=1)), cells * float(by_item.var(ddof=1))
@@ -110,8 +114,8 @@ def crossed(differences: NDArray[np.float64]) -> Crossed | None:
 
 
 def exact(differences: NDArray[np.float64]) -> float | None:
-    """McNemar's exact p of one cell's right and wrong answers, D of -1, 0 and 1; None of other scores or several cells."""
-    if len(differences) != 1 or not np.isin(differences, (-1.0, 0.0, 1.0)).all():
+    """McNemar's exact p of one cell's right and wrong answers, D [1, items] of -1, 0 and 1 in any unit; None of several cells."""
+    if len(differences) != 1:
         return None
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())
     return float(stats.binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

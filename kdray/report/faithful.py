@@ -54,7 +54,7 @@ def at_equal_manner(pairs: Pairs, metric: MetricName) -> Crossed | None:
     found = differences(pairs, metric)
     if isinstance(found, str) or not all(metric in run.answers for pair in pairs.runs for run in pair):
         return None
-    values, items, _ = found
+    values, items = found.values, found.items
     told = [[manners_of(run.answers[metric]) for run in pair] for pair in pairs.runs]
     if not all(item in manners for pair in told for manners in pair for item in items):
         return None

@@ -126,14 +126,14 @@ def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -
     seeds = len({point.seed for point in pairs.cells})
     found = differences(pairs, metric)
     if isinstance(found, str):
-        values, items, left_out, why = _of_runs(pairs, metric), 0, 0, found
+        values = _of_runs(pairs, metric)
+        told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, why=found)
     else:
-        (values, names, left_out), why = found, ""
-        items = len(names)
-    told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, items=items, left_out=left_out, why=why)
+        values = found.values
+        told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, items=len(found.items), left_out=found.left_out)
     if (estimate := crossed(values)) is None:
         return told
-    p = exact(values / np.abs(values).max()) if items and values.any() else None
+    p = exact(values) if not isinstance(found, str) and found.binary else None
     return replace(told, interval=estimate.interval(0.05 / among), p=estimate.p if p is None else p, estimate=estimate)
 
 
@@ -149,8 +149,18 @@ def paired(results: Results, metric: MetricName, arm: Arm) -> Pairs:
     return Pairs(runs, cells)
 
 
-def differences(pairs: Pairs, metric: MetricName) -> tuple[NDArray[np.float64], list[str], int] | str:
-    """D [cells, items] in the tables' unit, the items, and how many have no value in some run; or why items cannot be compared."""
+@dataclass(frozen=True)
+class ByItem:
+    """D [cells, items] in the tables' unit, and of which items; `left_out` have no value in some run. `binary`: of right and wrong."""
+
+    values: NDArray[np.float64]
+    items: list[str]
+    left_out: int
+    binary: bool
+
+
+def differences(pairs: Pairs, metric: MetricName) -> ByItem | str:
+    """What every item scores in the arm's run above SFT's of the same cell; or why items cannot be compared."""
     runs = []
     for checkpoint in (run for pair in pairs.runs for run in pair):
         folder = checkpoint.rows.get(metric)
@@ -162,7 +172,11 @@ def differences(pairs: Pairs, metric: MetricName) -> tuple[NDArray[np.float64], 
     if isinstance(found, str):
         return found
     values, items, left_out = found
-    return (values[0::2] - values[1::2], items, left_out) if items else "no item has a value in all runs"
+    if not items:
+        return "no item has a value in all runs"
+    return ByItem(
+        values[0::2] - values[1::2], items, left_out, bool(np.isin(values, (0.0, 1.0)).all() or np.isin(values, (0.0, 100.0)).all())
+    )
 
 
 def headline(results: Results) -> list[MetricName]:

@@ -52,7 +52,9 @@ def test_of_one_cell_or_one_item_it_is_students_t(shape: tuple[int, int]) -> Non
     values = RNG.normal(0.3, 1, shape)
     found, test = crossed(values), stats.ttest_1samp(values.ravel(), 0)
     assert found
-    assert found.effects is None
+    assert (found.effects is None) == (shape[1] == 1)
+    if found.effects:
+        assert found.effects.error(1, 30) == (pytest.approx(found.error), found.df)
     assert found.p == pytest.approx(test.pvalue)
     assert found.interval(0.1) == pytest.approx(tuple(test.confidence_interval(0.9)))
 
@@ -86,7 +88,7 @@ def test_answers_of_one_cell_are_tested_by_mcnemar() -> None:
     values = np.array([[1.0] * 9 + [-1.0] * 2 + [0.0] * 30])
     assert exact(values) == pytest.approx(stats.binomtest(2, 11).pvalue)
     assert exact(np.zeros((1, 5))) == 1.0
-    assert exact(values / 2) is None
+    assert exact(100 * values) == exact(values)
     assert exact(np.repeat(values, 2, axis=0)) is None
 
 

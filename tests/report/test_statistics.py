@@ -128,6 +128,17 @@ def test_of_one_run_accuracies_are_tested_by_mcnemar(tiny_grid: TinyGrid) -> Non
     )
 
 
+def test_scores_that_are_no_right_and_wrong_are_not_tested_as_such(tiny_grid: TinyGrid) -> None:
+    """Although all of nine items that differ do so by the same."""
+    bench = Bench(tiny_grid, {"axes.lr": [1e-3]})
+    bench.score(SUPPORT, {(0.0, 1e-3): np.full(60, 0.4), (1.0, 1e-3): np.array([3.6] * 9 + [0.4] * 51)})
+    found = difference(bench.results, SUPPORT, KD)
+    assert found
+    assert found.estimate
+    assert found.p == found.estimate.p
+    assert found.smallest
+
+
 def test_items_without_a_value_in_some_run_are_left_out_and_counted(tiny_grid: TinyGrid) -> None:
     bench, values = Bench(tiny_grid), noise(3)
     values[1.0, LRS[0]][:4] = np.nan
