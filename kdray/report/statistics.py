@@ -109,9 +109,10 @@ def spread(values: list[float]) -> Spread:
 
 
 def final_scores(results: Results, metric: MetricName) -> dict[Point, Score]:
-    """The final value of a metric for every point that has one."""
+    """The final value of a metric for every point that has one; a perplexity without end, say, is none."""
     finals = {point.point: results.final(point.point) for point in results.plan.points}
-    return {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
+    found = {point: final.scores[metric] for point, final in finals.items() if final and metric in final.scores}
+    return {point: score for point, score in found.items() if math.isfinite(score.value)}
 
 
 def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -> Difference | None:
@@ -139,11 +140,11 @@ def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -
 
 def paired(results: Results, metric: MetricName, arm: Arm) -> Pairs:
     """The runs of `arm` that have a run of SFT beside them, both with a score of `metric`."""
-    runs, cells = [], []
-    for point in final_scores(results, metric):
+    runs, cells, scored = [], [], final_scores(results, metric)
+    for point in scored:
         baseline = Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed)
         ours, theirs = results.final(point), results.final(baseline)
-        if arm_of(point) == arm and ours and theirs and metric in theirs.scores:
+        if arm_of(point) == arm and baseline in scored and ours and theirs:
             runs.append((ours, theirs))
             cells.append(point)
     return Pairs(runs, cells)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kdray.artifacts.scores import Score
 from kdray.plan.steps import Plan
 from kdray.report.arms import BASELINE, Arm, arms_of
 from kdray.report.faithful import at_equal_manner, mean_manners, rewards_copying, stands_in
@@ -161,8 +163,16 @@ def _unscored(results: Results) -> Iterator[str]:
     points = [point.point for point in results.plan.points]
     scored = {point for point in points if (final := results.final(point)) and final.scores}
     missing = [arm.name for arm in arms_of(points) if not any(arm in arms_of([point]) for point in scored)]
+    metric = primary_metric(results.plan)
+    lost = [point.slug for point in scored if (final := results.final(point)) and _is_lost(final.scores.get(metric))]
+    if lost:
+        yield f"{metric} is no number, and left out, of {', '.join(sorted(lost))}."
     if missing and scored:
         yield f"No run of {', '.join(missing)} has a score (not trained yet, failed or diverged)."
+
+
+def _is_lost(score: Score | None) -> bool:
+    return score is not None and not math.isfinite(score.value)
 
 
 def _mixed_runtimes(results: Results) -> Iterator[str]:

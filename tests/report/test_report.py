@@ -145,6 +145,17 @@ def test_a_difference_within_the_noise_is_said_to_be_none(tiny_grid):
     assert verdict(make_results(tiny_grid, values=noisy))[0].endswith("against SFT (no difference shown).")
 
 
+def test_a_run_whose_score_is_no_number_is_left_out_by_name(tiny_grid):
+    results = make_results(tiny_grid)
+    for point, value in ((Point(1.0, LRS[0], 2, 0), float("nan")), (Point(0.0, LRS[1], 2, 0), float("inf"))):
+        results.final(point).scores[RL] = Score(value, 0.0, 200)
+    assert difference(results, RL, Arm("gold", 1.0)).pairs == 3
+    lost = f"{Point(0.0, LRS[1], 2, 0).slug}, {Point(1.0, LRS[0], 2, 0).slug}"
+    assert verdict(results)[-1] == f"held_rougeL is no number, and left out, of {lost}."
+    print_table(results, Console(file=io.StringIO(), width=120))
+    write_report(results, tiny_grid.folder / "report")
+
+
 def test_an_arm_without_a_score_is_named(tiny_grid):
     results = make_results(tiny_grid, values={**VALUES, 10.0: [0.0] * 5})
     results.checkpoints[:] = [c for c in results.checkpoints if isinstance(c.subject, str) or c.subject.alpha != 10.0]

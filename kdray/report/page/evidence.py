@@ -29,7 +29,8 @@ class Evidence:
     compared_columns, compared_note = COMPARED, COMPARED_NOTE
 
     def __init__(self, results: Results) -> None:
-        self.results, self.plan, self.grid = only_numbers(results), results.plan, results.plan.grid
+        self.everything, self.results = results, only_numbers(results)
+        self.plan, self.grid = results.plan, results.plan.grid
         self.points = [planned.point for planned in results.plan.points]
         self.arms = arms_of(self.points)
         self.primary = primary_metric(results.plan)
@@ -67,7 +68,7 @@ class Evidence:
     @cached_property
     def sentences(self) -> list[str]:
         """The verdict."""
-        return verdict(self.results)
+        return verdict(self.everything)
 
     @cached_property
     def found(self) -> Findings | None:
