@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from kdray.lens.guided import Choice
+from kdray.lens.guided import ChunkChoice
 from kdray.spec.errors import InputError
 
 KEPT, REJECTED, FRAME = "#1b7837", "#9a9a9a", "#1b7837"
@@ -63,7 +63,7 @@ def plot_heads(
     plt.close(figure)
 
 
-def plot_choices(choices: Sequence[Choice], decode: Callable[[list[int]], str], path: Path, rejected: int = 3) -> None:
+def plot_choices(choices: Sequence[ChunkChoice], decode: Callable[[list[int]], str], path: Path, rejected: int = 3) -> None:
     """A column a chunk: the kept candidate with its score, below it the lowest-scored ones that were rejected.
 
     Args:
@@ -87,7 +87,7 @@ def plot_choices(choices: Sequence[Choice], decode: Callable[[list[int]], str], 
     plt.close(figure)
 
 
-def _cells(choice: Choice, decode: Callable[[list[int]], str], rejected: int) -> list[tuple[str, str]]:
+def _cells(choice: ChunkChoice, decode: Callable[[list[int]], str], rejected: int) -> list[tuple[str, str]]:
     """Texts with their colours: the kept candidate's first."""
     others = sorted((i for i in range(len(choice.chunks)) if i != choice.kept), key=choice.scores.__getitem__)[:rejected]
     cells = []

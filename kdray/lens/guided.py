@@ -68,7 +68,7 @@ class Sampler:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChunkChoice:
     """One chunk's candidates with their scores, and which was kept."""
 
     chunks: list[list[int]]
@@ -81,7 +81,7 @@ class Guided:
     """A guided answer, without the token that ends it, and how it came to be."""
 
     answer: list[int] = field(default_factory=list)
-    choices: list[Choice] = field(default_factory=list)
+    choices: list[ChunkChoice] = field(default_factory=list)
     seen: list[Tensor] = field(default_factory=list)  # by chunk, [T, ...] of the kept candidate's tokens
 
 
@@ -112,7 +112,7 @@ def decode_guided(
             scores = guide.score(model, draft).tolist()
             kept = max(range(len(scores)), key=scores.__getitem__)
             chunk = draft.chunks[kept]
-            result.choices.append(Choice(draft.chunks, scores, kept))
+            result.choices.append(ChunkChoice(draft.chunks, scores, kept))
             if draft.seen is not None:
                 result.seen.append(draft.seen[kept, : len(chunk)])
             if chunk[-1] in ends:

@@ -72,7 +72,7 @@ class Ratios:
         return torch.stack([torch.cat(pieces, dim=1) for pieces in kept], dim=2)
 
 
-class Logits:
+class WindowLogits:
     """Keeps only each token's logit, w . v + b: [B, R]. `weights` is [L, H]."""
 
     def __init__(self, weights: Tensor, intercept: float) -> None:
@@ -116,7 +116,7 @@ def token_logits(model: PreTrainedModel, passages: Sequence[Passage], weights: T
     shape, own = tuple(weights.shape), (config.num_hidden_layers, config.num_attention_heads)
     if shape != own:
         raise InputError("lens", f"weights for {shape[0]} layers x {shape[1]} heads", f"the model has {own[0]} x {own[1]}")
-    return teacher_forced(model, passages, Logits(weights, intercept))
+    return teacher_forced(model, passages, WindowLogits(weights, intercept))
 
 
 @torch.inference_mode()

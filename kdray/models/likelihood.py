@@ -22,7 +22,7 @@ CHUNK = 512  # positions whose logits are there at a time
 
 
 @dataclass(frozen=True)
-class Question:
+class Continued:
     """A context and the continuations that are asked about, as token ids; none is empty."""
 
     context: Sequence[int]
@@ -44,7 +44,7 @@ class SharedPrefix:
     def __init__(self, model: ResponseModel) -> None:
         self.model, self.config = model, model.model.config
         self.device, self.dtype = model.head.linear.weight.device, model.head.linear.weight.dtype
-        probe = [Question([1, 2, 3], [[4, 5], [6, 7, 8]]), Question([2], [[3]])]
+        probe = [Continued([1, 2, 3], [[4, 5], [6, 7, 8]]), Continued([2], [[3]])]
         try:
             rows = self.states(probe).split([len(c) for question in probe for c in question.continuations])
         except (RuntimeError, TypeError, ValueError):  # whatever a model says to a mask of four dimensions
@@ -58,7 +58,7 @@ class SharedPrefix:
                 raise self._refused("a model that mixes sequences of one row")
 
     @torch.inference_mode()
-    def __call__(self, questions: Sequence[Question]) -> list[list[tuple[float, bool]]]:
+    def __call__(self, questions: Sequence[Continued]) -> list[list[tuple[float, bool]]]:
         """For every question and continuation: its log-likelihood in nats, and whether each of its tokens is the most likely one.
 
         Equal to one pass over context and continuation up to float error. Rows are padded to the longest question.
@@ -76,7 +76,7 @@ class SharedPrefix:
         return [[next(answers) for _ in question.continuations] for question in questions]
 
     @torch.inference_mode()
-    def states(self, questions: Sequence[Question]) -> Tensor:
+    def states(self, questions: Sequence[Continued]) -> Tensor:
         """[N, d] hidden states after the final norm from which the N tokens of all continuations are predicted, in order."""
         longest = max(len(q.context) + len(c) - 1 for q in questions for c in q.continuations)
         window = getattr(self.config, "sliding_window", None)

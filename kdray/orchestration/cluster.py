@@ -23,7 +23,7 @@ ANSWER_SECONDS = 120  # a node's first process unpacks the code and starts Pytho
 
 
 @dataclass(frozen=True)
-class Answer:
+class NodeAnswer:
     """What a node says: whether it sees the probe, whether it demands a token, and what it lacks, with how it says so."""
 
     sees: bool
@@ -78,7 +78,7 @@ def _gpu_memory() -> int:
     return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
 
 
-def _ask(nodes: dict[str, str], probe: Path, needs: Mapping[str, Sequence[Need]]) -> dict[str, Answer]:
+def _ask(nodes: dict[str, str], probe: Path, needs: Mapping[str, Sequence[Need]]) -> dict[str, NodeAnswer]:
     """What the nodes say, by id."""
     look: Any = ray.remote(num_cpus=0, max_retries=0)(_look)
     on = {id: look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)) for id in nodes}
@@ -93,16 +93,16 @@ def _ask(nodes: dict[str, str], probe: Path, needs: Mapping[str, Sequence[Need]]
     return answers
 
 
-def _look(probe: Path, node: str, needs: Sequence[Need]) -> Answer:
+def _look(probe: Path, node: str, needs: Sequence[Need]) -> NodeAnswer:
     """Runs on a node: answer the probe in its folder."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
     token = is_token_auth_enabled()  # what this node's raylet told its workers; a worker without could not have connected
     lacks = {need: lack for need in needs if (lack := need.lack())}
     if io.read_json(probe / "question") != probe.name:
-        return Answer(False, token, lacks)
+        return NodeAnswer(False, token, lacks)
     try:
         io.put_json(probe / node, node, durable=False)
     except OSError:
-        return Answer(False, token, lacks)
-    return Answer(True, token, lacks)
+        return NodeAnswer(False, token, lacks)
+    return NodeAnswer(True, token, lacks)

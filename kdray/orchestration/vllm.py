@@ -23,8 +23,8 @@ from kdray.spec.errors import InputError
 
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
 NOTHING_ASKED = "a prompt without a token"
-Answer = list[int] | str  # token ids, or why there are none
-Keep = Callable[[PromptBatch, list[Answer], float, Any], None]  # with the seconds that the answers took, and the tokenizer
+VllmAnswer = list[int] | str  # token ids, or why there are none
+Keep = Callable[[PromptBatch, list[VllmAnswer], float, Any], None]  # with the seconds that the answers took, and the tokenizer
 
 
 def answer_by_vllm(
@@ -64,7 +64,7 @@ def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
     return {"temperature": given.get("temperature", 0.0), **drawn, "max_tokens": item.max_new_tokens, "stop_token_ids": list(ends)}
 
 
-def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], resources: Resources) -> list[list[Answer]]:
+def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], resources: Resources) -> list[list[VllmAnswer]]:
     """Of every item the answers to its prompts in their order, without the token of `ends` that ends them."""
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -91,7 +91,7 @@ def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], res
         detokenize_stage=False,
         should_continue_on_error=True,
     )
-    found: dict[int, dict[int, Answer]] = defaultdict(dict)
+    found: dict[int, dict[int, VllmAnswer]] = defaultdict(dict)
     for row in build_processor(config)(ray.data.from_items(prompts)).iter_rows():
         error, tokens = row["__inference_error__"], map(int, row["generated_tokens"])
         found[row["item"]][row["place"]] = str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))

@@ -34,7 +34,7 @@ from kdray.data.templates.chat import dated, refused
 from kdray.data.thoughts import closed
 from kdray.data.tokenise import unended
 from kdray.models.head import ResponseModel
-from kdray.models.likelihood import Question, SharedPrefix
+from kdray.models.likelihood import Continued, SharedPrefix
 from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
 from kdray.score.decodings import open_likelihoods
@@ -45,7 +45,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_in, window_of
 
 Likelihood = Literal["hflm", "shared_prefix"]
-ByQuestion = Callable[[Sequence[Question]], list[list[tuple[float, bool]]]]
+ByQuestion = Callable[[Sequence[Continued]], list[list[tuple[float, bool]]]]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
 SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "mc1", "mc2", "mc3")  # in percent
 BOOTSTRAP = 1000  # draws for standard errors that have no formula
@@ -255,8 +255,8 @@ class Benchmark:
         if batch:
             yield batch
 
-    def _question(self, members: Sequence[int]) -> Question:
-        return Question(self.tokens[members[0]][0], [self.tokens[i][1] for i in members])
+    def _question(self, members: Sequence[int]) -> Continued:
+        return Continued(self.tokens[members[0]][0], [self.tokens[i][1] for i in members])
 
     def _share(self, shared: ByQuestion, batch: Sequence[int]) -> list[tuple[float, bool]]:
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -6,7 +6,7 @@ from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components, declared
 from kdray.spec.decodings import GUIDE, PLAIN, bind_choices, decoding_label, guided_by_grids_lens, references
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Scoring, Teacher
+from kdray.spec.grid import Grid, Scoring, TeacherSection
 from kdray.spec.lens import bind_lens
 from kdray.spec.metrics import bind_metrics
 
@@ -28,7 +28,7 @@ def bind_components(grid: Grid) -> Grid:
     objective = grid.objective.model_copy(update={"loss": bind_use(grid.objective.loss, declare.Loss, "objective.loss")})
     train = grid.train.model_copy(update={"schedule": bind_use(grid.train.schedule, declare.Schedule, "train.schedule")})
 
-    def tuned(teacher: Teacher, where: str) -> Teacher:
+    def tuned(teacher: TeacherSection, where: str) -> TeacherSection:
         if not teacher.tune:
             return teacher
         schedule = bind_use(teacher.tune.schedule, declare.Schedule, f"{where}.tune.schedule")

@@ -178,7 +178,7 @@ class Model(Section):
         return self
 
 
-class Teacher(Model):
+class TeacherSection(Model):
     """The model that gives the soft labels; without `tune` it is used as it is."""
 
     tune: Tune | None = Field(None, description="fine-tune it on the data first: the fields below, and those of `train` but `keep`")
@@ -229,7 +229,7 @@ class Data(Section):
         return self
 
 
-class Objective(Section):
+class ObjectiveSection(Section):
     """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
 
     loss: Annotated[Use, Enters(declare.Loss)] = Field(
@@ -248,7 +248,7 @@ class Objective(Section):
     )
 
 
-class SoftLabels(Section):
+class SoftLabelsSection(Section):
     """How the teacher's outputs are kept: a form, with its parameters beside it."""
 
     form: Annotated[Use, Enters(declare.Form)] = Field(
@@ -496,11 +496,11 @@ class Grid(Section):
     name: Annotated[Slug, SHOWN] = Field(description="of the grid, and of its MLflow experiment")
     question: Annotated[str, SHOWN] = Field("", description="what it is to answer; printed in the report")
     family: Annotated[Slug, SELECTS] = Field(description="of the models; one file holds one family")
-    teacher: Teacher | None = Field(
+    teacher: TeacherSection | None = Field(
         None,
         description="the model that gives soft labels and answers; may be left out if every alpha is 0 and all labels are gold",
     )
-    teachers: dict[Slug, Teacher] = Field(
+    teachers: dict[Slug, TeacherSection] = Field(
         default={},
         description="instead of `teacher`: several by name, each as above; an axis of the grid (see docs/grid.md#several-teachers)",
     )
@@ -509,8 +509,8 @@ class Grid(Section):
     )
     student: Model = Field(description="the model that is trained")
     data: Data = Field(description="instruction data and how they become tokens")
-    soft_labels: SoftLabels = Field(SoftLabels(), description="how the teacher's outputs are kept")
-    objective: Objective = Field(Objective(), description="what is minimised")
+    soft_labels: SoftLabelsSection = Field(SoftLabelsSection(), description="how the teacher's outputs are kept")
+    objective: ObjectiveSection = Field(ObjectiveSection(), description="what is minimised")
     augment: Augment = Field(Augment(), description="the teacher's greedy answers, for points whose labels are not gold alone")
     train: Train = Field(description="how every point trains")
     axes: Axes = Field(description="lists; every combination is a point")
@@ -526,7 +526,7 @@ class Grid(Section):
     runtime: Runtime = Field(description="where and how it runs: nothing here changes an id or, but for rounding, a number")
 
     @property
-    def all_teachers(self) -> dict[str, Teacher]:
+    def all_teachers(self) -> dict[str, TeacherSection]:
         """The teachers by name; the only one of `teacher` is called `teacher`."""
         return {"teacher": self.teacher} if self.teacher else self.teachers
 

@@ -31,7 +31,7 @@ def grid_schema() -> Schema:
         for name, field in section.get("properties", {}).items():
             section["properties"][name] = _with_components(field, kinds.get(name))
     sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
-    sections["SoftLabels"] = _soft_labels(sections["SoftLabels"])
+    sections["SoftLabelsSection"] = _soft_labels(sections["SoftLabelsSection"])
     names = [{"const": each.name, "description": each.description} for each in components(declare.Annotations).values()]
     _set_text(sections["LensSection"]["properties"]["annotations"], names)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "kdray grid", **_untitled(tree)}

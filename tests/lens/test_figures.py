@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kdray.lens.figures import plot_choices, plot_heads
-from kdray.lens.guided import Choice
+from kdray.lens.guided import ChunkChoice
 from kdray.spec.errors import InputError
 
 
@@ -34,7 +34,7 @@ def test_the_heaviest_heads_come_first(tmp_path, drawn):
 
 
 def test_kept_and_rejected_chunks_with_their_scores(tmp_path, drawn):
-    choices = [Choice([[1], [2], [3]], [0.2, 0.9, 0.1], 1), Choice([[4], [5]], [0.7, 0.6], 0)]
+    choices = [ChunkChoice([[1], [2], [3]], [0.2, 0.9, 0.1], 1), ChunkChoice([[4], [5]], [0.7, 0.6], 0)]
     plot_choices(choices, lambda ids: f"text {ids[0]} $", tmp_path / "chunks.png", rejected=1)
     texts = [text.get_text() for text in drawn[0].axes[0].texts]
     assert texts == [r"kept (0.900) text 2 \$", r"rejected (0.100) text 3 \$", r"kept (0.700) text 4 \$", r"rejected (0.600) text 5 \$"]

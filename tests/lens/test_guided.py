@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from kdray.artifacts.lens import GUIDE
 from kdray.lens.classifier import Lens
-from kdray.lens.guided import Choice, Sampler, decode_guided
+from kdray.lens.guided import ChunkChoice, Sampler, decode_guided
 from kdray.lens.guides import HiddenGuide, LensGuide, SupportGuide, TextGuide, open_guide
 from kdray.models import load_folder
 from kdray.models.generation import draw, uniforms
@@ -43,7 +43,7 @@ def plain_loop(model, score, sampler, ends):
                     break
             chunks.append(chunk)
         scores = [score(answer, chunk) for chunk in chunks]
-        choices.append(Choice(chunks, scores, scores.index(max(scores))))
+        choices.append(ChunkChoice(chunks, scores, scores.index(max(scores))))
         answer += chunks[choices[-1].kept]
     return (answer[:-1] if answer[-1] in ends else answer), choices
 

@@ -18,15 +18,15 @@ from transformers import (
 
 from kdray.models import likelihood as module
 from kdray.models.head import ResponseModel
-from kdray.models.likelihood import Question, SharedPrefix
+from kdray.models.likelihood import Continued, SharedPrefix
 from kdray.spec.errors import InputError
 
 SMALL = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 SMALL |= {"num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.3}
 QUESTIONS = [
-    Question([5, 6, 7, 8, 9], [[1], [2], [3]]),
-    Question([4], [[10, 11, 12, 13], [10, 11]]),
-    Question(list(range(1, 30)), [[31, 32, 33], [34], [31, 32, 34, 35, 36], [40, 41]]),
+    Continued([5, 6, 7, 8, 9], [[1], [2], [3]]),
+    Continued([4], [[10, 11, 12, 13], [10, 11]]),
+    Continued(list(range(1, 30)), [[31, 32, 33], [34], [31, 32, 34, 35, 36], [40, 41]]),
 ]
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
@@ -63,15 +63,15 @@ def test_the_greedy_continuation_is_found():
     for _ in range(3):
         best.append(int(model(torch.tensor([[7, 8, *best]])).logits[0, -1].argmax()))
     worse = [*best[:2], (best[2] + 1) % 60]
-    assert [hit for _, hit in SharedPrefix(ResponseModel(model))([Question([7, 8], [best, worse])])[0]] == [True, False]
+    assert [hit for _, hit in SharedPrefix(ResponseModel(model))([Continued([7, 8], [best, worse])])[0]] == [True, False]
 
 
 def test_a_window_too_short_is_refused_and_one_long_enough_is_not():
     torch.manual_seed(2)
     shared = SharedPrefix(ResponseModel(MistralForCausalLM(MistralConfig(**SMALL, sliding_window=16)).eval()))
-    shared([Question([1, 2, 3], [[4, 5], [6] * 13])])
+    shared([Continued([1, 2, 3], [[4, 5], [6] * 13])])
     with pytest.raises(InputError, match="a sequence of 17 tokens and an attention window of 16; use hflm"):
-        shared([Question([1, 2, 3], [[4, 5], [6] * 15])])
+        shared([Continued([1, 2, 3], [[4, 5], [6] * 15])])
 
 
 def test_a_model_that_cannot_keep_choices_apart_is_refused():

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from kdray.models.generation import generate_greedy
 from kdray.models.head import ResponseModel
-from kdray.models.likelihood import Question, SharedPrefix
+from kdray.models.likelihood import Continued, SharedPrefix
 from kdray.models.load import load_folder, load_placed, weight_bytes
 from tests.tiny import write_model
 
@@ -45,7 +45,7 @@ def test_answers_are_the_same(models):
 
 def test_likelihoods_are_the_same(models):
     whole, _, spread = models
-    questions = [Question(prompt, [[1], [2, 3], [4, 5, 6]]) for prompt in PROMPTS]
+    questions = [Continued(prompt, [[1], [2, 3], [4, 5, 6]]) for prompt in PROMPTS]
     assert SharedPrefix(ResponseModel(spread))(questions) == SharedPrefix(ResponseModel(whole))(questions)
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from markupsafe import Markup
 
 from kdray.report.page.page import render, source
-from kdray.report.rating.sheet import Key, Question
+from kdray.report.rating.sheet import Key, RatedPair
 from kdray.store import io
 
 PAGE, SCRIPT = "rating.html", "rating.js"
 
 
-def write_rating_page(key: Key, questions: Sequence[Question], folder: Path) -> Path:
+def write_rating_page(key: Key, questions: Sequence[RatedPair], folder: Path) -> Path:
     """Write `rating.html` into a folder and return its path."""
     script = source(SCRIPT)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

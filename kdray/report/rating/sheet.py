@@ -24,7 +24,7 @@ SIDES = ("left", "right")
 
 
 @dataclass(frozen=True)
-class Question:
+class RatedPair:
     """An item to be rated: its article, and the answers on the left and on the right."""
 
     item: int
@@ -47,7 +47,7 @@ class Key:
         return list(self.swapped)
 
 
-def make_sheet(evidence: Evidence, store: Store, count: int, arm: str | None = None) -> tuple[Key, list[Question]]:
+def make_sheet(evidence: Evidence, store: Store, count: int, arm: str | None = None) -> tuple[Key, list[RatedPair]]:
     """`count` items (or all that there are) with the answers of SFT and of an arm, by default the best.
 
     Raises:
@@ -66,7 +66,7 @@ def make_sheet(evidence: Evidence, store: Store, count: int, arm: str | None = N
         swapped[item] = hashlib.sha256(f"{secret}:{item}".encode()).digest()[0] % 2 == 1
         answers = (sft.rows[item]["answer"], other.rows[item]["answer"])
         row = sft.rows[item]
-        questions.append(Question(item, row["question"], row["source"], answers[::-1] if swapped[item] else answers))
+        questions.append(RatedPair(item, row["question"], row["source"], answers[::-1] if swapped[item] else answers))
     arms = (arm_of(pair.sft).name, arm_of(pair.other).name)
     name = f"{evidence.grid.name}-{secret[:8]}"
     return Key(name, arms, (pair.sft.slug, pair.other.slug), swapped), questions
