@@ -6,6 +6,7 @@ import copy
 import gc
 import importlib.metadata
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -145,6 +146,20 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
         return code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every message that a logger of any library has taken; pytest's own plugin for it costs all tests much, for two that ask."""
+    messages: list[str] = []
+    handle = logging.Logger.callHandlers
+
+    def note(logger: logging.Logger, record: logging.LogRecord) -> None:
+        messages.append(record.getMessage())
+        handle(logger, record)
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", note)
+    return messages
 
 
 @pytest.fixture

@@ -181,6 +181,7 @@ def check_launcher(config: dict[str, Any]) -> None:
         assert not report.has_errors(), report.generate_report()
 
 
+@pytest.mark.slow
 def test_ray_up_would_accept() -> None:
     config = load("ray-up/aws.yaml")
     check_launcher(config)
@@ -207,6 +208,7 @@ def test_a_broken_launcher_file_is_refused(name: str) -> None:
         check_launcher(changed(load("ray-up/aws.yaml"), where, value))
 
 
+@pytest.mark.slow
 def test_scripts_and_yaml_have_nothing_to_complain_of() -> None:
     assert tool("yamllint", "--strict", "-d", STYLE, *map(str, YAML)).stdout == ""
     assert tool("shellcheck", str(CLUSTER / "mlflow.sh"), str(CLUSTER / "slurm" / "kdray.sbatch")).stdout == ""

@@ -70,6 +70,7 @@ def test_there_is_an_example_of_every_kind() -> None:
     assert not [shown.path for shown in SHOWN.values() if (ROOT / shown.path).exists()], "an example that is there already"
 
 
+@pytest.mark.slow
 def test_the_examples_check_and_plan_in_a_copy_of_the_package(tmp_path: Path, tiny_grid: TinyGrid) -> None:
     """All in one process, which takes a second."""
     here = tmp_path / "copy"

@@ -37,6 +37,7 @@ def test_the_store_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names["grid"].name == "quickstart"  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Over a grid that has scores, of answers and of held-out losses."""
     made = Finished(tiny_grid, CHANGES, lambda _: True)

@@ -39,6 +39,7 @@ def example(install: Install, monkeypatch: pytest.MonkeyPatch) -> Install:
     return install
 
 
+@pytest.mark.slow
 def test_a_grid_is_checked_and_planned_with_it(example: Install, run: Run, tiny_grid: TinyGrid) -> None:
     path = tiny_grid(CHANGES)
     assert run("check", "--offline", path) == (0, f"{path}: fine, 4 points\n", "")
@@ -55,6 +56,7 @@ def test_a_grid_is_checked_and_planned_with_it(example: Install, run: Run, tiny_
     )
 
 
+@pytest.mark.slow
 def test_the_real_command_finds_it_and_runs_none_of_it(tiny_grid: TinyGrid, tmp_path: Path) -> None:
     """Where Python itself looks for what is installed, in a process of its own."""
     made = Install(tmp_path / "site")
@@ -93,6 +95,7 @@ def test_answers_are_scored_by_the_metric(example: Install) -> None:
     assert by_case[False] == (pytest.approx((100 / 3 + 100) / 2), 2, [pytest.approx(100 / 3), 100, None])
 
 
+@pytest.mark.slow
 def test_the_report_says_whose_they_are(example: Install, run: Run, tiny_grid: TinyGrid) -> None:
     path = tiny_grid(CHANGES)
     said = "Not kdray's own but kdray-example 0.1.0's: the loss squared_error, the metric seen_words."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from pathlib import Path
@@ -41,6 +42,15 @@ def write_instructions(path: Path, count: int = 40, seed: int = 0) -> Path:
 
 def write_tokenizer(folder: Path, extra: str = "") -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer whose pad token is its eos token, as SmolLM2's is."""
+    tokenizer = Tokenizer.from_str(_trained(extra))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
+    fast.chat_template = TEMPLATE
+    fast.save_pretrained(folder)
+    return fast
+
+
+@functools.cache
+def _trained(extra: str) -> str:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -51,10 +61,7 @@ def write_tokenizer(folder: Path, extra: str = "") -> PreTrainedTokenizerFast:
         show_progress=False,
     )
     tokenizer.train_from_iterator([" ".join(NAMES + PLACES), "Where does live? lives in now . is in user assistant", extra], trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|im_end|>")
-    fast.chat_template = TEMPLATE
-    fast.save_pretrained(folder)
-    return fast
+    return tokenizer.to_str()
 
 
 def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, pad_vocabulary: int = 6, extra: str = "") -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import yaml
-from yaml.composer import ComposerError
+from yaml.composer import Composer, ComposerError
 
 from kdray.spec.errors import InputError
 
@@ -30,16 +30,20 @@ def read_yaml(text: str, where: str, fields: Iterable[str]) -> dict[str, Any]:
     return tree
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Composer, yaml.CSafeLoader):
     """SafeLoader that refuses aliases, tags and duplicate keys, and reads plain words and numbers as YAML 1.2 does.
 
-    So 1e-5 is a number, and `no`, 1:30, 010 and 2020-01-01 are not a bool, 90, 8 and a date.
+    So 1e-5 is a number, and `no`, 1:30, 010 and 2020-01-01 are not a bool, 90, 8 and a date. libyaml parses.
     """
 
     yaml_implicit_resolvers = {}  # noqa: RUF012 - PyYAML's own way to say it
 
+    def __init__(self, stream: str) -> None:
+        yaml.CSafeLoader.__init__(self, stream)
+        Composer.__init__(self)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise ComposerError(None, None, f"the YAML alias *{event.anchor}", event.start_mark, "write the value out")
         if (tag := getattr(event, "tag", None)) is not None:

@@ -51,6 +51,7 @@ def broken(bench: Bench, kind: str, name: str, content: bytes | None) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), WRONG)
 def test_reports_views_and_tables_name_the_file(kind: str, name: str, bench: Bench, run: Run) -> None:
     grid = bench.grid(bench.changes)
@@ -69,6 +70,7 @@ def test_reports_views_and_tables_name_the_file(kind: str, name: str, bench: Ben
         path.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_file_of_which_bytes_are_cut_off_is_never_read_as_a_shorter_one(bench: Bench) -> None:
     """Wherever it is cut: at the end of a line too, where what is left of a curve is a curve."""
     readers: dict[tuple[str, str], Callable[[], object]] = {
@@ -97,6 +99,7 @@ def test_a_file_of_which_bytes_are_cut_off_is_never_read_as_a_shorter_one(bench:
         path.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_a_record_without_its_inputs_is_named_by_gc_and_why(bench: Bench, run: Run) -> None:
     grid = bench.grid(bench.changes)
     for content in (b"{", b"[]", b"{}", b'{"step": "train", "version": 2, "params": {}}'):
@@ -107,6 +110,7 @@ def test_a_record_without_its_inputs_is_named_by_gc_and_why(bench: Bench, run: R
         assert run("why", id, bench.plan.models["student"].id, "--store", bench.store.root)[::2] == (2, said)
 
 
+@pytest.mark.slow
 def test_a_record_that_lacks_a_field_is_not_taken_for_one_whose_inputs_are_gone(bench: Bench) -> None:
     for step in bench.plan.steps():
         bench.seal(step)

@@ -34,6 +34,7 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@pytest.mark.slow
 def test_every_name_is_written_once() -> None:
     assert [name for name, count in Counter(NAMES).items() if count > 1] == []
     found: list[tuple[str, str]] = []

@@ -12,6 +12,7 @@ from kdray.store import Outer, Store
 from kdray.store.outer import is_dataset
 
 
+@pytest.mark.slow
 def test_tasks_and_groups_are_found_in_their_files():
     files = task_files()
     assert files["arc_easy"] == official_tasks() / "arc" / "arc_easy.yaml"

@@ -171,6 +171,7 @@ def test_a_gpu_that_is_hidden_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not module._has_gpu()
 
 
+@pytest.mark.slow
 def test_looking_loads_nothing_heavy() -> None:
     code = (
         "import sys; from kdray.check.machine import Need, _ray_accelerators; _ray_accelerators();"

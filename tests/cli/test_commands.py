@@ -131,6 +131,7 @@ def test_the_real_command_says_what_is_wrong(tiny_grid: TinyGrid) -> None:
     assert tree_of(tiny_grid.folder) == before
 
 
+@pytest.mark.slow
 def test_the_real_command_knows_its_commands() -> None:
     answer = kdray("plann")
     assert answer.returncode == 2
@@ -143,6 +144,7 @@ def test_the_version_is_the_packages(run: Run) -> None:
     assert run("--version", "plan")[0] == 0
 
 
+@pytest.mark.slow
 def test_help_has_a_line_for_every_command() -> None:
     answer = kdray("--help", COLUMNS="300", TERMINAL_WIDTH="300")
     names = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
@@ -169,6 +171,7 @@ def test_help_has_a_line_for_every_command() -> None:
     assert "Exit codes: 0 done" in answer.stdout
 
 
+@pytest.mark.slow
 def test_the_shell_completes_commands() -> None:
     answer = kdray(_KDRAY_COMPLETE="complete_bash", COMP_WORDS="kdray s", COMP_CWORD="1")
     assert answer.stdout.split() == ["score", "submit", "status", "schema"]

@@ -12,6 +12,7 @@ from tests.conftest import Run, TinyGrid, tree_of
 from tests.plan.conftest import seal
 
 
+@pytest.mark.slow
 def test_gc_says_what_it_would_remove_and_then_removes_it(run: Run, tiny_grid: TinyGrid) -> None:
     store = Store(tiny_grid.folder / "store")
     old = make_plan(load_grid(tiny_grid()), Outer(store.root))

@@ -43,6 +43,7 @@ def paper(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Estimate]:
 
 
 # Worked out by a reader of the code, component by component, before there was a formula; GB of an H100.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "what", "size"),
     [

@@ -53,6 +53,7 @@ def test_activations_are_what_autograd_keeps(bfloat16: bool) -> None:
     assert checkpointed == pytest.approx(activations(shape, how, TOKENS) / 6 + 6 * TOKENS * 128 * 4)
 
 
+@pytest.mark.slow
 def test_adapters_have_the_weights_that_peft_makes() -> None:
     model, shape = AutoModelForCausalLM.from_config(CONFIG), decoder_of(CONFIG.to_dict())
     assert shape

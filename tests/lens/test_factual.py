@@ -42,6 +42,7 @@ def answer(tokenizer: PreTrainedTokenizerBase, example: int, source: str, output
     return {"example": example, "source": source, "input_ids": prompt, "output_ids": ids}
 
 
+@pytest.mark.slow
 def test_it_is_its_definition(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = tiny
     answers = [answer(tokenizer, i, f"Ada is in {place} .", f"Ada lives in {place} now . " * (3 - i)) for i, place in enumerate(PLACES)]
@@ -105,6 +106,7 @@ def labelled(tokenizer: PreTrainedTokenizerBase) -> list[Aligned]:
     return align(rows, tokenizer, alpaca)[0]
 
 
+@pytest.mark.slow
 def test_the_detector_is_tested_on_other_documents(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = tiny
     rows = labelled(tokenizer)

@@ -19,6 +19,7 @@ def drawn(monkeypatch):
     return figures
 
 
+@pytest.mark.slow
 def test_the_heaviest_heads_come_first(tmp_path, drawn):
     weights = torch.tensor([[0.5, -2.0, 3.0], [-1.0, 0.0, 1.0]])
     ratios = torch.rand(4, 2, 3)

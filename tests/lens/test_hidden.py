@@ -50,6 +50,7 @@ def table(noise: float, documents: int = 25, rows: int = 12, seed: int = 0) -> T
     return Table(features, factual, [sketch(f"Document {i}") for i in range(documents) for _ in range(rows)])
 
 
+@pytest.mark.slow
 def test_the_protocol_is_that_of_a_lens() -> None:
     data = table(0.5)
     guide = train_guide({3: data}, "attention", 4, {"model": "toy"})
@@ -78,6 +79,7 @@ def test_the_protocol_is_that_of_a_lens() -> None:
         train_guide({3: replace(data, factual=data.factual * 0 + 1)}, "residual", 4, {})
 
 
+@pytest.mark.slow
 def test_a_layer_is_chosen_by_documents_that_are_fitted(tmp_path: Path) -> None:
     good, bad = table(0.3), table(3.0)
     inside, outside = fifths(good)

@@ -49,6 +49,7 @@ def test_a_batch_equals_the_definition(models: tuple[PreTrainedModel, PreTrained
     torch.testing.assert_close(alone, expected(exact, batch[1]), **TOLERANCE)
 
 
+@pytest.mark.slow
 def test_decoding_from_the_cache_sees_the_same(models: tuple[PreTrainedModel, PreTrainedModel]) -> None:
     """Prompts padded on the left, then three tokens at once and the rest one by one, past the sliding window."""
     model, exact = models

@@ -35,6 +35,7 @@ def table(documents: int = 12, rows: int = 30, seed: int = 0) -> Table:
     return Table(features, factual, [sketch(f"Document {i}") for i in range(documents) for _ in range(rows)])
 
 
+@pytest.mark.slow
 def test_a_fifth_of_the_documents_tests_what_the_others_fit() -> None:
     data = table()
     lens = train_lens(data, LAYERS, 8, {"family": "toy"})
@@ -72,6 +73,7 @@ def test_what_cannot_be_tested_is_said_and_what_cannot_be_fitted_refused() -> No
         train_lens(rows_of(data, np.arange(len(data.factual)) < 30), LAYERS, 8, {})
 
 
+@pytest.mark.slow
 def test_a_lens_that_is_there_is_tested_on_what_did_not_train_it() -> None:
     data, lens = table(), train_lens(table(), LAYERS, 8, {"family": "toy"})
     again = examined(lens, data)
@@ -98,6 +100,7 @@ def labelled(tokenizer: PreTrainedTokenizerBase) -> list[Aligned]:
     return align_all(rows, tokenizer, alpaca, None, None, pytest.fail)[0]
 
 
+@pytest.mark.slow
 def test_windows_are_in_the_order_of_their_responses_whatever_is_read_together(tiny: Model) -> None:
     model, tokenizer = tiny
     rows = labelled(tokenizer)

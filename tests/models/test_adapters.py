@@ -18,6 +18,7 @@ from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quantised", "scale"), [(False, 2.0), (False, 4.0), (True, 2.0)])
 def test_a_tuned_model_is_kept_as_a_plain_one_that_answers_alike(tmp_path, quantised, scale):
     folder = write_model(tmp_path / "model", hidden=64)
@@ -68,6 +69,7 @@ def test_quantised_gradients_are_those_of_the_dequantised_model(tmp_path):
     assert (gradients[0] - gradients[1]).norm() < 1e-4 * gradients[1].norm()
 
 
+@pytest.mark.slow
 def test_adapters_begin_alike_for_one_seed_whatever_was_drawn_before(tmp_path):
     folder, made = write_model(tmp_path / "model"), []
     for seed in (3, 3, 4):

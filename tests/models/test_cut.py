@@ -139,6 +139,7 @@ def assert_cuts(case: str, extra: dict[str, Any], tokenizer: Path, folder: Path,
     assert (logits_without(again, range(1), ids) - expected).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
 def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(case: str, tokenizer: Path, tmp_path: Path) -> None:
     assert_cuts(case, QUICK[case], tokenizer, tmp_path, range(1, 3))
@@ -165,6 +166,7 @@ def test_what_no_configuration_describes_is_refused_by_name_and_left_as_it_was(c
     assert torch.equal(model(input_ids=ids).logits, expected)
 
 
+@pytest.mark.slow
 def test_what_only_the_computation_shows_is_refused_too(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As of a family that reads its own number during the forward pass: no module tells of it."""
     attention = transformers.models.llama.modeling_llama.LlamaAttention

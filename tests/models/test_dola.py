@@ -55,6 +55,7 @@ def reference_answer(model, prompt, eos, plausibility=0.1, penalty=1.2):
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_answers_are_those_of_the_definition_whatever_the_batch(tiny):
     model, tokenizer = tiny
     texts = ["Ada is in Paris . Where does Ada live?", "Ben", "Where does Ben live? now .", "<|im_start|>user Cleo"]

@@ -153,6 +153,7 @@ def test_an_answer_also_ends_where_the_models_own_settings_say_and_these_stay(tm
     assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, turn]
 
 
+@pytest.mark.slow
 def test_one_model_is_let_go_before_the_next_is_made():
     class Model:
         pass
@@ -173,6 +174,7 @@ def test_one_model_is_let_go_before_the_next_is_made():
     assert made == ["a", "b", "a"]
 
 
+@pytest.mark.slow
 def test_greedy_answers_do_not_depend_on_their_neighbours(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
     prompts = [tokenizer(text)["input_ids"] for text in ("Where does Ada live?", "Ben", "Cleo is in Rome . now")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from kdray.models import load_folder
@@ -29,6 +30,7 @@ def test_random_numbers_belong_to_prompt_and_seed():
     assert torch.equal(uniforms([1, 2], 0, 5)[:3], uniforms([1, 2], 0, 3))
 
 
+@pytest.mark.slow
 def test_a_sample_does_not_depend_on_its_batch(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m"))
     prompts = [

@@ -86,6 +86,7 @@ def test_a_grid_is_submitted_and_followed(call):
     assert said.endswith("kdray-tiny-8: succeeded\n")
 
 
+@pytest.mark.slow
 def test_an_environment_without_the_packages_is_told_in_one_line(tmp_path):
     bare = subprocess.run([sys.executable, "-I", "-S", "-c", START], capture_output=True, text=True, check=False)
     assert bare.returncode == 1
@@ -126,6 +127,7 @@ def test_a_job_that_fails_is_told(call):
     assert said.endswith("kdray-tiny-1: failed\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "message"),
     [("", "not set"), ("http://127.0.0.1:1", "no cluster at http://127.0.0.1:1 ("), ("ray://127.0.0.1:1", "a Ray client's address")],

@@ -45,6 +45,7 @@ def test_without_a_gpu_it_is_refused() -> None:
         list(answer_by_vllm({Path("model"): []}, keep, Resources((Node(2, 0),), 1)))
 
 
+@pytest.mark.slow
 def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, tokenizer = load_folder(write_model(tmp_path / "model"))
     (tmp_path / "theirs").mkdir()

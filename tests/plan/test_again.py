@@ -134,6 +134,7 @@ def test_wrong_input_is_one_line(plan: MakePlan, store: Store) -> None:
         explained(plan(), store, "lr0.001-b2-a0-s1")
 
 
+@pytest.mark.slow
 def test_the_command_takes_a_grid_a_point_or_two_ids(run: Run, tiny_grid: TinyGrid, plan: MakePlan, store: Store) -> None:
     path = tiny_grid()
     code, _, stderr = run("why", path)

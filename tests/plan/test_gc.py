@@ -33,6 +33,7 @@ def test_what_the_grid_reaches_is_kept_and_all_else_is_found(plan: MakePlan, sto
     assert names(store) == sorted(f"{step.kind}/{step.slug}-{step.id}" for step in old.steps())
 
 
+@pytest.mark.slow
 def test_answers_are_kept_while_some_point_trains_on_them(plan: MakePlan, store: Store) -> None:
     every, fewer, none = (plan({"axes.labels": labels}) for labels in (["gold", "teacher", "both"], ["both"], ["gold"]))
     seal(store, *every.steps())
@@ -102,6 +103,7 @@ def test_a_running_artifact_its_inputs_and_its_exports_are_kept_whoever_runs_it(
     assert names(store, mine) == sorted([*(name for name in everything if name not in shared), "scratch/tune"])
 
 
+@pytest.mark.slow
 def test_a_dead_holder_keeps_nothing_and_a_slow_look_is_never_needed_without_locks(plan: MakePlan, store: Store) -> None:
     made, mine = plan(), plan({"axes.lr": [1e-5]})
     (artifact,) = seal(store, made.prepare)

@@ -105,6 +105,7 @@ def test_no_id_has_moved(path: Path, tmp_path: Path) -> None:
     assert not found, "\n".join([f"ids of {path.name} have moved:", *found, RENEW])
 
 
+@pytest.mark.slow
 def test_ids_depend_neither_on_the_folder_nor_on_the_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)

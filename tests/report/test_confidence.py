@@ -22,6 +22,7 @@ def answer(gold: int | None, *loglikelihoods: float) -> dict:
     return {"gold": gold, "chosen": chosen, "loglikelihoods": list(loglikelihoods)}
 
 
+@pytest.mark.slow
 def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_calibration(tiny_grid, tmp_path):
     results = make_results(tiny_grid, TASKS)
     rows = [answer(0, -1.0, -2.0), answer(1, -0.5, -3.0), answer(0, -4.0, -0.25), answer(1, -2.5, -9.0), answer(None)]
@@ -59,6 +60,7 @@ def test_a_curve_of_sure_answers_has_its_whole_area_where_answers_can_lie():
     assert np.trapezoid(density(values, places), places) == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
     """The teacher of the tiny grid is tuned, and asked as the points are."""
     results = make_results(tiny_grid, {"score.tasks": ["heldout_answers", {"name": "commonsense_qa", "untrained_shots": 5}]})

@@ -117,6 +117,7 @@ def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     assert Effects(0.0, 0.1, 1.0).error(1, 100) == (pytest.approx((1.1 / 100) ** 0.5), 99)
 
 
+@pytest.mark.slow
 def test_the_interval_covers_what_was_planted() -> None:
     """A short version of benchmarks/intervals.py; t over the cells alone misses far more often."""
     spec = importlib.util.spec_from_file_location("intervals", ROOT / "benchmarks" / "intervals.py")

@@ -78,6 +78,7 @@ def finished(tiny_grid: TinyGrid) -> Callable[..., Finished]:
     return lambda changes=None, only=lambda _: True: Finished(tiny_grid, CHANGES | (changes or {}), only)
 
 
+@pytest.mark.slow
 def test_every_score_is_one_row_that_says_of_what_it_is(finished: Callable[..., Finished]) -> None:
     made = finished()
     frame = kdray.results(made.path).frame()
@@ -115,6 +116,7 @@ def test_every_score_is_one_row_that_says_of_what_it_is(finished: Callable[..., 
     assert (score["n"], score["value"] > 0, score["stderr"] > 0) == (2, True, True)
 
 
+@pytest.mark.slow
 def test_reference_models_have_names_and_no_axes(finished: Callable[..., Finished]) -> None:
     frame = kdray.results(finished().path).frame()
     references = frame[frame.alpha.isna()]
@@ -126,6 +128,7 @@ def test_reference_models_have_names_and_no_axes(finished: Callable[..., Finishe
     assert (points.final == (points.checkpoint == 4)).all()
 
 
+@pytest.mark.slow
 def test_the_mean_of_the_items_is_the_score(finished: Callable[..., Finished]) -> None:
     scores = kdray.results(finished().path)
     items, frame = scores.items(), scores.frame()
@@ -143,6 +146,7 @@ def test_the_mean_of_the_items_is_the_score(finished: Callable[..., Finished]) -
     assert len(only) == len(items[items.task == "heldout_loss"]) > 0
 
 
+@pytest.mark.slow
 def test_a_store_says_the_same_without_the_grid(finished: Callable[..., Finished]) -> None:
     made = finished()
     of_grid, of_store = kdray.results(made.path).frame(), kdray.results(made.store.root).frame()
@@ -172,6 +176,7 @@ def test_a_store_says_the_same_without_the_grid(finished: Callable[..., Finished
     assert len(kdray.results(made.store.root).items()) == len(kdray.results(made.path).items())
 
 
+@pytest.mark.slow
 def test_a_store_knows_points_of_both_kinds_of_rows_and_of_ensembles(finished: Callable[..., Finished], tiny_grid: TinyGrid) -> None:
     [tiny_grid.model(name) for name in ("big", "other")]
     teachers = {name: {"model": f"file:{tiny_grid.folder}/{name}"} for name in ("big", "other")}
@@ -196,6 +201,7 @@ def test_what_is_not_measured_yet_has_no_row(finished: Callable[..., Finished]) 
     assert not frame.final[frame.checkpoint.notna()].any()  # no table shows a point that is half-way
 
 
+@pytest.mark.slow
 def test_wrong_input_is_one_line(finished: Callable[..., Finished], tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"no scores in .*/empty; give a grid file, or the folder of a store"):

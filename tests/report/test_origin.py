@@ -19,6 +19,7 @@ from kdray.store import Outer, Store, io
 from tests.conftest import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quickstart", "llama2_7b", "controls_smollm2", "overconfidence"])
 def test_the_grid_on_the_page_makes_the_same_steps(name: str, tmp_path: Path) -> None:
     grid = load_grid(ROOT / "grids" / f"{name}.yaml")

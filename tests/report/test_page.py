@@ -70,6 +70,7 @@ class Outline(HTMLParser):
             self.open.pop()
 
 
+pytestmark = pytest.mark.slow
 DIVERGED, UNSCORED = Point(1.0, 3e-4, 4, 2), Point(1.0, 3e-4, 4, 1)
 
 

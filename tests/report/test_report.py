@@ -145,6 +145,7 @@ def test_a_difference_within_the_noise_is_said_to_be_none(tiny_grid):
     assert verdict(make_results(tiny_grid, values=noisy))[0].endswith("against SFT (no difference shown).")
 
 
+@pytest.mark.slow
 def test_a_run_whose_score_is_no_number_is_left_out_by_name(tiny_grid):
     results = make_results(tiny_grid)
     for point, value in ((Point(1.0, LRS[0], 2, 0), float("nan")), (Point(0.0, LRS[1], 2, 0), float("inf"))):
@@ -202,6 +203,7 @@ def test_training_losses_are_drawn_as_running_means_over_their_tokens():
     assert running_mean(values, weights)[0] == pytest.approx(6 / 3)
 
 
+@pytest.mark.slow
 def test_the_report_folder_holds_text_plots_and_every_score(tiny_grid):
     results = make_results(tiny_grid)
     folder = write_report(results, tiny_grid.folder / "report")
@@ -261,6 +263,7 @@ def test_answers_alone_have_no_baseline(tiny_grid):
     ]
 
 
+@pytest.mark.slow
 def test_labels_are_in_the_report_folder(tiny_grid):
     folder = write_report(labelled_results(tiny_grid), tiny_grid.folder / "report")
     text = (folder / "report.md").read_text()

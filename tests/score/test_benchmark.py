@@ -135,6 +135,7 @@ def test_answers_do_not_depend_on_what_else_is_done(tmp_path, model):
         benchmark.scores(forward[3:])
 
 
+@pytest.mark.slow
 def test_shared_prefix_changes_only_the_last_digits_and_keeps_questions_whole(tmp_path, model):
     task = write_task(tmp_path / "task", QUESTIONS)
     plain, shared = Benchmark(setting(task, model)), Benchmark(setting(task, model, likelihood="shared_prefix"))
@@ -146,6 +147,7 @@ def test_shared_prefix_changes_only_the_last_digits_and_keeps_questions_whole(tm
         assert row["greedy"] == theirs[row["request"]]["greedy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["hflm", "shared_prefix"])
 def test_a_question_that_cannot_be_answered_takes_no_other_with_it(likelihood, tmp_path, model):
     rows = [dict(row) for row in QUESTIONS]
@@ -277,6 +279,7 @@ def test_what_a_chat_template_raises_is_told_of_the_task(tmp_path: Path) -> None
     Benchmark(setting(task, model))  # nobody needs it
 
 
+@pytest.mark.slow
 def test_a_chat_is_given_what_the_grid_gives_its_template(tmp_path: Path) -> None:
     model = write_model(tmp_path / "model", layers=1)
     task = write_task(tmp_path / "task", QUESTIONS[:1])

@@ -17,12 +17,14 @@ def choices() -> list[Choice]:
     return [Choice((4 * dice.normal(size=4)).tolist(), int(dice.integers(4))) for _ in range(200)]
 
 
+@pytest.mark.slow
 def test_brier_is_scikit_learns(choices):
     probabilities = np.array([choice.probabilities for choice in choices])
     expected = brier_score_loss([choice.gold for choice in choices], probabilities, labels=[0, 1, 2, 3], scale_by_half=False)
     assert calibration(choices)[0]["brier"]["value"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_calibration_error_is_the_sum_over_bins_counted_one_by_one(choices):
     expected = 0.0
     for low in np.arange(10) / 10:

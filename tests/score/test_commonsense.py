@@ -49,6 +49,7 @@ def test_the_recipe_behind_plain_trains_on_the_tasks_own_prompts(tmp_path, model
     require_same_tokens(ROWS, build(tmp_path / "a", model, "commonsense_qa", ROWS), model)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_so_it_is_for_real_questions(tmp_path, model, data_dir):
     lines = (data_dir / "commonsense_qa.validation.jsonl").read_text().splitlines()

@@ -47,6 +47,7 @@ def spoil(name: str, row: dict[str, Any], how: str) -> dict[str, Any]:
 HOW = ["null label", "no label", "unknown label", "negative label", "no choices", "null choices", "a null choice", "null question"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["arc_easy", "openbookqa", "hellaswag", "commonsense_qa", "lm_eval:mmlu_anatomy"])
 def test_bad_rows_are_left_out_and_no_other_with_them(name, tmp_path, model):  # noqa: F811
     """Of every kind one, among good rows and before them; the good ones are asked as if they stood alone, under their own numbers."""
@@ -84,6 +85,7 @@ def test_letters_and_numbers_are_labels_alike(tmp_path, model):  # noqa: F811
     assert ([row["gold"] for row in rows], scores["acc"]["n"]) == ([3, 2], 2)
 
 
+@pytest.mark.slow
 def test_labels_of_two_types_do_not_spoil_the_table(tmp_path, model):  # noqa: F811
     rows = [WRITERS["hellaswag"](question(i)) | {"label": label} for i, label in enumerate([2, "", "1", None])]
     benchmark = build(tmp_path / "a", model, "hellaswag", rows)

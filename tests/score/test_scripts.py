@@ -151,6 +151,7 @@ def test_what_a_metrics_model_cannot_read_has_no_number(narrow: PreTrainedTokeni
     assert error == "the metric's model cannot read it: its tokenizer knows 0% of the characters of '今天天气很好'"
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_english_and_other_latin_text_keeps_rouge_scores_own_numbers(data_dir: Path) -> None:
     scorer = RougeScorer(["rougeL", "rouge1", "rouge2", "rougeLsum"], use_stemmer=True)

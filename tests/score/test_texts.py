@@ -51,6 +51,7 @@ def test_the_stemmer_is_on():
 NAMES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("sentences", ["lines", "periods"])
 @pytest.mark.parametrize("stemmer", [True, False])

@@ -61,6 +61,7 @@ def asked(row: dict[str, Any]) -> tuple[list[str], list[str]]:
     return [best, *(text for text in dotted[0] if text != best)], dotted[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("under", [None, "dola"])
 def test_the_numbers_are_those_of_float64(under: str | None, tmp_path: Path, model: Path) -> None:
     contrast = under and json.dumps({"name": "dola", "params": {"layers": [1, 2], "plausibility": 0.1, "softmax": False}})
@@ -90,6 +91,7 @@ def test_the_numbers_are_those_of_float64(under: str | None, tmp_path: Path, mod
     assert "ece" not in scores  # several answers are right
 
 
+@pytest.mark.slow
 def test_lm_evals_own_tasks_have_the_same_on_the_same_choices(tmp_path: Path, model: Path) -> None:
     ours = scored(build(tmp_path / "a", model, "truthfulqa_mc", ROWS), model)[0]
     docs = []

@@ -38,6 +38,7 @@ def answered(benchmark: Benchmark, model: Path, order: int = 1) -> list[dict[str
     return [row for part in list(range(len(benchmark.parts)))[::order] for row in benchmark.answer(part, *loaded)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("softmax", [True, False])
 def test_choices_are_scored_as_in_float64(softmax: bool, tmp_path: Path, model: Path) -> None:
     plain = build(tmp_path / "a", model, "arc_easy", ROWS)
@@ -59,6 +60,7 @@ def test_choices_are_scored_as_in_float64(softmax: bool, tmp_path: Path, model: 
     assert [row["gold"] for row in examples] == [row["gold"] for row in before]
 
 
+@pytest.mark.slow
 def test_numbers_depend_on_no_order_and_no_path(tmp_path: Path, model: Path) -> None:
     made = [
         build(tmp_path / "a", model, "arc_easy", ROWS, under=under(), likelihood=way, batch=size)

@@ -170,6 +170,7 @@ def ids(path: Path) -> dict[str, str | None]:
     return {step.slug: step.id for step in make_plan(load_grid(path), Outer(path.parent / "store")).steps()}
 
 
+@pytest.mark.slow
 def test_ids_know_the_distribution_and_its_version(install: Install, tiny_grid: TinyGrid) -> None:
     plain = ids(tiny_grid())
     give(install)

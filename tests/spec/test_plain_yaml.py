@@ -31,12 +31,13 @@ YAML = {
     "a list that holds itself": ("a: &a [*a]\n", ["grid:1: the YAML alias *a", "write the value out"]),
     "a bomb": ("a: &a [x, x]\nb: &b [*a, *a]\n", [":2: the YAML alias *a"]),
     "nesting without end": ("a: " + "[" * 600 + "]" * 600, ["grid: ", "write plain YAML"]),
-    "half a character": ('name: "\\ud800"', ["grid: holds text that is no Unicode"]),
+    "half a character": ('name: "\\ud800"', ["grid:1: found invalid Unicode character escape code"]),
     "nesting that pydantic refuses": ("a: " + "[" * 300 + "]" * 300, ["grid: is nested too deep"]),
     "a number of ten thousand digits": ("a: " + "1" * 10_000, ["not YAML"]),
 }
 
 
+@pytest.mark.slow
 @cases(YAML)
 def test_what_is_not_plain_yaml_is_refused(wrong: str, said: list[str]) -> None:
     check(wrong, said)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from kdray.spec.load import parse_grid
 from kdray.spec.points import Point, expand
 from tests.conftest import TinyGrid
@@ -65,6 +67,7 @@ def test_an_included_point_can_be_excluded_again(tiny_grid: TinyGrid) -> None:
     assert len(expand(parse_grid(tiny_grid.text({"include": [one], "exclude": [{**one}]})))) == 4
 
 
+@pytest.mark.slow
 def test_a_thousand_points_take_no_time(tiny_grid: TinyGrid) -> None:
     grid = parse_grid(tiny_grid.text({"axes.seed": list(range(1000)), "axes.batch": [1, 2, 4, 8, 16]}))
     slugs = [point.slug for point in expand(grid)]

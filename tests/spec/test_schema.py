@@ -99,6 +99,7 @@ def test_a_shipped_grid_names_the_schema_and_is_valid_by_it(path: Path, validato
     assert [error.message for error in validator.iter_errors(yaml.safe_load(text))] == []
 
 
+@pytest.mark.slow
 def test_the_schema_itself_is_one() -> None:
     Validator.check_schema(grid_schema())
     assert "#/$defs/Use" not in json.dumps(grid_schema())

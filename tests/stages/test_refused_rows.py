@@ -85,6 +85,7 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
     return work, output.getvalue()
 
 
+@pytest.mark.slow
 def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are_answered(answered: tuple[Work, str]) -> None:
     work, said = answered
     (step,) = (score.generate for score in work.plan.scores if score.subject == "student" and score.task.name == "xsum")
@@ -123,6 +124,7 @@ def test_a_task_without_a_usable_row_fails_alone(answered: tuple[Work, str]) -> 
     assert len(work.failed) == 2  # the answers and their scores
 
 
+@pytest.mark.slow
 def test_texts_that_are_cut_to_the_window_are_told_of_and_counted(tmp_path: Path) -> None:
     """Of 512 tokens; nobody knew how many summaries were of half an article."""
     texts = ["Ada is in Rome .", "Ben is in Oslo . " * 300, "Cleo is in Lima ."]

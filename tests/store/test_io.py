@@ -22,10 +22,12 @@ def test_put_if_absent_has_one_winner_among_many_processes(tmp_path: Path) -> No
     assert sorted(tree_of(tmp_path)) == [f"{round_}.json" for round_ in range(5)]  # nobody left a temporary file
 
 
+@pytest.mark.slow
 def test_claiming_a_folder_has_one_winner_among_many_processes(tmp_path: Path) -> None:
     assert in_processes(8, lambda i, path: io.claim_folder(path), tmp_path / "folder").count(True) == 1
 
 
+@pytest.mark.slow
 def test_a_reader_never_sees_half_a_file(tmp_path: Path) -> None:
     target = tmp_path / "a.json"
     io.put_json(target, [0] * 20_000)

@@ -54,10 +54,12 @@ def silent() -> Locks:
     return Locks(beat=1e9, stale_after=10)
 
 
+@pytest.mark.slow
 def test_one_of_eight_processes_gets_a_lock(folder: Path) -> None:
     assert in_processes(8, lambda i: Locks().try_acquire(folder)).count(True) == 1
 
 
+@pytest.mark.slow
 def test_work_under_the_lock_is_done_by_one_at_a_time(folder: Path) -> None:
     inside, log = folder.parent / "inside", folder.parent / "log"
 

@@ -135,6 +135,7 @@ def test_an_attempt_whose_folder_is_gone_cannot_be_sealed_empty(store: Store) ->
     assert store.get(KEY) is None
 
 
+@pytest.mark.slow
 def test_attempts_get_folders_of_their_own_from_threads_and_processes(store: Store) -> None:
     with multiprocessing.pool.ThreadPool(8) as pool:
         names = pool.map(lambda _: store.begin(KEY, PAYLOAD).name, range(16))
@@ -180,6 +181,7 @@ def test_states_of_many_artifacts_need_few_listings(store: Store, monkeypatch: p
     assert len(listings) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("id", ["*", "", "[0-9]*", "../../x", f"*{ID[1:]}", "**"])
 def test_an_id_is_never_a_pattern(id: str, store: Store) -> None:
     written(store).seal()

@@ -95,6 +95,7 @@ def assert_same(a, b, tolerance=0.0):
         assert (value - b[name]).abs().max() <= tolerance, name
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_on_real_rows_too(world, tmp_path, data_dir):
     for name in ("student", "teacher"):
@@ -136,6 +137,7 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
         assert error < 1e-5, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("packing", "micro_batch"), [(True, 2), *(pytest.param(*way, marks=SLOW) for way in [(True, 1), (True, 3), (False, None), (False, 3)])]
 )
@@ -146,6 +148,7 @@ def test_packing_and_micro_batches_change_nothing_but_rounding(world, packing, m
     assert_same(weights(whole), weights(cut), 2e-5)
 
 
+@pytest.mark.slow
 def test_a_resumed_run_is_the_straight_one_bit_for_bit(world, tmp_path):
     straight = make_loop(world)
     curve = list(straight.steps())
@@ -162,6 +165,7 @@ def test_a_resumed_run_is_the_straight_one_bit_for_bit(world, tmp_path):
     assert_same(weights(straight), weights(resumed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [False, pytest.param(True, marks=SLOW)])
 @pytest.mark.parametrize("quantised", [False, True])
 def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_path, quantised, whole):
@@ -229,6 +233,7 @@ def test_dropout_goes_on_as_in_the_straight_run_and_ranks_have_their_own(world, 
     assert len(seeds) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("longer_than", ["student", "teacher"])
 def test_a_tokenizer_longer_than_a_head_trains_on_what_both_models_know(tmp_path, longer_than):
     for name in ("student", "teacher"):
@@ -251,6 +256,7 @@ def test_an_online_teacher_computes_in_its_own_type_whatever_the_student_does(wo
     assert torch.equal(inside, teacher.read([0, 1]).states)
 
 
+@pytest.mark.slow
 def test_the_order_of_examples_depends_on_seed_and_batch_alone(world):
     base = make_loop(world)
     other = make_loop(world, replace(SETTINGS, lr=1.0, alpha=0.0))
@@ -268,6 +274,7 @@ def test_every_epoch_sees_every_row_once_and_no_heldout_row(world):
     assert not set(seen) & set(rows.heldout.tolist())
 
 
+@pytest.mark.slow
 def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tmp_path):
     rows = Rows(world / "rows")
     teacher, _ = load_folder(world / "teacher")
@@ -299,6 +306,7 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
         assert_same(weights(loop), weights(reference), 2e-5)
 
 
+@pytest.mark.slow
 def test_the_eos_is_learned_although_pad_is_the_same_token(world):
     loop = make_loop(world, replace(SETTINGS, alpha=0.0, lr=1e-2, length=40.0), signal=None)
     eos = load_folder(world / "student")[1].eos_token_id
@@ -346,6 +354,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(world):
     assert torch.equal(before["model.layers.0.mlp.up_proj.weight"], weights(loop)["model.layers.0.mlp.up_proj.weight"])
 
 
+@pytest.mark.slow
 def test_bfloat16_keeps_float32_master_weights(world):
     loop = make_loop(world, replace(SETTINGS, dtype="bfloat16"))
     losses = [metrics["loss"] for metrics in loop.steps()]

@@ -62,6 +62,7 @@ def test_a_sheet_has_both_answers_of_every_item_in_an_order_that_only_the_key_kn
     assert not re.search(r"""(src|href)=["'](?!#)""", text)
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_page_and_reads_what_was_saved(bench: Bench, run, tmp_path: Path) -> None:
     code, said, _ = run("rate", bench.path, "--n", "5")
     folder = bench.store.root / "report" / "rich"
