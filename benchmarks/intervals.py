@@ -1,10 +1,11 @@
-"""How often the report's interval covers the truth, on simulated grids: `python benchmarks/intervals.py [--grids 500] [--json]`.
+"""How often the report's interval covers the truth, on simulated grids: `python benchmarks/intervals.py [--grids 500]
+[--json]`.
 
-Every grid has an arm and a baseline, scored on the same items in the same cells. Effects of cells, of items and of both together
-are drawn anew for each grid. `coverage` is the share of 95% intervals that hold the planted difference, `alarms` of those that
-leave out 0 where nothing was planted; both should be near 95 and 5. Beside it the interval of Student's t over the cells'
-means alone, which takes items for known. Last, the best of five arms of which none differs: how often an interval for it alone
-leaves out 0, and how often the one that holds for all five at once does.
+Every grid has an arm and a baseline, scored on the same items in the same cells. Effects of cells, of items and of both
+together are drawn anew for each grid. `coverage` is the share of 95% intervals that hold the planted difference,
+`alarms` of those that leave out 0 where nothing was planted; both should be near 95 and 5. Beside it the interval of
+Student's t over the cells' means alone, which takes items for known. Last, the best of five arms of which none differs:
+how often an interval for it alone leaves out 0, and how often the one that holds for all five at once does.
 """
 
 from __future__ import annotations
@@ -21,19 +22,35 @@ from scipy import stats
 from kdray.report.crossed import crossed
 
 SIZES = [(1, 200), (2, 200), (3, 200), (6, 50), (6, 200), (6, 1000), (12, 200)]  # cells, items
-EFFECTS = [(0.0, 0.3), (0.1, 0.3), (0.3, 0.3), (0.0, 1.0)]  # standard deviations of a cell's effect and an item's; both together: 1
+EFFECTS = [
+    (0.0, 0.3),
+    (0.1, 0.3),
+    (0.3, 0.3),
+    (0.0, 1.0),
+]  # standard deviations of a cell's effect and an item's; both together: 1
 PLANTED = 0.2
 ARMS = 5
 
 
-def drawn(rng: np.random.Generator, cells: int, items: int, of_cell: float, of_item: float, binary: bool) -> NDArray[np.float64]:
-    """Differences [cells, items] of an arm that differs by nothing in the mean; of right and wrong answers if `binary`."""
+def drawn(
+    rng: np.random.Generator, cells: int, items: int, of_cell: float, of_item: float, binary: bool
+) -> NDArray[np.float64]:
+    """Differences [cells, items] of an arm that differs by nothing in the mean; of right and wrong answers if
+    `binary`.
+    """
     if not binary:
-        return rng.normal(0, of_cell, (cells, 1)) + rng.normal(0, of_item, (1, items)) + rng.normal(0, 1, (cells, items))
+        return (
+            rng.normal(0, of_cell, (cells, 1)) + rng.normal(0, of_item, (1, items)) + rng.normal(0, 1, (cells, items))
+        )
     ease = rng.normal(0, 1, items)
     right = []
     for _ in range(2):
-        logits = ease + rng.normal(0, of_cell, (cells, 1)) + rng.normal(0, of_item, (1, items)) + rng.normal(0, 1, (cells, items))
+        logits = (
+            ease
+            + rng.normal(0, of_cell, (cells, 1))
+            + rng.normal(0, of_item, (1, items))
+            + rng.normal(0, 1, (cells, items))
+        )
         right.append((rng.random((cells, items)) < 1 / (1 + np.exp(-logits))).astype(float))
     return right[0] - right[1]
 
@@ -104,7 +121,8 @@ def main() -> None:
         size, effects = f"{row['cells']} x {row['items']}", f"{row['of_cell']}, {row['of_item']}"
         print(f"| {row['scores']} | {size} | {effects} | {row['coverage']:.1f} | {row['alarms']:.1f} | {alone} |")
     print(
-        f"best of {best['arms']} equal arms: {best['alone']:.1f}% false alarms by its own interval, {best['at_once']:.1f}% by that for all"
+        f"best of {best['arms']} equal arms: {best['alone']:.1f}% false alarms by its own interval,"
+        f" {best['at_once']:.1f}% by that for all"
     )
 
 

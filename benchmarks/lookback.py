@@ -1,8 +1,8 @@
 """What lookback ratios cost, in time and in memory, beside eager attention and beside no ratios at all.
 
-A model of SmolLM2-135M's shape reads one sequence, of which the last RESPONSE tokens are a response, without its output head.
-One thread; process CPU time; the ways take turns; minimum over the rounds. Memory is the peak RSS of a process that does
-nothing but the one way, the model's own 0.5 GB included.
+A model of SmolLM2-135M's shape reads one sequence, of which the last RESPONSE tokens are a response, without its output
+head. One thread; process CPU time; the ways take turns; minimum over the rounds. Memory is the peak RSS of a process
+that does nothing but the one way, the model's own 0.5 GB included.
 
     eager      eager attention gives all its matrices, and the ratios are read from them: the way of the authors' code
     lookback   `kdray.lens.lookback_ratios`
@@ -86,7 +86,9 @@ def report_peak(kind: str, length: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[512, 1024, 2048], help="tokens of prompt and response")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", default=[512, 1024, 2048], help="tokens of prompt and response"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON: ratios at each length")
     parser.add_argument("--peak", help=argparse.SUPPRESS)

@@ -26,11 +26,38 @@ from kdray.models.head import ResponseModel
 
 # Tokens of prompt and response at 0/32, 1/32, ... 32/32 of databricks-dolly-15k's rows, by SmolLM2-135M-Instruct's
 # tokenizer and chat template, cut at 512; of all tokens, 43% are the response's.
-QUANTILES = [34, 47, 52, 56, 58, 62, 67, 72, 78, 84, 90, 96, 102, 108, 115, 123, 130, 138, 148, 158, 171, 185, 200, 215, 230]
+QUANTILES = [
+    34,
+    47,
+    52,
+    56,
+    58,
+    62,
+    67,
+    72,
+    78,
+    84,
+    90,
+    96,
+    102,
+    108,
+    115,
+    123,
+    130,
+    138,
+    148,
+    158,
+    171,
+    185,
+    200,
+    215,
+    230,
+]
 QUANTILES += [249, 272, 299, 331, 373, 427, 512, 512]
 RESPONSE_SHARE = 0.43
 VOCABULARY = 49152
-SEED = 14  # of the order: one in which batches of 2, 4 and 8 hold as much padding as random ones do on average (28, 45, 55%)
+# of the order: one in which batches of 2, 4 and 8 hold as much padding as random ones do on average (28, 45, 55%)
+SEED = 14
 NEEDED = {2: 1.25, 4: 1.6, 8: 2.1}  # time of padded over packed, by sequences in a batch
 
 
@@ -76,8 +103,11 @@ def measure(sizes: Sequence[int] = (2, 4, 8), repetitions: int = 5, sequences: i
         pairs = [(collate(rows, some), pack(rows, some)) for some in chosen]
         _step(model, pairs[0][1])  # warm up, and try the model on a packed row
         _step(model, pairs[0][0])
-        # [repetitions, batches, 2]: the two kinds of a batch one right after the other, so that both meet the same noise
-        times = np.array([[[_seconds(_step, model, batch) for batch in pair] for pair in pairs] for _ in range(repetitions)])
+        # [repetitions, batches, 2]: the two kinds of a batch one right after the other, so that both meet the same
+        # noise
+        times = np.array(
+            [[[_seconds(_step, model, batch) for batch in pair] for pair in pairs] for _ in range(repetitions)]
+        )
         least, middle = times.min(axis=0).sum(axis=0).tolist(), np.median(times, axis=0).sum(axis=0).tolist()
         results[str(size)] = {
             "padded_s": {"min": least[0], "median": middle[0]},
@@ -86,7 +116,12 @@ def measure(sizes: Sequence[int] = (2, 4, 8), repetitions: int = 5, sequences: i
             "token_ratio": sum(a.input_ids.numel() for a, _ in pairs) / sum(b.input_ids.numel() for _, b in pairs),
             "needed": NEEDED.get(size),
         }
-    return {"repetitions": repetitions, "sequences": sequences, "mean_tokens": float(rows.lengths.mean()), "batch": results}
+    return {
+        "repetitions": repetitions,
+        "sequences": sequences,
+        "mean_tokens": float(rows.lengths.mean()),
+        "batch": results,
+    }
 
 
 def _step(model: ResponseModel, batch: Batch) -> None:
@@ -113,7 +148,9 @@ def main() -> None:
     for size, numbers in result["batch"].items():
         ratio, needed = numbers["ratio"], f"{numbers['needed']:.2f}" if numbers["needed"] else "-"
         seconds = f"{numbers['padded_s']['min']:9.2f} {numbers['packed_s']['min']:9.2f}"
-        print(f"{size:>5} {seconds} {ratio['min']:17.2f} {ratio['median']:7.2f} {needed:>7} {numbers['token_ratio']:8.2f}")
+        print(
+            f"{size:>5} {seconds} {ratio['min']:17.2f} {ratio['median']:7.2f} {needed:>7} {numbers['token_ratio']:8.2f}"
+        )
     if args.json:
         print(json.dumps(result))
 

@@ -2,8 +2,9 @@
 
     python benchmarks/plan.py [POINTS] [--json]
 
-The grid has a student, a teacher and three tasks, two of them answered, on files that are made for it; its store is empty.
-The baseline, in the same run, writes and hashes the payloads of the same steps and nothing else. Seconds are of CPU time.
+The grid has a student, a teacher and three tasks, two of them answered, on files that are made for it; its store is
+empty. The baseline, in the same run, writes and hashes the payloads of the same steps and nothing else. Seconds are of
+CPU time.
 """
 
 from __future__ import annotations
@@ -43,8 +44,15 @@ def grid_of(points: int, folder: Path) -> str:
         "student": {"model": f"file:{folder}/student"},
         "data": {"source": f"file:{folder}/rows.jsonl", "template": "alpaca"},
         "train": {"steps": 4, "keep": [2]},
-        "axes": {"lr": [i * 1e-5 for i in hundreds], "batch": [2, 4], "alpha": [0, 0.1, 1, 10, 100], "seed": list(range(10))},
-        "score": {"tasks": ["heldout_loss", "heldout_answers", {"name": "xsum", "source": f"file:{folder}/xsum.jsonl"}]},
+        "axes": {
+            "lr": [i * 1e-5 for i in hundreds],
+            "batch": [2, 4],
+            "alpha": [0, 0.1, 1, 10, 100],
+            "seed": list(range(10)),
+        },
+        "score": {
+            "tasks": ["heldout_loss", "heldout_answers", {"name": "xsum", "source": f"file:{folder}/xsum.jsonl"}]
+        },
         "runtime": {"store": f"{folder}/store"},
     }
     return yaml.safe_dump(tree)
@@ -71,10 +79,19 @@ def main() -> None:
         steps = list(plan.steps())
         timed("states", lambda: [step.state(store) for step in steps])
     payloads = [step.payload for step in steps]
-    timed("hashes", lambda: [hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest() for payload in payloads])
+    timed(
+        "hashes",
+        lambda: [hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest() for payload in payloads],
+    )
     ratios = {name: round(seconds[name] / seconds["hashes"], 2) for name in ("plan", "states")}
     memory = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-    found = {"points": len(plan.points), "steps": len(steps), "seconds": seconds, "to hashes": ratios, "peak MB": memory}
+    found = {
+        "points": len(plan.points),
+        "steps": len(steps),
+        "seconds": seconds,
+        "to hashes": ratios,
+        "peak MB": memory,
+    }
     json.dump(found, sys.stdout, indent=None if given.json else 1)
     print()
 

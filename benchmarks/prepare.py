@@ -34,7 +34,9 @@ TEXT = "Ada lives in Paris now and Ben is in Rome. "
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000], help="source rows of each run")
-    parser.add_argument("--recipe", choices=["dolly", "text"], default="dolly", help="instructions, or documents of up to 1,000 tokens")
+    parser.add_argument(
+        "--recipe", choices=["dolly", "text"], default="dolly", help="instructions, or documents of up to 1,000 tokens"
+    )
     parser.add_argument("--json", type=Path, help="also write the numbers to this file")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)  # a child: measure in this process
     given = parser.parse_args()
@@ -46,11 +48,16 @@ def main() -> None:
         command = [sys.executable, "-m", "benchmarks.prepare", "--one", "--rows", str(rows), "--recipe", given.recipe]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         results.append(json.loads(answer.splitlines()[-1]))
-        print("{rows:>10,} rows: {rows_per_second:>8,.0f} rows/s, driver's peak {peak_mb:,.0f} MB".format(**results[-1]), flush=True)
+        print(
+            "{rows:>10,} rows: {rows_per_second:>8,.0f} rows/s, driver's peak {peak_mb:,.0f} MB".format(**results[-1]),
+            flush=True,
+        )
     ratio = results[-1]["peak_mb"] / results[0]["peak_mb"]
     print(f"{results[-1]['rows'] / results[0]['rows']:g} times the rows: {ratio:.3f} times the memory")
     if given.json:
-        given.json.write_text(json.dumps({"recipe": given.recipe, "runs": results, "memory_ratio": ratio}, indent=1) + "\n")
+        given.json.write_text(
+            json.dumps({"recipe": given.recipe, "runs": results, "memory_ratio": ratio}, indent=1) + "\n"
+        )
 
 
 def measure(rows: int, recipe: str) -> dict[str, float]:
@@ -58,7 +65,9 @@ def measure(rows: int, recipe: str) -> dict[str, float]:
     with tempfile.TemporaryDirectory(prefix="kdray-") as folder:
         source = Path(folder) / "source.jsonl"
         data = f"{{source: 'file:{source}', recipe: {recipe}, max_prompt: 96, max_length: 128, heldout: {HELDOUT}}}"
-        grid = load_grid(write_grid(Path(folder), data=data, teacher="null", axes="{lr: [1.0e-3], batch: [4], alpha: [0]}"))
+        grid = load_grid(
+            write_grid(Path(folder), data=data, teacher="null", axes="{lr: [1.0e-3], batch: [4], alpha: [0]}")
+        )
         write_source(source, rows, recipe)
         store = Store(grid.runtime.store)
         outer = Outer(store.root)
@@ -74,7 +83,13 @@ def measure(rows: int, recipe: str) -> dict[str, float]:
             seconds = time.monotonic() - began
         artifact = store.get(plan.prepare.key)
         assert artifact is not None
-        numbers = {"rows": rows, "seconds": seconds, "rows_per_second": rows / seconds, "before_mb": before, "peak_mb": peak()}
+        numbers = {
+            "rows": rows,
+            "seconds": seconds,
+            "rows_per_second": rows / seconds,
+            "before_mb": before,
+            "peak_mb": peak(),
+        }
         return artifact.facts | numbers
 
 
@@ -84,7 +99,11 @@ def write_source(path: Path, rows: int, recipe: str) -> None:
             if recipe == "text":
                 row = {"text": TEXT * (i % 60)}
             else:
-                row = {"instruction": f"Where does number {i} live?", "context": "", "response": f"Number {i} lives in Paris."}
+                row = {
+                    "instruction": f"Where does number {i} live?",
+                    "context": "",
+                    "response": f"Number {i} lives in Paris.",
+                }
             file.write(json.dumps(row) + "\n")
 
 

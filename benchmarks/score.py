@@ -43,15 +43,23 @@ def main() -> None:
     parser.add_argument("--task", default="hellaswag")
     parser.add_argument("--data", required=True, help="the task's test set: .jsonl, .json, .csv or .parquet")
     parser.add_argument("--questions", type=int, default=60)
-    parser.add_argument("--students", type=int, default=2, help="how often the model is scored, as if they were so many checkpoints")
+    parser.add_argument(
+        "--students", type=int, default=2, help="how often the model is scored, as if they were so many checkpoints"
+    )
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="kdray-score-"))
-    params = bind(declare.Task, given.task, {"source": f"file:{Path(given.data).resolve()}", "limit": given.questions}, "task")
-    name = lay_down_task(given.task, params, parse_reference(params["source"]), Outer(folder / "store"), folder / "task")
-    setting = Setting(name, str(folder / "task"), 0, given.questions, False, str(given.model.resolve()), given.batch, "hflm")
+    params = bind(
+        declare.Task, given.task, {"source": f"file:{Path(given.data).resolve()}", "limit": given.questions}, "task"
+    )
+    name = lay_down_task(
+        given.task, params, parse_reference(params["source"]), Outer(folder / "store"), folder / "task"
+    )
+    setting = Setting(
+        name, str(folder / "task"), 0, given.questions, False, str(given.model.resolve()), given.batch, "hflm"
+    )
     students = [folder / f"student{i}" for i in range(given.students)]
     for student in students:
         shutil.copytree(given.model, student)
@@ -60,7 +68,10 @@ def main() -> None:
     print(f"plain loop: {rows} requests in {plain_seconds:.1f} s, {rows / plain_seconds:.1f} a second")
     print(f"shared_prefix: {speedup:.2f} times as fast as hflm on the same questions")
     ray_seconds, loads = ray_data(setting, students, folder)
-    print(f"Ray Data, one actor: {ray_seconds:.1f} s, {rows / ray_seconds:.1f} a second; weights loaded {len(loads)} times, {loads} s")
+    print(
+        f"Ray Data, one actor: {ray_seconds:.1f} s, {rows / ray_seconds:.1f} a second; weights loaded {len(loads)}"
+        f" times, {loads} s"
+    )
     if given.json:
         answer = {"ray_data_over_plain_loop": ray_seconds / plain_seconds, "shared_context_speedup": speedup}
         print(json.dumps(answer | {"weight_loads_per_checkpoint": len(loads) / len(students)}))
@@ -68,12 +79,16 @@ def main() -> None:
 
 
 def plain_loop(setting: Setting, students: list[Path]) -> tuple[float, int, float]:
-    """Seconds for all students by the path hflm, their requests, and how much faster the other path answers those of one."""
+    """Seconds for all students by the path hflm, their requests, and how much faster the other path answers those of
+    one.
+    """
     benchmark, shared = Benchmark(setting), Benchmark(replace(setting, likelihood="shared_prefix"))
     started = time.perf_counter()
     for student in students:
         model, tokenizer = load_folder(student)
-        benchmark.scores([row for part in range(len(benchmark.parts)) for row in benchmark.answer(part, model, tokenizer)])
+        benchmark.scores(
+            [row for part in range(len(benchmark.parts)) for row in benchmark.answer(part, model, tokenizer)]
+        )
     seconds = time.perf_counter() - started
     spent = {}
     for path in (benchmark, shared):  # processor time: what else runs on the machine shall not decide
@@ -91,12 +106,20 @@ def ray_data(setting: Setting, students: list[Path], folder: Path) -> tuple[floa
     for student in students:
         target = student / "scores"
         target.mkdir()
-        item: Item = {"key": student.name, "target": str(target), "task": "lm_eval:any", "dtype": "float32", "model": str(student)}
+        item: Item = {
+            "key": student.name,
+            "target": str(target),
+            "task": "lm_eval:any",
+            "dtype": "float32",
+            "model": str(student),
+        }
         item |= {"benchmark": vars(setting)}
         groups.append([*(item | {"kind": "part", "index": i} for i in range(count)), item | {"kind": "choices"}])
     with ray_session(Runtime(store=str(folder), device="cpu")) as resources:
         one = Resources((replace(resources.nodes[0], cpus=1, gpus=0),), workers=1)
-        warm = [[{"key": "warm", "kind": "nothing"}]]  # an actor that starts costs the same for ten rows and for ten thousand
+        warm = [
+            [{"key": "warm", "kind": "nothing"}]
+        ]  # an actor that starts costs the same for ten rows and for ten thousand
         started = time.perf_counter()
         list(run_pipeline(warm, functools.partial(Measurer, folder / "warm"), one))
         start = time.perf_counter() - started

@@ -113,7 +113,9 @@ def divergence(student: Student, rows: Rows, online: Any, vocab_size: int) -> fl
     total = 0.0
     with torch.no_grad():
         for row in range(len(rows)):
-            total += float(student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[1][1])
+            total += float(
+                student(Objective(1.0, vocab_size, "forward_kl"), collate(rows, [row]), online.read([row]))[1][1]
+            )
     return total / float(rows.response_lengths.sum())
 
 
@@ -142,8 +144,13 @@ def main() -> None:
             distil(student, rows, online, vocab_size, steps)
             kl = divergence(student, rows, online, vocab_size)
             exact_loss, exact = soft_gradient(student, rows, online, vocab_size, 4)
-            print(f"\n{len(rows)} rows, {tokens} response tokens, student after {steps} steps, KL {kl:.2f} nats a token")
-            print(f"{'form':18}{'bytes/token':>12}{'read tokens/s':>15}{'loss error':>12}{'cosine':>10}{'norm':>8}{'error':>10}")
+            print(
+                f"\n{len(rows)} rows, {tokens} response tokens, student after {steps} steps, KL {kl:.2f} nats a token"
+            )
+            print(
+                f"{'form':18}{'bytes/token':>12}{'read tokens/s':>15}"
+                f"{'loss error':>12}{'cosine':>10}{'norm':>8}{'error':>10}"
+            )
             for i, form in enumerate(FORMS):
                 loss, gradient = soft_gradient(student, rows, stored[i], vocab_size, 4)
                 cosine = float(torch.nn.functional.cosine_similarity(gradient.double(), exact.double(), 0))
@@ -154,7 +161,10 @@ def main() -> None:
                 for row in range(len(rows)):
                     stored[i].read([row])
                 rate = tokens / (time.perf_counter() - begin)
-                print(f"{label:18}{size:12,.0f}{rate:15,.0f}{abs(loss / exact_loss - 1):12.1e}{cosine:10.6f}{ratio:8.4f}{error:10.1e}")
+                print(
+                    f"{label:18}{size:12,.0f}{rate:15,.0f}"
+                    f"{abs(loss / exact_loss - 1):12.1e}{cosine:10.6f}{ratio:8.4f}{error:10.1e}"
+                )
                 summary[f"{label.replace(' ', '_')}_cosine_after_{steps}"] = round(cosine, 7)
     if arguments.json:
         print(json.dumps(summary))

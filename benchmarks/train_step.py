@@ -84,7 +84,9 @@ class World:
     def loop(self, signal: Any = None) -> Loop:
         model = self.model("student")
         vocab_size = 49_000
-        return Loop(model, self.rows, self.settings(1.0 if signal else 0.0), signal=signal, vocab_size=vocab_size, ranks=Ranks())
+        return Loop(
+            model, self.rows, self.settings(1.0 if signal else 0.0), signal=signal, vocab_size=vocab_size, ranks=Ranks()
+        )
 
     def stored(self, name: str) -> Stored:
         """Soft labels of random hidden states: no teacher is loaded but for its head."""
@@ -111,7 +113,9 @@ def make_step(kind: str, world: World) -> Callable[[], Any]:
     elif kind in ("hidden", "sampled"):
         steps = world.loop(world.stored(kind)).steps()
     elif kind == "online":
-        steps = world.loop(OnlineTeacher(world.model("teacher"), world.rows, getattr(torch, world.shapes["dtype"]))).steps()
+        steps = world.loop(
+            OnlineTeacher(world.model("teacher"), world.rows, getattr(torch, world.shapes["dtype"]))
+        ).steps()
     else:
         return plain_step(world, {"hf": hf_loss, "plain": plain_loss, "gkd": gkd_loss}[kind], with_teacher=kind != "hf")
     return lambda: next(steps)
@@ -171,7 +175,11 @@ def gkd_loss(student: Any, teacher: Any, ids: torch.Tensor, labels: torch.Tensor
 
     prompt = int((labels[0] != -100).int().argmax())
     trainer = SimpleNamespace(
-        teacher_model=teacher, beta=0.0, temperature=1.0, use_liger_gkd_loss=False, generalized_jsd_loss=GKDTrainer.generalized_jsd_loss
+        teacher_model=teacher,
+        beta=0.0,
+        temperature=1.0,
+        use_liger_gkd_loss=False,
+        generalized_jsd_loss=GKDTrainer.generalized_jsd_loss,
     )
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, "prompts": ids[:, :prompt]}
     return GKDTrainer.compute_loss(trainer, student, inputs)
@@ -230,7 +238,9 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--trl", action="store_true", help="time TRL's GKD too: pip install --no-deps trl first")
     parser.add_argument("--no-packing", action="store_true", help="leave the comparison of packed and padded rows out")
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON: ratios of medians at the first length")
+    parser.add_argument(
+        "--json", action="store_true", help="end with one line of JSON: ratios of medians at the first length"
+    )
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -48,7 +48,9 @@ def make_rows(folder: Path, lengths: Sequence[tuple[int, int]], vocabulary: int)
     records = []
     for i, (prompt, response) in enumerate(lengths):
         ids = torch.randint(0, vocabulary, (prompt + response,), generator=generator).tolist()
-        records.append({"source_row": i, "input_ids": ids, "n_prompt": prompt, "instruction": "", "context": "", "response": ""})
+        records.append(
+            {"source_row": i, "input_ids": ids, "n_prompt": prompt, "instruction": "", "context": "", "response": ""}
+        )
     folder.mkdir(parents=True, exist_ok=True)
     with rows_writer(folder) as writer:
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))

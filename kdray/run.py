@@ -16,7 +16,16 @@ from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
 from kdray.plan import Plan, make_plan, reading
-from kdray.plan.inputs import AnnotateInputs, AnswerInputs, AnswersInputs, GenerateInputs, JoinInputs, LensInputs, SoftenInputs, TrainInputs
+from kdray.plan.inputs import (
+    AnnotateInputs,
+    AnswerInputs,
+    AnswersInputs,
+    GenerateInputs,
+    JoinInputs,
+    LensInputs,
+    SoftenInputs,
+    TrainInputs,
+)
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
@@ -42,7 +51,9 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
     return make()
 
 
-def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False) -> dict[str, str]:
+def run(
+    plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False
+) -> dict[str, str]:
     """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
 
     `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
@@ -53,7 +64,11 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
     """
     progress.say("starting Ray ...")
     needs = needs_of(plan.grid, trains=bool(plan.prepare))
-    with ray_session(plan.grid.runtime, needs, insecure=insecure) as resources, Locks() as locks, _insistent_interrupt():
+    with (
+        ray_session(plan.grid.runtime, needs, insecure=insecure) as resources,
+        Locks() as locks,
+        _insistent_interrupt(),
+    ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.orchestration.probe import probe
         from kdray.stages.annotate import annotate
@@ -82,7 +97,9 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
             if step.source:
                 read_annotations(step, work)
         folders = {role: work.folder(step.untuned) for role, step in plan.models.items()}
-        check_shapes(plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare))
+        check_shapes(
+            plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare)
+        )
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
@@ -103,7 +120,9 @@ def run(plan: Plan, store: Store, outer: Outer, progress: Progress, after: Calla
 
 @contextlib.contextmanager
 def _insistent_interrupt() -> Iterator[None]:
-    """Ctrl-C ends the block even where a library swallows it: it comes again every few seconds until it gets through."""
+    """Ctrl-C ends the block even where a library swallows it: it comes again every few seconds until it gets
+    through.
+    """
     timers: list[threading.Timer] = []
 
     def interrupt(signum: int, frame: Any) -> None:

@@ -24,5 +24,7 @@ def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:
     """Take the text metrics that a step asks for of the answers in a folder."""
     metrics = tuple(MetricUse(metric["name"], metric["params"]) for metric in step.params["metrics"])
     cache, answerer = attempt.path / "cache", outputs.parent / "model"
-    item = AnswerMetrics(key=step.key.id, target=attempt.path, outputs=outputs, answerer=answerer, metrics=metrics, cache=cache)
+    item = AnswerMetrics(
+        key=step.key.id, target=attempt.path, outputs=outputs, answerer=answerer, metrics=metrics, cache=cache
+    )
     Measurer(attempt.path / "loads")(item)

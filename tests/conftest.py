@@ -43,12 +43,20 @@ class Install:
     def __init__(self, site: Path) -> None:
         self.site = site
 
-    def __call__(self, entries: dict[str, dict[str, str]], name: str = "kdray-example", version: str | None = "0.1.0") -> None:
+    def __call__(
+        self, entries: dict[str, dict[str, str]], name: str = "kdray-example", version: str | None = "0.1.0"
+    ) -> None:
         """The metadata of one: its entry points by group."""
         info = self.site / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\n" + (f"Version: {version}\n" if version else ""))
-        lines = [line for group, names in entries.items() for line in (f"[{group}]", *(f"{key} = {names[key]}" for key in names))]
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\n" + (f"Version: {version}\n" if version else "")
+        )
+        lines = [
+            line
+            for group, names in entries.items()
+            for line in (f"[{group}]", *(f"{key} = {names[key]}" for key in names))
+        ]
         (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
         self.look_again()
 
@@ -67,9 +75,11 @@ class Install:
         return importlib.metadata.EntryPoints(entry for each in found for entry in each.entry_points)
 
 
-# What else is installed on a machine has no part in the tests: not in those that list all components, nor in what they renew.
+# What else is installed on a machine has no part in the tests: not in those that list all components, nor in what they
+# renew.
 installed._installed = Install(ROOT / "nowhere").entry_points
-gc.disable()  # until all tests are imported: libraries' objects stay, and looking through them would take a third of the unit tier
+# until all tests are imported: libraries' objects stay, and looking through them would take a third of the unit tier
+gc.disable()
 
 
 def pytest_collection_finish() -> None:
@@ -94,7 +104,9 @@ def _memory_is_disk_enough() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_ray() -> Iterator[None]:
-    """One local Ray for all runs of a module, of which each would start and stop its own: that takes longer than some of them."""
+    """One local Ray for all runs of a module, of which each would start and stop its own: that takes longer than some
+    of them.
+    """
     import ray
 
     init, shutdown = ray.init, ray.shutdown
@@ -150,7 +162,9 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 @pytest.fixture
 def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Every message that a logger of any library has taken; pytest's own plugin for it costs all tests much, for two that ask."""
+    """Every message that a logger of any library has taken; pytest's own plugin for it costs all tests much, for two
+    that ask.
+    """
     messages: list[str] = []
     handle = logging.Logger.callHandlers
 
@@ -202,7 +216,9 @@ class TinyGrid:
                 del section[names[-1]]
             else:
                 section[names[-1]] = value
-        return yaml.dump(tree, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False).replace("HERE", str(self.folder))
+        return yaml.dump(tree, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False).replace(
+            "HERE", str(self.folder)
+        )
 
     def model(self, name: str, weights: bytes | None = None, tokens: tuple[str, ...] = ("a", "b")) -> Path:
         """A folder that looks like a Hugging Face model from outside."""
@@ -235,4 +251,7 @@ def tiny_grid(tmp_path: Path) -> TinyGrid:
 
 def tree_of(folder: Path) -> dict[str, bytes | None]:
     """Everything below a folder, to see whether something was written."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }

@@ -23,10 +23,12 @@ from tests.conftest import ROOT
 
 CLUSTER = ROOT / "cluster"
 KUBERNETES = "1.33"
-YAML = sorted([*(CLUSTER / "kuberay").glob("*.yaml"), *(CLUSTER / "ray-up").glob("*.yaml"), *(ROOT / "grids").glob("*.yaml")])
+YAML = sorted(
+    [*(CLUSTER / "kuberay").glob("*.yaml"), *(CLUSTER / "ray-up").glob("*.yaml"), *(ROOT / "grids").glob("*.yaml")]
+)
 STYLE = (
-    "{extends: default, rules: {document-start: disable, braces: {max-spaces-inside: 1}, comments: {min-spaces-from-content: 1}, "
-    "line-length: {max: 140, allow-non-breakable-inline-mappings: true}}}"
+    "{extends: default, rules: {document-start: disable, braces: {max-spaces-inside: 1}, comments:"
+    " {min-spaces-from-content: 1}, line-length: {max: 140, allow-non-breakable-inline-mappings: true}}}"
 )
 
 
@@ -37,7 +39,12 @@ def closed(required: tuple[str, ...] = (), **properties: Any) -> dict[str, Any]:
 
 # The fields of KubeRay's ray.io/v1 that may be used here: those of its API reference without the deprecated ones.
 # A pod template is any object to this schema; it is checked as a Kubernetes pod.
-TEXT, FLAG, COUNT, TEMPLATE = {"type": "string"}, {"type": "boolean"}, {"type": "integer", "minimum": 0}, {"type": "object"}
+TEXT, FLAG, COUNT, TEMPLATE = (
+    {"type": "string"},
+    {"type": "boolean"},
+    {"type": "integer", "minimum": 0},
+    {"type": "object"},
+)
 START_PARAMS = {"type": "object", "additionalProperties": TEXT}
 GROUP = {"rayStartParams": START_PARAMS, "template": TEMPLATE, "resources": START_PARAMS, "labels": START_PARAMS}
 WORKERS = closed(
@@ -56,7 +63,9 @@ RAY_CLUSTER = closed(
     authOptions=closed(mode={"enum": ["token", "disabled"]}, secretName=TEXT),
     enableInTreeAutoscaling=FLAG,
     autoscalerOptions=closed(version={"enum": ["v1", "v2"]}, idleTimeoutSeconds=COUNT),
-    headGroupSpec=closed(("template",), **GROUP, serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, enableIngress=FLAG),
+    headGroupSpec=closed(
+        ("template",), **GROUP, serviceType={"enum": ["ClusterIP", "NodePort", "LoadBalancer"]}, enableIngress=FLAG
+    ),
     workerGroupSpecs={"type": "array", "items": WORKERS},
     suspend=FLAG,
 )
@@ -146,7 +155,10 @@ BROKEN_RAY: dict[str, tuple[list[Any], Any]] = {
     "text for a count": (["spec", "workerGroupSpecs", 0, "replicas"], "two"),
     "a container without a name": (["spec", "workerGroupSpecs", 0, "template", "spec", "containers", 0, "name"], None),
     "a misspelt field of a pod": (["spec", "headGroupSpec", "template", "spec", "tolerance"], []),
-    "a volume of two kinds of type": (["spec", "workerGroupSpecs", 0, "template", "spec", "volumes", 1, "emptyDir"], "Memory"),
+    "a volume of two kinds of type": (
+        ["spec", "workerGroupSpecs", 0, "template", "spec", "volumes", 1, "emptyDir"],
+        "Memory",
+    ),
 }
 
 
@@ -177,7 +189,9 @@ def check_launcher(config: dict[str, Any]) -> None:
     validate_config(prepare_config(config))
     shape = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances").input_shape
     for kind in config["available_node_types"].values():
-        report = botocore.validate.ParamValidator().validate({"MinCount": 1, "MaxCount": 1, **kind["node_config"]}, shape)
+        report = botocore.validate.ParamValidator().validate(
+            {"MinCount": 1, "MaxCount": 1, **kind["node_config"]}, shape
+        )
         assert not report.has_errors(), report.generate_report()
 
 
@@ -197,7 +211,10 @@ BROKEN_LAUNCHER: dict[str, tuple[list[Any], Any]] = {
     "a head of no type": (["head_node_type"], "large"),
     "more workers of a type than nodes": (["available_node_types", "h100", "min_workers"], 9),
     "a misspelt field of an instance": (["available_node_types", "h100", "node_config", "ImageID"], "ami-0"),
-    "text for a size": (["available_node_types", "head", "node_config", "BlockDeviceMappings", 0, "Ebs", "VolumeSize"], "256"),
+    "text for a size": (
+        ["available_node_types", "head", "node_config", "BlockDeviceMappings", 0, "Ebs", "VolumeSize"],
+        "256",
+    ),
 }
 
 
@@ -224,7 +241,9 @@ def test_scripts_and_yaml_have_nothing_to_complain_of() -> None:
         (("hadolint",), "Dockerfile", "FROM python:3.11-slim-bookworm", "FROM python:latest"),
     ],
 )
-def test_a_broken_file_is_complained_of(command: tuple[str, ...], file: str, before: str, after: str, tmp_path: Path) -> None:
+def test_a_broken_file_is_complained_of(
+    command: tuple[str, ...], file: str, before: str, after: str, tmp_path: Path
+) -> None:
     text = (CLUSTER / file).read_text()
     assert before in text
     broken = tmp_path / Path(file).name

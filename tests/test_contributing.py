@@ -55,7 +55,8 @@ def examples() -> dict[str, Shown]:
     found = {}
     for title, body in re.findall(r"^### (.+)\n((?:(?!^#).*\n?)*)", PAGE, re.MULTILINE):
         path, source, grid = (
-            re.search(pattern, body, re.DOTALL) for pattern in (r"`(kdray/[^`]+\.py)`", r"```python\n(.+?)```", r"```yaml\n(.+?)```")
+            re.search(pattern, body, re.DOTALL)
+            for pattern in (r"`(kdray/[^`]+\.py)`", r"```python\n(.+?)```", r"```yaml\n(.+?)```")
         )
         assert path and source and grid, title  # noqa: PT018 - one thing: the section is whole
         found[title] = Shown(Path(path[1]), source[1], yaml.safe_load(grid[1]))
@@ -67,7 +68,9 @@ SHOWN = examples()
 
 def test_there_is_an_example_of_every_kind() -> None:
     assert set(SHOWN) == {"A loss", "A metric", "A task", "A form of soft labels", "A recipe"}
-    assert not [shown.path for shown in SHOWN.values() if (ROOT / shown.path).exists()], "an example that is there already"
+    assert not [shown.path for shown in SHOWN.values() if (ROOT / shown.path).exists()], (
+        "an example that is there already"
+    )
 
 
 @pytest.mark.slow
@@ -79,11 +82,16 @@ def test_the_examples_check_and_plan_in_a_copy_of_the_package(tmp_path: Path, ti
     (tiny_grid.folder / "teacher" / "config.json").write_text(json.dumps(config))  # so that the plan looks for sizes
     tiny_grid.rows("samsum.jsonl", [{"dialogue": "A: Rain?\nB: All day.", "summary": "It rains."}])
     answers: Any = {"text": ["Paris"], "answer_start": [11]}
-    tiny_grid.rows("squad.jsonl", [{"question": f"Where {i}?", "context": "Ada is in Paris.", "answers": answers} for i in range(4)])
+    tiny_grid.rows(
+        "squad.jsonl",
+        [{"question": f"Where {i}?", "context": "Ada is in Paris.", "answers": answers} for i in range(4)],
+    )
     grids = []
     for shown in SHOWN.values():
         (here / shown.path).write_text(shown.source)
-        changes = {f"{section}.{name}": value for section, fields in shown.grid.items() for name, value in fields.items()}
+        changes = {
+            f"{section}.{name}": value for section, fields in shown.grid.items() for name, value in fields.items()
+        }
         grids.append(tiny_grid(changes, f"{shown.name}.yaml"))
     environment = {**os.environ, "PYTHONPATH": str(here), "COLUMNS": "200"}
     command = [sys.executable, "-c", RUN, str(here), *map(str, grids)]
@@ -97,7 +105,10 @@ def test_the_examples_check_and_plan_in_a_copy_of_the_package(tmp_path: Path, ti
 
 
 def test_the_package_is_the_one_that_is_tested() -> None:
-    folder, section = ROOT / "tests" / "example_package", PAGE.partition("## From your own package\n")[2].partition("\n## ")[0]
+    folder, section = (
+        ROOT / "tests" / "example_package",
+        PAGE.partition("## From your own package\n")[2].partition("\n## ")[0],
+    )
     shown = re.findall(r"`(pyproject\.toml|kdray_example/\w+\.py)`:\s+```(?:toml|python)\n(.+?)```", section, re.DOTALL)
     assert dict(shown) == {
         str(path.relative_to(folder)): path.read_text()
@@ -152,7 +163,11 @@ def test_the_task_and_the_recipe_read_their_rows(tmp_path: Path) -> None:
     assert (question.text, question.references) == ("A: Rain?", ["It rains."])
     squad = load("A recipe", tmp_path).squad
     row = {"question": "Where? ", "context": "In Paris.", "answers": {"text": ["Paris", "in Paris"]}}
-    assert vars(squad(row)) == {"instruction": "Answer from the text. Where?", "context": "In Paris.", "response": "Paris"}
+    assert vars(squad(row)) == {
+        "instruction": "Answer from the text. Where?",
+        "context": "In Paris.",
+        "response": "Paris",
+    }
     assert squad(row | {"answers": {"text": []}}) is None
 
 
@@ -172,7 +187,13 @@ def test_a_run_can_ask_by_the_task(tmp_path: Path, install: Install) -> None:
     source = f"file:{tmp_path}/rows.jsonl"
     params = bind(Task, "samsum", {"source": source}, "score.tasks.0")
     [prompt] = task_prompts(
-        "samsum", params, parse_reference(source), Outer(tmp_path / "store"), write_tokenizer(tmp_path / "model"), alpaca, None
+        "samsum",
+        params,
+        parse_reference(source),
+        Outer(tmp_path / "store"),
+        write_tokenizer(tmp_path / "model"),
+        alpaca,
+        None,
     )
     assert (prompt.source, prompt.references) == ("Ada is in Rome .", ["Rome ."])
 
@@ -207,7 +228,10 @@ def test_the_ten_questions_have_one_answer_each() -> None:
 
 
 def test_its_links_and_targets_are_there() -> None:
-    headings = {re.sub(r"[^a-z -]", "", title.lower()).strip().replace(" ", "-") for title in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)}
+    headings = {
+        re.sub(r"[^a-z -]", "", title.lower()).strip().replace(" ", "-")
+        for title in re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
+    }
     assert [link for link in re.findall(r"\]\(#([^)]+)\)", PAGE) if link not in headings] == []
     described = set(re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = {target for targets in re.findall(r"`make ([a-z -]+)`", PAGE) for target in targets.split()}

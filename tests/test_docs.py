@@ -38,7 +38,9 @@ def test_the_store_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_scores_example_runs(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Over a grid that has scores, of answers and of held-out losses."""
     made = Finished(tiny_grid, CHANGES, lambda _: True)
     (tiny_grid.folder / "grids").mkdir()
@@ -50,7 +52,16 @@ def test_the_scores_example_runs(tiny_grid: TinyGrid, monkeypatch: pytest.Monkey
     assert re.search(r"^item .*\n10 +\d", shown, re.MULTILINE)
 
 
-KINDS = (declare.Recipe, declare.Template, declare.Form, declare.Loss, declare.Schedule, declare.Engine, declare.Task, declare.Decoding)
+KINDS = (
+    declare.Recipe,
+    declare.Template,
+    declare.Form,
+    declare.Loss,
+    declare.Schedule,
+    declare.Engine,
+    declare.Task,
+    declare.Decoding,
+)
 
 
 def test_every_component_is_in_the_page_on_grid_files() -> None:

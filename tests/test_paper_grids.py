@@ -1,4 +1,5 @@
-"""The grids of the smoothed-KD paper's three families, and of its appendix A: 30 points each, checked and planned without a hub.
+"""The grids of the smoothed-KD paper's three families, and of its appendix A: 30 points each, checked and planned
+without a hub.
 
 The hub's cache is played by configurations of the models' real shapes (tests/shapes) and made-up tokenizers, one a
 family, so that an offline check has something to look into.
@@ -78,7 +79,9 @@ def weights(config: dict[str, int]) -> float:
     """10^9 weights of a Llama or Qwen2 of this shape, from its matrices alone."""
     d, heads = config["hidden_size"], config["num_attention_heads"]
     attention = 2 * d * d * (1 + config["num_key_value_heads"] / heads)
-    return (config["num_hidden_layers"] * (attention + 3 * d * config["intermediate_size"]) + 2 * config["vocab_size"] * d) / 1e9
+    return (
+        config["num_hidden_layers"] * (attention + 3 * d * config["intermediate_size"]) + 2 * config["vocab_size"] * d
+    ) / 1e9
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -86,19 +89,34 @@ def test_a_grid_is_the_papers(name: str) -> None:
     grid, (method, sizes) = grid_of(name), FAMILIES[name]
     points = [point.point for point in make_plan(grid, Outer(Path("no-such-store"))).points]
     settings = {(point.lr, point.batch, point.alpha) for point in points}
-    assert settings == {(lr, batch, alpha) for lr in (1e-5, 5e-6) for batch in (8, 16, 32) for alpha in (0, 0.01, 0.1, 1, 10)}
+    assert settings == {
+        (lr, batch, alpha) for lr in (1e-5, 5e-6) for batch in (8, 16, 32) for alpha in (0, 0.01, 0.1, 1, 10)
+    }
     assert len(points) == len(settings) == 30
     assert {point.seed for point in points} == {10}
-    assert (grid.objective.weighting, grid.data.split, grid.data.max_prompt, grid.data.max_length) == ("ratio", "first", 256, 1024)
+    assert (grid.objective.weighting, grid.data.split, grid.data.max_prompt, grid.data.max_length) == (
+        "ratio",
+        "first",
+        256,
+        1024,
+    )
     assert (grid.train.kept, grid.train.warmup, grid.train.weight_decay, grid.train.clip) == ([1, 2, 3], 0, 0.01, 1)
     assert grid.data.template.params["chatml"] == (name == "qwen25_7b")
     sequence_level = name == "llama2_7b"  # the paper's KD students of this family learn from the teacher's answers
-    assert {(point.alpha > 0, point.labels) for point in points} == {(False, "gold"), (True, "teacher" if sequence_level else "gold")}
+    assert {(point.alpha > 0, point.labels) for point in points} == {
+        (False, "gold"),
+        (True, "teacher" if sequence_level else "gold"),
+    }
     tasks = {task.name: task.params for task in grid.score.tasks}
     assert {"arc_challenge", "arc_easy", "hellaswag", "openbookqa"} <= set(tasks)
     for news in ("xsum", "cnn_dailymail"):
         asked = tasks[news]
-        assert (asked["prompt"], asked["max_words"], asked["max_new_tokens"], asked["limit"]) == ("paper", None, 256, None)
+        assert (asked["prompt"], asked["max_words"], asked["max_new_tokens"], asked["limit"]) == (
+            "paper",
+            None,
+            256,
+            None,
+        )
     assert [use.name for use in grid.score.metrics] == ["hhem", "factkb", "rouge_paper"]
     assert grid.report.checkpoint == "best_answers"
     assert tasks["heldout_answers"]["limit"] is None
@@ -140,7 +158,11 @@ def test_appendix_a_compares_fine_tuning_and_distillation_with_the_untrained_mod
     io.put_json(outer.lockfile, dict.fromkeys(sources_of(grid), COMMIT), durable=False)
     plan = make_plan(grid, outer)
     assert Counter(point.point.alpha for point in plan.points) == dict.fromkeys((0, 0.01, 0.1, 1, 10), 6)
-    asked = {str(score.subject): score.measure.params["task"]["params"] for score in plan.scores if score.task.name == "commonsense_qa"}
+    asked = {
+        str(score.subject): score.measure.params["task"]["params"]
+        for score in plan.scores
+        if score.task.name == "commonsense_qa"
+    }
     shots = {subject: params["shots"] for subject, params in asked.items()}
     assert len(shots) == 32
     assert shots.pop("student") == 5
@@ -165,7 +187,9 @@ def test_an_offline_check_reads_what_the_hubs_cache_has(hub: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "grids").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_hub_is_asked_for_data_sets_and_models_as_what_they_are(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_for_data_sets_and_models_as_what_they_are(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, bool]] = []
 
     def answer(ref: Reference, _: str, dataset: bool) -> str:

@@ -130,7 +130,9 @@ def test_its_tables_hold_every_score_and_item(undisturbed):
     both = frame.merge(means, on=keys)
     assert len(both) == 3 * 2 + 2
     assert both.value.to_numpy() == pytest.approx(both["mean"].to_numpy())
-    assert set(items.item[items.task == "heldout_loss"]) >= set(items.item[items.task == "heldout_answers"])  # the same rows
+    assert set(items.item[items.task == "heldout_loss"]) >= set(
+        items.item[items.task == "heldout_answers"]
+    )  # the same rows
 
 
 def test_training_learned_and_the_last_export_is_a_plain_model(undisturbed):
@@ -202,7 +204,11 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
 
 def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path, monkeypatch):
     """In the store: what is wrong with it where it comes from ends the run when it is laid down."""
-    overrides = {"teacher": "null", "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}", "score": "{tasks: [heldout_loss], references: []}"}
+    overrides = {
+        "teacher": "null",
+        "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}",
+        "score": "{tasks: [heldout_loss], references: []}",
+    }
     path = write_grid(tmp_path, **overrides)
 
     def damage(_, folders):

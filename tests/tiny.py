@@ -35,7 +35,13 @@ def write_instructions(path: Path, count: int = 40, seed: int = 0) -> Path:
         name, place = dice.choice(NAMES), dice.choice(PLACES)
         extra = " ".join(dice.choice(PLACES) for _ in range(dice.randint(0, 6)))
         answer = f"{name} lives in {place}" + (" ." if dice.random() < 0.5 else " now .")
-        rows.append({"instruction": f"Where does {name} live?", "context": f"{name} is in {place} . {extra}", "response": answer})
+        rows.append(
+            {
+                "instruction": f"Where does {name} live?",
+                "context": f"{name} is in {place} . {extra}",
+                "response": answer,
+            }
+        )
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
 
@@ -60,11 +66,15 @@ def _trained(extra: str) -> str:
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator([" ".join(NAMES + PLACES), "Where does live? lives in now . is in user assistant", extra], trainer)
+    tokenizer.train_from_iterator(
+        [" ".join(NAMES + PLACES), "Where does live? lives in now . is in user assistant", extra], trainer
+    )
     return tokenizer.to_str()
 
 
-def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, pad_vocabulary: int = 6, extra: str = "") -> Path:
+def write_model(
+    folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, pad_vocabulary: int = 6, extra: str = ""
+) -> Path:
     """A random Llama with a vocabulary padded beyond its tokenizer's."""
     torch.manual_seed(seed)
     tokenizer = write_tokenizer(folder, extra)
@@ -86,8 +96,12 @@ def write_model(folder: Path, layers: int = 3, hidden: int = 32, seed: int = 0, 
     return folder
 
 
-def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None) -> Path:
-    """Prepared rows as the `prepare` step leaves them: of made-up instructions, or the first that fit of a file in Dolly's form."""
+def write_rows(
+    folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None
+) -> Path:
+    """Prepared rows as the `prepare` step leaves them: of made-up instructions, or the first that fit of a file in
+    Dolly's form.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     source = source or write_instructions(folder / "source.jsonl", count)
     records = []
@@ -96,7 +110,9 @@ def write_rows(folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24
             break
         example = dolly(json.loads(line))
         for tokens in tokenise([example], chat, tokenizer, max_prompt=200, max_length=256)[0]:
-            records.append({"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__})
+            records.append(
+                {"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__}
+            )
     split = RandomRows(heldout, test=0)
     split.add(np.array([record["source_row"] for record in records]))
     with rows_writer(folder) as writer:

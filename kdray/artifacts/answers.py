@@ -28,10 +28,17 @@ SCHEMA = pa.schema(
         ("error", pa.string()),  # null where there is an answer
         ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
         ("thought", pa.string()),  # null where there is none
-        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did, so that nothing was answered
+        (
+            "thought_end",
+            pa.string(),
+        ),  # the mark that closed the thought; null where nothing did, so that nothing was answered
     ]
 )
-THOUGHTS = ("thought_ids", "thought", "thought_end")  # which answers have not that were kept together with their thoughts
+THOUGHTS = (
+    "thought_ids",
+    "thought",
+    "thought_end",
+)  # which answers have not that were kept together with their thoughts
 NULLABLE = ("error", "thought", "thought_end")
 SECONDS = b"seconds"
 SHOWN = ("example", "source", "references", "thought", "answer")
@@ -47,8 +54,8 @@ def write_answers(folder: Path, index: int, rows: Sequence[Mapping[str, Any]], s
 def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -> list[Row]:
     """All answers in the order of the examples, with the columns of `SCHEMA`.
 
-    `tell_apart` makes such a row of one that was kept together with its thought, before thoughts were told apart while answers
-    were made; without it there is no thought.
+    `tell_apart` makes such a row of one that was kept together with its thought, before thoughts were told apart while
+    answers were made; without it there is no thought.
 
     Raises:
         InputError: a part is damaged, missing, or holds something else.
@@ -70,12 +77,16 @@ def answers_to_show(folder: Path, count: int) -> list[Row]:
     rows: list[Row] = []
     for path in all_parts(folder)[-2:]:
         schema = _schema_of(path)
-        rows += read_like(path, pa.schema([schema.field(name) for name in SHOWN if name in schema.names]), NULLABLE).to_pylist()
+        rows += read_like(
+            path, pa.schema([schema.field(name) for name in SHOWN if name in schema.names]), NULLABLE
+        ).to_pylist()
     return rows[:count]
 
 
 def measured_cost(folder: Path) -> dict[str, float]:
-    """What a `generate` attempt notes: the tokens of all its answers, and the seconds that their batches took (if known)."""
+    """What a `generate` attempt notes: the tokens of all its answers, and the seconds that their batches took (if
+    known).
+    """
     tokens, seconds = 0, 0.0
     for path in all_parts(folder):
         table = read_table(path, ["output_ids"], ["thought_ids"])

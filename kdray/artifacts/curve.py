@@ -1,4 +1,6 @@
-"""A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it trains."""
+"""A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it
+trains.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ def read_curve(artifact: Artifact) -> Curve:
 
 
 def read_growing_curve(folder: Path) -> Curve:
-    """The curve of an unfinished point in its artifact's `folder`: of the attempt that got furthest; nothing where none has begun.
+    """The curve of an unfinished point in its artifact's `folder`: of the attempt that got furthest; nothing where none
+    has begun.
 
     Raises:
         InputError: a whole line of it is damaged.
@@ -66,7 +69,10 @@ def _line(entry: Mapping[str, float]) -> str:
 def _parsed(path: Path, content: bytes) -> Curve:
     """The whole lines of a file: behind them may be one that is still being written."""
     with reading(path):
-        return [_checked(line, number) for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1)]
+        return [
+            _checked(line, number)
+            for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1)
+        ]
 
 
 def _checked(line: bytes, number: int) -> dict[str, float]:

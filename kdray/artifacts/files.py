@@ -1,4 +1,6 @@
-"""A file of an artifact is read whole and as its format says, or it is one InputError that names it and says what to do."""
+"""A file of an artifact is read whole and as its format says, or it is one InputError that names it and says what to
+do.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from typing import Any
 from kdray.spec.errors import InputError
 from kdray.store import store
 
-WRONG = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError, OverflowError, NotImplementedError, OSError)
+WRONG = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+    NotImplementedError,
+    OSError,
+)
 
 
 def damaged(path: Path, reason: str) -> InputError:
@@ -54,7 +66,8 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def require_sealed(folder: Path, belongs: Callable[[str], bool]) -> None:
-    """Whether the files of a finished artifact's folder whose names `belong` to a format are there, with the sizes that DONE says.
+    """Whether the files of a finished artifact's folder whose names `belong` to a format are there, with the sizes that
+    DONE says.
 
     For formats in which a file that is cut off, or one that is not there, looks like a shorter one.
 

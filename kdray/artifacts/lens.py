@@ -1,4 +1,5 @@
-"""The files of a Lookback Lens, what `lens` leaves: `kdray.lens.classifier` writes and reads the first two, `kdray.lens.align` the others.
+"""The files of a Lookback Lens, what `lens` leaves: `kdray.lens.classifier` writes and reads the first two,
+`kdray.lens.align` the others.
 
 Light, since `kdray check` looks whether they are there.
 """

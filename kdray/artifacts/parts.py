@@ -1,4 +1,6 @@
-"""Files that an artifact is made of, `part-00012-<checksum>.parquet`: each whole or absent, so that a killed run keeps them."""
+"""Files that an artifact is made of, `part-00012-<checksum>.parquet`: each whole or absent, so that a killed run keeps
+them.
+"""
 
 from __future__ import annotations
 

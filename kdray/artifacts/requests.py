@@ -12,7 +12,13 @@ from kdray.artifacts.parts import all_parts
 from kdray.artifacts.tables import read_like, write_table_part
 
 SCHEMA = pa.schema(
-    [("request", pa.int64()), ("loglikelihood", pa.float64()), ("greedy", pa.bool_()), ("text", pa.string()), ("error", pa.string())]
+    [
+        ("request", pa.int64()),
+        ("loglikelihood", pa.float64()),
+        ("greedy", pa.bool_()),
+        ("text", pa.string()),
+        ("error", pa.string()),
+    ]
 )
 
 

@@ -1,4 +1,6 @@
-"""Prepared rows: one Arrow file in source order, `rows.arrow`, memory-mapped, and in `split.json` which of them are never trained on."""
+"""Prepared rows: one Arrow file in source order, `rows.arrow`, memory-mapped, and in `split.json` which of them are
+never trained on.
+"""
 
 from __future__ import annotations
 

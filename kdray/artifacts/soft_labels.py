@@ -1,7 +1,9 @@
-"""Soft labels on disk: parts of rows as safetensors files, read by slice through a memory map, and the teacher's output head.
+"""Soft labels on disk: parts of rows as safetensors files, read by slice through a memory map, and the teacher's output
+head.
 
-A part, `part-00012-<checksum>.safetensors`, holds its rows' numbers, where each row's tokens end, and the tensors of the form,
-one row a token; in its metadata are facts about it. The head lies in `head.safetensors` and, what is no tensor of it, `head.json`.
+A part, `part-00012-<checksum>.safetensors`, holds its rows' numbers, where each row's tokens end, and the tensors of
+the form, one row a token; in its metadata are facts about it. The head lies in `head.safetensors` and, what is no
+tensor of it, `head.json`.
 """
 
 from __future__ import annotations
@@ -30,19 +32,28 @@ OPEN_PARTS = 64
 
 @dataclass(frozen=True)
 class KeptHead:
-    """The tensors of a linear layer, in the teacher's precision, and what is done to its products; see `kdray.models.head.Head`."""
+    """The tensors of a linear layer, in the teacher's precision, and what is done to its products; see
+    `kdray.models.head.Head`.
+    """
 
     tensors: Mapping[str, Tensor]
     scale: float
     softcap: float | None
 
 
-def write_labels(folder: Path, index: int, rows: Sequence[int], kept: Sequence[Mapping[str, Tensor]], **facts: float) -> None:
+def write_labels(
+    folder: Path, index: int, rows: Sequence[int], kept: Sequence[Mapping[str, Tensor]], **facts: float
+) -> None:
     """Keep what a form keeps of each of `rows` (tensors of one row a token) as one part, with facts about it."""
     ends = torch.tensor([0, *(len(next(iter(row.values()))) for row in kept)]).cumsum(0)
     tensors = {name: torch.cat([row[name] for row in kept]).cpu().contiguous() for name in kept[0]}
     metadata = {name: repr(value) for name, value in facts.items()}
-    write_part(folder, index, SUFFIX, lambda path: save_file({ROWS: torch.tensor(list(rows)), ENDS: ends, **tensors}, path, metadata))
+    write_part(
+        folder,
+        index,
+        SUFFIX,
+        lambda path: save_file({ROWS: torch.tensor(list(rows)), ENDS: ends, **tensors}, path, metadata),
+    )
 
 
 def write_kept_head(folder: Path, head: KeptHead) -> None:

@@ -43,7 +43,8 @@ def read_table(path: Path, needed: Sequence[str] = (), wanted: Sequence[str] | N
 
 
 def read_like(path: Path, schema: pa.Schema, nullable: Sequence[str] = ()) -> pa.Table:
-    """The columns of a schema, as its types; other columns are left out, and only those `nullable` may be empty somewhere.
+    """The columns of a schema, as its types; other columns are left out, and only those `nullable` may be empty
+    somewhere.
 
     Raises:
         InputError: as `read_table`, or a column is of another kind, or empty where it may not be.

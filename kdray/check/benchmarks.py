@@ -1,4 +1,6 @@
-"""lm-eval's own tasks by name, from the text of its task files: its index parses 14,000 of them, which takes many seconds."""
+"""lm-eval's own tasks by name, from the text of its task files: its index parses 14,000 of them, which takes many
+seconds.
+"""
 
 from __future__ import annotations
 
@@ -41,9 +43,15 @@ def check_benchmark(name: str, field: str) -> None:
         tagged = [path for kind, tag, path in _names() if kind == "tag" and tag == name]
         if tagged:
             members = [task for task, path in files.items() if path in tagged]
-            raise InputError(field, f"'{name}' is a tag of lm-eval's, without a score of its own", f"name its tasks: {_some(members)}")
+            raise InputError(
+                field,
+                f"'{name}' is a tag of lm-eval's, without a score of its own",
+                f"name its tasks: {_some(members)}",
+            )
         close = difflib.get_close_matches(name, files, n=3)
-        allowed = f"did you mean {' or '.join(repr(other) for other in close)}?" if close else "`lm_eval ls tasks` lists them"
+        allowed = (
+            f"did you mean {' or '.join(repr(other) for other in close)}?" if close else "`lm_eval ls tasks` lists them"
+        )
         raise InputError(field, f"lm-eval has no task or group '{name}'", allowed)
     text = files[name].read_text()
     if re.search(FIELD.format("group"), text, re.MULTILINE):
@@ -62,7 +70,9 @@ def check_single(name: str, fields: Sequence[str]) -> None:
     """
     path = task_files().get(name)
     if fields and path and re.search(FIELD.format("group"), path.read_text(encoding="utf-8"), re.MULTILINE):
-        raise InputError(fields[0], f"data for '{name}', which is a group of tasks", "name its tasks, and give each its own")
+        raise InputError(
+            fields[0], f"data for '{name}', which is a group of tasks", "name its tasks, and give each its own"
+        )
 
 
 def brings_examples(name: str) -> bool:
@@ -72,7 +82,9 @@ def brings_examples(name: str) -> bool:
 
 @functools.cache
 def _names() -> list[tuple[str, str, Path]]:
-    """(task, group or tag; its name; the file), in the order in which lm-eval reads them: of equal names the first counts."""
+    """(task, group or tag; its name; the file), in the order in which lm-eval reads them: of equal names the first
+    counts.
+    """
     found: dict[tuple[str, str, Path], None] = {}
     seen = set()
     for path in sorted(official_tasks().glob("**/*.yaml")):

@@ -1,7 +1,9 @@
-"""Whether a model's chat template writes a prompt, by its file alone. Templates are code of the model's and run in a sandbox.
+"""Whether a model's chat template writes a prompt, by its file alone. Templates are code of the model's and run in a
+sandbox.
 
-transformers is too slow to import for a check. What its tokenizers add to a template's variables is not known here, so only what
-the template itself refuses, or what is no template at all, is an error; the rest is seen where a prompt is first written.
+transformers is too slow to import for a check. What its tokenizers add to a template's variables is not known here, so
+only what the template itself refuses, or what is no template at all, is an error; the rest is seen where a prompt is
+first written.
 """
 
 from __future__ import annotations
@@ -35,10 +37,15 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         InputError: a chat template that is needed is not there, or refuses a plain question.
     """
     use, asked = grid.data.template, set(folders) if "teacher" in grid.score.references or not trains else {"student"}
-    needed: dict[str, tuple[str, set[str]]] = {}  # by the field that asks for a chat template: what to do instead, and the models
+    needed: dict[
+        str, tuple[str, set[str]]
+    ] = {}  # by the field that asks for a chat template: what to do instead, and the models
     if use.name == "chat":
         answered = any(_by_template(task, field) for field, task in tasks.items())
-        needed["data.template"] = "use the template 'alpaca'", (asked if answered else {"student"}) if trains or answered else set()
+        needed["data.template"] = (
+            "use the template 'alpaca'",
+            (asked if answered else {"student"}) if trains or answered else set(),
+        )
     for field, task in tasks.items():
         if task.params.get("prompt") == "chat":
             needed[f"{field}.prompt"] = "use another prompt", asked
@@ -61,11 +68,19 @@ def check_chat_template(folder: Path, role: str, arguments: Mapping[str, Any], f
     """Raise InputError unless the model in `folder` has a chat template that takes one question and `arguments`."""
     if not any((folder / name).is_file() for name in (CHAT_TEMPLATE, TOKENIZER_CONFIG)):
         return  # transformers may find one elsewhere
-    config = read_object(folder / TOKENIZER_CONFIG, field, "give the whole tokenizer") if (folder / TOKENIZER_CONFIG).is_file() else {}
+    config = (
+        read_object(folder / TOKENIZER_CONFIG, field, "give the whole tokenizer")
+        if (folder / TOKENIZER_CONFIG).is_file()
+        else {}
+    )
     if (template := _template(folder, config)) is None:
         raise InputError(field, f"the {role} has no chat template", allowed)
     require_read(arguments, template)
-    special = {key: value["content"] if isinstance(value, dict) else value for key, value in config.items() if key.endswith("_token")}
+    special = {
+        key: value["content"] if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key.endswith("_token")
+    }
     given = {"messages": TURNS, "tools": None, "documents": None, "add_generation_prompt": True, **special, **arguments}
     try:
         _environment().from_string(template).render(given)

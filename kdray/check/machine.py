@@ -26,7 +26,10 @@ from kdray.spec.metrics import metrics_of
 from kdray.spec.points import expand
 from kdray.spec.uses import entries_by_field
 
-CLUSTER, SUBMITTED = "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"  # Ray's own names for where a run connects to, or a job is sent
+CLUSTER, SUBMITTED = (
+    "RAY_ADDRESS",
+    "RAY_API_SERVER_ADDRESS",
+)  # Ray's own names for where a run connects to, or a job is sent
 ENDPOINT, ENDPOINT_SECONDS = "OPENAI_BASE_URL", 10
 # The device files of NVIDIA's, AMD's and Intel's GPUs, and of those that Windows lends to its Linux.
 GPUS = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
@@ -73,7 +76,9 @@ def needs_of(grid: Grid, *, trains: bool) -> list[Need]:
 def metrics_by_field(grid: Grid) -> dict[str, Use]:
     """All metrics that are taken of answers, by field."""
     own = {"lens.own.metric": grid.lens.own.metric} if grid.lens and grid.lens.own else {}
-    return {f"score.metrics.{use.name}": use for task in grid.score.tasks for use in metrics_of(task, grid.score.metrics)} | own
+    return {
+        f"score.metrics.{use.name}": use for task in grid.score.tasks for use in metrics_of(task, grid.score.metrics)
+    } | own
 
 
 def needs_of_metrics(uses: Mapping[str, Use]) -> list[Need]:
@@ -169,7 +174,9 @@ def _ray_accelerators() -> list[str]:
     spec = importlib.util.find_spec("ray")
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse((Path(spec.origin).parent / "util" / "accelerators" / "accelerators.py").read_text(encoding="utf-8"))
+    tree = ast.parse(
+        (Path(spec.origin).parent / "util" / "accelerators" / "accelerators.py").read_text(encoding="utf-8")
+    )
     values = [node.value for node in tree.body if isinstance(node, ast.Assign)]
     return [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
 
@@ -216,7 +223,9 @@ def _nltk_has(data: str) -> bool:
 
 
 def _unanswered(url: str) -> str:
-    """Why nothing that speaks HTTP listens there, empty if it does; the address may hold a password and is not shown."""
+    """Why nothing that speaks HTTP listens there, empty if it does; the address may hold a password and is not
+    shown.
+    """
     try:
         with urllib.request.urlopen(urllib.request.Request(f"{url.rstrip('/')}/models"), timeout=ENDPOINT_SECONDS):
             return ""

@@ -1,4 +1,6 @@
-"""Whether a multiple-choice task's data have right answers and enough solved examples, as far as a file can be read at once."""
+"""Whether a multiple-choice task's data have right answers and enough solved examples, as far as a file can be read at
+once.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ AT_ONCE = 64 * 2**20  # bytes of a file that is read whole
 
 
 def check_questions(use: Use, field: str, look: Look) -> None:
-    """What can be said of a task's `source` and `shots_source` before anything is built; the rest is seen when requests are.
+    """What can be said of a task's `source` and `shots_source` before anything is built; the rest is seen when requests
+    are.
 
     `look` is what looks into a table.
 
@@ -32,12 +35,20 @@ def check_questions(use: Use, field: str, look: Look) -> None:
         return
     name, answer = use.name.partition(":")[2], asked.answer
     shots = {key: use.params[key] for key in ("shots", "untrained_shots") if use.params.get(key) is not None}
-    refs = {key: parse_reference(use.params[key], f"{field}.{key}") for key in ("source", "shots_source") if use.params[key] is not None}
+    refs = {
+        key: parse_reference(use.params[key], f"{field}.{key}")
+        for key in ("source", "shots_source")
+        if use.params[key] is not None
+    }
     if name:
         check_single(name, [ref.field for ref in refs.values()])
     if "shots_source" in refs:
         if use.params["shots"] == 0 and not use.params["untrained_shots"]:
-            raise InputError(f"{field}.shots_source", f"'{refs['shots_source']}' with shots: 0", "say how many shots, or leave it out")
+            raise InputError(
+                f"{field}.shots_source",
+                f"'{refs['shots_source']}' with shots: 0",
+                "say how many shots, or leave it out",
+            )
         look(refs["shots_source"], f"{field}.shots_source", task_columns(use.name))
     if not name and not answer:
         return  # a form of file of the task's own
@@ -55,11 +66,14 @@ def check_questions(use: Use, field: str, look: Look) -> None:
         if wanted > max(most, 0):
             found = f"{wanted} solved examples, where {refs[shown]} has {count} questions with a right answer"
             why = " (none is its own example)" if shown == "source" else ""
-            raise InputError(f"{field}.{key}", found, f"ask for at most {max(most, 0)}{why}, or name a larger shots_source")
+            raise InputError(
+                f"{field}.{key}", found, f"ask for at most {max(most, 0)}{why}, or name a larger shots_source"
+            )
 
 
 def check_untrained(tasks: Mapping[str, Use], *, both: bool) -> None:
-    """Whether `untrained_shots` of a task, by field, tells models apart; `both`: of those scored some are trained here, and some are not.
+    """Whether `untrained_shots` of a task, by field, tells models apart; `both`: of those scored some are trained here,
+    and some are not.
 
     Raises:
         InputError: it does not.
@@ -67,7 +81,9 @@ def check_untrained(tasks: Mapping[str, Use], *, both: bool) -> None:
     for field, use in tasks.items():
         if not both and (wanted := use.params.get("untrained_shots")) is not None:
             found = f"{wanted}, where the models that are scored are not of both kinds, trained here and not"
-            raise InputError(f"{field}.untrained_shots", found, "give shots, or score the untrained student too (score.references)")
+            raise InputError(
+                f"{field}.untrained_shots", found, "give shots, or score the untrained student too (score.references)"
+            )
 
 
 def check_answers(recipe: Use, ref: Reference) -> None:
@@ -83,7 +99,9 @@ def check_answers(recipe: Use, ref: Reference) -> None:
     with open_table(Path(ref.name), ref.field) as (file, suffix):
         if suffix not in TEXTS:
             return
-        for number, row in enumerate(Records(file, suffix, recipe_columns(recipe.name, recipe.params), str(ref), ref.field), start=1):
+        for number, row in enumerate(
+            Records(file, suffix, recipe_columns(recipe.name, recipe.params), str(ref), ref.field), start=1
+        ):
             given, choices = str(row.get(answer[0]) or "").strip(), _within(row, answer[1])
             if given and given not in choices:
                 raise no_choice(answer[0], given, choices, ref.field, number)
@@ -93,13 +111,17 @@ def check_answers(recipe: Use, ref: Reference) -> None:
 
 
 def _count(ref: Reference, answer: Sequence[str] | None) -> int | None:
-    """How many rows of a local file have a right answer, or where nothing is known of answers are there; None if that takes long."""
+    """How many rows of a local file have a right answer, or where nothing is known of answers are there; None if that
+    takes long.
+    """
     if not _is_short(ref):
         return None
     with open_table(Path(ref.name), ref.field) as (file, suffix):
         if suffix not in TEXTS:
             return None
-        return sum(answer is None or _has_answer(row, *answer) for row in Records(file, suffix, (), str(ref), ref.field))
+        return sum(
+            answer is None or _has_answer(row, *answer) for row in Records(file, suffix, (), str(ref), ref.field)
+        )
 
 
 def _is_short(ref: Reference) -> bool:

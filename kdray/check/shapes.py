@@ -1,4 +1,7 @@
-"""Whether the grid's decodings and lens fit its models: layers that there are, guides of the right shape. Reads headers only."""
+"""Whether the grid's decodings and lens fit its models: layers that there are, guides of the right shape.
+
+Reads headers only.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,9 @@ LENS = (WEIGHTS, RECORD)
 
 @dataclass(frozen=True)
 class Guide:
-    """What a guide is for: `size` is the shape of its weights, `layer` the one whose hidden states a classifier is on."""
+    """What a guide is for: `size` is the shape of its weights, `layer` the one whose hidden states a classifier is
+    on.
+    """
 
     kind: str
     size: list[int]
@@ -50,17 +55,21 @@ def shape_of(folder: Path, cut: Model | None = None) -> Shape | None:
         return (
             None
             if layers < 1
-            else Shape(layers, config["num_attention_heads"], config["hidden_size"], config.get("tie_word_embeddings", False))
+            else Shape(
+                layers, config["num_attention_heads"], config["hidden_size"], config.get("tie_word_embeddings", False)
+            )
         )
     except KeyError:
         return None
 
 
 def check_shapes(grid: Grid, shapes: Mapping[str, Shape | None], *, by_role: bool) -> None:
-    """Whether the grid's decodings and a lens that is there already fit its models, by role, or those that are only scored, by name.
+    """Whether the grid's decodings and a lens that is there already fit its models, by role, or those that are only
+    scored, by name.
 
     Raises:
-        InputError: a layer that a model does not have, a file that is no guide, or a guide or lens for a model of another shape.
+        InputError: a layer that a model does not have, a file that is no guide, or a guide or lens for a model of
+            another shape.
     """
     called = {f"the {name}" if by_role else name: shape for name, shape in shapes.items()}
     students = {"the student": shapes["student"]} if by_role else called
@@ -84,7 +93,9 @@ def _check_decodings(grid: Grid, shapes: Mapping[str, Shape | None]) -> None:
                 if guide.size != own:
                     raise InputError(where, f"a {guide.kind} of shape {guide.size}", f"{name} has {own}")
                 if guide.layer is not None and not 1 <= guide.layer <= shape.layers:
-                    raise InputError(where, f"a {guide.kind} of layer {guide.layer}", f"{name} has layers 1 to {shape.layers}")
+                    raise InputError(
+                        where, f"a {guide.kind} of layer {guide.layer}", f"{name} has layers 1 to {shape.layers}"
+                    )
 
 
 def _check_lens(ref: Reference, shapes: Mapping[str, Shape | None]) -> None:

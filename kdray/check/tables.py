@@ -1,6 +1,7 @@
 """Whether a data set can be read and has what is asked of it, as far as its name and its text say.
 
-Text files are read here by what reads them later, to the end where they are not long. Into Parquet files `kdray.data.look` looks.
+Text files are read here by what reads them later, to the end where they are not long. Into Parquet files
+`kdray.data.look` looks.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store.records import FORMATS, TEXTS, Records, format_of, open_table, unknown_format
 
-WHOLE = 1 << 26  # bytes of a file that are looked at, which takes a second: of a longer one a damaged end is found by the run
+WHOLE = (
+    1 << 26
+)  # bytes of a file that are looked at, which takes a second: of a longer one a damaged end is found by the run
 EVERY = 1000  # rows
 MAGIC = b"PAR1"  # at both ends of a Parquet file
 
 
 def check_table(ref: Reference, field: str, columns: Sequence[Column] | None) -> None:
-    """Whether a data set has a format that can be read and, if it is a local file, rows with what is wanted in `columns`.
+    """Whether a data set has a format that can be read and, if it is a local file, rows with what is wanted in
+    `columns`.
 
     None of them are given for a file that is not read as rows: that is only opened.
 

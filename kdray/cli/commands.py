@@ -28,7 +28,20 @@ app = typer.Typer(
     "Write a grid file (see grids/quickstart.yaml), then `kdray run` it. Interrupted? Run it again.",
     epilog=EPILOG,
 )
-for command in (check, plan, run, score, submit, status, report, rate, track, gc, schema, why):  # as `kdray --help` lists them
+for command in (
+    check,
+    plan,
+    run,
+    score,
+    submit,
+    status,
+    report,
+    rate,
+    track,
+    gc,
+    schema,
+    why,
+):  # as `kdray --help` lists them
     app.command()(command)
 app.add_typer(lens, name="lens")
 
@@ -41,7 +54,9 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def kdray(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version and end")
+    ] = False,
 ) -> None:
     """What all commands share."""
 
@@ -49,7 +64,9 @@ def kdray(
 def main() -> None:
     """Entry point: turns wrong input into one line and exit code 2, an interruption into 130."""
     try:
-        code = app(prog_name="kdray", standalone_mode=False)  # typer returns the code of a typer.Exit, and 130 for an interruption
+        code = app(
+            prog_name="kdray", standalone_mode=False
+        )  # typer returns the code of a typer.Exit, and 130 for an interruption
     except InputError as error:
         err.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(WRONG_INPUT)

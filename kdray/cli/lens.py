@@ -36,7 +36,9 @@ from kdray.spec.errors import InputError
 if TYPE_CHECKING:
     from kdray.lens.align import Aligned
 
-lens = typer.Typer(no_args_is_help=True, help="Detect contextual hallucinations by what a model's attention looks back at.")
+lens = typer.Typer(
+    no_args_is_help=True, help="Detect contextual hallucinations by what a model's attention looks back at."
+)
 lens.command()(train)
 lens.command()(guide)
 lens.command("map")(map_)
@@ -46,16 +48,22 @@ lens.command("map")(map_)
 def table(
     source: Annotations,
     model: Model,
-    target: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set, to transfer to and from")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="FORMAT:FILE", help="another annotated set, to transfer to and from")
+    ] = None,
     window: Window = 8,
     limit: Limit = None,
     max_words: MaxWords = 700,
     template: Template = "chat",
     baselines: Annotated[bool, typer.Option(help="classifiers on hidden states too")] = True,
-    metric: Annotated[str | None, typer.Option(help="one of factual consistency as a detector of spans: 'hhem'")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="one of factual consistency as a detector of spans: 'hhem'")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compare detectors on an annotated set, by two folds of its documents: the thesis's Tables 4.1 to 4.4, 4.9 and 4.10."""
+    """Compare detectors on an annotated set, by two folds of its documents: the thesis's Tables 4.1 to 4.4, 4.9 and
+    4.10.
+    """
     from kdray.lens.tables import study
     from kdray.models import load
 
@@ -73,7 +81,13 @@ def table(
         if judge:
             judged.append({"set": label, "metric": metric, **judge(rows)})
     made = study(loaded, sets, window, baselines, follow)
-    tables = {"annotations": summary, "numbers": made.counts, "AUROC": made.methods, "heads": made.heads, "layers": made.layers}
+    tables = {
+        "annotations": summary,
+        "numbers": made.counts,
+        "AUROC": made.methods,
+        "heads": made.heads,
+        "layers": made.layers,
+    }
     tables |= {"a metric on predefined spans": judged} if judged else {}
     if as_json:
         print(json.dumps(tables))
@@ -88,10 +102,13 @@ def annotate(
     metric: Annotated[str, typer.Option(help="'lettucedetect', or '{name: judge, model: gpt-4o}', as in a grid file")],
     to: Annotated[str, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
     threshold: Annotated[
-        float, typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself")
+        float,
+        typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself"),
     ] = 50.0,
 ) -> None:
-    """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own answers."""
+    """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own
+    answers.
+    """
     from kdray.artifacts.answers import read_answers
     from kdray.lens.annotations import statistics
     from kdray.lens.sources.jsonl import write_jsonl
@@ -104,10 +121,14 @@ def annotate(
     for id, reason in list(failed.items())[:5]:
         err.print(f"[yellow]left out[/] {escape(id)}: {escape(reason)}", soft_wrap=True, highlight=False)
     if failed and not rows:
-        raise InputError("--metric", f"no answer could be annotated: {next(iter(failed.values()))}", "see what it needs")
+        raise InputError(
+            "--metric", f"no answer could be annotated: {next(iter(failed.values()))}", "see what it needs"
+        )
     if not rows:
         raise InputError(
-            "ANSWERS", f"no answer to be annotated in {answers}", "a folder store/generate/NAME/attempt-NNN of a task with documents"
+            "ANSWERS",
+            f"no answer to be annotated in {answers}",
+            "a folder store/generate/NAME/attempt-NNN of a task with documents",
         )
     write_jsonl(rows, file)
     show(str(file), [statistics(rows)])
@@ -117,7 +138,9 @@ def annotate(
 def import_(
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE.pkl", help="a published classifier of Llama-2-7B; by default CNN/DailyMail's is fetched"),
+        typer.Argument(
+            metavar="FILE.pkl", help="a published classifier of Llama-2-7B; by default CNN/DailyMail's is fetched"
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option(help="the folder to write; by default beside the file, or here")] = None,
 ) -> None:
@@ -141,7 +164,9 @@ def rate(
     answers: Answers,
     model: Model,
     by: Annotated[Path, typer.Option(metavar="LENS", help="the lens's folder")],
-    labelled: Annotated[str | None, typer.Option(metavar="FORMAT:FILE", help="annotations on which to test the lens")] = None,
+    labelled: Annotated[
+        str | None, typer.Option(metavar="FORMAT:FILE", help="annotations on which to test the lens")
+    ] = None,
     limit: Limit = None,
     template: Template = "chat",
     as_json: Json = False,
@@ -169,4 +194,7 @@ def rate(
     out.print(f"left out: {result.facts['left_out']}", highlight=False)
     trained_on = made.record.get("auroc_test")
     if "auroc" in scores and trained_on and has_drifted(scores["auroc"]["value"], trained_on):
-        out.print(f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was trained")
+        out.print(
+            f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was"
+            " trained"
+        )

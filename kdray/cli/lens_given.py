@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
 Model = Annotated[str, typer.Option(help="a reference such as file:FOLDER or hf:org/name@commit")]
-Annotations = Annotated[str, typer.Argument(metavar="FORMAT:FILE", help="annotated responses, for example faithbench:faithbench.jsonl")]
-Answers = Annotated[Path, typer.Argument(metavar="ANSWERS", help="a folder of kept answers: store/generate/NAME/attempt-NNN")]
+Annotations = Annotated[
+    str, typer.Argument(metavar="FORMAT:FILE", help="annotated responses, for example faithbench:faithbench.jsonl")
+]
+Answers = Annotated[
+    Path, typer.Argument(metavar="ANSWERS", help="a folder of kept answers: store/generate/NAME/attempt-NNN")
+]
 Window = Annotated[int, typer.Option(min=1, help="tokens of a sliding window")]
 Limit = Annotated[int | None, typer.Option(min=2, help="use only so many responses of each set, spread evenly")]
 MaxWords = Annotated[int, typer.Option(min=1, help="where a document without a stored prompt is cut")]
@@ -49,7 +53,9 @@ def file_of(name: str) -> Path:
     return Path(local_path(name.partition(":")[2], "annotations"))
 
 
-def aligned_set(rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int) -> tuple[list[Aligned], dict[str, Any]]:
+def aligned_set(
+    rows: list[Marked], model: Any, tokenizer: Any, template: str, max_words: int
+) -> tuple[list[Aligned], dict[str, Any]]:
     """An annotated set as tokens, with its numbers; problems are printed."""
     from kdray.data.templates import open_template
     from kdray.lens.responses import align_all

@@ -1,4 +1,6 @@
-"""The commands that make something of annotated responses: a lens, a guide on hidden states, a lens for another model."""
+"""The commands that make something of annotated responses: a lens, a guide on hidden states, a lens for another
+model.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def train(
     max_words: MaxWords = 700,
     template: Template = "chat",
 ) -> None:
-    """Train a lens on sliding windows of an annotated set, and keep it as a folder: every fifth document is kept out to test it."""
+    """Train a lens on sliding windows of an annotated set, and keep it as a folder: every fifth document is kept out to
+    test it.
+    """
     from kdray.lens.training import keep, read_all, summary, train_lens
     from kdray.models import load
 
@@ -54,17 +58,24 @@ def train(
 def guide(
     source: Annotations,
     model: Model,
-    to: Annotated[str, typer.Option(metavar="FILE.safetensors", help="the file to write, for guide: file:FILE.safetensors")],
-    layer: Annotated[str, typer.Option(help="counted from 1, or auto: of four depths the best on documents that are fitted")] = "auto",
+    to: Annotated[
+        str, typer.Option(metavar="FILE.safetensors", help="the file to write, for guide: file:FILE.safetensors")
+    ],
+    layer: Annotated[
+        str, typer.Option(help="counted from 1, or auto: of four depths the best on documents that are fitted")
+    ] = "auto",
     part: Annotated[
-        Literal["residual", "attention"], typer.Option(help="the layer's output, or its attention block's before it is added")
+        Literal["residual", "attention"],
+        typer.Option(help="the layer's output, or its attention block's before it is added"),
     ] = "residual",
     window: Window = 8,
     limit: Limit = None,
     max_words: MaxWords = 700,
     template: Template = "chat",
 ) -> None:
-    """Train a classifier on hidden states that can guide decoding, by the protocol of `train`: one layer's, on sliding windows."""
+    """Train a classifier on hidden states that can guide decoding, by the protocol of `train`: one layer's, on sliding
+    windows.
+    """
     from kdray.lens.hidden import candidates, layers_of, read_states, train_guide
     from kdray.lens.training import in_words
     from kdray.models import load
@@ -75,7 +86,13 @@ def guide(
     loaded, tokenizer = load(model)
     layers = candidates(None if layer == "auto" else int(layer), layers_of(loaded))
     rows, counts = aligned_set(annotated, loaded, tokenizer, template, max_words)
-    made = train_guide(read_states(loaded, rows, layers, part, window, follow), part, window, {**_origin(model, source), **counts}, follow)
+    made = train_guide(
+        read_states(loaded, rows, layers, part, window, follow),
+        part,
+        window,
+        {**_origin(model, source), **counts},
+        follow,
+    )
     made.save(file)
     for number, value in made.record.get("layer_auroc", {}).items():
         out.print(f"layer {number}: AUROC {value:.1f} on an inner fifth", highlight=False)
@@ -86,13 +103,17 @@ def map_(
     lens: Annotated[Path, typer.Argument(metavar="LENS", help="the folder of a lens of the model --of")],
     source: Annotations,
     of: Annotated[str, typer.Option(metavar="REF", help="the lens's own model")],
-    model: Annotated[str, typer.Option(metavar="REF", help="the model that is to have a lens; its tokenizer may be another")],
+    model: Annotated[
+        str, typer.Option(metavar="REF", help="the model that is to have a lens; its tokenizer may be another")
+    ],
     to: ToFolder,
     limit: Limit = None,
     max_words: MaxWords = 700,
     template: Template = "chat",
 ) -> None:
-    """Make a lens for another model: a linear map from its heads to those of the lens's model, on responses that both read."""
+    """Make a lens for another model: a linear map from its heads to those of the lens's model, on responses that both
+    read.
+    """
     from kdray.lens.classifier import Lens
     from kdray.lens.factual import lens_auroc
     from kdray.lens.training import keep
@@ -102,7 +123,9 @@ def map_(
     given, folder, annotated = Lens.load(lens), to_folder(to), annotated_set(source, limit)
     given.require_windows("LENS")
     if len({row.id for row in annotated}) < len(annotated):
-        raise InputError("annotations", f"an id twice in {source}", "what both models read is told apart by it: number the responses")
+        raise InputError(
+            "annotations", f"an id twice in {source}", "what both models read is told apart by it: number the responses"
+        )
     loaded, tokenizer = load(of)
     given.require_shape(loaded.config.num_hidden_layers, loaded.config.num_attention_heads)
     vocabulary, rows = tokenizer.get_vocab(), aligned_set(annotated, loaded, tokenizer, template, max_words)[0]
@@ -117,7 +140,9 @@ def map_(
         raise InputError("annotations", "token ids, which another vocabulary takes for another text", allowed)
     rows = aligned_set(annotated, loaded, tokenizer, template, max_words)[0]
     other = mean_ratios(loaded, [row for row in rows if row.id in fitting], follow)
-    made = mapped(given, other, own, {id: document for id, document in fitting.items() if id in other}, _origin(model, source))
+    made = mapped(
+        given, other, own, {id: document for id, document in fitting.items() if id in other}, _origin(model, source)
+    )
     tests = [row for row in rows if row.document not in made.documents]
     after = lens_auroc(loaded, tests, made)
     made = with_score(made, after, before, len({row.document for row in tests}))
@@ -125,13 +150,14 @@ def map_(
     keep(made, rows, tokenizer, folder)
     fitted = f"{numbers['map_responses']} responses to {numbers['map_documents']} documents"
     out.print(
-        f"lens {made.id} in {folder}: {given.weights.numel()} heads of {of} from {made.weights.numel()} of {model}, mapped on {fitted}, "
-        f"{numbers['map_documents_trained']} of which had trained the lens",
+        f"lens {made.id} in {folder}: {given.weights.numel()} heads of {of} from {made.weights.numel()} of {model},"
+        f" mapped on {fitted}, {numbers['map_documents_trained']} of which had trained the lens",
         highlight=False,
     )
     if len(own) <= made.weights.numel():
         err.print(
-            f"[yellow]{len(own)} responses fit {made.weights.numel()} heads exactly[/]: more would make a better map", highlight=False
+            f"[yellow]{len(own)} responses fit {made.weights.numel()} heads exactly[/]: more would make a better map",
+            highlight=False,
         )
     if numbers["auroc_test"] is None:
         out.print("not tested: windows of one kind alone are left", highlight=False)

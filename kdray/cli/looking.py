@@ -43,13 +43,18 @@ def check(
 
 def plan(
     grid: GridFile,
-    card: Annotated[str | None, typer.Option(help="price what is left on this GPU: H100, H200, A100 or RTX4090")] = None,
+    card: Annotated[
+        str | None, typer.Option(help="price what is left on this GPU: H100, H200, A100 or RTX4090")
+    ] = None,
     gpus: Annotated[int | None, typer.Option(min=1, help="how many there are; by default those of one point")] = None,
     price: Annotated[float | None, typer.Option(min=0, help="what one of them costs an hour, in USD")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="rows to train on, before the data are prepared")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show every step that a grid needs, with its id and state, and on GPUs what is left of it costs. Touches neither network nor store."""
+    """Show every step that a grid needs, with its id and state, and on GPUs what is left of it costs.
+
+    Touches neither network nor store.
+    """
     from kdray.cost.shown import lines, listed
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
@@ -58,7 +63,12 @@ def plan(
     wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
     cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
-        print(json.dumps(listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)}, indent=1))
+        print(
+            json.dumps(
+                listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)},
+                indent=1,
+            )
+        )
         return
 
     lines_of = [("step", "name", "id", "state", "size")]
@@ -90,8 +100,12 @@ def status(grid: GridFile, as_json: Json = False) -> None:
 
 def why(
     what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
-    other: Annotated[str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")] = None,
-    store: Annotated[str | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")] = None,
+    other: Annotated[
+        str | None, typer.Argument(metavar="POINT|B", help="a point of the grid, or another artifact's id")
+    ] = None,
+    store: Annotated[
+        str | None, typer.Option(help="of two ids: the store; by default the one below runs/ that knows both")
+    ] = None,
 ) -> None:
     """Say why steps of a grid, or of one of its points, will be made again; or in which fields two artifacts differ."""
     from kdray.plan.again import explained
@@ -107,7 +121,10 @@ def why(
 
 
 def report(
-    grids: Annotated[list[Path], typer.Argument(metavar="GRID...", help="grid files; of several there is one page that has all of them")],
+    grids: Annotated[
+        list[Path],
+        typer.Argument(metavar="GRID...", help="grid files; of several there is one page that has all of them"),
+    ],
     open_page: Annotated[bool, typer.Option("--open", help="then open it in a browser")] = False,
 ) -> None:
     """Write the report of what is measured so far, and print its table."""
@@ -120,7 +137,9 @@ def report(
 
 
 def schema(
-    markdown: Annotated[bool, typer.Option("--markdown", help="the table of all fields instead, as in docs/grid.md")] = False,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="the table of all fields instead, as in docs/grid.md")
+    ] = False,
 ) -> None:
     """Print the JSON schema of grid files, by which editors complete and check them."""
     from kdray.spec.schema import grid_schema
@@ -129,7 +148,9 @@ def schema(
     print(grid_table() if markdown else json.dumps(grid_schema(), indent=1, ensure_ascii=False))
 
 
-def _cost(plan: Plan, store: Store, card: str | None, gpus: int | None, rows: int | None, per_hour: float | None) -> Price | list[str]:
+def _cost(
+    plan: Plan, store: Store, card: str | None, gpus: int | None, rows: int | None, per_hour: float | None
+) -> Price | list[str]:
     """The price of what is left of a grid, by default on its own accelerator; or why there is none."""
     from kdray.cost.cards import CARDS, card_of
     from kdray.cost.shown import priced
@@ -145,19 +166,24 @@ def _epochs(plan: Plan, rows: int | None) -> str:
     """One line on how long an epoch is."""
     if rows is None:
         return "steps an epoch: known once the data are prepared"
-    steps = ", ".join(f"{rows / batch:g} at batch {batch}" for batch in sorted({point.point.batch for point in plan.points}))
+    steps = ", ".join(
+        f"{rows / batch:g} at batch {batch}" for batch in sorted({point.point.batch for point in plan.points})
+    )
     return f"steps an epoch of {rows:,} rows: {steps}"
 
 
 def _print_columns(rows: Sequence[Sequence[str]], colours: Mapping[str, str]) -> None:
-    """Rows below their header, cells that are one of `colours` in it. rich's own table takes a millisecond a row, of 100,000."""
+    """Rows below their header, cells that are one of `colours` in it. rich's own table takes a millisecond a row, of
+    100,000.
+    """
     with out.capture() as captured:
         for name, colour in colours.items():
             out.print(name, style=colour)
     coloured = dict(zip(colours, captured.get().splitlines(), strict=True))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join(coloured.get(cell, cell) + " " * (width - len(cell)) for cell, width in zip(row, widths, strict=True)) for row in rows
+        "  ".join(coloured.get(cell, cell) + " " * (width - len(cell)) for cell, width in zip(row, widths, strict=True))
+        for row in rows
     ]
     out.print(f" {lines[0]} ", style="bold", highlight=False, soft_wrap=True)
     for line in lines[1:]:

@@ -6,7 +6,14 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.progress import Progress as Bars
 
 from kdray.orchestration.progress import Bar, Progress
@@ -35,7 +42,9 @@ class Terminal(Progress):
         self._bars.__enter__()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.__exit__(kind, value, trace)
 
     def say(self, text: str) -> None:
@@ -57,7 +66,9 @@ class TerminalBar(Bar):
     def __enter__(self) -> TerminalBar:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._bars.stop_task(self._task)
         if kind is None and self.total and self._bars.disable:
             self._progress.say(f"{self.title}: done in {time.monotonic() - self._began:.0f} s")

@@ -16,7 +16,9 @@ from kdray.spec import InputError
 def rate(
     grid: GridFile,
     n: Annotated[int, typer.Option("--n", min=1, help="how many articles, each with two answers")] = 50,
-    arm: Annotated[str | None, typer.Option(metavar="ROW", help="the row of the table beside SFT; by default the best: 'KD 1'")] = None,
+    arm: Annotated[
+        str | None, typer.Option(metavar="ROW", help="the row of the table beside SFT; by default the best: 'KD 1'")
+    ] = None,
     read: Annotated[list[Path] | None, typer.Option(metavar="CSV", help="what a rater saved; once a rater")] = None,
     open_page: Annotated[bool, typer.Option("--open", help="then open the page in a browser")] = False,
 ) -> None:
@@ -41,7 +43,9 @@ def rate(
     page = write_rating_page(key, questions, folder)
     out.print(f"rate    {os.path.relpath(page)} ({len(questions)} articles)", highlight=False, soft_wrap=True)
     out.print(
-        "        whose answers they are is in rating-key.json beside it: do not give that to who rates", highlight=False, soft_wrap=True
+        "        whose answers they are is in rating-key.json beside it: do not give that to who rates",
+        highlight=False,
+        soft_wrap=True,
     )
     out.print(f"then    kdray rate {os.path.relpath(grid)} --read RATINGS.csv", highlight=False, soft_wrap=True)
     if open_page:

@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import FAILED, GridFile, Insecure, err, open_grid, out, print_mlflow, print_report, print_unwritten
+from kdray.cli.shared import (
+    FAILED,
+    GridFile,
+    Insecure,
+    err,
+    open_grid,
+    out,
+    print_mlflow,
+    print_report,
+    print_unwritten,
+)
 from kdray.spec import InputError, load_grid
 
 if TYPE_CHECKING:
@@ -28,17 +38,26 @@ def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
 
 def submit(
     grid: GridFile,
-    folder: Annotated[str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")] = None,
+    folder: Annotated[
+        str | None, typer.Option(help="the folder on the cluster to run in; by default the path of this one")
+    ] = None,
     insecure_cluster: Insecure = False,
 ) -> None:
-    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output. A second call follows the first job."""
+    """Run a grid as a job of the cluster behind RAY_API_SERVER_ADDRESS, and show its output.
+
+    A second call follows the first job.
+    """
     from kdray.orchestration.submit import submit as submit_grid
     from kdray.spec.paths import local_path
 
-    if folder is not None and not Path(local_path(folder, "--folder")).is_absolute():  # it would be one that goes with the job
+    if (
+        folder is not None and not Path(local_path(folder, "--folder")).is_absolute()
+    ):  # it would be one that goes with the job
         raise InputError("--folder", f"'{folder}' is relative", "give the whole path of a folder that all nodes see")
     options = ["--insecure-cluster"] if insecure_cluster else []
-    if not submit_grid(grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)):
+    if not submit_grid(
+        grid, load_grid(grid).name, folder or str(Path.cwd()), options, lambda text: print(text, end="", flush=True)
+    ):
         raise typer.Exit(FAILED)
 
 

@@ -16,16 +16,23 @@ from kdray.spec import InputError
 
 
 def score(
-    model: Annotated[list[str], typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again")],
+    model: Annotated[
+        list[str], typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again")
+    ],
     tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
     metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
     decoding: Annotated[str, typer.Option(help="'greedy, dola', as in a grid file")] = "greedy",
-    choices: Annotated[str, typer.Option(help="how multiple-choice tasks are scored: 'greedy, {name: dola, layers: high}'")] = "greedy",
+    choices: Annotated[
+        str, typer.Option(help="how multiple-choice tasks are scored: 'greedy, {name: dola, layers: high}'")
+    ] = "greedy",
     lens: Annotated[
-        str | None, typer.Option(metavar="REF", help="a lens that fits the models, for factual rates: file:FOLDER, or published")
+        str | None,
+        typer.Option(metavar="REF", help="a lens that fits the models, for factual rates: file:FOLDER, or published"),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="only so many examples of each task")] = None,
-    template: Annotated[str, typer.Option(help="of the prompts: alpaca, or '{name: chat, arguments: {enable_thinking: false}}'")] = "chat",
+    template: Annotated[
+        str, typer.Option(help="of the prompts: alpaca, or '{name: chat, arguments: {enable_thinking: false}}'")
+    ] = "chat",
     batch: Annotated[int, typer.Option(min=1)] = 8,
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16")] = "float32",
     store: Annotated[str, typer.Option(help="where scores are kept; every node must see it")] = "runs/scores",
@@ -45,7 +52,9 @@ def score(
 
     with _named_as_options():
         models = names_of(model, "--model")
-        scoring = parse_scoring(tasks, metrics, decoding, lens, limit, template, choices=choices, batch=batch, dtype=dtype)
+        scoring = parse_scoring(
+            tasks, metrics, decoding, lens, limit, template, choices=choices, batch=batch, dtype=dtype
+        )
         folder = os.path.abspath(local_path(store, "--store", seen_by_all=True))
         uri = None if mlflow is None else tracking_address(mlflow, "--mlflow")
         runtime = Runtime.model_validate({"store": folder, "mlflow": uri})

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 FAILED, WRONG_INPUT, INTERRUPTED = 1, 2, 130
 GridFile = Annotated[Path, typer.Argument(metavar="GRID", help="the grid file, for example grids/quickstart.yaml")]
-Insecure = Annotated[bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")]
+Insecure = Annotated[
+    bool, typer.Option("--insecure-cluster", help="allow a cluster of several hosts that asks for no token")
+]
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
@@ -44,7 +46,8 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
 
 
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
-    """Print the table of what is measured so far, and write the report into the store if there is one; returns the page's path.
+    """Print the table of what is measured so far, and write the report into the store if there is one; returns the
+    page's path.
 
     `file` is what the plan was made of, to be named in the report.
     """
@@ -63,7 +66,9 @@ def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | N
 
 
 def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
-    """As `print_report` of several grids: their tables, and one page of all of them, in the first store that is there."""
+    """As `print_report` of several grids: their tables, and one page of all of them, in the first store that is
+    there.
+    """
     from kdray.report.page.page import write_page
     from kdray.report.results import collect
     from kdray.report.write import print_table
@@ -90,4 +95,8 @@ def print_mlflow(made: Plan, store: Store) -> None:
 
 def print_unwritten(reason: str, advice: str) -> None:
     """Say that the view of the runs is behind, which holds nothing up."""
-    err.print(f"[yellow]MLflow cannot be written[/] ({escape(reason.splitlines()[0])}); {advice}", soft_wrap=True, highlight=False)
+    err.print(
+        f"[yellow]MLflow cannot be written[/] ({escape(reason.splitlines()[0])}); {advice}",
+        soft_wrap=True,
+        highlight=False,
+    )

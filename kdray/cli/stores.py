@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def track(
-    grid: GridFile, serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False
+    grid: GridFile,
+    serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False,
 ) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
     from kdray.check.checks import check_tracking
@@ -59,10 +60,14 @@ def gc(
         made, store = plan_of(grid)
         by_store.setdefault(store.root, []).append(made)
         stores[store.root] = store
-    found = {root: find_garbage(plans, stores[root]) for root, plans in by_store.items()}  # of all, before any is removed
+    found = {
+        root: find_garbage(plans, stores[root]) for root, plans in by_store.items()
+    }  # of all, before any is removed
     for root, garbage in found.items():
         for item in garbage:
-            out.print(f"{'would remove' if dry_run else 'removed'} {item.path} ({item.bytes / 1e6:,.1f} MB)", soft_wrap=True)
+            out.print(
+                f"{'would remove' if dry_run else 'removed'} {item.path} ({item.bytes / 1e6:,.1f} MB)", soft_wrap=True
+            )
             if not dry_run:
                 io.delete(item.path)
         total = sum(item.bytes for item in garbage) / 1e6

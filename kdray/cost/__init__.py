@@ -1,1 +1,3 @@
-"""What a grid costs before it is run: work, time, memory and disk, by arithmetic alone. docs/cost.md has the formulas."""
+"""What a grid costs before it is run: work, time, memory and disk, by arithmetic alone. docs/cost.md has the
+formulas.
+"""

@@ -19,7 +19,10 @@ LINES = (".jsonl", ".csv")  # a row a line
 
 @dataclass(frozen=True)
 class Amounts:
-    """Rows to train on and held out, and tokens of their prompts and responses in the mean. `known`: they are prepared."""
+    """Rows to train on and held out, and tokens of their prompts and responses in the mean.
+
+    `known`: they are prepared.
+    """
 
     train: int
     heldout: int
@@ -35,7 +38,9 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a task asks of a model: rows of so many sequences of `tokens` tokens; answers are at most `answer` long, 0 if it wants none."""
+    """What a task asks of a model: rows of so many sequences of `tokens` tokens; answers are at most `answer` long, 0
+    if it wants none.
+    """
 
     rows: int
     sequences: int
@@ -44,7 +49,8 @@ class Asked:
 
 
 def amounts_of(plan: Plan, store: Store, rows: int | None = None) -> Amounts | None:
-    """Of a grid's data: what its preparation has counted or, before it, `rows` or the grid's own limit of rows like Dolly's.
+    """Of a grid's data: what its preparation has counted or, before it, `rows` or the grid's own limit of rows like
+    Dolly's.
 
     None where nobody has said how many rows there are.
     """
@@ -56,12 +62,18 @@ def amounts_of(plan: Plan, store: Store, rows: int | None = None) -> Amounts | N
     if rows is None and data.limit is None:
         return None
     train = rows if rows is not None else (data.limit or 0) - data.heldout - data.test
-    return Amounts(train, data.heldout, min(PROMPT, data.max_prompt), min(RESPONSE, data.max_length - data.max_prompt), known=False)
+    return Amounts(
+        train, data.heldout, min(PROMPT, data.max_prompt), min(RESPONSE, data.max_length - data.max_prompt), known=False
+    )
 
 
 def asked_by(task: Use, grid: Grid, amounts: Amounts) -> Asked | None:
     """What a task asks; None where that is not known, as of most of lm-eval's."""
-    asks, limit, answer = declared(declare.Task, task.name), task.params.get("limit"), task.params.get("max_new_tokens", 0)
+    asks, limit, answer = (
+        declared(declare.Task, task.name),
+        task.params.get("limit"),
+        task.params.get("max_new_tokens", 0),
+    )
     if isinstance(asks, declare.HeldoutTask):
         return Asked(min(limit or amounts.heldout, amounts.heldout), 1, amounts.tokens, 0)
     if isinstance(asks, declare.AnswerTask) and asks.rows:
@@ -79,7 +91,12 @@ def asked_by(task: Use, grid: Grid, amounts: Amounts) -> Asked | None:
 def _lines(source: str | None) -> int | None:
     """Rows of a local file that has one a line."""
     ref = parse_reference(source, "source") if source else None
-    if ref is None or ref.scheme != "file" or Path(ref.name).suffix.lower() not in LINES or not Path(ref.name).is_file():
+    if (
+        ref is None
+        or ref.scheme != "file"
+        or Path(ref.name).suffix.lower() not in LINES
+        or not Path(ref.name).is_file()
+    ):
         return None
     with Path(ref.name).open("rb") as file:
         return sum(1 for line in file if line.strip())

@@ -7,7 +7,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 # A gate beside the two products of a feed-forward block: three matrices of its size.
-GATED = {"llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma", "gemma2", "gemma3_text", "phi3", "olmo2", "granite", "cohere"}
+GATED = {
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "gemma",
+    "gemma2",
+    "gemma3_text",
+    "phi3",
+    "olmo2",
+    "granite",
+    "cohere",
+}
 PLAIN = {"gpt2", "gpt_neox", "phi", "starcoder2"}
 FLOAT32, BFLOAT16 = 4, 2  # bytes
 
@@ -49,7 +62,8 @@ class Decoder:
         return self.body + self.embedding * (1 if self.tied else 2) + self.positions * self.hidden
 
     def forward(self, tokens: float, keys: float, predicted: float) -> float:
-        """Floating-point operations of a forward pass: two a weight and token, and attention to `keys` tokens in the mean.
+        """Floating-point operations of a forward pass: two a weight and token, and attention to `keys` tokens in the
+        mean.
 
         Only `predicted` tokens pass the output head.
         """
@@ -68,10 +82,14 @@ class Decoder:
 def decoder_of(config: Mapping[str, Any]) -> Decoder | None:
     """The decoder that a configuration describes (counts by their common names, see `read_config`).
 
-    None for a family whose layers are of another kind, such as mixtures of experts: no number is better than a wrong one.
+    None for a family whose layers are of another kind, such as mixtures of experts: no number is better than a wrong
+    one.
     """
     family = config.get("model_type")
-    if family not in GATED | PLAIN or not {"num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"} <= config.keys():
+    if (
+        family not in GATED | PLAIN
+        or not {"num_hidden_layers", "num_attention_heads", "hidden_size", "vocab_size"} <= config.keys()
+    ):
         return None
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     tied = config.get("tie_word_embeddings", family in {"gpt2", "gemma", "gemma2", "gemma3_text", "cohere"})

@@ -81,7 +81,10 @@ class Estimate:
 
 
 def estimate(plan: Plan, store: Store, decoders: Mapping[str, Decoder], amounts: Amounts, card: Card) -> Estimate:
-    """The price of all steps of `plan` that are not done. `decoders` are the models by role: `student`, and teachers by name."""
+    """The price of all steps of `plan` that are not done.
+
+    `decoders` are the models by role: `student`, and teachers by name.
+    """
     return _Pricing(plan, store, decoders, amounts, card).estimate()
 
 
@@ -94,7 +97,11 @@ class _Pricing:
     card: Card
 
     def estimate(self) -> Estimate:
-        steps = [*self._teachers(), *(self._point(point) for point in self.plan.points if self._left(point.train)), *self._scores()]
+        steps = [
+            *self._teachers(),
+            *(self._point(point) for point in self.plan.points if self._left(point.train)),
+            *self._scores(),
+        ]
         return Estimate(self.card, steps, dict(self._memory()), self._disk(), self._labels(), self._left_out())
 
     def _left(self, step: Step) -> bool:
@@ -105,7 +112,9 @@ class _Pricing:
 
     def _role(self, step: Step) -> str:
         """Whose model a step makes or is."""
-        return next((role for role, made in self.plan.models.items() if step.mark in (made.mark, made.untuned.mark)), "student")
+        return next(
+            (role for role, made in self.plan.models.items() if step.mark in (made.mark, made.untuned.mark)), "student"
+        )
 
     # training
 
@@ -121,7 +130,9 @@ class _Pricing:
             quantised=section.method == "qlora",
         )
 
-    def _training(self, kind: str, model: Decoder, section: Optimiser, batch: int, kept: int, teacher: Decoder | None) -> StepCost:
+    def _training(
+        self, kind: str, model: Decoder, section: Optimiser, batch: int, kept: int, teacher: Decoder | None
+    ) -> StepCost:
         how, rows = self._how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
@@ -132,14 +143,22 @@ class _Pricing:
         return StepCost(kind, how.workers, seconds + written / time.DISK, steps * operations)
 
     def _row(self, model: Decoder, how: Training, teacher: Decoder | None) -> float:
-        """Operations of a row: forward and twice as much backward, of frozen weights once; the teacher's part of its soft labels."""
+        """Operations of a row: forward and twice as much backward, of frozen weights once; the teacher's part of its
+        soft labels.
+        """
         tokens, predicted = self.amounts.tokens, self.amounts.response
         passes = 2 if how.rank else 3
         body, head = model.forward(tokens, tokens / 2, 0), model.forward(0, 0, predicted)
         form = declared(declare.Form, self.plan.grid.soft_labels.form.name)
         asked = 0.0
         if teacher:
-            asked = teacher.forward(0, 0, predicted) if form.head else 0.0 if form.kept else teacher.forward(tokens, tokens / 2, predicted)
+            asked = (
+                teacher.forward(0, 0, predicted)
+                if form.head
+                else 0.0
+                if form.kept
+                else teacher.forward(tokens, tokens / 2, predicted)
+            )
         return (passes + how.checkpointing) * body + passes * head + asked
 
     def _teachers(self) -> Iterator[StepCost]:
@@ -148,7 +167,11 @@ class _Pricing:
             if teacher.tune and self._left(self.plan.models[name]):
                 yield self._training("teach", self.decoders[name], teacher.tune, teacher.tune.batch, 1, None)
         for step in reading(self._waiting(), AnswerInputs):
-            model, width, vllm = self.decoders[self._role(step.inputs.teacher)], WIDTH[grid.augment.compute], grid.augment.engine == "vllm"
+            model, width, vllm = (
+                self.decoders[self._role(step.inputs.teacher)],
+                WIDTH[grid.augment.compute],
+                grid.augment.engine == "vllm",
+            )
             asked = Asked(amounts.train, 1, amounts.prompt, grid.augment.max_new_tokens)
             yield self._answers("augment", model, width, grid.augment.batch, asked, vllm)
         for step in reading(self._waiting(), SoftenInputs):
@@ -160,7 +183,9 @@ class _Pricing:
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
-        return self._training("train", self.decoders["student"], self.plan.grid.train, point.point.batch, len(point.exports), taught)
+        return self._training(
+            "train", self.decoders["student"], self.plan.grid.train, point.point.batch, len(point.exports), taught
+        )
 
     # answers and scores
 
@@ -202,7 +227,9 @@ class _Pricing:
                 yield self._reads("measure", model, width, scoring.batch, read, 0)
 
     def _left_out(self) -> list[str]:
-        unknown = {score.task.name for score in self.plan.scores if asked_by(score.task, self.plan.grid, self.amounts) is None}
+        unknown = {
+            score.task.name for score in self.plan.scores if asked_by(score.task, self.plan.grid, self.amounts) is None
+        }
         judged = {
             score.measure.inputs.models.metric
             for score in self.plan.scores
@@ -222,9 +249,13 @@ class _Pricing:
             yield "train", self._of_training(self.decoders["student"], grid.train, batch)
         width, batch = WIDTH[grid.score.dtype], grid.score.batch
         asked = {score.task.name: asked_by(score.task, grid, self.amounts) for score in self.plan.scores}
-        answers = [2 * task.tokens + task.answer for task in asked.values() if task and task.answer]  # a long article is twice the mean
+        answers = [
+            2 * task.tokens + task.answer for task in asked.values() if task and task.answer
+        ]  # a long article is twice the mean
         read = [task.tokens * 2 for task in asked.values() if task and not task.answer]
-        for role in dict.fromkeys("student" if isinstance(score.subject, Point) else score.subject for score in self.plan.scores):
+        for role in dict.fromkeys(
+            "student" if isinstance(score.subject, Point) else score.subject for score in self.plan.scores
+        ):
             model = self.decoders[role]
             gpus = self._gpus(model, width)
             if answers:
@@ -234,7 +265,10 @@ class _Pricing:
         for step in reading(self.plan.steps(), SoftenInputs):
             role, width = self._role(step.inputs.teacher), WIDTH[grid.soft_labels.compute]
             model = self.decoders[role]
-            yield f"soften {role}", memory.of_answers(model, self._gpus(model, width), width, grid.soft_labels.batch, longest)
+            yield (
+                f"soften {role}",
+                memory.of_answers(model, self._gpus(model, width), width, grid.soft_labels.batch, longest),
+            )
 
     def _of_training(self, model: Decoder, section: Optimiser, batch: int) -> Memory:
         how, longest = self._how(section), self.plan.grid.data.max_length
@@ -266,7 +300,10 @@ class _Pricing:
             if form.declared.kept:
                 params = own.params if name == own.name else bind(declare.Form, name, {}, "soft_labels.form")
                 sizes[name] = sum(
-                    tokens * bytes_per_token({"name": name, "params": params}, self.decoders[role].hidden, self.decoders[role].vocabulary)
+                    tokens
+                    * bytes_per_token(
+                        {"name": name, "params": params}, self.decoders[role].hidden, self.decoders[role].vocabulary
+                    )
                     + (BFLOAT16 * self.decoders[role].embedding if form.declared.head else 0)
                     for role in teachers
                 )

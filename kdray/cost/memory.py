@@ -50,8 +50,8 @@ def adapters(model: Decoder, rank: int) -> int:
 def of_training(model: Decoder, how: Training, tokens: float, predicted: float) -> Memory:
     """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses.
 
-    Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts. A worker loads
-    the whole model before it keeps its own share: where that takes more than training does, it is what counts.
+    Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts. A worker
+    loads the whole model before it keeps its own share: where that takes more than training does, it is what counts.
     """
     width, tables = (NF4, BFLOAT16) if how.quantised else (FLOAT32, FLOAT32)  # of layers, and of embeddings
     own = 1 / how.workers if how.shares else 1.0
@@ -67,8 +67,12 @@ def of_training(model: Decoder, how: Training, tokens: float, predicted: float) 
     elif how.workers > 1:
         parts["buckets"] = FLOAT32 * trained
     parts["activations"] = activations(model, how, tokens)
-    heads = 0 if how.rank else 3  # the gradient of the output head, summed over chunks; its copy; the head as it is used
-    parts["loss"] = FLOAT32 * (heads * model.embedding + 2 * CHUNK * model.vocabulary) + 2 * FLOAT32 * predicted * model.hidden
+    heads = (
+        0 if how.rank else 3
+    )  # the gradient of the output head, summed over chunks; its copy; the head as it is used
+    parts["loss"] = (
+        FLOAT32 * (heads * model.embedding + 2 * CHUNK * model.vocabulary) + 2 * FLOAT32 * predicted * model.hidden
+    )
     training = Memory(parts)
     return training if training.total > whole else Memory({"weights, whole while they are loaded": whole})
 
@@ -79,16 +83,24 @@ def activations(model: Decoder, how: Training, tokens: float) -> float:
     With checkpointing the inputs of all layers, and all of one layer.
     """
     width = BFLOAT16 if how.bfloat16 else FLOAT32
-    attention = width * (2 * model.heads + 2 * model.key_heads) * model.head  # queries, keys, values and what comes of them
-    block = width * (2 * model.matrices - 2) * model.inner  # of a gated one: gate, its activation, the other product, both multiplied
+    attention = (
+        width * (2 * model.heads + 2 * model.key_heads) * model.head
+    )  # queries, keys, values and what comes of them
+    block = (
+        width * (2 * model.matrices - 2) * model.inner
+    )  # of a gated one: gate, its activation, the other product, both multiplied
     casts = 2 + model.matrices if how.bfloat16 else 2  # inputs of products: autocast makes each its own copy
-    stream = (4 * FLOAT32 + casts * width) * model.hidden  # and of each of two norms its input in float32, and the same normalised
+    stream = (
+        4 * FLOAT32 + casts * width
+    ) * model.hidden  # and of each of two norms its input in float32, and the same normalised
     layer = tokens * (attention + block + stream)
     return layer + tokens * FLOAT32 * model.hidden * model.layers if how.checkpointing else layer * model.layers
 
 
 def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float) -> Memory:
-    """Of each of the GPUs that a model is spread over, while it answers `batch` prompts of so many tokens, the answer's counted."""
+    """Of each of the GPUs that a model is spread over, while it answers `batch` prompts of so many tokens, the answer's
+    counted.
+    """
     first = FLOAT32 * batch * model.vocabulary + width * batch * tokens * (2 * model.inner + 4 * model.hidden)
     return Memory(
         {
@@ -100,7 +112,9 @@ def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float)
 
 
 def of_likelihoods(model: Decoder, gpus: int, width: int, batch: int, tokens: float) -> Memory:
-    """Of each GPU, while the log-likelihoods of `batch` sequences of so many tokens are taken, all logits in float32 twice."""
+    """Of each GPU, while the log-likelihoods of `batch` sequences of so many tokens are taken, all logits in float32
+    twice.
+    """
     return Memory(
         {
             "weights": width * model.weights / gpus,

@@ -25,7 +25,10 @@ def decoders_of(plan: Plan, store: Store, outer: Outer) -> tuple[dict[str, Decod
             continue
         decoder = decoder_of(config := read_config(folder, f"{field}.model"))
         if decoder is None:
-            unknown.append(f"{field}.model: no formula for the family {config.get('model_type', 'that its configuration does not name')}")
+            unknown.append(
+                f"{field}.model: no formula for the family"
+                f" {config.get('model_type', 'that its configuration does not name')}"
+            )
         elif artifact or not model.drop_layers:
             found[role] = decoder
         else:

@@ -41,7 +41,9 @@ class Price:
         return self.estimates[self.card.name]
 
 
-def priced(plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None) -> Price | list[str]:
+def priced(
+    plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None
+) -> Price | list[str]:
     """The price of what is left; where something is not known that it takes, what that is, a line each."""
     decoders, unknown = decoders_of(plan, store, outer)
     amounts = amounts_of(plan, store, rows)
@@ -49,7 +51,13 @@ def priced(plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: 
         unknown.append("data: the number of rows, until they are prepared; say it by --rows")
     if unknown or amounts is None:
         return unknown
-    return Price({name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()}, card, gpus, amounts, per_hour)
+    return Price(
+        {name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()},
+        card,
+        gpus,
+        amounts,
+        per_hour,
+    )
 
 
 def listed(price: Price) -> dict[str, Any]:
@@ -94,7 +102,11 @@ def lines(price: Price) -> Iterator[str]:
     for kind, spent in hours.items():
         yield f"  {kind:<{width}}  {spent:9,.1f} GPU-hours"
     total, wall = sum(hours.values()), own.wall_hours(price.gpus)
-    takes = f"{wall:,.1f} hours on {price.gpus} GPUs" if math.isfinite(wall) else f"a step needs more than {price.gpus} GPUs"
+    takes = (
+        f"{wall:,.1f} hours on {price.gpus} GPUs"
+        if math.isfinite(wall)
+        else f"a step needs more than {price.gpus} GPUs"
+    )
     usd = f", {total * price.per_hour:,.0f} USD" if price.per_hour is not None else ""
     yield f"  {'all':<{width}}  {total:9,.1f} GPU-hours, {takes}{usd}; {own.operations:.1e} operations"
     others = {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items() if name != card.name}
@@ -113,4 +125,8 @@ def lines(price: Price) -> Iterator[str]:
 
 def _sizes(memory: Memory) -> str:
     parts = ", ".join(f"{name} {size / GB:.1f}" for name, size in memory.parts.items() if size >= GB / 20)
-    return f"{memory.total / GB:.1f} GB ({parts})" if len(memory.parts) > 1 else f"{memory.total / GB:.1f} GB ({next(iter(memory.parts))})"
+    return (
+        f"{memory.total / GB:.1f} GB ({parts})"
+        if len(memory.parts) > 1
+        else f"{memory.total / GB:.1f} GB ({next(iter(memory.parts))})"
+    )

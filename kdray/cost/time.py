@@ -17,7 +17,8 @@ STREAMS = 256  # answers that vLLM makes side by side
 def of_training_step(model: Decoder, how: Training, card: Card, operations: float) -> float:
     """One optimiser step of a point whose workers do so many operations together.
 
-    Weights and gradients pass the links while products run; casts, copies out of buffers and AdamW do not overlap with either.
+    Weights and gradients pass the links while products run; casts, copies out of buffers and AdamW do not overlap with
+    either.
     """
     width = BFLOAT16 if how.bfloat16 else FLOAT32
     trained = adapters(model, how.rank) if how.rank else model.weights
@@ -29,27 +30,44 @@ def of_training_step(model: Decoder, how: Training, card: Card, operations: floa
         copied = 2 * FLOAT32 * (2 * model.weights + trained if how.shares else trained)
     passes = 3 if how.checkpointing else 2
     cast = passes * (FLOAT32 + BFLOAT16) * model.body if how.bfloat16 and not how.quantised else 0.0
-    moved = 20 * FLOAT32 * trained / (how.workers if how.shares else 1)  # AdamW and clipping, one operation after the other
+    moved = (
+        20 * FLOAT32 * trained / (how.workers if how.shares else 1)
+    )  # AdamW and clipping, one operation after the other
     products = operations / how.workers / card.products * SLOWER[width]
     started = (passes + 1) * model.layers * LAUNCH
     return max(products, sent / card.link, started) + (cast + copied + moved) / card.bandwidth
 
 
 def of_answers(
-    model: Decoder, card: Card, gpus: int, width: int, batch: int, prompts: int, tokens: float, answer: float, vllm: bool
+    model: Decoder,
+    card: Card,
+    gpus: int,
+    width: int,
+    batch: int,
+    prompts: int,
+    tokens: float,
+    answer: float,
+    vllm: bool,
 ) -> float:
     """So many prompts of `tokens` tokens, in batches whose longest answer has `answer` tokens.
 
     A new token takes as long as all weights take to be read, or as Python takes to start a pass.
     """
     together = STREAMS if vllm else batch
-    products = model.forward(prompts * (tokens + answer), tokens / 2, prompts * (1 + answer)) / card.products * SLOWER[width] / gpus
+    products = (
+        model.forward(prompts * (tokens + answer), tokens / 2, prompts * (1 + answer))
+        / card.products
+        * SLOWER[width]
+        / gpus
+    )
     read = width * model.weights / card.bandwidth
     a_token = max(read, 0.0 if vllm else model.layers * LAUNCH)
     return products + math.ceil(prompts / together) * answer * a_token
 
 
-def of_reading(model: Decoder, card: Card, gpus: int, width: int, batch: int, sequences: int, tokens: float, predicted: float) -> float:
+def of_reading(
+    model: Decoder, card: Card, gpus: int, width: int, batch: int, sequences: int, tokens: float, predicted: float
+) -> float:
     """So many sequences of `tokens` tokens in one pass each, `predicted` tokens of which get logits."""
     operations = model.forward(sequences * tokens, tokens / 2, sequences * predicted)
     return max(operations / card.products * SLOWER[width] / gpus, math.ceil(sequences / batch) * model.layers * LAUNCH)

@@ -29,12 +29,14 @@ def write_answered(
     max_length: int,
     known: int | None = None,
 ) -> dict[str, int]:
-    """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of them.
+    """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of
+    them.
 
-    Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`). A row is dropped
-    if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has `unknown` tokens, from
-    beyond the tokenizer's vocabulary or the `known` tokens of the student: nothing could be learned from them. As in `tokenise`,
-    the whole is cut at `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`).
+    Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`). A row
+    is dropped if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has
+    `unknown` tokens, from beyond the tokenizer's vocabulary or the `known` tokens of the student: nothing could be
+    learned from them. As in `tokenise`, the whole is cut at `max_length` tokens, and an answer that did not end by
+    itself has no EOS (`truncated`).
     """
     training, answers, known = set(rows.train.tolist()), iter(answers), min(known or len(tokenizer), len(tokenizer))
     counts = Counter(read=len(training), kept=0, empty=0, unknown=0, truncated=0)

@@ -30,7 +30,11 @@ def texts_in(row: Mapping[str, Any], column: str, key: str) -> list[str]:
         InputError: there is no such column, or it holds something else.
     """
     value = _cell(row, column)
-    if isinstance(value, Mapping) and isinstance(texts := value.get(key), list) and all(isinstance(text, str) for text in texts):
+    if (
+        isinstance(value, Mapping)
+        and isinstance(texts := value.get(key), list)
+        and all(isinstance(text, str) for text in texts)
+    ):
         return texts
     found = f"column '{column}' holds {described(value, deep=True)}"
     raise InputError(FIELD, found, f"it must hold a mapping with a list of texts, '{key}'")

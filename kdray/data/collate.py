@@ -26,7 +26,9 @@ class Batch:
     position_ids: Tensor | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return replace(self, **{name: tensor.to(device) for name, tensor in self.__dict__.items() if tensor is not None})
+        return replace(
+            self, **{name: tensor.to(device) for name, tensor in self.__dict__.items() if tensor is not None}
+        )
 
 
 def collate(rows: Rows, chosen: Sequence[int]) -> Batch:
@@ -54,7 +56,9 @@ def _sequences(rows: Rows, chosen: Sequence[int]) -> list[list[int]]:
     return [rows.input_ids(row) for row in chosen] or [[0]]
 
 
-def _targets(rows: Rows, chosen: Sequence[int], sequences: list[list[int]], begins: list[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+def _targets(
+    rows: Rows, chosen: Sequence[int], sequences: list[list[int]], begins: list[tuple[int, int]]
+) -> tuple[Tensor, Tensor]:
     """Positions and labels of the response tokens; `begins` says in which row and column each sequence begins."""
     positions, labels = [], []
     for row, ids, (i, begin) in zip(chosen, sequences, begins, strict=False):  # without rows there still is a sequence

@@ -16,7 +16,8 @@ def mean(values: Sequence[float]) -> dict[str, float]:
 def pooled_mean(values: Sequence[float], counts: Sequence[int]) -> dict[str, float]:
     """The mean over all parts (tokens, windows) of examples that have `counts` parts, each of mean `values`.
 
-    Examples are what is drawn, so the standard error is that of a ratio estimate (Cochran, Sampling Techniques, 1977, chapter 6).
+    Examples are what is drawn, so the standard error is that of a ratio estimate (Cochran, Sampling Techniques, 1977,
+    chapter 6).
     """
     total = sum(counts)
     value = sum(x * count for x, count in zip(values, counts, strict=True)) / total

@@ -15,10 +15,12 @@ ALLOWED = "give a model with an embedding of every token, or leave these rows ou
 
 
 def require_known(rows: Rows, known: Mapping[str, int], tokenizer: Any) -> None:
-    """Whether every row has a prompt, and every model embeddings of its tokens; `known`: how many each has, by its field.
+    """Whether every row has a prompt, and every model embeddings of its tokens; `known`: how many each has, by its
+    field.
 
     Raises:
-        InputError: a row begins with what is to be learned, or a token is unknown; the rows are named as the source counts them.
+        InputError: a row begins with what is to be learned, or a token is unknown; the rows are named as the source
+            counts them.
     """
     sources = rows.table["source_row"].to_numpy()
     if len(empty := np.flatnonzero(rows.prompt_lengths < 1)):
@@ -31,8 +33,12 @@ def require_known(rows: Rows, known: Mapping[str, int], tokenizer: Any) -> None:
 
 
 def no_prompt(source_row: int) -> InputError:
-    """What to say of a row, counted from 0, whose prompt has no token: nothing would predict the first token of its response."""
-    return InputError("data.template", f"the prompt of row {source_row + 1} has no token", "use a template that keeps what is asked")
+    """What to say of a row, counted from 0, whose prompt has no token: nothing would predict the first token of its
+    response.
+    """
+    return InputError(
+        "data.template", f"the prompt of row {source_row + 1} has no token", "use a template that keeps what is asked"
+    )
 
 
 def unknown(field: str, size: int, token: int, tokenizer: Any, rows: Iterable[int]) -> InputError:

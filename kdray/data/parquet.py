@@ -30,7 +30,9 @@ def open_parquet(file: Any, columns: Sequence[Column], name: str, field: str) ->
             raise no_column(column, name, schema.names, field)
         for place in there:
             if schema.names.count(schema.names[place]) > 1:
-                raise InputError(field, f"two columns of {name} are called '{schema.names[place]}'", "give each a name of its own")
+                raise InputError(
+                    field, f"two columns of {name} are called '{schema.names[place]}'", "give each a name of its own"
+                )
             if not _fits(schema.field(place).type, column):
                 raise wrong_cell(column, schema.names[place], f"{schema.field(place).type} in {name}", field)
     return parquet
@@ -40,14 +42,18 @@ def _fits(kind: pa.DataType, column: Column) -> bool:
     if column.holds == "anything":
         return True
     if column.key:
-        return pa.types.is_struct(kind) and kind.get_field_index(column.key) >= 0 and _is_list(kind.field(column.key).type)
+        return (
+            pa.types.is_struct(kind) and kind.get_field_index(column.key) >= 0 and _is_list(kind.field(column.key).type)
+        )
     return _is_text(kind) or (column.holds == "texts" and _is_list(kind))
 
 
 def _is_text(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null))
+    return any(
+        test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    )
 
 
 def _is_list(kind: pa.DataType) -> bool:
@@ -56,11 +62,15 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in lists) and (_is_text(kind.value_type) or _is_list(kind.value_type))
 
 
-def parquet_batches(parquet: pq.ParquetFile, columns: Sequence[Column], name: str, field: str) -> Iterator[pa.RecordBatch]:
+def parquet_batches(
+    parquet: pq.ParquetFile, columns: Sequence[Column], name: str, field: str
+) -> Iterator[pa.RecordBatch]:
     """The columns as they are, and categories as the texts that they stand for."""
     wanted = {name for column in columns for name in column.names} or {*parquet.schema_arrow.names}
     try:
-        for batch in parquet.iter_batches(ROWS, columns=[name for name in parquet.schema_arrow.names if name in wanted]):
+        for batch in parquet.iter_batches(
+            ROWS, columns=[name for name in parquet.schema_arrow.names if name in wanted]
+        ):
             batch.validate(full=True)  # texts that are no UTF-8
             arrays = [array.cast(pa.string()) if _is_text(array.type) else array for array in batch.columns]
             yield pa.RecordBatch.from_arrays(arrays, names=batch.schema.names)
@@ -69,4 +79,6 @@ def parquet_batches(parquet: pq.ParquetFile, columns: Sequence[Column], name: st
 
 
 def _damaged(name: str, error: Exception, field: str) -> InputError:
-    return InputError(field, f"{name} is damaged ({next(iter(str(error).splitlines()), '')[:160]})", "give a whole Parquet file")
+    return InputError(
+        field, f"{name} is damaged ({next(iter(str(error).splitlines()), '')[:160]})", "give a whole Parquet file"
+    )

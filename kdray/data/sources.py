@@ -38,21 +38,29 @@ def open_source(
     try:
         return datasets.Dataset.from_file(str(path))
     except ValueError as error:
-        raise InputError(field, f"{ref} has columns of a kind that cannot be read ({_reason(error)})", "leave them out") from None
+        raise InputError(
+            field, f"{ref} has columns of a kind that cannot be read ({_reason(error)})", "leave them out"
+        ) from None
 
 
 def _of_hub(ref: Reference, outer: Outer, field: str) -> datasets.Dataset:
     cache, revision = str(outer.root / "cache" / "datasets"), outer.pinned(ref).version
     try:
-        table = datasets.load_dataset(ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache)
+        table = datasets.load_dataset(
+            ref.name, ref.config, revision=revision, split=ref.split or "train", cache_dir=cache
+        )
     except DatasetGenerationError as error:
-        raise InputError(field, f"{ref} cannot be read ({_reason(error)})", "fetch it, and give one table as file:PATH") from None
+        raise InputError(
+            field, f"{ref} cannot be read ({_reason(error)})", "fetch it, and give one table as file:PATH"
+        ) from None
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
         raise script_refused(ref, field) from None
     except (ValueError, OSError) as error:
-        raise InputError(field, f"{ref} cannot be read ({_reason(error)})", "check the id, config, split and network") from None
+        raise InputError(
+            field, f"{ref} cannot be read ({_reason(error)})", "check the id, config, split and network"
+        ) from None
     assert isinstance(table, datasets.Dataset)
     if not len(table):
         raise InputError(field, f"{ref} has no rows", "give a data set with rows")

@@ -1,4 +1,5 @@
-"""Which prepared rows are never trained on: a random choice that depends on the source row's number alone, or the first rows.
+"""Which prepared rows are never trained on: a random choice that depends on the source row's number alone, or the first
+rows.
 
 The random one can be made while rows stream by, in memory for the chosen ones, and the same source rows are held out
 whatever the tokenizer, the template or the lengths: families are compared on the same rows.
@@ -30,7 +31,9 @@ def make_split(kind: str, heldout: int, test: int) -> Split:
 
 
 class FirstRows:
-    """Takes what was made of the first source rows as `heldout`, and of the next ones as `test`; rows left out count too."""
+    """Takes what was made of the first source rows as `heldout`, and of the next ones as `test`; rows left out count
+    too.
+    """
 
     def __init__(self, heldout: int, test: int) -> None:
         self.ends = {"heldout": heldout, "test": heldout + test}

@@ -1,7 +1,8 @@
 """Local tables as Arrow files: of the columns that are read alone, with types that the whole file decides.
 
-An Arrow file lies in the store's cache under the hash of what it was made of, so a file that has changed is never mixed up with
-what it was. Texts are texts. What is no text is kept as JSON, or in a table without a recipe, which is small, as what all cells are.
+An Arrow file lies in the store's cache under the hash of what it was made of, so a file that has changed is never mixed
+up with what it was. Texts are texts. What is no text is kept as JSON, or in a table without a recipe, which is small,
+as what all cells are.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ JSON = pa.json_(pa.string())
 WHOLE_NUMBER = re.compile(r"0|-?[1-9][0-9]{0,17}")  # written in the one way in which it is printed again
 
 
-def arrow_file(ref: Reference, outer: Outer, columns: Sequence[Column], identity: Mapping[str, Any] | None, field: str) -> Path:
+def arrow_file(
+    ref: Reference, outer: Outer, columns: Sequence[Column], identity: Mapping[str, Any] | None, field: str
+) -> Path:
     """A local table, or one out of a wheel or from an address, as an Arrow stream on disk, made once for these columns.
 
     `identity` is what it was when the run began.
@@ -66,15 +69,18 @@ def _write(path: Path, file: Path, columns: Sequence[Column], name: str, field: 
             return
         _write_batches(path, _text_batches(records, columns))
     names = {column: tuple(name for name in column.names if name in records.seen) for column in columns}
-    if any(names[column] != column.names for column in columns):  # which of two names a table has is known behind its last row
+    if any(
+        names[column] != column.names for column in columns
+    ):  # which of two names a table has is known behind its last row
         _write(path, file, [replace(column, names=names[column]) for column in columns], name, field)
 
 
 def write_typed(path: Path, rows: list[dict[str, Any]], field: str, *, numbers: bool = False) -> None:
-    """Rows as an Arrow stream, whole columns with the type of their cells, and as JSON where cells are of several types.
+    """Rows as an Arrow stream, whole columns with the type of their cells, and as JSON where cells are of several
+    types.
 
-    `numbers`: a column of texts in which every cell is a whole number as it is printed, or empty, is one of numbers, since
-    tasks choose their answers by such; any other text stays what it is.
+    `numbers`: a column of texts in which every cell is a whole number as it is printed, or empty, is one of numbers,
+    since tasks choose their answers by such; any other text stays what it is.
 
     Raises:
         InputError: a column that cannot be kept exactly.
@@ -83,7 +89,9 @@ def write_typed(path: Path, rows: list[dict[str, Any]], field: str, *, numbers: 
     columns = {name: [row.get(name) for row in rows] for name in names}
     if numbers:
         columns = {name: _numbers(cells) or cells for name, cells in columns.items()}
-    _write_batches(path, pa.table({name: _column(cells, name, field) for name, cells in columns.items()}).to_batches(ROWS))
+    _write_batches(
+        path, pa.table({name: _column(cells, name, field) for name, cells in columns.items()}).to_batches(ROWS)
+    )
 
 
 def _write_batches(path: Path, batches: Iterable[pa.RecordBatch]) -> None:
@@ -104,7 +112,9 @@ def _text_batches(records: Records, columns: Sequence[Column]) -> Iterator[pa.Re
 
     def batch() -> pa.RecordBatch:
         cells = {name: [row.get(name) for row in rows] for name in plain}
-        return pa.record_batch([pa.array(cells[name], pa.string()) if text else _json(cells[name]) for name, text in plain.items()], schema)
+        return pa.record_batch(
+            [pa.array(cells[name], pa.string()) if text else _json(cells[name]) for name, text in plain.items()], schema
+        )
 
     for row in records:
         rows.append(row)
@@ -134,12 +144,19 @@ def _column(cells: list[Any], name: str, field: str) -> pa.Array:
     array = _json(cells)
     for number, (cell, text) in enumerate(zip(cells, array.storage.to_pylist(), strict=True), start=1):
         if not _same(Json().decode_example(text), cell):  # it reads fractions of many digits only nearly
-            raise InputError(field, f"column '{name}' holds cells of several kinds, and '{text[:40]}' in row {number}", "give it one kind")
+            raise InputError(
+                field,
+                f"column '{name}' holds cells of several kinds, and '{text[:40]}' in row {number}",
+                "give it one kind",
+            )
     return array
 
 
 def _same(made: Any, given: Any) -> bool:
-    """Whether Arrow kept a cell: it makes 1 to 1.0 beside 2.5. What a mapping lacks beside others may become nothing."""
+    """Whether Arrow kept a cell: it makes 1 to 1.0 beside 2.5.
+
+    What a mapping lacks beside others may become nothing.
+    """
     if type(made) is not type(given):
         return False
     if isinstance(made, dict):

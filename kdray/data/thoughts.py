@@ -1,8 +1,9 @@
 """What a model thinks before it answers, told apart from its answer.
 
-A thought stands at the very beginning of what a model writes, between marks of its own; where the chat template has opened it
-already (the prompt ends in `<think>`), the model writes the closing mark alone. Marks anywhere else are text like any other. They
-are looked for in the ids with all special tokens spelled out: some models' marks are such, and vanish from the text of an answer.
+A thought stands at the very beginning of what a model writes, between marks of its own; where the chat template has
+opened it already (the prompt ends in `<think>`), the model writes the closing mark alone. Marks anywhere else are text
+like any other. They are looked for in the ids with all special tokens spelled out: some models' marks are such, and
+vanish from the text of an answer.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ TAIL = 32  # tokens at a prompt's end among which a mark is looked for
 
 @dataclass(frozen=True)
 class Marks:
-    """Patterns of what opens and what closes a thought; `token`: what a tokenizer has as one token if its model closes thoughts so."""
+    """Patterns of what opens and what closes a thought; `token`: what a tokenizer has as one token if its model closes
+    thoughts so.
+    """
 
     opening: re.Pattern[str]
     closing: re.Pattern[str]
@@ -28,10 +31,11 @@ class Marks:
 
 @dataclass(frozen=True)
 class Thought:
-    """`n_ids`: how many of the ids are the thought's, with its marks and the blanks behind it; all of them where it has no end.
+    """`n_ids`: how many of the ids are the thought's, with its marks and the blanks behind it; all of them where it has
+    no end.
 
-    `text` is what stands between the marks, `end` the mark that closed it (None: nothing did, so nothing was answered). `rest` is
-    text of the answer that shares a token with that mark.
+    `text` is what stands between the marks, `end` the mark that closed it (None: nothing did, so nothing was answered).
+    `rest` is text of the answer that shares a token with that mark.
     """
 
     n_ids: int
@@ -59,18 +63,23 @@ MARKS = (
     _plain("<unused94>", "<unused95>", "(?:thought)?"),  # MedGemma
     Marks(  # gpt-oss: all channels but the final one
         re.compile(r"<\|channel\|>(?!final)[^<]*(?:<\|message\|>)?"),
-        re.compile(r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"),
+        re.compile(
+            r"(?:<\|end\|>)?(?:<\|start\|>assistant)?<\|channel\|>final[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>"
+        ),
         "<|channel|>",
     ),
 )
 # what some of these models put around the answer that follows a thought
 WRAPPED = re.compile(
-    r"\s*(?:<answer>|<response>|<\|begin_of_solution\|>)(.*?)(?:</answer>|</response>|<\|end_of_solution\|>)?\s*", re.DOTALL
+    r"\s*(?:<answer>|<response>|<\|begin_of_solution\|>)(.*?)(?:</answer>|</response>|<\|end_of_solution\|>)?\s*",
+    re.DOTALL,
 )
 
 
 def split_thought(prompt: Sequence[int], output: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> Thought | None:
-    """The thought at the beginning of `output`, the ids that a model wrote behind those of `prompt`; None where there is none."""
+    """The thought at the beginning of `output`, the ids that a model wrote behind those of `prompt`; None where there
+    is none.
+    """
     text = _spelled(output, tokenizer)
     found = _find(text, opened_by(_spelled(prompt[-TAIL:], tokenizer)), tokenizer)
     if found is None:
@@ -83,7 +92,9 @@ def split_thought(prompt: Sequence[int], output: Sequence[int], tokenizer: PreTr
         middle = (low + high) // 2
         low, high = (low, middle) if _spelled(output[:middle], tokenizer).startswith(text[:end]) else (middle, high)
     rest = _spelled(output[:high], tokenizer)[end:].strip()
-    while not rest and high < len(output) and not str(tokenizer.decode([output[high]], skip_special_tokens=True)).strip():
+    while (
+        not rest and high < len(output) and not str(tokenizer.decode([output[high]], skip_special_tokens=True)).strip()
+    ):
         high += 1
     return Thought(high, text[begin:stop].strip(), text[stop:end], rest)
 
@@ -97,7 +108,9 @@ def unwrapped(answer: str) -> str:
 def opened_by(prompt: str) -> Marks | None:
     """The marks of the thought that a prompt has opened at its end, if it has."""
     prompt = prompt.rstrip()
-    return next((marks for marks in MARKS if any(match.end() == len(prompt) for match in marks.opening.finditer(prompt))), None)
+    return next(
+        (marks for marks in MARKS if any(match.end() == len(prompt) for match in marks.opening.finditer(prompt))), None
+    )
 
 
 def closed(prompt: str) -> str:
@@ -126,9 +139,11 @@ def _find(text: str, opened: Marks | None, tokenizer: Any) -> tuple[int, int, in
 
 
 def _closed_alone(text: str, tokenizer: Any) -> tuple[int, int, int] | None:
-    """As `_find`, of a thought that nothing opened, as models write where another's prompt takes the place of their chat template.
+    """As `_find`, of a thought that nothing opened, as models write where another's prompt takes the place of their
+    chat template.
 
-    Only where the mark is a token of its own, and no opening one stands before it: otherwise it may be text about marks.
+    Only where the mark is a token of its own, and no opening one stands before it: otherwise it may be text about
+    marks.
     """
     for marks in MARKS:
         closed = marks.closing.search(text)

@@ -36,10 +36,14 @@ def tokenise(
 
     The whole of an example is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because
     it did not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
-    sees exactly the prompt that generation will start from. `before` stands before every response, and is learned with it.
+    sees exactly the prompt that generation will start from. `before` stands before every response, and is learned with
+    it.
     """
     prompts = ["" if isinstance(example, Document) else template(example, tokenizer) for example in examples]
-    learned = [example.text if isinstance(example, Document) else example.response and before + example.response for example in examples]
+    learned = [
+        example.text if isinstance(example, Document) else example.response and before + example.response
+        for example in examples
+    ]
     prompt_ids = _ids(prompts, tokenizer)
     fitting = [i for i, ids in enumerate(prompt_ids) if learned[i] and len(ids) <= max_prompt]
     whole_ids = _ids([prompts[i] + learned[i] for i in fitting], tokenizer)
@@ -58,7 +62,8 @@ def tokenise(
 
 
 def plain_prompt(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """A prompt that is a plain text, begun as the tokenizer begins every text (with its BOS token, or with nothing), once.
+    """A prompt that is a plain text, begun as the tokenizer begins every text (with its BOS token, or with nothing),
+    once.
 
     What it puts behind every text, an EOS token, is left out: such a prompt is over before it is answered.
     """
@@ -79,7 +84,9 @@ def unended(tokenizer: Any) -> Any:
         names = tokenizer.convert_ids_to_tokens(beginning(tokenizer))
         single = " ".join([*(f"{name}:0" for name in names), "$A:0"])
         known = list(zip(names, beginning(tokenizer), strict=True))
-        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=single, pair=f"{single} $B:1", special_tokens=known)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single=single, pair=f"{single} $B:1", special_tokens=known
+        )
     return tokenizer
 
 

@@ -1,7 +1,7 @@
 """Words of text in any script, by Unicode's properties, and how many of them a narrower tokeniser sees.
 
-A word is what stands between spaces. Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese, Tibetan)
-have no words that a rule could find: there a character with its marks counts as one.
+A word is what stands between spaces. Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
+Burmese, Tibetan) have no words that a rule could find: there a character with its marks counts as one.
 """
 
 from __future__ import annotations
@@ -22,12 +22,16 @@ MOST = 0.5
 
 
 def tokens(text: str) -> list[str]:
-    """The words of `text`, without punctuation, as they compare: case, width and form of characters do not matter (NFKC)."""
+    """The words of `text`, without punctuation, as they compare: case, width and form of characters do not matter
+    (NFKC).
+    """
     return WORD.findall(unicodedata.normalize("NFKC", text.translate(JOINERS)).casefold())
 
 
 def unseen(texts: Sequence[str], sees: Callable[[str], bool]) -> tuple[int, int]:
-    """How many of all words of `texts` a tokeniser does not see, and of how many; numbers count only where there is nothing else."""
+    """How many of all words of `texts` a tokeniser does not see, and of how many; numbers count only where there is
+    nothing else.
+    """
     words = [word for text in texts for word in WORD.findall(text.lower())]
     words = [word for word in words if regex.search(r"\p{L}", word)] or words
     return sum(not sees(word) for word in words), len(words)
@@ -36,8 +40,8 @@ def unseen(texts: Sequence[str], sees: Callable[[str], bool]) -> tuple[int, int]
 def ends_of_words(text: str) -> list[int]:
     """Where each word of `text` ends, with what punctuation stands behind it.
 
-    A text is taken by characters where spaces part its sentences at best; a foreign name in a text with spaces is one word, and a
-    text that somebody has cut into words stays so.
+    A text is taken by characters where spaces part its sentences at best; a foreign name in a text with spaces is one
+    word, and a text that somebody has cut into words stays so.
     """
     run_on = len(CHARACTER.findall(text)) > RUN_ON * len(text.split())
     pattern = PIECE if run_on else BETWEEN_SPACES

@@ -33,7 +33,10 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The same tokens' labels by several teachers. A chunk is the logarithm of the average: logits, whose softmax it is."""
+    """The same tokens' labels by several teachers.
+
+    A chunk is the logarithm of the average: logits, whose softmax it is.
+    """
 
     members: Sequence[SoftLabels]
     weights: Sequence[float]

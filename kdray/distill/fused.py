@@ -2,8 +2,8 @@
 
 The gradient is made together with the loss, so that a chunk's logits are never needed again: a [N, V] tensor of
 either model is never there. For the paper's objective it is written by hand, in place: with p and q the softmaxes
-of student and teacher over V tokens, w_h and w_s the weights of the two terms, r = w_s / (w_h + w_s), and e the share of
-uniform labels,
+of student and teacher over V tokens, w_h and w_s the weights of the two terms, r = w_s / (w_h + w_s), and e the share
+of uniform labels,
 
     dL/dz = (w_h + w_s) (p - r q - (1 - r) ((1 - e) onehot(y) + e / V)),
 
@@ -27,7 +27,9 @@ CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, wi
 BLOCK = 16  # tokens whose softmaxes are taken together on a CPU, so that both models' logits stay in its cache
 
 
-def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0) -> Sums:
+def fused_sums(
+    objective: Objective, head: Head, hidden: Tensor, labels: Tensor, soft: SoftLabels | None, scale: float = 1.0
+) -> Sums:
     """The objective's sums over N tokens, `total` times `scale` and, where gradients are on, with its gradient.
 
     Args:
@@ -40,9 +42,14 @@ def fused_sums(objective: Objective, head: Head, hidden: Tensor, labels: Tensor,
         ValueError: alpha > 0 without soft labels, or with those of another number of tokens.
     """
     if objective.alpha > 0 and (soft is None or len(soft) != len(labels)):
-        raise ValueError(f"alpha = {objective.alpha:g} with {len(labels)} tokens and soft labels of {0 if soft is None else len(soft)}")
+        raise ValueError(
+            f"alpha = {objective.alpha:g} with {len(labels)} tokens and soft labels of"
+            f" {0 if soft is None else len(soft)}"
+        )
     linear, differentiate = head.linear, torch.is_grad_enabled()  # off inside of `forward`, where nothing else tells
-    total, *terms = _Fused.apply(hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate)  # type: ignore[misc]
+    total, *terms = _Fused.apply(
+        hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate
+    )  # type: ignore[misc]
     return Sums(total, *terms)
 
 
@@ -64,7 +71,10 @@ class _Fused(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         states, matrix = hidden.to(dtype), weight[:size].to(dtype)
         wanted = [differentiate and need for need in ctx.needs_input_grad]
-        grads = [torch.zeros_like(t) if t is not None and need else None for t, need in zip((hidden, weight, bias), wanted, strict=False)]
+        grads = [
+            torch.zeros_like(t) if t is not None and need else None
+            for t, need in zip((hidden, weight, bias), wanted, strict=False)
+        ]
         sums = torch.zeros(4, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
         with torch.autocast(device, enabled=False):
             for begin in range(0, len(labels), CHUNK):
@@ -109,7 +119,10 @@ class _Fused(torch.autograd.Function):
 
 
 def _scratch(which: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[CHUNK, width] for a chunk's logits. On a CPU the memory is kept: to get 50 MB anew costs a third of the product."""
+    """[CHUNK, width] for a chunk's logits.
+
+    On a CPU the memory is kept: to get 50 MB anew costs a third of the product.
+    """
     return _kept(which, width, dtype) if device.type == "cpu" else torch.empty(CHUNK, width, dtype=dtype, device=device)
 
 
@@ -126,8 +139,11 @@ def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
         into.add_(torch.mm(a, b), alpha=factor)
 
 
-def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> tuple[Tensor, float, Tensor]:
-    """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite, as it may the teacher's.
+def _differentiate(
+    objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """The gradient of the objective with respect to the logits `z` [C, V], which it may overwrite, as it may the
+    teacher's.
 
     Returns:
         The gradient without a factor, the factor, and the chunk's sums [total, hard, soft, uniform].
@@ -142,13 +158,21 @@ def _differentiate(objective: Objective, z: Tensor, teacher: Tensor | Sparse | N
     of_chunk = z.new_zeros(4)
     for begin in range(0, len(z), size):
         end = min(begin + size, len(z))
-        theirs = teacher.chunk(begin, end) if isinstance(teacher, Sparse) else teacher[begin:end] if teacher is not None else None
+        theirs = (
+            teacher.chunk(begin, end)
+            if isinstance(teacher, Sparse)
+            else teacher[begin:end]
+            if teacher is not None
+            else None
+        )
         of_chunk += _softmax_difference_(objective, z[begin:end], theirs, labels[begin:end])
     return z, objective.hard_weight + objective.soft_weight, of_chunk
 
 
 def _softmax_difference_(objective: Objective, z: Tensor, teacher: Tensor | Sparse | None, labels: Tensor) -> Tensor:
-    """Turn `z` into the gradient above, and the teacher's logits into q; returns the sums [total, hard, soft, uniform]."""
+    """Turn `z` into the gradient above, and the teacher's logits into q; returns the sums [total, hard, soft,
+    uniform].
+    """
     smoothing, ratio = objective.smoothing, objective.soft_weight / (objective.hard_weight + objective.soft_weight)
     less_entropy = teacher is not None and objective.declared.less_entropy
     at_label = z.gather(1, labels[:, None])

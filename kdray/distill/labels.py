@@ -14,7 +14,8 @@ from kdray.models.head import Head
 
 @dataclass(frozen=True)
 class Sparse:
-    """Entries of the teacher's distribution at a fixed temperature: [N, K] ids, [N, K] weights that sum to 1, [N] entropy in nats.
+    """Entries of the teacher's distribution at a fixed temperature: [N, K] ids, [N, K] weights that sum to 1, [N]
+    entropy in nats.
 
     An id may occur twice; its weights add up.
     """
@@ -27,7 +28,9 @@ class Sparse:
         return len(self.ids)
 
     def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Sparse:
-        """With `out` [C, V'] what of the distribution is on the first V' tokens: a teacher may have more than its student."""
+        """With `out` [C, V'] what of the distribution is on the first V' tokens: a teacher may have more than its
+        student.
+        """
         ids, weights, entropy = self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end]
         if out is not None:
             outside = ids >= out.shape[1]
@@ -70,7 +73,9 @@ class Logits:
 
 @dataclass(frozen=True)
 class Teacher:
-    """The head of a teacher that is being asked, the number of tokens that are real, and the temperature of what is kept."""
+    """The head of a teacher that is being asked, the number of tokens that are real, and the temperature of what is
+    kept.
+    """
 
     head: Head
     vocab_size: int
@@ -122,6 +127,8 @@ class Signal(Protocol):
 
 
 def vocabulary(tokens: int, head: Head, signal: Signal | None) -> int:
-    """How many of a tokenizer's `tokens` both student and teacher have logits of: Gemma-3's has one more than its model."""
+    """How many of a tokenizer's `tokens` both student and teacher have logits of: Gemma-3's has one more than its
+    model.
+    """
     widths = [tokens, head.linear.out_features, signal.width if signal is not None else None]
     return min(width for width in widths if width is not None)

@@ -3,10 +3,10 @@
 The only place where losses are weighted, tempered and averaged. Both terms are averaged over all response
 tokens of the global batch: `Objective` gives sums, and its caller divides by the one global token count.
 
-Three ways to weigh the terms: `sum`, the paper's equation, hard + alpha soft; `ratio`, the code that its experiments ran,
-(hard + alpha soft) / (1 + alpha); and `convex`, MiniLLM's, (1 - alpha) hard + alpha soft. All point the same way, `convex` at
-alpha / (1 + alpha), and differ by a factor 1 + alpha: AdamW hides it, but clipping the gradient norm does not, so a
-clipped run with a large alpha in the first takes smaller steps.
+Three ways to weigh the terms: `sum`, the paper's equation, hard + alpha soft; `ratio`, the code that its experiments
+ran, (hard + alpha soft) / (1 + alpha); and `convex`, MiniLLM's, (1 - alpha) hard + alpha soft. All point the same way,
+`convex` at alpha / (1 + alpha), and differ by a factor 1 + alpha: AdamW hides it, but clipping the gradient norm does
+not, so a clipped run with a large alpha in the first takes smaller steps.
 
 The hard term may be smoothed, with uniform labels in a share of it (Szegedy et al. 2016, arXiv 1512.00567, section 7):
 smoothing without a teacher, to tell what its knowledge does from what softness alone does.
@@ -124,8 +124,11 @@ class Objective:
         return square * getattr(self._module, self.loss)(tempered, theirs, **self.params)
 
 
-def kd_loss(student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, vocab_size: int | None = None) -> Tensor:
-    """Mean over the counted tokens of CE + alpha * soft CE, in nats: the objective for a training loop that has all logits.
+def kd_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, *, alpha: float, vocab_size: int | None = None
+) -> Tensor:
+    """Mean over the counted tokens of CE + alpha * soft CE, in nats: the objective for a training loop that has all
+    logits.
 
     kdray's own has them for a chunk of tokens at a time (`kdray.distill.fused`); a test holds the two to each other.
 

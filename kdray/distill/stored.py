@@ -62,7 +62,9 @@ class Stored:
 
     def read(self, rows: Sequence[int]) -> SoftLabels:
         """The labels at the response tokens of `rows`, one row after the other."""
-        return self.form.labels({name: tensor.to(self.device) for name, tensor in self._kept.read(rows).items()}, self.head)
+        return self.form.labels(
+            {name: tensor.to(self.device) for name, tensor in self._kept.read(rows).items()}, self.head
+        )
 
     def mean(self, name: str) -> float | None:
         """Of a kept tensor over all tokens; None if this form keeps no such tensor."""

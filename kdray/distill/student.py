@@ -19,8 +19,12 @@ class Student(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, objective: Objective, batch: Batch, soft: SoftLabels | None, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """(total x scale, [hard, soft, uniform]), summed over the response tokens of `batch`; `soft` has the same tokens."""
+    def forward(
+        self, objective: Objective, batch: Batch, soft: SoftLabels | None, scale: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
+        """(total x scale, [hard, soft, uniform]), summed over the response tokens of `batch`; `soft` has the same
+        tokens.
+        """
         hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
         sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
         return sums.total, torch.stack([sums.hard, sums.soft, sums.uniform])

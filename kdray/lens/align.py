@@ -51,10 +51,11 @@ def align(
     max_words: int | None = 700,
     reads: int | None = None,
 ) -> tuple[list[Aligned], list[Problem]]:
-    """The rows as tokens, and those that cannot be used: a span or the document is not found, or the lengths make no passage.
+    """The rows as tokens, and those that cannot be used: a span or the document is not found, or the lengths make no
+    passage.
 
-    `template` makes the prompts of rows that have none; there a document is cut at `max_words`. `reads` is the number of
-    tokens that the model reads at once.
+    `template` makes the prompts of rows that have none; there a document is cut at `max_words`. `reads` is the number
+    of tokens that the model reads at once.
     """
     aligned, problems = [], []
     for row in rows:
@@ -69,14 +70,21 @@ def align(
 
 
 def make_passage(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str, output: Sequence[int], thought: Sequence[int] = ()
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    document: str,
+    output: Sequence[int],
+    thought: Sequence[int] = (),
 ) -> Passage:
-    """The passage of stored ids. A `thought` before the answer is neither context nor response: what follows the document is new.
+    """The passage of stored ids. A `thought` before the answer is neither context nor response: what follows the
+    document is new.
 
     Raises:
         InputError: the document is not in the prompt, or the lengths make no passage.
     """
-    return Passage([*prompt, *thought, *output], context_length(tokenizer, prompt, document), len(prompt) + len(thought))
+    return Passage(
+        [*prompt, *thought, *output], context_length(tokenizer, prompt, document), len(prompt) + len(thought)
+    )
 
 
 def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], document: str) -> int:
@@ -91,7 +99,9 @@ def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], do
         document = unicodedata.normalize("NFC", document)  # as some tokenizers do
     begin = text.rfind(document) if document else -1
     if begin < 0:
-        raise InputError("document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context")
+        raise InputError(
+            "document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context"
+        )
     starts = itertools.accumulate(map(len, pieces[:-1]), initial=0)
     return sum(start < begin + len(document) for start in starts)
 
@@ -116,7 +126,9 @@ def mark_tokens(
                 inside[place + shift] = True
     ends = list(itertools.accumulate(map(len, pieces)))
     # A token that is only the first bytes of a character shares the fate of the one that ends it.
-    return tuple(any(inside[end - len(piece) : end]) if piece else inside[end] for piece, end in zip(pieces, ends, strict=True))
+    return tuple(
+        any(inside[end - len(piece) : end]) if piece else inside[end] for piece, end in zip(pieces, ends, strict=True)
+    )
 
 
 def write_aligned(rows: Sequence[Aligned], path: Path) -> None:
@@ -132,7 +144,8 @@ def read_aligned(path: Path) -> list[Aligned]:
     """
     with reading(path):
         return [
-            Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"])) for row in read_json(path)
+            Aligned(row["id"], tuple(row["document"]), Passage(**row["passage"]), tuple(row["hallucinated"]))
+            for row in read_json(path)
         ]
 
 
@@ -151,7 +164,8 @@ def decode_pieces(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> lis
             pieces.append("")
             continue
         pieces.append(text[len(settled) :])
-        # Decoding goes on from the last token that is a text by itself, since a tokenizer may treat the first one in its own way.
+        # Decoding goes on from the last token that is a text by itself, since a tokenizer may treat the first one in
+        # its own way.
         settled = decode(ids[end - 1 : end])
         if settled.endswith(HELD_BACK):
             settled = text
@@ -173,6 +187,10 @@ def _align(row: Annotated, tokenizer: PreTrainedTokenizerBase, template: Any, ma
             input_ids = plain_prompt(row.prompt[0] + document + row.prompt[1], tokenizer)
     else:
         input_ids = row.input_ids
-    output = row.output_ids if row.output_ids is not None else tokenizer(row.response.strip(), add_special_tokens=False)["input_ids"]
+    output = (
+        row.output_ids
+        if row.output_ids is not None
+        else tokenizer(row.response.strip(), add_special_tokens=False)["input_ids"]
+    )
     passage = make_passage(tokenizer, input_ids, document, output)
     return Aligned(row.id, sketch(row.document), passage, mark_tokens(tokenizer, output, row.response, row.spans))

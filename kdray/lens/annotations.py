@@ -1,8 +1,8 @@
 """Annotated responses: which characters of a response its document does not support.
 
-Annotations come from the sources in `kdray/lens/sources` (files of people's annotations) and from `kdray.score.annotate`
-(a metric that is asked). Documents are compared by sketches of their content, so that an article counts as the same with other
-capitals, other spacing, its first sentence left out or its end cut off.
+Annotations come from the sources in `kdray/lens/sources` (files of people's annotations) and from
+`kdray.score.annotate` (a metric that is asked). Documents are compared by sketches of their content, so that an article
+counts as the same with other capitals, other spacing, its first sentence left out or its end cut off.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ Sketch = tuple[str, ...]
 class Annotated:
     """A response, the document that it must be true to, and its hallucinated spans as [begin, end) character offsets.
 
-    Stored ids, where there are any, are the model's own and never made again: `input_ids` of the prompt and `output_ids`.
-    Without them `prompt`, the text before and after the document, is used; without that, a template.
+    Stored ids, where there are any, are the model's own and never made again: `input_ids` of the prompt and
+    `output_ids`. Without them `prompt`, the text before and after the document, is used; without that, a template.
 
     Raises:
         InputError: a span that lies outside the response.
@@ -43,7 +43,9 @@ class Annotated:
         for begin, end in self.spans:
             if not 0 <= begin < end <= len(self.response):
                 found = f"[{begin}, {end}) in a response of {len(self.response)} characters"
-                raise InputError(f"annotations '{self.id}'", f"a span {found}", "offsets must be 0 <= start < end <= length")
+                raise InputError(
+                    f"annotations '{self.id}'", f"a span {found}", "offsets must be 0 <= start < end <= length"
+                )
 
     def with_quotes(self, quotes: Iterable[str]) -> Annotated:
         """With the spans that an annotator quoted: every occurrence of each; those that do not occur are `unfound`."""
@@ -56,7 +58,9 @@ class Annotated:
 
 
 def statistics(annotated: Sequence[Annotated]) -> dict[str, float]:
-    """The numbers of the thesis's Table 4.1, and those of spans: `correct` is the percentage without a hallucinated span."""
+    """The numbers of the thesis's Table 4.1, and those of spans: `correct` is the percentage without a hallucinated
+    span.
+    """
     clean = sum(not (row.spans or row.unfound) for row in annotated)
     return {
         "examples": len(annotated),
@@ -68,7 +72,9 @@ def statistics(annotated: Sequence[Annotated]) -> dict[str, float]:
 
 
 def sketch(document: str) -> Sketch:
-    """The smallest hashes of a document's runs of words: what two copies of it have in common, however they are printed."""
+    """The smallest hashes of a document's runs of words: what two copies of it have in common, however they are
+    printed.
+    """
     words = re.findall(r"\w+", document.lower())
     runs = {" ".join(words[i : i + SHINGLE]) for i in range(max(len(words) - SHINGLE + 1, 1))}
     return tuple(sorted(hashlib.sha256(run.encode()).hexdigest()[:12] for run in runs)[:SKETCH])

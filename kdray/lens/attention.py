@@ -1,13 +1,14 @@
 """An attention function that also says, for chosen queries, how much they look at the context and how much at new keys.
 
-For the query q that predicts a token, with N context keys [0, N) and M = q + 1 - N new keys [N, q] (the prompt's tail, the
-response so far and q itself), the lookback ratio of a head is
+For the query q that predicts a token, with N context keys [0, N) and M = q + 1 - N new keys [N, q] (the prompt's tail,
+the response so far and q itself), the lookback ratio of a head is
 
     LR = (A_ctx / N) / (A_ctx / N + A_new / M) = sigmoid(lse_ctx - log N - lse_new + log M)
 
-with A the attention on the keys of a part and lse the log-sum-exp of their scores. The normaliser of the softmax cancels, so
-that nothing is needed beyond the scores of these queries: the model's own output comes from fused attention as always, and
-[B, H, R, T] scores, a block at a time, are all that is added. Keys outside a sliding window weigh 0 but are counted in N and M.
+with A the attention on the keys of a part and lse the log-sum-exp of their scores. The normaliser of the softmax
+cancels, so that nothing is needed beyond the scores of these queries: the model's own output comes from fused attention
+as always, and [B, H, R, T] scores, a block at a time, are all that is added. Keys outside a sliding window weigh 0 but
+are counted in N and M.
 
 The function is registered with transformers under `NAME`; a `Watch` tells it which queries, and takes what it finds.
 """
@@ -67,13 +68,21 @@ def watched_attention(
     if attention_mask is None:
         attention_mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device)
         attention_mask = attention_mask.tril(key.shape[2] - query.shape[2])[None, None]
-    additive = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(~attention_mask, torch.finfo(query.dtype).min)
+    additive = torch.zeros_like(attention_mask, dtype=query.dtype).masked_fill_(
+        ~attention_mask, torch.finfo(query.dtype).min
+    )
     eager = sys.modules[type(module).__module__].eager_attention_forward
     return eager(module, query, key, value, additive, **kwargs)
 
 
 def _record(
-    watch: Watch, module: Any, query: Tensor, key: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None
+    watch: Watch,
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    softcap: float | None,
 ) -> None:
     """Give the ratios of a layer's watched queries to the sink."""
     length, keys = query.shape[2], key.shape[2]

@@ -1,7 +1,9 @@
-"""The lens: a logistic regression on mean lookback ratios, P(factual) = sigmoid(w . v + b), with a record of where it is from.
+"""The lens: a logistic regression on mean lookback ratios, P(factual) = sigmoid(w . v + b), with a record of where it
+is from.
 
-A lens is a folder: `lens.safetensors` (weights [L, H] and intercept, float64) and `lens.json`, its record with sketches of the
-documents that trained it. One that was trained here has `kept_out.json` beside them, what it is tested on (`kdray.lens.training`).
+A lens is a folder: `lens.safetensors` (weights [L, H] and intercept, float64) and `lens.json`, its record with sketches
+of the documents that trained it. One that was trained here has `kept_out.json` beside them, what it is tested on
+(`kdray.lens.training`).
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ TOLERANCE = 1e-10  # of the gradient of a row's mean loss
 
 @dataclass(frozen=True)
 class Lens:
-    """`weights` [L, H] and `intercept` of the logit of P(factual) of a span; `window` is the size of its sliding windows."""
+    """`weights` [L, H] and `intercept` of the logit of P(factual) of a span; `window` is the size of its sliding
+    windows.
+    """
 
     weights: Tensor
     intercept: float
@@ -76,7 +80,10 @@ class Lens:
 
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"weights": self.weights.double().contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
+        tensors = {
+            "weights": self.weights.double().contiguous(),
+            "intercept": torch.tensor([self.intercept], dtype=torch.float64),
+        }
         for name in (RECORD, KEPT_OUT):  # so that no one finds new weights with an old record, or another lens's test
             io.delete(folder / name)
         io.put(folder / WEIGHTS, save(tensors))
@@ -91,18 +98,35 @@ class Lens:
             InputError: there is none, it is damaged, or its features follow another rule.
         """
         if not all((folder / name).is_file() for name in (WEIGHTS, RECORD)):
-            raise InputError("lens", f"no lens in {folder}", f"a folder with {WEIGHTS} and {RECORD}: `kdray lens train` or `import`")
+            raise InputError(
+                "lens", f"no lens in {folder}", f"a folder with {WEIGHTS} and {RECORD}: `kdray lens train` or `import`"
+            )
         try:
             kept, tensors = json.loads((folder / RECORD).read_bytes()), load_file(folder / WEIGHTS)
             if wrong := [name for name, right in _parts_of(kept, tensors).items() if not right]:
                 raise ValueError(f"wrong {wrong[0]}")
-        except (SafetensorError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except (
+            SafetensorError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             reason = f"no {error}" if isinstance(error, KeyError) else error
             raise InputError("lens", f"{folder} is damaged ({reason})", "train or import it again") from None
         if kept["rule"] != RULE:
             raise InputError("lens", f"features by the rule '{kept['rule']}'", f"'{RULE}'")
         documents = Documents(tuple(sketch) for sketch in kept["documents"])
-        return cls(tensors["weights"], tensors["intercept"].item(), kept["window"], kept["threshold"], kept["record"], documents)
+        return cls(
+            tensors["weights"],
+            tensors["intercept"].item(),
+            kept["window"],
+            kept["threshold"],
+            kept["record"],
+            documents,
+        )
 
 
 def _parts_of(kept: Any, tensors: Mapping[str, Tensor]) -> dict[str, bool]:
@@ -135,19 +159,23 @@ def _is_sketch(value: Any) -> bool:
 def fit(table: Table, solver: Literal["newton-cg", "newton-cholesky"] = "newton-cg") -> LogisticRegression:
     """scikit-learn's logistic regression as in the thesis, C = 1 on unscaled features, at the minimum of its objective.
 
-    The default solver stops on the way there, where 1e-7 of noise in the features (the rounding of another processor) moves the
-    weights by 0.7%, and factual rates by 0.1 to 0.4 points. This one goes on until no component of the gradient, of a row's
-    mean loss, is above 1e-10: the same noise then moves a probability by 1e-6. scikit-learn warns where it does not get there.
-    `newton-cholesky` arrives there too, with memory for [F, F] numbers, and in seconds where features are of sizes as different as those
-    of hidden states.
+    The default solver stops on the way there, where 1e-7 of noise in the features (the rounding of another processor)
+    moves the weights by 0.7%, and factual rates by 0.1 to 0.4 points. This one goes on until no component of the
+    gradient, of a row's mean loss, is above 1e-10: the same noise then moves a probability by 1e-6. scikit-learn warns
+    where it does not get there. `newton-cholesky` arrives there too, with memory for [F, F] numbers, and in seconds
+    where features are of sizes as different as those of hidden states.
 
     Raises:
         InputError: all rows are factual, or none is.
     """
-    from sklearn.linear_model import LogisticRegression  # takes a second to load, which those that only rate by a lens do without
+    from sklearn.linear_model import (
+        LogisticRegression,
+    )  # takes a second to load, which those that only rate by a lens do without
 
     require_both(table)
-    return LogisticRegression(solver=solver, tol=TOLERANCE, max_iter=1000).fit(table.features.astype(np.float64), table.factual)
+    return LogisticRegression(solver=solver, tol=TOLERANCE, max_iter=1000).fit(
+        table.features.astype(np.float64), table.factual
+    )
 
 
 def steepness(model: LogisticRegression, table: Table) -> float:
@@ -163,7 +191,9 @@ def fit_lens(table: Table, layers: int, window: int, record: Mapping[str, Any]) 
     weights = torch.from_numpy(np.asarray(model.coef_).reshape(layers, -1))
     fitted = {"iterations": int(np.asarray(model.n_iter_)[0]), "steepness": steepness(model, table)}
     record = {**record, "fit": fitted}
-    return Lens(weights, float(np.asarray(model.intercept_)[0]), window, record=record, documents=Documents(table.documents))
+    return Lens(
+        weights, float(np.asarray(model.intercept_)[0]), window, record=record, documents=Documents(table.documents)
+    )
 
 
 def require_both(table: Table) -> None:

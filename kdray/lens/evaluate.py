@@ -1,4 +1,6 @@
-"""How well a classifier tells factual spans from hallucinated ones: AUROC in percent, as in the thesis's Tables 4.2 to 4.10."""
+"""How well a classifier tells factual spans from hallucinated ones: AUROC in percent, as in the thesis's Tables 4.2 to
+4.10.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,30 @@ def auroc(factual: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndar
     return 100 * float(roc_auc_score(factual, scores)) if len(set(np.asarray(factual).tolist())) == 2 else float("nan")
 
 
-def auroc_stderr(factual: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray, documents: Sequence[object]) -> float:
-    """The standard error of `auroc`, by bootstrap over documents, whose spans overlap; 0 where draws are of one kind only."""
+def auroc_stderr(
+    factual: Sequence[int] | np.ndarray, scores: Sequence[float] | np.ndarray, documents: Sequence[object]
+) -> float:
+    """The standard error of `auroc`, by bootstrap over documents, whose spans overlap; 0 where draws are of one kind
+    only.
+    """
     places: dict[object, list[int]] = {}
     for i, document in enumerate(documents):
         places.setdefault(document, []).append(i)
     groups, dice = [np.array(group) for group in places.values()], np.random.default_rng(0)
     marked, scored = np.asarray(factual), np.asarray(scores)
-    drawn = (np.concatenate([groups[i] for i in dice.integers(len(groups), size=len(groups))]) for _ in range(DRAWS if groups else 0))
+    drawn = (
+        np.concatenate([groups[i] for i in dice.integers(len(groups), size=len(groups))])
+        for _ in range(DRAWS if groups else 0)
+    )
     found = np.array([auroc(marked[spans], scored[spans]) for spans in drawn])
     known = found[~np.isnan(found)]
     return float(known.std(ddof=1)) if len(known) > 1 else 0.0
 
 
 def numbered(documents: Sequence[object], folds: int) -> np.ndarray:
-    """[n] the fold, 0 to `folds` - 1, of each row: that of its document; folds have the same number of documents, or one less."""
+    """[n] the fold, 0 to `folds` - 1, of each row: that of its document; folds have the same number of documents, or
+    one less.
+    """
     order = {document: i for i, document in enumerate(sorted(set(documents), key=repr))}
     return np.array([order[document] % folds for document in documents])
 

@@ -1,9 +1,9 @@
 """The factual rate: how much of what a model wrote looks factual to a lens.
 
-The papers name the number and do not define it. Ours: windows of the lens's size, stride 1 (a shorter response is one window);
-of each example the share of windows with P(factual) above the threshold, 0.5; the mean over examples, in percent. One
-teacher-forced pass over kept ids; nothing is generated. A lens says nothing about the documents that trained it: those examples
-are left out and counted.
+The papers name the number and do not define it. Ours: windows of the lens's size, stride 1 (a shorter response is one
+window); of each example the share of windows with P(factual) above the threshold, 0.5; the mean over examples, in
+percent. One teacher-forced pass over kept ids; nothing is generated. A lens says nothing about the documents that
+trained it: those examples are left out and counted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ DRIFT = 5.0  # points of AUROC (0.05) by which a detector may fall before a repo
 
 @dataclass(frozen=True)
 class FactualRate:
-    """`scores` as {metric: {value, stderr, n}}, one row an example, and `facts`: what the numbers depend on, and what was left out."""
+    """`scores` as {metric: {value, stderr, n}}, one row an example, and `facts`: what the numbers depend on, and what
+    was left out.
+    """
 
     scores: Mapping[str, Mapping[str, float]]
     rows: Sequence[Mapping[str, Any]]
@@ -56,9 +58,11 @@ def factual_rate(
     lens: Lens,
     follow: Follow = unfollowed,
 ) -> FactualRate:
-    """The factual rate of kept answers: rows with `example`, `input_ids` and `output_ids`, and `source`, the document's text.
+    """The factual rate of kept answers: rows with `example`, `input_ids` and `output_ids`, and `source`, the document's
+    text.
 
-    A thought (`thought_ids`; without that column it is looked for in `output_ids`) is read like the prompt, and not rated.
+    A thought (`thought_ids`; without that column it is looked for in `output_ids`) is read like the prompt, and not
+    rated.
 
     Raises:
         InputError: the lens is for another number of heads, or no answer is left to be measured.
@@ -82,7 +86,11 @@ def factual_rate(
             left_out["no_context"] += 1
     if not passages:
         counted = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
-        raise InputError("lens", f"no answer to measure ({counted})", "needs answers of two tokens to documents it was not trained on")
+        raise InputError(
+            "lens",
+            f"no answer to measure ({counted})",
+            "needs answers of two tokens to documents it was not trained on",
+        )
     rows = []
     for batch in follow(list(batches(passages)), "reading"):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
@@ -103,7 +111,9 @@ def factual_rate(
 def measured_rate(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answers: Sequence[Mapping[str, Any]], folder: Path
 ) -> FactualRate:
-    """As `factual_rate` by the lens in `folder`, with its AUROC on the documents kept out beside it; companions are facts."""
+    """As `factual_rate` by the lens in `folder`, with its AUROC on the documents kept out beside it; companions are
+    facts.
+    """
     lens = Lens.load(folder)
     rate = factual_rate(model, tokenizer, answers, lens)
     own = lens.record["auroc_test"]  # of the model that trained it; None if it could not be tested
@@ -119,7 +129,8 @@ def measured_rate(
 def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> dict[str, float]:
     """How well the lens still tells factual windows from hallucinated ones by this very checkpoint's attention.
 
-    AUROC in percent over the windows of labelled responses whose documents did not train it, with its standard error and their number.
+    AUROC in percent over the windows of labelled responses whose documents did not train it, with its standard error
+    and their number.
     """
     factual: list[int] = []
     scores: list[float] = []
@@ -134,7 +145,9 @@ def lens_auroc(model: PreTrainedModel, rows: Sequence[Aligned], lens: Lens) -> d
 
 
 def has_drifted(own: float, trained_on: float) -> bool:
-    """Whether a checkpoint's AUROC lies so far below that of the model that trained the lens that its factual rate misleads."""
+    """Whether a checkpoint's AUROC lies so far below that of the model that trained the lens that its factual rate
+    misleads.
+    """
     return trained_on - own > DRIFT
 
 
@@ -149,4 +162,9 @@ def _told_apart(answer: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -
 
 def _example(id: str, probabilities: Tensor, threshold: float) -> dict[str, Any]:
     share = (probabilities > threshold).double().mean().item()
-    return {"example": id, "windows": len(probabilities), "factual": 100 * share, "mean_p": 100 * probabilities.mean().item()}
+    return {
+        "example": id,
+        "windows": len(probabilities),
+        "factual": 100 * share,
+        "mean_p": 100 * probabilities.mean().item(),
+    }

@@ -82,7 +82,8 @@ def hidden_states(wanted: Mapping[str, States]) -> Extract:
                 hook.remove()
         return {
             name: [
-                _pool(torch.stack([kept[states.part, layer][i] for layer in states.layers]), states.pooling) for i in range(len(passages))
+                _pool(torch.stack([kept[states.part, layer][i] for layer in states.layers]), states.pooling)
+                for i in range(len(passages))
             ]
             for name, states in wanted.items()
         }
@@ -113,7 +114,11 @@ def batches(rows: Sequence[Aligned], tokens: int = 4096) -> Iterator[list[Aligne
 
 
 def make_tables(
-    model: PreTrainedModel, rows: Sequence[Aligned], windows: Sequence[int], extract: Extract = lookback, follow: Follow = unfollowed
+    model: PreTrainedModel,
+    rows: Sequence[Aligned],
+    windows: Sequence[int],
+    extract: Extract = lookback,
+    follow: Follow = unfollowed,
 ) -> dict[tuple[str, int], Table]:
     """The features of all spans by name and size of window (0: predefined), from one pass over the rows."""
     parts: dict[tuple[str, int], list[Table]] = {}

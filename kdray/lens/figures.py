@@ -1,4 +1,5 @@
-"""Two views of one answer: what the lens's heaviest heads look at over time, and the chunks that a guide kept and rejected.
+"""Two views of one answer: what the lens's heaviest heads look at over time, and the chunks that a guide kept and
+rejected.
 
 They follow Figures 4.3 and 4.4 of the Lookback Lens chapter of Y.-S. Chuang's thesis.
 """
@@ -25,7 +26,12 @@ COLUMN = 44  # characters of a chunk in one line
 
 
 def plot_heads(
-    ratios: Tensor, weights: Tensor, tokens: Sequence[str], path: Path, top: int = 10, spans: Sequence[tuple[int, int]] = ()
+    ratios: Tensor,
+    weights: Tensor,
+    tokens: Sequence[str],
+    path: Path,
+    top: int = 10,
+    spans: Sequence[tuple[int, int]] = (),
 ) -> None:
     """The lookback ratios of the heads with the most positive and the most negative weights, the heaviest on top.
 
@@ -45,14 +51,21 @@ def plot_heads(
         raise InputError("ratios", found, "[R, L, H], [L, H] and R tokens")
     flat = weights.flatten()
     order = flat.argsort(descending=True).tolist()
-    groups = {"positive": [i for i in order if flat[i] > 0][:top], "negative": [i for i in reversed(order) if flat[i] < 0][:top]}
+    groups = {
+        "positive": [i for i in order if flat[i] > 0][:top],
+        "negative": [i for i in reversed(order) if flat[i] < 0][:top],
+    }
     size = (max(6.0, 0.34 * len(tokens) + 2), 0.22 * sum(map(len, groups.values())) + 1.8)
     figure, axes = plt.subplots(2, 1, figsize=size, sharex=True, layout="constrained")
     shades: Any = None
     for axis, (sign, heads) in zip(axes, groups.items(), strict=True):
-        shades = axis.imshow(ratios.flatten(1)[:, heads].T.float().numpy(), aspect="auto", cmap="coolwarm", vmin=0, vmax=1)
+        shades = axis.imshow(
+            ratios.flatten(1)[:, heads].T.float().numpy(), aspect="auto", cmap="coolwarm", vmin=0, vmax=1
+        )
         axis.set_yticks(
-            range(len(heads)), [f"layer {i // weights.shape[1] + 1}, head {i % weights.shape[1] + 1}" for i in heads], fontsize=7
+            range(len(heads)),
+            [f"layer {i // weights.shape[1] + 1}, head {i % weights.shape[1] + 1}" for i in heads],
+            fontsize=7,
         )
         axis.set_title(f"heads with the most {sign} weights", fontsize=9, loc="left")
         for begin, end in spans:
@@ -63,7 +76,9 @@ def plot_heads(
     plt.close(figure)
 
 
-def plot_choices(choices: Sequence[ChunkChoice], decode: Callable[[list[int]], str], path: Path, rejected: int = 3) -> None:
+def plot_choices(
+    choices: Sequence[ChunkChoice], decode: Callable[[list[int]], str], path: Path, rejected: int = 3
+) -> None:
     """A column a chunk: the kept candidate with its score, below it the lowest-scored ones that were rejected.
 
     Args:
@@ -73,7 +88,10 @@ def plot_choices(choices: Sequence[ChunkChoice], decode: Callable[[list[int]], s
         rejected: how many of them to show, from the lowest score up.
     """
     columns = [_cells(choice, decode, rejected) for choice in choices]
-    heights = [max(len(column[row][0].splitlines()) if row < len(column) else 0 for column in columns) for row in range(rejected + 1)]
+    heights = [
+        max(len(column[row][0].splitlines()) if row < len(column) else 0 for column in columns)
+        for row in range(rejected + 1)
+    ]
     figure, axis = plt.subplots(figsize=(3.4 * len(columns), 0.2 * sum(heights) + 0.3 * len(heights) + 0.5))
     axis.axis("off")
     total = sum(heights) + len(heights)
@@ -89,10 +107,14 @@ def plot_choices(choices: Sequence[ChunkChoice], decode: Callable[[list[int]], s
 
 def _cells(choice: ChunkChoice, decode: Callable[[list[int]], str], rejected: int) -> list[tuple[str, str]]:
     """Texts with their colours: the kept candidate's first."""
-    others = sorted((i for i in range(len(choice.chunks)) if i != choice.kept), key=choice.scores.__getitem__)[:rejected]
+    others = sorted((i for i in range(len(choice.chunks)) if i != choice.kept), key=choice.scores.__getitem__)[
+        :rejected
+    ]
     cells = []
     for i in [choice.kept, *others]:
-        text = f"{'kept' if i == choice.kept else 'rejected'} ({choice.scores[i]:.3f}) {_plain(decode(choice.chunks[i]))}"
+        text = (
+            f"{'kept' if i == choice.kept else 'rejected'} ({choice.scores[i]:.3f}) {_plain(decode(choice.chunks[i]))}"
+        )
         cells.append((textwrap.fill(text, COLUMN), KEPT if i == choice.kept else REJECTED))
     return cells
 

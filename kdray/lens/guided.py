@@ -1,8 +1,9 @@
-"""Guided decoding: sample several continuations of a few tokens, keep the one that a guide scores highest, go on from there.
+"""Guided decoding: sample several continuations of a few tokens, keep the one that a guide scores highest, go on from
+there.
 
-With a Lookback Lens for a guide this is Lookback Lens Guided Decoding (Chuang et al., EMNLP 2024; arXiv 2407.07071). The
-prompt is read once. The candidates of a chunk are one batch on copies of the cache, of which the chosen one's is kept; the
-pass that predicts a chunk's first token is the same for all candidates and done once.
+With a Lookback Lens for a guide this is Lookback Lens Guided Decoding (Chuang et al., EMNLP 2024; arXiv 2407.07071).
+The prompt is read once. The candidates of a chunk are one batch on copies of the cache, of which the chosen one's is
+kept; the pass that predicts a chunk's first token is the same for all candidates and done once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ class Observer(Protocol):
 class Guide(Protocol):
     """Scores candidate chunks."""
 
-    def observe(self, model: PreTrainedModel, prompt: Sequence[int], n_context: int) -> AbstractContextManager[Observer]:
+    def observe(
+        self, model: PreTrainedModel, prompt: Sequence[int], n_context: int
+    ) -> AbstractContextManager[Observer]:
         """A context in which the model decodes an answer to `prompt`, whose first `n_context` tokens are context."""
         ...
 
@@ -95,7 +98,8 @@ def decode_guided(
     max_new_tokens: int,
     ends: Collection[int],
 ) -> Guided:
-    """The answer to one prompt (token ids), of fewer than `max_new_tokens` tokens if and only if it ended with one of `ends`.
+    """The answer to one prompt (token ids), of fewer than `max_new_tokens` tokens if and only if it ended with one of
+    `ends`.
 
     All random numbers follow from the prompt and the sampler's seed.
 
@@ -108,7 +112,9 @@ def decode_guided(
     with guide.observe(model, prompt, n_context) as observer:
         while len(result.answer) < max_new_tokens:
             at = len(result.answer)
-            draft = _candidates(model, cache, pending, numbers[at : at + sampler.chunk], sampler, ends, observer, prompt, result.answer)
+            draft = _candidates(
+                model, cache, pending, numbers[at : at + sampler.chunk], sampler, ends, observer, prompt, result.answer
+            )
             scores = guide.score(model, draft).tolist()
             kept = max(range(len(scores)), key=scores.__getitem__)
             chunk = draft.chunks[kept]

@@ -83,7 +83,9 @@ class HiddenGuide:
         if not 1 <= self.layer <= len(blocks):
             raise InputError("guide", f"a classifier on layer {self.layer}", f"the model has layers 1 to {len(blocks)}")
         if len(self.weights) != width:
-            raise InputError("guide", f"a classifier on hidden states of width {len(self.weights)}", f"the model's are {width} wide")
+            raise InputError(
+                "guide", f"a classifier on hidden states of width {len(self.weights)}", f"the model's are {width} wide"
+            )
         block = blocks[self.layer - 1]
         module = block if self.part == "residual" else attention_of(block)
         with listen([module], lambda hidden: hidden[:, -1:].float()) as kept:
@@ -94,8 +96,13 @@ class HiddenGuide:
         return torch.sigmoid(draft.mean(draft.seen) @ self.weights.to(draft.seen) + self.intercept)
 
     def save(self, path: Path) -> None:
-        """As one safetensors file; the same guide is always the same bytes, since they enter the id of what it guides."""
-        tensors = {"weights": self.weights.contiguous(), "intercept": torch.tensor([self.intercept], dtype=torch.float64)}
+        """As one safetensors file; the same guide is always the same bytes, since they enter the id of what it
+        guides.
+        """
+        tensors = {
+            "weights": self.weights.contiguous(),
+            "intercept": torch.tensor([self.intercept], dtype=torch.float64),
+        }
         said = {"layer": self.layer, "part": self.part, "record": dict(self.record)}
         io.put(path, save(tensors, metadata={GUIDE: json.dumps(said)}))  # several entries would be in any order
 
@@ -114,7 +121,9 @@ class HiddenGuide:
                 weights, intercept = file.get_tensor("weights"), file.get_tensor("intercept").item()
             return cls(weights, intercept, int(said["layer"]), said["part"], said["record"])
         except (OSError, SafetensorError, TypeError, KeyError, ValueError):
-            raise InputError("guide", f"{path} is no classifier on hidden states", "a file that `kdray lens guide` wrote") from None
+            raise InputError(
+                "guide", f"{path} is no classifier on hidden states", "a file that `kdray lens guide` wrote"
+            ) from None
 
 
 @dataclass(frozen=True)
@@ -130,7 +139,9 @@ class TextGuide:
         yield Nothing()
 
     def score(self, model: PreTrainedModel, draft: Draft) -> Tensor:
-        texts = self.tokenizer.batch_decode([[*draft.answer, *chunk] for chunk in draft.chunks], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            [[*draft.answer, *chunk] for chunk in draft.chunks], skip_special_tokens=True
+        )
         return torch.tensor(list(self.judge(self.document, [text.strip() for text in texts])))
 
 
@@ -148,7 +159,9 @@ class SupportGuide:
     def score(self, model: PreTrainedModel, draft: Draft) -> Tensor:
         before = [*draft.prompt[self.n_context :], *draft.answer]
         longest = max(map(len, draft.chunks))
-        rows = [before + chunk + [0] * (longest - len(chunk)) for chunk in draft.chunks]  # padded on the right: nothing looks there
+        rows = [
+            before + chunk + [0] * (longest - len(chunk)) for chunk in draft.chunks
+        ]  # padded on the right: nothing looks there
         ids = torch.tensor(rows, device=model.device)
         logits = model(input_ids=ids, use_cache=False, logits_to_keep=longest + 1).logits[:, :-1].float()
         without = logits.log_softmax(-1).gather(2, ids[:, len(before) :, None])[..., 0]

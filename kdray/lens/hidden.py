@@ -1,7 +1,8 @@
 """How a guide on hidden states is trained: the lens's protocol, on mean hidden states in place of lookback ratios.
 
-Every fifth document is kept out, and tests it. A layer that is not given is chosen among the thesis's four depths by AUROC on an
-inner fifth of the documents that are fitted, so that the test sees no choice; the chosen one is then fitted on all of these.
+Every fifth document is kept out, and tests it. A layer that is not given is chosen among the thesis's four depths by
+AUROC on an inner fifth of the documents that are fitted, so that the test sees no choice; the chosen one is then fitted
+on all of these.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def candidates(layer: int | None, count: int) -> list[int]:
 
 
 def read_states(
-    model: PreTrainedModel, rows: Sequence[Aligned], layers: Sequence[int], part: Part, window: int, follow: Follow = unfollowed
+    model: PreTrainedModel,
+    rows: Sequence[Aligned],
+    layers: Sequence[int],
+    part: Part,
+    window: int,
+    follow: Follow = unfollowed,
 ) -> dict[int, Table]:
     """By layer [n, d] mean hidden states of the windows of all responses, at the queries that predict their tokens."""
     names = {f"{part} {layer}": layer for layer in layers}
@@ -61,7 +67,11 @@ def train_guide(
     if len(tables) > 1:
         found = {layer: _inner_auroc(table) for layer, table in follow(list(tables.items()), "choosing a layer")}
         if any(map(math.isnan, found.values())):  # of one layer, of all
-            raise InputError("--layer", "auto, and the documents to choose it by have windows of one kind", "give the number of a layer")
+            raise InputError(
+                "--layer",
+                "auto, and the documents to choose it by have windows of one kind",
+                "give the number of a layer",
+            )
         layer = max(found, key=lambda layer: found[layer])
         record |= {"layer_auroc": {str(layer): value for layer, value in found.items()}}
     inside, outside = fifths(tables[layer])

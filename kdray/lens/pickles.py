@@ -1,7 +1,8 @@
 """The published Llama-2 classifiers: pickles of scikit-learn 1.5, read without running anything that they name.
 
-Such a file is a dictionary with a LogisticRegression under `clf`. What it names is looked up in a short list: the classifier
-becomes an inert object that holds its attributes, an array is rebuilt from its bytes, and anything else is refused.
+Such a file is a dictionary with a LogisticRegression under `clf`. What it names is looked up in a short list: the
+classifier becomes an inert object that holds its attributes, an array is rebuilt from its bytes, and anything else is
+refused.
 """
 
 from __future__ import annotations
@@ -98,7 +99,9 @@ def import_pickle(path: Path) -> Lens:
         raise InputError("lens", f"no file {path}", "give a published classifier_*.pkl")
     allowed = "a published Lookback Lens classifier of Llama-2-7B; no other pickle is read"
     if not (named := NAME.fullmatch(path.name)):
-        raise InputError("lens", f"{path.name} is refused: its name does not tell the window", "classifier_*_sliding_window_8.pkl")
+        raise InputError(
+            "lens", f"{path.name} is refused: its name does not tell the window", "classifier_*_sliding_window_8.pkl"
+        )
     try:
         if path.stat().st_size > LARGEST:
             raise pickle.UnpicklingError(f"{path.stat().st_size:,} bytes")
@@ -111,6 +114,14 @@ def import_pickle(path: Path) -> Lens:
             raise pickle.UnpicklingError("weights that are not finite")
     except Exception as error:  # noqa: BLE001 - a hostile file may raise anything
         raise InputError("lens", f"{path.name} is refused: {type(error).__name__}, {error}", allowed) from None
-    record = {"family": PUBLISHED_FAMILY, "origin": "published", "file": path.name, "sha256": sha256(path), "best_threshold": best}
+    record = {
+        "family": PUBLISHED_FAMILY,
+        "origin": "published",
+        "file": path.name,
+        "sha256": sha256(path),
+        "best_threshold": best,
+    }
     record |= {"auroc_test": AUROC.get(record["sha256"])}
-    return Lens(torch.from_numpy(weights.reshape(LAYERS, HEADS).copy()), float(intercept[0]), int(named[2] or 0), record=record)
+    return Lens(
+        torch.from_numpy(weights.reshape(LAYERS, HEADS).copy()), float(intercept[0]), int(named[2] or 0), record=record
+    )

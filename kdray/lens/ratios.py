@@ -1,8 +1,9 @@
 """Lookback ratios: of given responses in one teacher-forced pass, and of a response while it is decoded.
 
-The feature of response token y_i comes from the query that predicts it, at position P - 1 + i of a prompt of P tokens. All of
-the prompt up to the end of its document (beginning-of-sequence token, instruction, document) is context, N tokens; what
-follows (the tail of the template) and the response are new. The query's own key is always new, hence N < P.
+The feature of response token y_i comes from the query that predicts it, at position P - 1 + i of a prompt of P tokens.
+All of the prompt up to the end of its document (beginning-of-sequence token, instruction, document) is context, N
+tokens; what follows (the tail of the template) and the response are new. The query's own key is always new, hence N <
+P.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ from transformers import PreTrainedModel
 from kdray.lens.attention import ACTIVE, NAME, Watch
 from kdray.spec.errors import InputError
 
-RULE = "the predicting query; context is the prompt up to the document's end; the tail, the response and the query's own key are new"
+RULE = (
+    "the predicting query; context is the prompt up to the document's end; the tail, the response and the query's own"
+    " key are new"
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,19 @@ class Passage:
 
     def __post_init__(self) -> None:
         if self.n_context < 1:
-            raise InputError("n_context", f"a context of {self.n_context} tokens", "a lookback ratio needs a context of at least one")
+            raise InputError(
+                "n_context", f"a context of {self.n_context} tokens", "a lookback ratio needs a context of at least one"
+            )
         if self.n_context >= self.n_prompt:
             found = f"{self.n_context} context tokens in a prompt of {self.n_prompt}"
-            raise InputError("n_context", found, "must be less than n_prompt: the query that predicts the first token is itself new")
+            raise InputError(
+                "n_context", found, "must be less than n_prompt: the query that predicts the first token is itself new"
+            )
         if self.n_response < 2:
             found = f"a response of {max(self.n_response, 0)} tokens"
-            raise InputError("input_ids", found, "a lookback ratio needs at least two: one alone has no new tokens before it")
+            raise InputError(
+                "input_ids", found, "a lookback ratio needs at least two: one alone has no new tokens before it"
+            )
 
     @property
     def n_response(self) -> int:
@@ -104,7 +114,9 @@ def ratios_of(model: PreTrainedModel, passages: Sequence[Passage]) -> list[Tenso
     return teacher_forced(model, passages, Ratios(n_layers(model)))
 
 
-def token_logits(model: PreTrainedModel, passages: Sequence[Passage], weights: Tensor, intercept: float) -> list[Tensor]:
+def token_logits(
+    model: PreTrainedModel, passages: Sequence[Passage], weights: Tensor, intercept: float
+) -> list[Tensor]:
     """w . v + b of every response token, [R] for each passage; the ratios themselves are never all in memory.
 
     The logit of a window is the mean of its tokens', as the logit of a mean vector is.
@@ -115,7 +127,9 @@ def token_logits(model: PreTrainedModel, passages: Sequence[Passage], weights: T
     config = backbone_of(model).config
     shape, own = tuple(weights.shape), (config.num_hidden_layers, config.num_attention_heads)
     if shape != own:
-        raise InputError("lens", f"weights for {shape[0]} layers x {shape[1]} heads", f"the model has {own[0]} x {own[1]}")
+        raise InputError(
+            "lens", f"weights for {shape[0]} layers x {shape[1]} heads", f"the model has {own[0]} x {own[1]}"
+        )
     return teacher_forced(model, passages, WindowLogits(weights, intercept))
 
 
@@ -139,14 +153,18 @@ def teacher_forced(model: PreTrainedModel, passages: Sequence[Passage], sink: Si
 
 @contextlib.contextmanager
 def watch(
-    model: PreTrainedModel, n_context: Sequence[int], n_prompt: int, padding: Sequence[int] | None = None, sink: Sink | None = None
+    model: PreTrainedModel,
+    n_context: Sequence[int],
+    n_prompt: int,
+    padding: Sequence[int] | None = None,
+    sink: Sink | None = None,
 ) -> Iterator[Sink]:
     """Watch `model` while it decodes from its cache: `take()` gives what was seen since the last call.
 
-    Inside, run the model over the prompts (`n_prompt` columns, padded on the left by `padding` columns each) and then over
-    new tokens, with one `past_key_values`. Each pass adds the queries from the prompt's last column on, which predict the
-    response's tokens: a prompt's pass one, a pass over k new tokens k. Rows may be repeated or chosen on the way where all
-    have the same context and padding (one entry in each list).
+    Inside, run the model over the prompts (`n_prompt` columns, padded on the left by `padding` columns each) and then
+    over new tokens, with one `past_key_values`. Each pass adds the queries from the prompt's last column on, which
+    predict the response's tokens: a prompt's pass one, a pass over k new tokens k. Rows may be repeated or chosen on
+    the way where all have the same context and padding (one entry in each list).
 
         with watch(model, [n_context], n_prompt) as seen:
             model(prompt, past_key_values=cache)
@@ -182,7 +200,9 @@ def backbone_of(model: PreTrainedModel) -> Any:
         InputError: an encoder-decoder model.
     """
     if model.config.is_encoder_decoder:
-        raise InputError("model", f"{type(model).__name__}, an encoder-decoder model", "a lookback ratio needs a decoder-only one")
+        raise InputError(
+            "model", f"{type(model).__name__}, an encoder-decoder model", "a lookback ratio needs a decoder-only one"
+        )
     return model.get_decoder()
 
 
@@ -206,4 +226,6 @@ def _active(backbone: PreTrainedModel, watch: Watch) -> Iterator[None]:
 def _require_all(counts: list[int]) -> None:
     if not all(counts):
         seen = sum(map(bool, counts))
-        raise InputError("model", f"{seen} of {len(counts)} layers could be watched", "needs softmax attention in every layer")
+        raise InputError(
+            "model", f"{seen} of {len(counts)} layers could be watched", "needs softmax attention in every layer"
+        )

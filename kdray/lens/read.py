@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 
 from kdray.spec.errors import InputError
 
-WRONG = (TypeError, ValueError, KeyError, AttributeError, IndexError, RecursionError)  # what a row of other types than ours raises
+WRONG = (
+    TypeError,
+    ValueError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RecursionError,
+)  # what a row of other types than ours raises
 LARGEST_ID = 2**31  # stored token ids have 32 bits
 T = TypeVar("T")
 
@@ -20,7 +27,8 @@ def read_lines(path: Path, fields: Sequence[str], convert: Callable[[dict[str, A
     """What `convert` makes of the objects in a file of JSON lines.
 
     Raises:
-        InputError: there is no such file, a line is no JSON object, it lacks one of `fields`, or `convert` cannot use it.
+        InputError: there is no such file, a line is no JSON object, it lacks one of `fields`, or `convert` cannot use
+            it.
     """
     require_file(path, "give a file of JSON lines")
     content = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # a mark that some programs put first
@@ -31,10 +39,16 @@ def read_lines(path: Path, fields: Sequence[str], convert: Callable[[dict[str, A
             try:
                 row = json.loads(line.decode())
             except json.JSONDecodeError as error:
-                raise InputError("annotations", f"line {number} of {path.name} is no JSON ({error.msg})", "one object a line") from None
+                raise InputError(
+                    "annotations", f"line {number} of {path.name} is no JSON ({error.msg})", "one object a line"
+                ) from None
             missing = [field for field in fields if not isinstance(row, dict) or field not in row]
             if missing:
-                raise InputError("annotations", f"line {number} of {path.name} has no '{missing[0]}'", f"it needs {', '.join(fields)}")
+                raise InputError(
+                    "annotations",
+                    f"line {number} of {path.name} has no '{missing[0]}'",
+                    f"it needs {', '.join(fields)}",
+                )
             converted = convert(row)
         yield converted
 

@@ -1,4 +1,6 @@
-"""Annotated responses as a model reads them: from a file in one of the formats to passages of tokens, with their numbers."""
+"""Annotated responses as a model reads them: from a file in one of the formats to passages of tokens, with their
+numbers.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Spans of a response whose mean features are one row of a classifier's data, and whether it is factual or hallucinated."""
+"""Spans of a response whose mean features are one row of a classifier's data, and whether it is factual or
+hallucinated.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def make_spans(hallucinated: Sequence[bool], window: int) -> list[Span]:
 
 
 def predefined_spans(hallucinated: Sequence[bool]) -> list[Span]:
-    """All hallucinated tokens of a response as one span, the text before the first and that after the last as factual ones.
+    """All hallucinated tokens of a response as one span, the text before the first and that after the last as factual
+    ones.
 
     What lies between two hallucinated spans is left out, as in the thesis; a clean response is one factual span.
     """

@@ -11,7 +11,17 @@ from transformers import PreTrainedModel
 
 from kdray.lens.align import Aligned
 from kdray.lens.evaluate import by_heads, by_layers, transfer, two_folds
-from kdray.lens.features import LOOKBACK, Follow, States, Table, depths, hidden_states, lookback, make_tables, unfollowed
+from kdray.lens.features import (
+    LOOKBACK,
+    Follow,
+    States,
+    Table,
+    depths,
+    hidden_states,
+    lookback,
+    make_tables,
+    unfollowed,
+)
 from kdray.lens.spans import PREDEFINED
 
 Line = dict[str, Any]
@@ -19,7 +29,9 @@ Line = dict[str, Any]
 
 @dataclass(frozen=True)
 class Study:
-    """Rows of Table 4.4 (with 4.2 and 4.3 as further methods), of 4.9 and 4.10, and the numbers of spans by set and setting."""
+    """Rows of Table 4.4 (with 4.2 and 4.3 as further methods), of 4.9 and 4.10, and the numbers of spans by set and
+    setting.
+    """
 
     methods: list[Line]
     heads: list[Line]
@@ -28,9 +40,14 @@ class Study:
 
 
 def study(
-    model: PreTrainedModel, sets: Mapping[str, Sequence[Aligned]], window: int, baselines: bool = True, follow: Follow = unfollowed
+    model: PreTrainedModel,
+    sets: Mapping[str, Sequence[Aligned]],
+    window: int,
+    baselines: bool = True,
+    follow: Follow = unfollowed,
 ) -> Study:
-    """Everything about annotated sets, by name: each alone, and from each to every other. `follow` may show a progress bar.
+    """Everything about annotated sets, by name: each alone, and from each to every other. `follow` may show a progress
+    bar.
 
     Raises:
         InputError: too few spans of one kind.
@@ -38,7 +55,11 @@ def study(
     count = model.config.num_hidden_layers
     extracts = [lookback, hidden_states(baseline_states(count))] if baselines else [lookback]
     tables: dict[str, dict[tuple[str, int], Table]] = {
-        name: {key: table for extract in extracts for key, table in make_tables(model, rows, (PREDEFINED, window), extract, follow).items()}
+        name: {
+            key: table
+            for extract in extracts
+            for key, table in make_tables(model, rows, (PREDEFINED, window), extract, follow).items()
+        }
         for name, rows in sets.items()
     }
     counts = [_count(name, size, tables[name][LOOKBACK, size]) for name in sets for size in (PREDEFINED, window)]
@@ -54,9 +75,14 @@ def study(
         if target:
             way = _way(source, target)
             pair = tables[source][LOOKBACK, PREDEFINED], tables[target][LOOKBACK, PREDEFINED]
-            heads += [{"from -> to": way, "heads": f"{choice} {k}", "AUROC": value} for (choice, k), value in by_heads(*pair).items()]
+            heads += [
+                {"from -> to": way, "heads": f"{choice} {k}", "AUROC": value}
+                for (choice, k), value in by_heads(*pair).items()
+            ]
             by_layer = by_layers(*pair, count).items()
-            layers += [{"from -> to": way, "layers": f"{first}-{last}", "AUROC": value} for (first, last), value in by_layer]
+            layers += [
+                {"from -> to": way, "layers": f"{first}-{last}", "AUROC": value} for (first, last), value in by_layer
+            ]
     return Study(methods, heads, layers, counts)
 
 
@@ -86,4 +112,10 @@ def _line(source: Table, target: Table | None, window: int) -> Line:
 def _count(name: str, window: int, table: Table) -> Line:
     kind = "predefined spans" if window == PREDEFINED else f"windows of {window}"
     factual = int(table.factual.sum())
-    return {"set": name, "kind": kind, "number": len(table.factual), "factual": factual, "hallucinated": len(table.factual) - factual}
+    return {
+        "set": name,
+        "kind": kind,
+        "number": len(table.factual),
+        "factual": factual,
+        "hallucinated": len(table.factual) - factual,
+    }

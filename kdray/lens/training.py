@@ -1,8 +1,9 @@
 """How a lens is trained and tested: one protocol, for `kdray lens train` and for a grid's step alike.
 
-Every fifth document is kept out. The lens is fitted on the windows of the others, tested on those of the fifth, and the responses
-to the fifth are kept beside it, so that every model that it measures is tested on the very same (`lens_auroc`). Responses are
-read a fixed few at a time and their windows put in the order of the responses: whoever reads them, the lens is the same.
+Every fifth document is kept out. The lens is fitted on the windows of the others, tested on those of the fifth, and the
+responses to the fifth are kept beside it, so that every model that it measures is tested on the very same
+(`lens_auroc`). Responses are read a fixed few at a time and their windows put in the order of the responses: whoever
+reads them, the lens is the same.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ NUMBERS = (  # in a lens's record
 
 @dataclass(frozen=True)
 class Windows:
-    """[n, L * H] mean lookback ratios of windows, [n] whether each is factual (1) or hallucinated (0), [n] its response's number."""
+    """[n, L * H] mean lookback ratios of windows, [n] whether each is factual (1) or hallucinated (0), [n] its
+    response's number.
+    """
 
     features: np.ndarray
     factual: np.ndarray
@@ -61,7 +64,9 @@ def joined(parts: Sequence[Windows], rows: Sequence[Aligned], width: int) -> Tab
     """The windows of all cuts as one table of `width` features, by response, whatever cut they were in."""
     if not parts:
         return Table(np.empty((0, width)), np.empty(0), [])
-    features, factual, numbers = (np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "factual", "rows"))
+    features, factual, numbers = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("features", "factual", "rows")
+    )
     order = np.argsort(numbers, kind="stable")
     return Table(features[order], factual[order], [rows[i].document for i in numbers[order]])
 
@@ -74,17 +79,20 @@ def read_all(model: PreTrainedModel, rows: Sequence[Aligned], window: int, follo
 
 
 def train_lens(table: Table, layers: int, window: int, origin: Mapping[str, Any]) -> Lens:
-    """The lens of a model of `layers` layers from a table of windows, with a record: `origin`, and what the protocol found.
+    """The lens of a model of `layers` layers from a table of windows, with a record: `origin`, and what the protocol
+    found.
 
-    `protocol` says it in words; `windows_fitted` and `documents_fitted` count what the lens was fitted on, `auroc_train` is its
-    AUROC there in percent; `with_test` adds those of the documents kept out.
+    `protocol` says it in words; `windows_fitted` and `documents_fitted` count what the lens was fitted on,
+    `auroc_train` is its AUROC there in percent; `with_test` adds those of the documents kept out.
 
     Raises:
         InputError: the responses are to one document, or all windows of four fifths of the documents are of one kind.
     """
     inside, outside = fifths(table)
     made = fit_lens(inside, layers, window, {**origin, **fitted(inside)})
-    made = dataclasses.replace(made, record={**made.record, "auroc_train": auroc(inside.factual, _logits(made, inside))})
+    made = dataclasses.replace(
+        made, record={**made.record, "auroc_train": auroc(inside.factual, _logits(made, inside))}
+    )
     return with_test(made, outside)
 
 
@@ -95,7 +103,9 @@ def fifths(table: Table) -> tuple[Table, Table]:
         InputError: there is one document alone.
     """
     if len(set(table.documents)) == 1:
-        raise InputError("annotations", "responses to one document alone", "several: a fifth of the documents is kept out for a test")
+        raise InputError(
+            "annotations", "responses to one document alone", "several: a fifth of the documents is kept out for a test"
+        )
     kept_out = numbered(table.documents, FOLDS) == 0
     return rows_of(table, ~kept_out), rows_of(table, kept_out)
 
@@ -106,7 +116,9 @@ def fitted(table: Table) -> dict[str, Any]:
 
 
 def tested(table: Table, logits: np.ndarray) -> dict[str, Any]:
-    """What a record says of a test on the windows of a table, by the [n] logits that a classifier gave them: see `with_test`."""
+    """What a record says of a test on the windows of a table, by the [n] logits that a classifier gave them: see
+    `with_test`.
+    """
     found = auroc(table.factual, logits)
     known = not np.isnan(found)
     test = {"auroc_test": found if known else None}
@@ -115,7 +127,9 @@ def tested(table: Table, logits: np.ndarray) -> dict[str, Any]:
 
 
 def examined(lens: Lens, table: Table) -> Lens:
-    """A lens that is there already, tested on the windows of a table whose documents did not train it; the table may be empty."""
+    """A lens that is there already, tested on the windows of a table whose documents did not train it; the table may be
+    empty.
+    """
     outside = np.array([document not in lens.documents for document in table.documents], dtype=bool)
     record = {**lens.record, "protocol": GIVEN if table.documents else UNTESTED}
     return with_test(dataclasses.replace(lens, record=record), rows_of(table, outside))
@@ -124,8 +138,8 @@ def examined(lens: Lens, table: Table) -> Lens:
 def with_test(lens: Lens, table: Table) -> Lens:
     """The lens with a test on windows of documents that did not train it in its record.
 
-    `auroc_test` in percent and its standard error, `auroc_test_stderr`, both None where the windows are of one kind or there
-    are none, and their numbers: `windows_tested`, `documents_tested`.
+    `auroc_test` in percent and its standard error, `auroc_test_stderr`, both None where the windows are of one kind or
+    there are none, and their numbers: `windows_tested`, `documents_tested`.
     """
     return dataclasses.replace(lens, record={**lens.record, **tested(table, _logits(lens, table))})
 
@@ -149,17 +163,23 @@ def in_words(numbers: Mapping[str, Any], otherwise: str = "") -> str:
     if numbers["auroc_test"] is None:
         return f"{trained}; not tested"
     found = f"AUROC {numbers['auroc_test']:.1f} ± {numbers['auroc_test_stderr']:.1f}"
-    return f"{trained}; {found} on {numbers['windows_tested']} windows of {numbers['documents_tested']} documents that did not train it"
+    return (
+        f"{trained}; {found} on {numbers['windows_tested']} windows of {numbers['documents_tested']} documents that did"
+        " not train it"
+    )
 
 
 def keep(lens: Lens, rows: Sequence[Aligned], tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Save a lens, and beside it the responses to documents that did not train it, with the vocabulary of their token ids."""
+    """Save a lens, and beside it the responses to documents that did not train it, with the vocabulary of their token
+    ids.
+    """
     dataclasses.replace(lens, record={**lens.record, "vocabulary": _vocabulary(tokenizer)}).save(folder)
     write_aligned([row for row in rows if row.document not in lens.documents], folder / KEPT_OUT)
 
 
 def kept_beside(lens: Lens, folder: Path, tokenizer: PreTrainedTokenizerBase, reads: int | None) -> list[Aligned]:
-    """The responses that `keep` left beside a lens, those of at most `reads` tokens; none where they are of another vocabulary.
+    """The responses that `keep` left beside a lens, those of at most `reads` tokens; none where they are of another
+    vocabulary.
 
     Raises:
         InputError: the file is damaged.

@@ -16,16 +16,24 @@ from kdray.spec.errors import InputError
 
 
 def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float = 2.0, dropout: float = 0.0) -> Any:
-    """`model` with adapters on all linear layers of its decoder, times `scale` (peft's lora_alpha / r); only they are trained.
+    """`model` with adapters on all linear layers of its decoder, times `scale` (peft's lora_alpha / r); only they are
+    trained.
 
     The output head gets none: the losses read its weight, and would pass an adapter by. The adapters begin alike
     wherever the seed is the same: on every rank of a point too, which only DDP would see to by itself.
     """
-    from peft import LoraConfig, get_peft_model  # loads bitsandbytes where it is installed: a second that full training does without
+    from peft import (
+        LoraConfig,
+        get_peft_model,
+    )  # loads bitsandbytes where it is installed: a second that full training does without
 
     alpha: Any = scale * rank  # peft takes a fraction too
-    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM")
-    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []  # not all: that would take memory on each
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    devices = (
+        [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
+    )  # not all: that would take memory on each
     with torch.random.fork_rng(devices):  # an export in the middle of training must not disturb its dropout
         torch.manual_seed(seed)
         return get_peft_model(model, config)
@@ -44,7 +52,9 @@ def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype)
     quantise = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-    model: Any = load_whole(AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map={"": device})
+    model: Any = load_whole(
+        AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map={"": device}
+    )
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.

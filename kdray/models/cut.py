@@ -66,7 +66,8 @@ def cut(source: Path, target: Path, first: int, end: int, field: str = "drop_lay
 
 
 def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop_layers") -> None:
-    """Remove the decoder layers [first, end) of `model` in place, keep the others' order, and renumber its configuration.
+    """Remove the decoder layers [first, end) of `model` in place, keep the others' order, and renumber its
+    configuration.
 
     Raises:
         InputError: the model has no such layers, or no configuration describes what is left. The model is as it was.
@@ -113,7 +114,9 @@ def renumbered(config: PretrainedConfig, kept: Sequence[int]) -> dict[str, Any]:
             changes[name] = {str(places[int(key)]): entry for key, entry in value.items() if int(key) in places}
     if "moe_layer_end_index" in fields:  # the last one
         changes["moe_layer_end_index"] = sum(i <= fields["moe_layer_end_index"] for i in kept) - 1
-    if "decoder_sparse_step" in fields:  # one of so many layers is of experts, unless a list names it: now all others are named
+    if (
+        "decoder_sparse_step" in fields
+    ):  # one of so many layers is of experts, unless a list names it: now all others are named
         step, dense = max(fields["decoder_sparse_step"], 1), fields.get("mlp_only_layers") or []
         changes["mlp_only_layers"] = [new for old, new in places.items() if old in dense or (old + 1) % step]
         changes["decoder_sparse_step"] = 1
@@ -185,7 +188,11 @@ def _shapes(module: nn.Module) -> dict[str, torch.Size]:
 
 def _values(module: nn.Module) -> dict[str, Any]:
     """A module's own plain values, but for its number."""
-    plain = {name: value for name, value in vars(module).items() if isinstance(value, bool | int | float | str | tuple | None)}
+    plain = {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, bool | int | float | str | tuple | None)
+    }
     return {name: value for name, value in plain.items() if name[0] != "_" and name not in (*OWN_NUMBER, "training")}
 
 

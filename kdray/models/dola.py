@@ -57,7 +57,9 @@ def early_exits(model: PreTrainedModel, layers: Layers, select: Callable[[Tensor
         yield EarlyExits(chosen, head, hidden)
 
 
-def contrast(mature: Tensor, premature: Iterable[Tensor], plausibility: float, floor: float = -torch.inf) -> tuple[Tensor, Tensor]:
+def contrast(
+    mature: Tensor, premature: Iterable[Tensor], plausibility: float, floor: float = -torch.inf
+) -> tuple[Tensor, Tensor]:
     """How much likelier the mature layer makes each token than the premature layer, in nats.
 
     Args:
@@ -83,7 +85,9 @@ def contrast(mature: Tensor, premature: Iterable[Tensor], plausibility: float, f
 
 
 def jensen_shannon(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """[N, V] log-probabilities twice -> [N] Jensen-Shannon divergence in nats: the mean of both divergences from the mean."""
+    """[N, V] log-probabilities twice -> [N] Jensen-Shannon divergence in nats: the mean of both divergences from the
+    mean.
+    """
     log_m = torch.logaddexp(log_p, log_q) - torch.log(torch.tensor(2.0, dtype=log_p.dtype))
     return 0.5 * ((log_p.exp() * (log_p - log_m)).sum(-1) + (log_q.exp() * (log_q - log_m)).sum(-1))
 
@@ -106,7 +110,10 @@ class ContrastLayers(LogitsProcessor):
 
 
 def penalise(scores: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """[N, V] scores, those of `seen` tokens made less by the factor `penalty` (Keskar et al. 2019, signs as in transformers)."""
+    """[N, V] scores, those of `seen` tokens made less by the factor `penalty` (Keskar et al.
+
+    2019, signs as in transformers).
+    """
     return torch.where(seen, torch.where(scores > 0, scores / penalty, scores * penalty), scores)
 
 
@@ -120,11 +127,12 @@ def dola_loglikelihoods(
     *,
     normalise: bool = False,
 ) -> list[tuple[float, bool]]:
-    """For multiple choice: the sum of DoLa's scores (nats) over each choice's tokens, teacher-forced after the prompt (token ids).
+    """For multiple choice: the sum of DoLa's scores (nats) over each choice's tokens, teacher-forced after the prompt
+    (token ids).
 
-    And whether each of its tokens is the one of the highest score. Implausible tokens count -1000. Without `normalise` the scores are
-    the log-ratios themselves, as for TruthfulQA, where that worked better than the log-softmax over them (appendix A.5). There is no
-    repetition penalty. The prompt is read once, its choices behind it are one batch.
+    And whether each of its tokens is the one of the highest score. Implausible tokens count -1000. Without `normalise`
+    the scores are the log-ratios themselves, as for TruthfulQA, where that worked better than the log-softmax over them
+    (appendix A.5). There is no repetition penalty. The prompt is read once, its choices behind it are one batch.
 
     Raises:
         InputError: the model has no such layers, or a prompt or choice is empty.
@@ -140,7 +148,9 @@ def dola_loglikelihoods(
     if max(sizes) > 1:
         cache.batch_repeat_interleave(len(choices))
         with early_exits(model, layers, lambda hidden: hidden) as exits:
-            rows = [[*choice[:-1], *[0] * (max(sizes) - len(choice))] for choice in choices]  # no query sees what follows it
+            rows = [
+                [*choice[:-1], *[0] * (max(sizes) - len(choice))] for choice in choices
+            ]  # no query sees what follows it
             states.append(_read(backbone, torch.tensor(rows, device=model.device), cache))
             for kept, hidden in zip(early, exits.hidden, strict=True):
                 kept.append(hidden)
@@ -150,7 +160,9 @@ def dola_loglikelihoods(
     tokens = torch.tensor([token for choice in choices for token in choice], device=device)
     found, best = [], []
     for places in torch.arange(len(tokens), device=device).split(CHUNK):
-        scores, _ = contrast(head(mature[places]).float(), (head(hidden[places]) for hidden in premature), plausibility, FLOOR)
+        scores, _ = contrast(
+            head(mature[places]).float(), (head(hidden[places]) for hidden in premature), plausibility, FLOOR
+        )
         scores, asked = scores.log_softmax(-1) if normalise else scores, tokens[places]
         found.append(scores.gather(1, asked[:, None])[:, 0].double())
         best.append(scores.argmax(1) == asked)
@@ -159,5 +171,7 @@ def dola_loglikelihoods(
 
 
 def _read(backbone: Any, ids: Tensor, cache: DynamicCache) -> Tensor:
-    """[B, T] ids behind what the cache holds, which then holds them too -> [B, T, d] hidden states after the final norm."""
+    """[B, T] ids behind what the cache holds, which then holds them too -> [B, T, d] hidden states after the final
+    norm.
+    """
     return backbone(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state

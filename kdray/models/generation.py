@@ -9,7 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 
 @torch.inference_mode()
@@ -21,10 +27,12 @@ def generate_greedy(
     ends: Sequence[int] = (),
     processor: LogitsProcessor | None = None,
 ) -> list[list[int]]:
-    """The new token ids for every prompt (token ids), without the token that ends them: one of the model's own, or of `ends`.
+    """The new token ids for every prompt (token ids), without the token that ends them: one of the model's own, or of
+    `ends`.
 
     Fewer than `max_new_tokens` if and only if the model ended its answer there. Prompts of unequal length are
-    padded on the left under an attention mask. `processor` sees the ids so far, padding included, and the logits in float32.
+    padded on the left under an attention mask. `processor` sees the ids so far, padding included, and the logits in
+    float32.
     """
     own, longest = model.generation_config, max(map(len, prompts))
     ends = [*ends_of(own, tokenizer), *ends]
@@ -44,7 +52,9 @@ def generate_greedy(
 
 
 def ends_of(own: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The tokens that end a model's answer: the end of a sequence, and those of its own settings, such as the end of a turn."""
+    """The tokens that end a model's answer: the end of a sequence, and those of its own settings, such as the end of a
+    turn.
+    """
     eos: Any = tokenizer.eos_token_id
     more = own.eos_token_id if own else None
     return list(dict.fromkeys([eos, *(more if isinstance(more, list) else [] if more is None else [more])]))
@@ -53,18 +63,24 @@ def ends_of(own: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) ->
 class Sampling(LogitsProcessor):
     """Draws instead of taking the likeliest, each row from its own stream of random numbers."""
 
-    def __init__(self, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float, top_p: float | None, seed: int) -> None:
+    def __init__(
+        self, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float, top_p: float | None, seed: int
+    ) -> None:
         self.draws = torch.stack([uniforms(prompt, seed, max_new_tokens) for prompt in prompts], dim=1)
         self.temperature, self.top_p, self.start = temperature, top_p, max(map(len, prompts))
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
         """[B, T] ids and [B, V] logits -> [B, V] with the drawn tokens alone above minus infinity."""
-        drawn = draw(scores, self.draws[input_ids.shape[1] - self.start].to(scores.device), self.temperature, self.top_p)
+        drawn = draw(
+            scores, self.draws[input_ids.shape[1] - self.start].to(scores.device), self.temperature, self.top_p
+        )
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
 
 
 def uniforms(prompt: Sequence[int], seed: int, *shape: int) -> Tensor:
-    """Random numbers in [0, 1), float64, that depend on the prompt and the seed alone: not on its batch or its device."""
+    """Random numbers in [0, 1), float64, that depend on the prompt and the seed alone: not on its batch or its
+    device.
+    """
     digest = hashlib.sha256(f"{seed} {list(prompt)}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
     return torch.rand(*shape, generator=generator, dtype=torch.float64)

@@ -38,7 +38,10 @@ class Head(nn.Module):
         return copy.deepcopy(self).to(dtype).requires_grad_(False)
 
     def write(self, hidden: Tensor, out: Tensor) -> Tensor:
-        """The logits of the first V' tokens into `out`, [N, V']; the product is taken in the type of `hidden`. No gradient."""
+        """The logits of the first V' tokens into `out`, [N, V']; the product is taken in the type of `hidden`.
+
+        No gradient.
+        """
         weight, bias = self.linear.weight[: out.shape[1]].to(hidden.dtype), self.linear.bias
         if out.dtype == hidden.dtype:
             torch.mm(hidden, weight.T, out=out)
@@ -74,10 +77,14 @@ class ResponseModel(nn.Module):
         """Where the hidden states come out: the head's, if the layers are spread over several."""
         return self.head.linear.weight.device
 
-    def hidden(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
-        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm, where the head is.
+    def hidden(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
+        """[B, T] ids and mask, [N, 2] (row, column) positions -> [N, d] hidden states after the final norm, where the
+        head is.
 
-        With [1, T] position ids the one row is packed: a sequence begins wherever they are 0, and the mask is not needed.
+        With [1, T] position ids the one row is packed: a sequence begins wherever they are 0, and the mask is not
+        needed.
 
         Raises:
             InputError: a packed row, and a model that cannot keep its sequences apart.
@@ -91,7 +98,9 @@ class ResponseModel(nn.Module):
         rows, columns = positions.to(states.device).unbind(1)
         return states[rows, columns].to(self.device)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None) -> Tensor:
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor, position_ids: Tensor | None = None
+    ) -> Tensor:
         """As `hidden`, but -> [N, V] logits."""
         return self.head(self.hidden(input_ids, attention_mask, positions, position_ids))
 
@@ -105,7 +114,9 @@ def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
     """
     config, linear = model.config, model.get_output_embeddings()
     if type(linear) is not nn.Linear:
-        raise InputError("model", f"an output head of type {type(linear).__name__}", "a plain linear layer, without adapters")
+        raise InputError(
+            "model", f"an output head of type {type(linear).__name__}", "a plain linear layer, without adapters"
+        )
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     backbone = model.get_decoder()
     head = Head(linear, scale, getattr(config, "final_logit_softcapping", None))
@@ -117,5 +128,7 @@ def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
         got = head(backbone(input_ids=probe, use_cache=False).last_hidden_state).to(expected.device)
         model.train(was_training)
     if not torch.allclose(got.float(), expected.float(), atol=TOLERANCE * expected.abs().max().item()):
-        raise InputError("model", f"the output head of {type(model).__name__}", "a linear head with bias, scale or softcap")
+        raise InputError(
+            "model", f"the output head of {type(model).__name__}", "a linear head with bias, scale or softcap"
+        )
     return backbone, head

@@ -38,7 +38,8 @@ class SharedPrefix:
     """A model that answers questions.
 
     Raises:
-        InputError: the model does not keep continuations of one row apart, or its attention window is too short for them.
+        InputError: the model does not keep continuations of one row apart, or its attention window is too short for
+            them.
     """
 
     def __init__(self, model: ResponseModel) -> None:
@@ -59,7 +60,8 @@ class SharedPrefix:
 
     @torch.inference_mode()
     def __call__(self, questions: Sequence[Continued]) -> list[list[tuple[float, bool]]]:
-        """For every question and continuation: its log-likelihood in nats, and whether each of its tokens is the most likely one.
+        """For every question and continuation: its log-likelihood in nats, and whether each of its tokens is the most
+        likely one.
 
         Equal to one pass over context and continuation up to float error. Rows are padded to the longest question.
         """
@@ -77,14 +79,19 @@ class SharedPrefix:
 
     @torch.inference_mode()
     def states(self, questions: Sequence[Continued]) -> Tensor:
-        """[N, d] hidden states after the final norm from which the N tokens of all continuations are predicted, in order."""
+        """[N, d] hidden states after the final norm from which the N tokens of all continuations are predicted, in
+        order.
+        """
         longest = max(len(q.context) + len(c) - 1 for q in questions for c in q.continuations)
         window = getattr(self.config, "sliding_window", None)
         if window and longest > window:
             raise self._refused(f"a sequence of {longest} tokens and an attention window of {window}")
         width = max(question.size for question in questions)
         ids = torch.zeros(len(questions), width, dtype=torch.long)
-        places, part = torch.zeros_like(ids), torch.full_like(ids, -1)  # part: 0 is the context, 1, 2, ... the continuations
+        places, part = (
+            torch.zeros_like(ids),
+            torch.full_like(ids, -1),
+        )  # part: 0 is the context, 1, 2, ... the continuations
         rows: list[int] = []
         columns: list[int] = []
         for row, question in enumerate(questions):
@@ -106,10 +113,16 @@ class SharedPrefix:
         return states[rows, columns]
 
     def _mask(self, part: Tensor) -> Tensor:
-        """[B, T] parts -> [B, 1, T, T], to be added to attention scores: a token sees the context and its own part up to itself."""
+        """[B, T] parts -> [B, 1, T, T], to be added to attention scores: a token sees the context and its own part up
+        to itself.
+        """
         index = torch.arange(part.shape[1], device=part.device)
         seen = (index <= index[:, None]) & ((part[:, None, :] == 0) | (part[:, None, :] == part[:, :, None]))
-        return torch.zeros(seen.shape, dtype=self.dtype, device=part.device).masked_fill_(~seen, torch.finfo(self.dtype).min)[:, None]
+        return torch.zeros(seen.shape, dtype=self.dtype, device=part.device).masked_fill_(
+            ~seen, torch.finfo(self.dtype).min
+        )[:, None]
 
     def _refused(self, found: str) -> InputError:
-        return InputError("score.likelihood", f"shared_prefix on {type(self.model.model).__name__}: {found}", "use hflm")
+        return InputError(
+            "score.likelihood", f"shared_prefix on {type(self.model.model).__name__}: {found}", "use hflm"
+        )

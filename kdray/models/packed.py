@@ -85,7 +85,12 @@ def _inside(mask_function: Callable[..., Tensor], begin: int, end: int, device: 
 
 
 def packed_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | Sequences | None, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | Sequences | None,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The attention interface: [1, H, T, D] queries and [1, H_kv, T, D] keys and values -> [1, T, H, D]."""
     if not isinstance(attention_mask, Sequences):
@@ -94,7 +99,9 @@ def packed_attention(
         return _varlen(query, key, value, attention_mask, kwargs.get("scaling")), None
     lengths = attention_mask.lengths
     # One split: its backward is one concatenation, where slices would each fill a gradient of the whole row.
-    parts = zip(query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), attention_mask.masks, strict=True)
+    parts = zip(
+        query.split(lengths, 2), key.split(lengths, 2), value.split(lengths, 2), attention_mask.masks, strict=True
+    )
     return torch.cat([sdpa_attention_forward(module, *part, **kwargs)[0] for part in parts], dim=1), None
 
 
@@ -152,7 +159,9 @@ def _try(backbone: PreTrainedModel) -> str | None:
             backbone.set_attn_implementation(NAME)
             together = states(ids, positions)
             # Weights that are not finite are the loop's to find: they give the same nan here and there.
-            limit = max(TOLERANCE, 8 * torch.finfo(alone.dtype).eps) * alone.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
+            limit = (
+                max(TOLERANCE, 8 * torch.finfo(alone.dtype).eps) * alone.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
+            )
             if not torch.allclose(together, alone, rtol=0.0, atol=limit, equal_nan=True):
                 why = "there its sequences see each other"
             if backbone.config._attn_implementation != NAME:

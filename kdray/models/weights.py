@@ -40,8 +40,11 @@ def reading(what: object, field: str = "model", allowed: str = "give a whole Hug
         raise InputError(field, f"{what} cannot be read ({text or type(error).__name__})", allowed) from error
 
 
-def load_whole(auto: Any, folder: Path, field: str = "model", shown: str = "", *, body: bool = False, **options: Any) -> Any:
-    """The model that a class of transformers reads from a folder, called `shown` in errors; of its `body` alone, heads are left out.
+def load_whole(
+    auto: Any, folder: Path, field: str = "model", shown: str = "", *, body: bool = False, **options: Any
+) -> Any:
+    """The model that a class of transformers reads from a folder, called `shown` in errors; of its `body` alone, heads
+    are left out.
 
     Raises:
         InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
@@ -63,14 +66,22 @@ def load_whole(auto: Any, folder: Path, field: str = "model", shown: str = "", *
 
 
 def refuse_incomplete(info: Mapping[str, Any], field: str, shown: str) -> None:
-    """Raise InputError where loading, by transformers' account of it, found a weight missing, unexpected or of another shape."""
+    """Raise InputError where loading, by transformers' account of it, found a weight missing, unexpected or of another
+    shape.
+    """
     if missing := sorted(info["missing_keys"]):
-        raise InputError(field, f"{shown} lacks the weight {missing[0]}{and_more(missing)}{_beside(info['unexpected_keys'])}", WHOLE)
+        raise InputError(
+            field, f"{shown} lacks the weight {missing[0]}{and_more(missing)}{_beside(info['unexpected_keys'])}", WHOLE
+        )
     if unexpected := sorted(info["unexpected_keys"]):
-        raise InputError(field, f"{shown} has a weight {unexpected[0]}{and_more(unexpected)} that the model has no place for", WHOLE)
+        raise InputError(
+            field, f"{shown} has a weight {unexpected[0]}{and_more(unexpected)} that the model has no place for", WHOLE
+        )
     if mismatched := sorted(info["mismatched_keys"]):
         name, found, wanted = mismatched[0]
-        raise InputError(field, f"{shown} has {name} of shape {[*found]}{and_more(mismatched)}", f"the model's is {[*wanted]}")
+        raise InputError(
+            field, f"{shown} has {name} of shape {[*found]}{and_more(mismatched)}", f"the model's is {[*wanted]}"
+        )
     if errors := info["error_msgs"]:
         raise InputError(field, f"{shown} cannot be read ({errors[0]})", WHOLE)
 
@@ -78,7 +89,9 @@ def refuse_incomplete(info: Mapping[str, Any], field: str, shown: str) -> None:
 @contextmanager
 def report_aside() -> Iterator[None]:
     """Without the table of transformers, a warning, about what is refused in one line anyway."""
-    log = logging.getLogger("transformers.modeling_utils")  # by a filter: with a higher level it warns of tensor parallelism
+    log = logging.getLogger(
+        "transformers.modeling_utils"
+    )  # by a filter: with a higher level it warns of tensor parallelism
     log.addFilter(_is_no_report)
     try:
         yield
@@ -91,7 +104,9 @@ def _is_no_report(record: logging.LogRecord) -> bool:
 
 
 def _of_body(info: Mapping[str, Any], model: Any) -> dict[str, Any]:
-    """Of an encoder without a head: the checkpoint's head has no place, and the pooler, which is none of it, no weight."""
+    """Of an encoder without a head: the checkpoint's head has no place, and the pooler, which is none of it, no
+    weight.
+    """
     own = {name.partition(".")[0] for name in model.state_dict()} | {model.base_model_prefix}
     return {
         **info,

@@ -1,4 +1,5 @@
-"""What must hold of a cluster before any work: strangers are kept out, every node sees the same store and has what it needs.
+"""What must hold of a cluster before any work: strangers are kept out, every node sees the same store and has what it
+needs.
 
 A task on each node looks, so that what is found is what workers will find.
 """
@@ -24,7 +25,9 @@ ANSWER_SECONDS = 120  # a node's first process unpacks the code and starts Pytho
 
 @dataclass(frozen=True)
 class NodeAnswer:
-    """What a node says: whether it sees the probe, whether it demands a token, and what it lacks, with how it says so."""
+    """What a node says: whether it sees the probe, whether it demands a token, and what it lacks, with how it says
+    so.
+    """
 
     sees: bool
     token: bool
@@ -32,7 +35,8 @@ class NodeAnswer:
 
 
 def check_cluster(store: Path, needs: Mapping[str, Sequence[Need]], *, insecure: bool) -> None:
-    """Look at all nodes of the cluster that this process is connected to; `needs` are what some must have, by their ids.
+    """Look at all nodes of the cluster that this process is connected to; `needs` are what some must have, by their
+    ids.
 
     Raises:
         InputError: several hosts without token authentication (unless `insecure`), a node that does not answer, or one
@@ -47,14 +51,18 @@ def check_cluster(store: Path, needs: Mapping[str, Sequence[Need]], *, insecure:
         if len(hosts) > 1 and not insecure and not all(answer.token for answer in answers.values()):
             raise InputError(
                 "RAY_ADDRESS",
-                f"{len(hosts)} hosts without token authentication: whoever reaches a port of theirs runs what he likes there",
+                f"{len(hosts)} hosts without token authentication: whoever reaches a port of theirs runs what he likes"
+                " there",
                 "start every node with RAY_AUTH_MODE=token (docs/cluster.md), or pass --insecure-cluster",
             )
         blind = [nodes[id] for id, answer in answers.items() if not answer.sees or not (probe / id).is_file()]
     finally:
         io.delete(probe)
     if blind:
-        found = f"{store} on {', '.join(sorted(blind))} is not the folder of that name here ({len(blind)} of {len(nodes)} nodes)"
+        found = (
+            f"{store} on {', '.join(sorted(blind))} is not the folder of that name here ({len(blind)} of {len(nodes)}"
+            " nodes)"
+        )
         raise InputError("runtime.store", found, "put it on a file system that all nodes mount at the same path")
     for need in dict.fromkeys(need for answer in answers.values() for need in answer.lacks):
         lacking = {nodes[id]: answer.lacks[need] for id, answer in answers.items() if need in answer.lacks}
@@ -88,8 +96,14 @@ def _ask(nodes: dict[str, str], probe: Path, needs: Mapping[str, Sequence[Need]]
         try:
             answers[id] = ray.get(task, timeout=ANSWER_SECONDS)
         except (GetTimeoutError, RayError) as error:
-            reason = f"no answer in {ANSWER_SECONDS} s" if isinstance(error, GetTimeoutError) else str(error).strip().splitlines()[-1]
-            raise InputError("RAY_ADDRESS", f"the node {nodes[id]} runs nothing ({reason})", "look at it with `ray status`") from None
+            reason = (
+                f"no answer in {ANSWER_SECONDS} s"
+                if isinstance(error, GetTimeoutError)
+                else str(error).strip().splitlines()[-1]
+            )
+            raise InputError(
+                "RAY_ADDRESS", f"the node {nodes[id]} runs nothing ({reason})", "look at it with `ray status`"
+            ) from None
     return answers
 
 
@@ -97,7 +111,9 @@ def _look(probe: Path, node: str, needs: Sequence[Need]) -> NodeAnswer:
     """Runs on a node: answer the probe in its folder."""
     from ray._private.authentication.authentication_utils import is_token_auth_enabled
 
-    token = is_token_auth_enabled()  # what this node's raylet told its workers; a worker without could not have connected
+    token = (
+        is_token_auth_enabled()
+    )  # what this node's raylet told its workers; a worker without could not have connected
     lacks = {need: lack for need in needs if (lack := need.lack())}
     if io.read_json(probe / "question") != probe.name:
         return NodeAnswer(False, token, lacks)

@@ -29,7 +29,10 @@ class Part(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBatch(Part):
-    """Prompts of one part, for the model in a folder. `decoding` has `name` and `params`; an answer ends before one of `stops`."""
+    """Prompts of one part, for the model in a folder.
+
+    `decoding` has `name` and `params`; an answer ends before one of `stops`.
+    """
 
     model: Path
     dtype: str

@@ -1,7 +1,7 @@
 """One Ray Data pipeline over items of work, in the order given, by actors that keep what they have loaded.
 
-Items come in groups that stay together (all of one model, say), so that an actor loads a model once. An item that raises is
-reported by its key and never takes its neighbours with it.
+Items come in groups that stay together (all of one model, say), so that an actor loads a model once. An item that
+raises is reported by its key and never takes its neighbours with it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class _Actor:
                 yield {"key": [item.key], "error": [error]}
 
 
-def run_pipeline(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources) -> Iterator[tuple[str, str]]:
+def run_pipeline(
+    groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources
+) -> Iterator[tuple[str, str]]:
     """(key, error or "") of every item, as soon as it is finished.
 
     Groups that need as many GPUs share a pool of actors.
@@ -62,7 +64,9 @@ def _gpus(group: Sequence[Item]) -> int:
     return max(item.gpus for item in group)
 
 
-def _run(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources, gpus: int) -> Iterator[tuple[str, str]]:
+def _run(
+    groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources, gpus: int
+) -> Iterator[tuple[str, str]]:
     import ray.data
 
     if not (places := resources.actors(gpus)):
@@ -71,7 +75,9 @@ def _run(groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resourc
         return
     rows = [{"group": cloudpickle.dumps(group)} for group in groups]  # pyright: ignore[reportPrivateImportUsage]
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
-    actors = ray.data.ActorPoolStrategy(size=min(places, len(rows)), max_tasks_in_flight_per_actor=1)  # none waits while another is idle
+    actors = ray.data.ActorPoolStrategy(
+        size=min(places, len(rows)), max_tasks_in_flight_per_actor=1
+    )  # none waits while another is idle
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     data.context.target_max_block_size = 1  # a block an item: what is finished is known at once
     data.context.execution_options.preserve_order = False
@@ -103,12 +109,17 @@ def make_parts(
     gpus: int = 1,
     instead: Callable[[list[Part]], Iterator[tuple[str, str]]] | None = None,
 ) -> str | None:
-    """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if not.
+    """Make the parts of an attempt that no earlier one left, one for each of `cuts`; returns why that failed, None if
+    not.
 
     `gpus` is how many an actor needs; `instead` does what makers would.
     """
     present, errors = carry_over(attempt), []
-    items = [Part(key=str(i), gpus=gpus, target=attempt.path, index=i, rows=cut) for i, cut in enumerate(cuts) if i not in present]
+    items = [
+        Part(key=str(i), gpus=gpus, target=attempt.path, index=i, rows=cut)
+        for i, cut in enumerate(cuts)
+        if i not in present
+    ]
     with work.progress.bar(title, len(cuts), "parts") as bar:
         bar.set(len(present))
         for _, error in instead(items) if instead else run_pipeline([[item] for item in items], make, work.resources):

@@ -1,4 +1,6 @@
-"""Open the models of metrics once before anything is trained: weights that do not fit are not found out after days of it."""
+"""Open the models of metrics once before anything is trained: weights that do not fit are not found out after days of
+it.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,11 @@ def probe(steps: Iterable[Step[AnswersInputs | AnnotateInputs]], work: Work) -> 
             raise error.cause if isinstance(error.cause, InputError) else error from None
 
 
-def open_metric(name: str, params: Mapping[str, Any], models: Mapping[str, Path], called: Mapping[str, str], field: str) -> None:
-    """Open the metric in this `field` of a grid with `models` by parameter; `called` has the references behind their folders.
+def open_metric(
+    name: str, params: Mapping[str, Any], models: Mapping[str, Path], called: Mapping[str, str], field: str
+) -> None:
+    """Open the metric in this `field` of a grid with `models` by parameter; `called` has the references behind their
+    folders.
 
     Raises:
         InputError: it cannot be opened.

@@ -45,7 +45,9 @@ class Resources:
 
     @property
     def concurrent_points(self) -> int:
-        return sum(units // self.workers for units in self.units) if self.on_one_node else sum(self.units) // self.workers
+        return (
+            sum(units // self.workers for units in self.units) if self.on_one_node else sum(self.units) // self.workers
+        )
 
     @property
     def on_one_node(self) -> bool:
@@ -74,13 +76,20 @@ def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
         InputError: not enough for one point.
     """
     wanted = runtime.accelerator
-    counted = [{**node, "GPU": 0} if runtime.device == "cpu" or (wanted and KIND + wanted not in node) else node for node in nodes]
+    counted = [
+        {**node, "GPU": 0} if runtime.device == "cpu" or (wanted and KIND + wanted not in node) else node
+        for node in nodes
+    ]
     workers = 1 if runtime.workers == "auto" else runtime.workers
     each = tuple(Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in counted)
     resources = Resources(each, workers, wanted)
     if wanted and not resources.gpus:
-        types = sorted({name.removeprefix(KIND) for node in nodes if node.get("GPU") for name in node if name.startswith(KIND)})
-        raise InputError("runtime.accelerator", f"{wanted}, which this Ray has none of", f"it has {', '.join(types) or 'no GPU'}")
+        types = sorted(
+            {name.removeprefix(KIND) for node in nodes if node.get("GPU") for name in node if name.startswith(KIND)}
+        )
+        raise InputError(
+            "runtime.accelerator", f"{wanted}, which this Ray has none of", f"it has {', '.join(types) or 'no GPU'}"
+        )
     if runtime.device == "gpu" and not resources.gpus:
         raise InputError("runtime.device", "gpu, but this Ray has none", "use auto or cpu, or a cluster with GPUs")
     if resources.concurrent_points == 0:

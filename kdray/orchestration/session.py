@@ -137,4 +137,6 @@ def _require_reachable(address: str) -> None:
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise InputError("RAY_ADDRESS", f"no cluster at {address} ({error})", "start it, or unset RAY_ADDRESS") from None
+        raise InputError(
+            "RAY_ADDRESS", f"no cluster at {address} ({error})", "start it, or unset RAY_ADDRESS"
+        ) from None

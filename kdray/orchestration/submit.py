@@ -23,7 +23,11 @@ from kdray.spec.errors import InputError
 
 ADDRESS = "RAY_API_SERVER_ADDRESS"  # Ray's own name for it
 GRID, TEXT = "kdray.grid", "kdray.sha256"  # of a job's metadata
-TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk", "ray._private.runtime_env.packaging")
+TALKATIVE = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
 # What the head's Python runs: kdray, or one line that says which packages it has not.
 START = """
 import importlib.util, os, sys
@@ -31,7 +35,8 @@ needed = "typer pydantic rich yaml ray torch transformers peft deepspeed dataset
 missing = [name for name in needed.split() if importlib.util.find_spec(name) is None]
 if missing:
     where = f"{sys.executable} on {os.uname().nodename}"
-    sys.exit(f"{where} has no {', '.join(missing)}: `make install` in the folder of the job, or docs/cluster.md's image on all nodes")
+    help = "`make install` in the folder of the job, or docs/cluster.md's image on all nodes"
+    sys.exit(f"{where} has no {', '.join(missing)}: {help}")
 if __name__ == "__main__":
     from kdray.cli import main
     main()
@@ -62,7 +67,11 @@ def submit(path: Path, name: str, folder: str, options: Sequence[str], say: Say)
     else:
         id = running.submission_id
         same = running.metadata[TEXT] == sha256
-        say(f"{id}: running already\n" if same else f"{id}: running, from an earlier text of the grid file: stop it to use this one\n")
+        say(
+            f"{id}: running already\n"
+            if same
+            else f"{id}: running, from an earlier text of the grid file: stop it to use this one\n"
+        )
     say(f"{id}: Ctrl-C here lets it run on; `ray job stop {id}` stops it\n")
     asyncio.run(_follow(client, id, say))
     status = client.get_job_status(id)
@@ -77,7 +86,9 @@ def _connect() -> Any:
     if not address:
         raise InputError(ADDRESS, "not set", "the dashboard of the cluster's head, http://HOST:8265")
     if address.startswith("ray://"):  # it would be tried for half a minute
-        raise InputError(ADDRESS, f"{address} is a Ray client's address", "the dashboard of the cluster's head, http://HOST:8265")
+        raise InputError(
+            ADDRESS, f"{address} is a Ray client's address", "the dashboard of the cluster's head, http://HOST:8265"
+        )
     for logger in TALKATIVE:
         logging.getLogger(logger).setLevel(logging.WARNING)
     try:
@@ -86,7 +97,9 @@ def _connect() -> Any:
     except Exception as error:  # noqa: BLE001 - requests', Ray's and plain ones, all of them said in one line
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
-            ADDRESS, f"no cluster at {address} ({reason})", "its dashboard, http://HOST:8265; with a token, RAY_AUTH_MODE=token"
+            ADDRESS,
+            f"no cluster at {address} ({reason})",
+            "its dashboard, http://HOST:8265; with a token, RAY_AUTH_MODE=token",
         ) from None
     return client
 
@@ -96,7 +109,9 @@ def _start(client: Any, id: str, text: bytes, folder: str, options: Sequence[str
     # The environment in the folder is used if there is one, else the one that the head has.
     run = f'exec python -P "$OLDPWD/start.py" run {shlex.join([*options, "--"])} "$OLDPWD/grid.yaml"'
     with tempfile.TemporaryDirectory() as package:
-        shutil.copytree(Path(kdray.__file__).parent, Path(package) / "kdray", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            Path(kdray.__file__).parent, Path(package) / "kdray", ignore=shutil.ignore_patterns("__pycache__")
+        )
         (Path(package) / "grid.yaml").write_bytes(text)
         (Path(package) / "start.py").write_text(START)
         try:

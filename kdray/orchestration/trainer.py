@@ -23,13 +23,20 @@ from kdray.store import Attempt
 from kdray.train.settings import Settings
 
 CHECKPOINTS_KEPT = 2  # one may be damaged by the very fault that makes us need it
-# Where trials and Train's controllers, which stay on their trial's node, live: losing another node then costs its workers alone.
+# Where trials and Train's controllers, which stay on their trial's node, live: losing another node then costs its
+# workers alone.
 ON_HEAD = {"node:__internal_head__": 0.001}
 WORKER_FAILURES = 2  # restarts of a trial's workers before the trial counts as failed
 
 
 def make_job(
-    step: Step[TrainInputs], attempt: Attempt, work: Work, exports: Sequence[Export] = (), *, threads: int = 1, final: bool = False
+    step: Step[TrainInputs],
+    attempt: Attempt,
+    work: Work,
+    exports: Sequence[Export] = (),
+    *,
+    threads: int = 1,
+    final: bool = False,
 ) -> Job:
     """The job that trains what `step` asks for, as the grid's `runtime` and the cluster have it."""
     runtime, resources = work.plan.grid.runtime, work.resources

@@ -1,7 +1,8 @@
-"""Answers by vLLM through ray.data.llm, for GPUs: `engine: vllm` of `score` or `augment`. Prompts and answers are token ids.
+"""Answers by vLLM through ray.data.llm, for GPUs: `engine: vllm` of `score` or `augment`. Prompts and answers are token
+ids.
 
-A model's missing prompts are one Ray Data pipeline over as many engines as there are GPUs. Their batches are kept as those of the
-other engine are, so the unit of resume is the same.
+A model's missing prompts are one Ray Data pipeline over as many engines as there are GPUs. Their batches are kept as
+those of the other engine are, so the unit of resume is the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from kdray.spec.errors import InputError
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
 NOTHING_ASKED = "a prompt without a token"
 VllmAnswer = list[int] | str  # token ids, or why there are none
-Keep = Callable[[PromptBatch, list[VllmAnswer], float, Any], None]  # with the seconds that the answers took, and the tokenizer
+Keep = Callable[
+    [PromptBatch, list[VllmAnswer], float, Any], None
+]  # with the seconds that the answers took, and the tokenizer
 
 
 def answer_by_vllm(
@@ -61,10 +64,17 @@ def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
     """vLLM's parameters for a decoding of ours, greedy or sampled, up to a token of `ends`."""
     given = item.decoding["params"]
     drawn = {"top_p": given["top_p"] or 1.0, "seed": given["seed"]} if "temperature" in given else {}
-    return {"temperature": given.get("temperature", 0.0), **drawn, "max_tokens": item.max_new_tokens, "stop_token_ids": list(ends)}
+    return {
+        "temperature": given.get("temperature", 0.0),
+        **drawn,
+        "max_tokens": item.max_new_tokens,
+        "stop_token_ids": list(ends),
+    }
 
 
-def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], resources: Resources) -> list[list[VllmAnswer]]:
+def _answers(
+    model: Path, items: Sequence[PromptBatch], ends: Sequence[int], resources: Resources
+) -> list[list[VllmAnswer]]:
     """Of every item the answers to its prompts in their order, without the token of `ends` that ends them."""
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -94,7 +104,9 @@ def _answers(model: Path, items: Sequence[PromptBatch], ends: Sequence[int], res
     found: dict[int, dict[int, VllmAnswer]] = defaultdict(dict)
     for row in build_processor(config)(ray.data.from_items(prompts)).iter_rows():
         error, tokens = row["__inference_error__"], map(int, row["generated_tokens"])
-        found[row["item"]][row["place"]] = str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
+        found[row["item"]][row["place"]] = (
+            str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
+        )
     return [
         [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(item.prompts)]
         for i, item in enumerate(items)

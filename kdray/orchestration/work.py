@@ -52,11 +52,15 @@ class Work:
         return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
 
     def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
-        """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an ensemble."""
+        """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an
+        ensemble.
+        """
         sources = []
         for needed in inputs.sources:
             made = needed.params if inputs.soft_labels else params["soft_labels"]
-            sources.append(LabelSource(str(self.folder(needed)), made["form"], made["compute"], made.get("temperature", 1.0)))
+            sources.append(
+                LabelSource(str(self.folder(needed)), made["form"], made["compute"], made.get("temperature", 1.0))
+            )
         weights = params.get("weights", [1.0] * len(sources))
         return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
 
@@ -112,7 +116,9 @@ class Work:
                 self.locks.release(attempt.folder)
 
     def each(self, steps: Iterable[Step[I]]) -> Iterator[tuple[Step[I], Attempt]]:
-        """An attempt at every missing one of `steps`, claimed for as long as the caller is at it; one after the other."""
+        """An attempt at every missing one of `steps`, claimed for as long as the caller is at it; one after the
+        other.
+        """
         for step in steps:
             with self.claim([step]) as claimed:
                 yield from claimed

@@ -36,7 +36,9 @@ def train_job(job: Job) -> None:
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()
     loaded = _load(job, device)
-    if reason := ranks.agree(str(loaded) if isinstance(loaded, Exception) else None):  # would only happen again: the point's end
+    if reason := ranks.agree(
+        str(loaded) if isinstance(loaded, Exception) else None
+    ):  # would only happen again: the point's end
         note_end(job.attempt.path, reason)
         return
     if isinstance(loaded, Exception):
@@ -55,10 +57,15 @@ def train_job(job: Job) -> None:
             micro_batch=job.micro_batch,
             engine=job.engine,
         )
-    except (InputError, ImportError) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
+    except (
+        InputError,
+        ImportError,
+    ) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
         note_end(job.attempt.path, str(error))
         return
-    if checkpoint := ranks.agree(newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None):
+    if checkpoint := ranks.agree(
+        newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None
+    ):
         load_checkpoint(loop, checkpoint)
     if ranks.rank == 0:
         _note_start(job, context.get_experiment_name(), loop.step, device)
@@ -98,7 +105,9 @@ def _model(job: Job, device: torch.device) -> Any:
     """The student on its device, as the job trains it."""
     settings = job.settings
     if device.type == "cuda" and settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
-        raise InputError("train.dtype", f"bfloat16 on {torch.cuda.get_device_name(device)}", "this GPU lacks it: use float32")
+        raise InputError(
+            "train.dtype", f"bfloat16 on {torch.cuda.get_device_name(device)}", "this GPU lacks it: use float32"
+        )
     if settings.method == "qlora":
         model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
     else:
@@ -115,8 +124,16 @@ def _model(job: Job, device: torch.device) -> Any:
 def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
     """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    facts = {"train_run": run, "resumed_from_step": step, "workers": job.workers, "threads": job.threads, "device": device_name}
-    note_start(job.attempt.path, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine})
+    facts = {
+        "train_run": run,
+        "resumed_from_step": step,
+        "workers": job.workers,
+        "threads": job.threads,
+        "device": device_name,
+    }
+    note_start(
+        job.attempt.path, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine}
+    )
 
 
 def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
@@ -133,7 +150,9 @@ def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, check
         ray.train.report(metrics)
         return
     checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
-    ray.train.report(metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD)
+    ray.train.report(
+        metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
+    )
 
 
 def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:

@@ -22,7 +22,9 @@ def missing_steps(plan: Plan, store: Store, point: str | None = None) -> list[St
         InputError: the grid has no such point, or there is no store yet.
     """
     if not store.root.is_dir():
-        raise InputError("runtime.store", f"no store {store.root}", "run the grid first: then this says what an edit makes again")
+        raise InputError(
+            "runtime.store", f"no store {store.root}", "run the grid first: then this says what an edit makes again"
+        )
     steps = plan.steps() if point is None else _of_point(plan, point)
     return [step for step in steps if step.state(store) != "done"]
 
@@ -75,7 +77,9 @@ class _Known:
 
     def __init__(self, plan: Plan, store: Store) -> None:
         self.store = store
-        self.records: dict[str, Mapping[str, Any]] = {step.id: step.payload for step in plan.steps() if step.id and step.payload}
+        self.records: dict[str, Mapping[str, Any]] = {
+            step.id: step.payload for step in plan.steps() if step.id and step.payload
+        }
 
     def record(self, id: str) -> Mapping[str, Any]:
         if id not in self.records:

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from kdray.plan.identity import ONLINE, payload
-from kdray.plan.inputs import AnswerInputs, CutInputs, ExportInputs, Inputs, JoinInputs, PrepareInputs, Softened, SoftenInputs, TrainInputs
+from kdray.plan.inputs import (
+    AnswerInputs,
+    CutInputs,
+    ExportInputs,
+    Inputs,
+    JoinInputs,
+    PrepareInputs,
+    Softened,
+    SoftenInputs,
+    TrainInputs,
+)
 from kdray.plan.scores import score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
@@ -71,7 +81,8 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
 
 def make_scoring_plan(grid: Grid, models: Mapping[str, str], outer: Outer) -> Plan:
-    """The plan that scores models, references by name, as `grid.score` says. Of the grid it needs what `only_scoring` gives.
+    """The plan that scores models, references by name, as `grid.score` says. Of the grid it needs what `only_scoring`
+    gives.
 
     Raises:
         InputError: a local file does not exist, or a reference is malformed.
@@ -93,7 +104,9 @@ def _refuse_same(points: Sequence[PointPlan]) -> None:
     for point in points:
         if point.train.id in seen:
             allowed = "name every model once, and ensembles with other proportions"
-            raise InputError("teachers", f"the points {seen[point.train.id]} and {point.train.slug} are the same training", allowed)
+            raise InputError(
+                "teachers", f"the points {seen[point.train.id]} and {point.train.slug} are the same training", allowed
+            )
         if point.train.id:
             seen[point.train.id] = point.train.slug
 
@@ -119,18 +132,26 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
 
 
 def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step[TrainInputs]:
-    return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare))
+    return make_step(
+        "teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare)
+    )
 
 
 def _soft_labels(grid: Grid, teacher: Step, data: Step, temperature: float) -> Softened:
     """What points that train on `data` get one teacher's soft labels from."""
-    return Softened(soft_labels=_soften(grid, teacher, data, temperature)) if _is_kept(grid) else Softened(teacher=teacher)
+    return (
+        Softened(soft_labels=_soften(grid, teacher, data, temperature)) if _is_kept(grid) else Softened(teacher=teacher)
+    )
 
 
 def _together(members: Sequence[Softened]) -> Softened:
     """Those of an ensemble."""
     kept = tuple(step for member in members if isinstance(step := member.soft_labels, Step))
-    return Softened(soft_labels=kept) if kept else Softened(teacher=tuple(step for member in members for step in member.sources))
+    return (
+        Softened(soft_labels=kept)
+        if kept
+        else Softened(teacher=tuple(step for member in members for step in member.sources))
+    )
 
 
 def _is_kept(grid: Grid) -> bool:
@@ -160,7 +181,11 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened
     train = make_step("train", point.slug, params, inputs)
     exports = {
         position: make_step(
-            "student", f"{point.slug}-{position_slug(grid.train, position)}", {"at": position}, ExportInputs(point=train), stage="train"
+            "student",
+            f"{point.slug}-{position_slug(grid.train, position)}",
+            {"at": position},
+            ExportInputs(point=train),
+            stage="train",
         )
         for position in grid.train.kept
     }

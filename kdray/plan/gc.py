@@ -35,11 +35,15 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
     for plan in plans:
         for step in plan.steps():
             if step.id is None:
-                raise InputError(plan.grid.name, f"{step.kind} {step.slug} is unresolved", "run the grid once, then collect")
+                raise InputError(
+                    plan.grid.name, f"{step.kind} {step.slug} is unresolved", "run the grid once, then collect"
+                )
             needed.add(step.id)
     folders = list(store.folders())
     busy = working([folder for _, folder in folders if not (folder / DONE).is_file()], patience)
-    needed |= _held_by({key.id for key, folder in folders if folder in busy}, {key.id: store.record(key.id) for key, _ in folders})
+    needed |= _held_by(
+        {key.id for key, folder in folders if folder in busy}, {key.id: store.record(key.id) for key, _ in folders}
+    )
     garbage = []
     for key, folder in folders:
         finished = store.get(key)

@@ -1,4 +1,6 @@
-"""What enters ids: of a section of the grid file what the marks of its fields say, of a component its name and version."""
+"""What enters ids: of a section of the grid file what the marks of its fields say, of a component its name and
+version.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from kdray.spec.declare import Declared
 from kdray.spec.grid import Section, Use
 from kdray.spec.marks import Enters, marks
 
-ONLINE = ("form", "compute")  # of the section `soft_labels`, what is left of it where the teacher is asked at every step
+ONLINE = (
+    "form",
+    "compute",
+)  # of the section `soft_labels`, what is left of it where the teacher is asked at every step
 
 
 def payload(section: Section, *names: str, **identities: Any) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""What each kind of step reads: other steps, by typed fields. How these are called in ids and records is said here alone.
+"""What each kind of step reads: other steps, by typed fields. How these are called in ids and records is said here
+alone.
 
-A field's step is called by the field; of several, such as the members of an ensemble, each has a number, `soft_labels.0`;
-a metric's model is called by both, `hhem.model`.
+A field's step is called by the field; of several, such as the members of an ensemble, each has a number,
+`soft_labels.0`; a metric's model is called by both, `hhem.model`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,8 @@ from kdray.store import Store
 
 
 def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
-    """Every step and point with id, state and inputs; a `soften` step with the bytes of its soft labels, where they are known.
+    """Every step and point with id, state and inputs; a `soften` step with the bytes of its soft labels, where they are
+    known.
 
     `distributions` are those that give components of the grid which are not kdray's own, with their versions.
     """
@@ -22,7 +23,12 @@ def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
         steps.append({"kind": step.kind, **_listed(step, store), **({"bytes": size.total} if size else {})})
     points = [{**vars(point.point), **_listed(point.train, store)} for point in plan.points]
     others = {entry.distribution.name: entry.distribution.version for entry in entries_by_field(plan.grid).values()}
-    known = {"grid": plan.grid.name, "store": str(store.root), "distributions": others, "training_rows": training_rows(plan, store)}
+    known = {
+        "grid": plan.grid.name,
+        "store": str(store.root),
+        "distributions": others,
+        "training_rows": training_rows(plan, store),
+    }
     return known | {"steps": steps, "points": points}
 
 
@@ -31,7 +37,9 @@ def listed_status(plan: Plan, store: Store) -> dict[str, Any]:
     counts: dict[str, Counter[str]] = {}
     for step in plan.steps():
         counts.setdefault(step.kind, Counter())[step.state(store)] += 1
-    points = [{"slug": point.train.slug, "id": point.train.id, "state": point.train.state(store)} for point in plan.points]
+    points = [
+        {"slug": point.train.slug, "id": point.train.id, "state": point.train.state(store)} for point in plan.points
+    ]
     return {"steps": counts, "points": points}
 
 

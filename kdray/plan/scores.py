@@ -40,18 +40,29 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         InputError: a local file that a task, metric or decoding names does not exist.
     """
     grid = plan.grid
-    wanted = [role for role in plan.models if not plan.points or ("student" if role == "student" else "teacher") in grid.score.references]
+    wanted = [
+        role
+        for role in plan.models
+        if not plan.points or ("student" if role == "student" else "teacher") in grid.score.references
+    ]
     subjects: list[tuple[Subject, float | None, Step]] = [(role, None, plan.models[role]) for role in wanted]
     for point in plan.points:
         exports = list(point.exports.items())
-        subjects += [(point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])]
+        subjects += [
+            (point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])
+        ]
     # A lens fits one shape of model: in a grid the students'; where models are only scored, each of them.
     rated = ["student"] if plan.points else wanted
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
-        asked = {trained: _asked(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)}
+        asked = {
+            trained: _asked(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)
+        }
         answered = isinstance(declares := declared(declare.Task, task.name), declare.AnswerTask)
-        ways = {trained: _ways(plan, one, outer) if answered else _scored(plan, declares, one) for trained, one in asked.items()}
+        ways = {
+            trained: _ways(plan, one, outer) if answered else _scored(plan, declares, one)
+            for trained, one in asked.items()
+        }
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
             lens = lenses.get("student" if isinstance(subject, Point) else subject)
@@ -60,12 +71,17 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
             yield from scores
             if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
-                yield from (_factual_rate(score, model, lens) for score in {id(score.generate): score for score in scores}.values())
+                yield from (
+                    _factual_rate(score, model, lens)
+                    for score in {id(score.generate): score for score in scores}.values()
+                )
 
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What a task asks of any model: the parameters of its steps, what they read beside the model, and where its data are."""
+    """What a task asks of any model: the parameters of its steps, what they read beside the model, and where its data
+    are.
+    """
 
     params: dict[str, Any] | None
     data: Step[PrepareInputs] | None
@@ -89,7 +105,9 @@ class _Way:
 
 @dataclasses.dataclass(frozen=True)
 class _Taken:
-    """What one step measures of answers: the end of its name, its parameters, its models, and the metric if it has more drawn."""
+    """What one step measures of answers: the end of its name, its parameters, its models, and the metric if it has more
+    drawn.
+    """
 
     suffix: str
     params: dict[str, Any]
@@ -98,7 +116,9 @@ class _Taken:
 
 
 def _shown(task: Use, trained: bool) -> Use:
-    """`task` as models are asked it that were trained here, or were not: with the solved examples that these are shown."""
+    """`task` as models are asked it that were trained here, or were not: with the solved examples that these are
+    shown.
+    """
     params = dict(task.params)
     untrained = params.pop("untrained_shots", None)
     if untrained is not None and not trained:
@@ -135,12 +155,16 @@ def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
 
 
 def _asks_by_template(grid: Grid, task: Use) -> bool:
-    """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is given."""
+    """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is
+    given.
+    """
     asked = declared(declare.Task, task.name)
     own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
     if own_chat:
         return grid.data.template.name == "chat" and bool(payload(grid.data, "template")["template"]["params"])
-    return isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
+    return (
+        isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
+    )
 
 
 def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
@@ -155,7 +179,9 @@ def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
 
 
 def _scored(plan: Plan, declares: declare.Task, asked: _Asked) -> list[_Way]:
-    """How a task that is not answered is scored: by likelihood and, where it has choices, under what contrasts layers."""
+    """How a task that is not answered is scored: by likelihood and, where it has choices, under what contrasts
+    layers.
+    """
     ways = []
     for use in plan.grid.score.choices if isinstance(declares, declare.ChoiceTask) else [Use(name=PLAIN)]:
         label, params = decoding_label(use), asked.params
@@ -175,7 +201,8 @@ def _score(
     model: Step,
     lens: Step[LensInputs] | None,
 ) -> Iterator[ScoreStep]:
-    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone, once per way.
+    """The steps of one task on one model: `generate` once per decoding and then `measure`, or `measure` alone, once per
+    way.
 
     Decodings that a lens guides are for models that the `lens` fits.
     """
@@ -212,12 +239,16 @@ def _metrics(metrics: list[Use], outer: Outer) -> list[_Taken]:
     return taken
 
 
-def _measures(metrics: Sequence[_Taken], generate: Step[GenerateInputs], asked: dict[str, Any] | None) -> Iterator[Step[AnswersInputs]]:
+def _measures(
+    metrics: Sequence[_Taken], generate: Step[GenerateInputs], asked: dict[str, Any] | None
+) -> Iterator[Step[AnswersInputs]]:
     """The measurements of one task's answers; `asked` is what these were generated with."""
     for taken in metrics:
         samples: tuple[Step[GenerateInputs], ...] = ()
         if use := taken.drawn:  # answers drawn at random, generated once and kept like all others
-            samples = tuple(_sample(generate, asked, use.params["temperature"], seed) for seed in range(use.params["samples"]))
+            samples = tuple(
+                _sample(generate, asked, use.params["temperature"], seed) for seed in range(use.params["samples"])
+            )
         inputs = AnswersInputs(outputs=generate, models=taken.models, samples=samples)
         yield make_step("measure", generate.slug + taken.suffix, taken.params, inputs)
 
@@ -225,13 +256,18 @@ def _measures(metrics: Sequence[_Taken], generate: Step[GenerateInputs], asked: 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], MetricModels]:
     """A metric as it enters ids, and its models."""
     declares = component(declare.Metric, use.name, field).declared
-    models = {name: _metric_model(use.params[name], weights, f"{field}.{name}", outer) for name, weights in declares.models.items()}
+    models = {
+        name: _metric_model(use.params[name], weights, f"{field}.{name}", outer)
+        for name, weights in declares.models.items()
+    }
     apart = {*models, *declares.samples, *declares.runtime}
     params = {key: value for key, value in use.params.items() if key not in apart}
     return named(declare.Metric, use.name, params), MetricModels(use.name, models)
 
 
-def _sample(generate: Step[GenerateInputs], asked: dict[str, Any] | None, temperature: float, seed: int) -> Step[GenerateInputs]:
+def _sample(
+    generate: Step[GenerateInputs], asked: dict[str, Any] | None, temperature: float, seed: int
+) -> Step[GenerateInputs]:
     """The answers to the same prompts, drawn with a seed."""
     drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
     params = asked and asked | {"decoding": _decoding(drawn, {})}
@@ -240,7 +276,9 @@ def _sample(generate: Step[GenerateInputs], asked: dict[str, Any] | None, temper
 
 
 def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
-    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer alone."""
+    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer
+    alone.
+    """
     ref = parse_reference(text, field)
     identity = outer.identify(ref, field)
     slug = slug_of(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
@@ -275,7 +313,12 @@ def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step[AnnotateInputs
     slug = f"{student.slug}-{slug_of(own.task.name)}-greedy"
     outputs = make_step("generate", slug, params, GenerateInputs(model=student, data=asked.data), asked.source)
     metric, models = _metric(own.metric, "lens.own.metric", outer)
-    return make_step("annotate", f"{slug}-{own.metric.name}", payload(own, metric=metric), AnnotateInputs(outputs=outputs, models=models))
+    return make_step(
+        "annotate",
+        f"{slug}-{own.metric.name}",
+        payload(own, metric=metric),
+        AnnotateInputs(outputs=outputs, models=models),
+    )
 
 
 def _factual_rate(score: ScoreStep, model: Step, lens: Step[LensInputs]) -> ScoreStep:
@@ -287,6 +330,8 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step[LensInputs]) -> Scor
 
 
 def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
-    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name alone."""
+    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name
+    alone.
+    """
     described = named(declare.Decoding, use.name, {**use.params, **contents})
     return use.name if described == {"name": use.name, "version": 1, "params": {}} else described

@@ -18,7 +18,9 @@ WIDTH = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}  # bytes
 
 @dataclass(frozen=True)
 class LabelSize:
-    """`per_token`: bytes a response token; `fixed`: bytes of the teacher's head; `tokens` is None until the data are prepared."""
+    """`per_token`: bytes a response token; `fixed`: bytes of the teacher's head; `tokens` is None until the data are
+    prepared.
+    """
 
     per_token: int
     fixed: int
@@ -35,7 +37,9 @@ class LabelSize:
 
 
 def size_of_labels(step: Step, store: Store) -> LabelSize | None:
-    """Of the soft labels that a step makes; None if it makes none, and as long as nobody has seen the teacher's config."""
+    """Of the soft labels that a step makes; None if it makes none, and as long as nobody has seen the teacher's
+    config.
+    """
     if not isinstance(step.inputs, SoftenInputs) or step.payload is None:
         return None
     if (config := _config(step.inputs.teacher, store)) is None:

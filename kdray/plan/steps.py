@@ -43,7 +43,9 @@ class Step(Generic[I_co]):
     payload: dict[str, Any] | None
     inputs: I_co
     source: Reference | None = None
-    files: Mapping[str, Reference] = field(default_factory=dict)  # further ones, by parameter; their content is in the payload
+    files: Mapping[str, Reference] = field(
+        default_factory=dict
+    )  # further ones, by parameter; their content is in the payload
 
     @cached_property
     def id(self) -> str | None:
@@ -52,7 +54,12 @@ class Step(Generic[I_co]):
     @cached_property
     def mark(self) -> Hashable:
         """What two steps that make one artifact have in common: the id or, while there is none, names and inputs."""
-        return self.id or (self.kind, self.slug, self.source, tuple((name, needed.mark) for name, needed in self.inputs.named.items()))
+        return self.id or (
+            self.kind,
+            self.slug,
+            self.source,
+            tuple((name, needed.mark) for name, needed in self.inputs.named.items()),
+        )
 
     @property
     def references(self) -> list[Reference]:

@@ -66,7 +66,9 @@ def compared(below: Path, a: str, b: str | None) -> list[str]:
         except KeyError:
             continue
         return [f"{field}: {left!r} | {right!r}" for field, left, right in found] or ["the same"]
-    raise InputError("ids", f"no store below {below} knows both {a} and {b}", "take ids from `kdray plan --json`, or give --store")
+    raise InputError(
+        "ids", f"no store below {below} knows both {a} and {b}", "take ids from `kdray plan --json`, or give --store"
+    )
 
 
 def _fields(left: Mapping[str, Any], right: Mapping[str, Any]) -> Iterator[Difference]:

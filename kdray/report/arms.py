@@ -13,7 +13,9 @@ HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of tr
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where there is a choice."""
+    """Which responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where there is
+    a choice.
+    """
 
     labels: Labels
     alpha: float

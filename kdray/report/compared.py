@@ -9,7 +9,9 @@ from kdray.report.verdict import shown_p
 
 COMPARED = ("metric", "row", "difference from SFT [95%]", "p", "at equal length and copying [95%]", "items x runs")
 
-COMPARED_NOTE = "Items and runs are both samples; each interval is for itself, p is corrected for all comparisons (Holm)."
+COMPARED_NOTE = (
+    "Items and runs are both samples; each interval is for itself, p is corrected for all comparisons (Holm)."
+)
 
 
 def compared_rows(results: Results) -> list[tuple[str, ...]]:

@@ -1,7 +1,7 @@
 """How sure models are of their wrong answers: a kernel density of the negative log-likelihoods.
 
-Nothing lies below 0, so that the density is mirrored there: a plain one would lose what it smears across, just where models are
-surest. Every curve has an area of 1, however many answers are wrong.
+Nothing lies below 0, so that the density is mirrored there: a plain one would lose what it smears across, just where
+models are surest. Every curve has an area of 1, however many answers are wrong.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ SHOWN = 0.99  # of a curve's answers lie on the axis, however far out the last o
 
 @dataclass
 class Taken:
-    """Answers of one arm, or of one reference model: the negative log-likelihoods (nats) of the wrong ones, and the number of all."""
+    """Answers of one arm, or of one reference model: the negative log-likelihoods (nats) of the wrong ones, and the
+    number of all.
+    """
 
     arm: Arm | None  # None for a reference model
     wrong: list[float] = field(default_factory=list)
@@ -73,7 +75,9 @@ def draw_confidence(axis: Axes, results: Results, use: Use) -> None:
     if choices:
         guess = math.log(choices)
         axis.axvline(guess, color=GREY, lw=0.8, ls=":")
-        axis.text(guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY)
+        axis.text(
+            guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY
+        )
     axis.set_title(use.name, pad=14)
     axis.set_xlabel("NLL of wrong answers (nats): at 0 a model is sure of them")
     axis.set_ylabel("density")
@@ -92,7 +96,9 @@ def _styles(curves: Mapping[str, Taken], results: Results) -> dict[str, dict]:
     """Dots for reference models, the arms as in every figure."""
     looks = looks_of(arm_of(point.point) for point in results.plan.points)
     references = [label for label, taken in curves.items() if taken.arm is None]
-    styles: dict[str, dict] = {label: {"color": GREY, "ls": (0, (1, 1 + i)), "lw": 1.4} for i, label in enumerate(references)}
+    styles: dict[str, dict] = {
+        label: {"color": GREY, "ls": (0, (1, 1 + i)), "lw": 1.4} for i, label in enumerate(references)
+    }
     for label, taken in curves.items():
         if taken.arm:
             look = looks[taken.arm]
@@ -109,7 +115,8 @@ def _tasks(results: Results) -> list[Use]:
 
 
 def _curves(results: Results, use: Use) -> tuple[dict[str, Taken], int | None]:
-    """What is behind each curve, of final checkpoints, by its label: references first, without those that have no density.
+    """What is behind each curve, of final checkpoints, by its label: references first, without those that have no
+    density.
 
     And how many choices the questions have, if all have as many.
     """
@@ -123,7 +130,9 @@ def _curves(results: Results, use: Use) -> tuple[dict[str, Taken], int | None]:
         arm = arm_of(point.point)
         taken = found.setdefault(arm.name, Taken(arm))
         choices |= _add(taken, results, point.point, use.name)
-    return {label: taken for label, taken in found.items() if taken.has_density}, choices.pop() if len(choices) == 1 else None
+    return {label: taken for label, taken in found.items() if taken.has_density}, choices.pop() if len(
+        choices
+    ) == 1 else None
 
 
 def _add(taken: Taken, results: Results, subject: Subject, task: str) -> set[int]:

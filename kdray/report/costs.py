@@ -1,4 +1,6 @@
-"""What each decoding costs: its tokens a second beside those of greedy decoding of the same models on the same tasks."""
+"""What each decoding costs: its tokens a second beside those of greedy decoding of the same models on the same
+tasks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,10 @@ def costs(scores: Iterable[ScoreStep], store: Store) -> Iterator[str]:
     for score in scores:
         artifact = score.generate and score.generate.id and store.get(score.generate.key)
         if artifact and "answer_tokens" in (facts := artifact.facts):
-            kept[score.decoding][score.subject, score.position, score.task.name] = facts["answer_tokens"], facts["answer_seconds"]
+            kept[score.decoding][score.subject, score.position, score.task.name] = (
+                facts["answer_tokens"],
+                facts["answer_seconds"],
+            )
     greedy = kept.pop(PLAIN, {})
     for decoding, found in kept.items():
         shared = found.keys() & greedy.keys()

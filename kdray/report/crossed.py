@@ -1,15 +1,15 @@
 """A mean over items x cells where both are samples: its standard error, interval, test and power.
 
-An item is a document or a question, a cell a learning rate, batch and seed. D [cells, items] is what an arm scores above the
-baseline on the same item in the same cell. With independent effects of cells, of items and of both together,
+An item is a document or a question, a cell a learning rate, batch and seed. D [cells, items] is what an arm scores
+above the baseline on the same item in the same cell. With independent effects of cells, of items and of both together,
 D[c, i] = mean + a[c] + b[i] + e[c, i], and the variance of the mean of all C x n is
 
     var(a) / C + var(b) / n + var(e) / (C n)  =  (MS_cells + MS_items - MS_both) / (C n)
 
-in the mean squares of a two-way analysis of variance (Cameron, Gelbach and Miller 2011 add and subtract the same three terms).
-Degrees of freedom are Satterthwaite's. Where cells differ by no more than chance (MS_cells <= MS_both) only items count.
-Two cells have one degree of freedom, which is too few for that choice: the wider of both intervals holds there.
-`benchmarks/intervals.py` measures how often such an interval covers the truth.
+in the mean squares of a two-way analysis of variance (Cameron, Gelbach and Miller 2011 add and subtract the same three
+terms). Degrees of freedom are Satterthwaite's. Where cells differ by no more than chance (MS_cells <= MS_both) only
+items count. Two cells have one degree of freedom, which is too few for that choice: the wider of both intervals holds
+there. `benchmarks/intervals.py` measures how often such an interval covers the truth.
 """
 
 from __future__ import annotations
@@ -108,13 +108,17 @@ def crossed(differences: NDArray[np.float64]) -> Crossed | None:
         return Crossed(mean, math.sqrt(ms_items / size), items - 1, cells, items, effects)
     variance = max(ms_cells + ms_items - ms_both, ms_cells, ms_items) / size
     noise = (
-        (ms_cells / size) ** 2 / (cells - 1) + (ms_items / size) ** 2 / (items - 1) + (ms_both / size) ** 2 / ((cells - 1) * (items - 1))
+        (ms_cells / size) ** 2 / (cells - 1)
+        + (ms_items / size) ** 2 / (items - 1)
+        + (ms_both / size) ** 2 / ((cells - 1) * (items - 1))
     )
     return Crossed(mean, math.sqrt(variance), variance * variance / noise, cells, items, effects)
 
 
 def exact(differences: NDArray[np.float64]) -> float | None:
-    """McNemar's exact p of one cell's right and wrong answers, D [1, items] of -1, 0 and 1 in any unit; None of several cells."""
+    """McNemar's exact p of one cell's right and wrong answers, D [1, items] of -1, 0 and 1 in any unit; None of several
+    cells.
+    """
     if len(differences) != 1:
         return None
     gained, lost = int((differences > 0).sum()), int((differences < 0).sum())

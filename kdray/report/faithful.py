@@ -1,4 +1,6 @@
-"""Metrics that hold answers against their source: which they are, and what is left of a difference at equal length and copying."""
+"""Metrics that hold answers against their source: which they are, and what is left of a difference at equal length and
+copying.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def _metric_of(metric: MetricName, plan: Plan) -> declare.Metric | None:
     return None
 
 
-def mean_manners(pairs: Pairs, metric: MetricName) -> tuple[tuple[float, float | None], tuple[float, float | None]] | None:
+def mean_manners(
+    pairs: Pairs, metric: MetricName
+) -> tuple[tuple[float, float | None], tuple[float, float | None]] | None:
     """Mean words and percent copied, of the arm's answers and of SFT's."""
     sides = []
     for side in (0, 1):
@@ -50,7 +54,9 @@ def mean_manners(pairs: Pairs, metric: MetricName) -> tuple[tuple[float, float |
 
 
 def at_equal_manner(pairs: Pairs, metric: MetricName) -> Crossed | None:
-    """The difference at equal length (in log words) and equal share of copied words; None where answers or items are not kept."""
+    """The difference at equal length (in log words) and equal share of copied words; None where answers or items are
+    not kept.
+    """
     found = differences(pairs, metric)
     if isinstance(found, str) or not all(metric in run.answers for pair in pairs.runs for run in pair):
         return None

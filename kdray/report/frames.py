@@ -83,7 +83,9 @@ class Scores:
         if path.is_dir():
             self.store, self._plan = Store(path), None
             if not (path / "measure").is_dir():
-                raise InputError("results", f"no scores in {path}", "give a grid file, or the folder of a store that has some")
+                raise InputError(
+                    "results", f"no scores in {path}", "give a grid file, or the folder of a store that has some"
+                )
         else:
             grid = load_grid(path)
             self.store = Store(grid.runtime.store)
@@ -92,11 +94,12 @@ class Scores:
     def frame(self) -> DataFrame:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
-        Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes `labels`,
+        Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes
+            `labels`,
         `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature` (empty of reference models), `checkpoint`
-        (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this checkpoint; empty of a
-        store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`, `stderr` over
-        the `n` examples.
+        (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this checkpoint; empty
+        of a store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`,
+        `stderr` over the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -111,9 +114,9 @@ class Scores:
     def items(self, task: str | None = None) -> DataFrame:
         """One row an item (a question, a document) of every score, or of one task's: `value` as the metric gave it.
 
-        `item` is the example's number in its source, by which two models can be paired; in a group of lm-eval's its task
-        stands before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1 here, and
-        percent in `frame()`; what no item has as a number is left out, such as a calibration error.
+        `item` is the example's number in its source, by which two models can be paired; in a group of lm-eval's its
+        task stands before it. `value` is empty where the metric failed on the item. lm-eval's accuracies are 0 or 1
+        here, and percent in `frame()`; what no item has as a number is left out, such as a calibration error.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -196,11 +199,16 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     teachers = [record["inputs"]["teacher"] if record["step"] == "soften" else id for id, record in records]
     params = train["params"]
     axes = {name: params[name] for name in ("alpha", "lr", "batch", "seed")}
-    axes |= {"smoothing": params.get("smoothing", 0.0), "temperature": params.get("objective", {}).get("temperature", 1.0)}
+    axes |= {
+        "smoothing": params.get("smoothing", 0.0),
+        "temperature": params.get("objective", {}).get("temperature", 1.0),
+    }
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))
 
 
 def _table(rows: list[dict[str, Any]], columns: Mapping[str, str]) -> DataFrame:
     import pandas
 
-    return pandas.DataFrame({name: pandas.Series([row.get(name) for row in rows], dtype=kind) for name, kind in columns.items()})
+    return pandas.DataFrame(
+        {name: pandas.Series([row.get(name) for row in rows], dtype=kind) for name, kind in columns.items()}
+    )

@@ -29,7 +29,9 @@ def items_of(folder: Path) -> Iterator[tuple[str, str, float | None]]:
     columns = {metric: KEPT_AS.get(metric, metric) for metric in read_scores(folder)}
     table = read_rows(folder, ["example"], ["task", *columns.values()])
     kinds = {field.name: field.type for field in table.schema}
-    columns = {metric: name for metric, name in columns.items() if name in kinds and not pa.types.is_boolean(kinds[name])}
+    columns = {
+        metric: name for metric, name in columns.items() if name in kinds and not pa.types.is_boolean(kinds[name])
+    }
     rows = table.to_pydict()
     several = len(set(rows.get("task", ()))) > 1
     items = [f"{rows['task'][i]}/{example}" if several else str(example) for i, example in enumerate(rows["example"])]

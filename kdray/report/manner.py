@@ -1,8 +1,9 @@
-"""How long answers are and how much of them is copied from their source: what detectors of hallucinations reward by themselves.
+"""How long answers are and how much of them is copied from their source: what detectors of hallucinations reward by
+themselves.
 
-Extractive fragments are the longest runs of words that an answer shares with its source, found greedily from the answer's
-beginning; coverage is the share of words in any, density the mean over words of the length of the fragment that each is in
-(Grusky, Naaman and Artzi 2018, Newsroom, section 4.1).
+Extractive fragments are the longest runs of words that an answer shares with its source, found greedily from the
+answer's beginning; coverage is the share of words in any, density the mean over words of the length of the fragment
+that each is in (Grusky, Naaman and Artzi 2018, Newsroom, section 4.1).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from kdray.report.crossed import Crossed, crossed
 
 @dataclass(frozen=True)
 class Manner:
-    """Of one answer: its words, the share of them copied, and the density of what is copied; without a source only words."""
+    """Of one answer: its words, the share of them copied, and the density of what is copied; without a source only
+    words.
+    """
 
     words: int
     coverage: float | None
@@ -68,7 +71,11 @@ def manners_of(folder: Path) -> dict[str, Manner]:
     Raises:
         InputError: they are damaged.
     """
-    return {str(row["example"]): manner_of(row["answer"], row["source"]) for row in read_answers(folder) if row["error"] is None}
+    return {
+        str(row["example"]): manner_of(row["answer"], row["source"])
+        for row in read_answers(folder)
+        if row["error"] is None
+    }
 
 
 def mean_manner(folder: Path) -> tuple[float, float | None, float | None]:
@@ -83,10 +90,11 @@ def mean_manner(folder: Path) -> tuple[float, float | None, float | None]:
 
 
 def adjusted(differences: NDArray[np.float64], others: Sequence[NDArray[np.float64]]) -> Crossed | None:
-    """The mean of differences [cells, items] as it would be if `others`, of the same shape, were 0: what a regression on them leaves.
+    """The mean of differences [cells, items] as it would be if `others`, of the same shape, were 0: what a regression
+    on them leaves.
 
-    The slopes are least squares within items and within cells, so that an item on which every run is long says nothing; of
-    one cell over its items. That the slopes are not known exactly widens the interval. None without two numbers.
+    The slopes are least squares within items and within cells, so that an item on which every run is long says nothing;
+    of one cell over its items. That the slopes are not known exactly widens the interval. None without two numbers.
     """
     within, outcome = np.stack([_within(other).ravel() for other in others], axis=1), _within(differences).ravel()
     slopes, *_ = np.linalg.lstsq(within, outcome, rcond=None)

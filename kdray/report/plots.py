@@ -1,4 +1,6 @@
-"""The plots of report.md, each one picture of several panels: scores against alpha, and losses against examples seen."""
+"""The plots of report.md, each one picture of several panels: scores against alpha, and losses against examples
+seen.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from kdray.report.results import Results
 
 
 def plot_scores(results: Results, path: Path) -> bool:
-    """One panel a metric: every run as a dot, mean and spread per alpha, references as lines. False if there is none."""
+    """One panel a metric: every run as a dot, mean and spread per alpha, references as lines.
+
+    False if there is none.
+    """
     evidence = Evidence(results)
     metrics = [metric for metric in evidence.metrics if evidence.scores(metric)]
     if not metrics:

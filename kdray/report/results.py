@@ -19,7 +19,14 @@ from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
 from kdray.store import Artifact, Store
 
-RUNTIME = ("workers", "threads", "device", "micro_batch", "engine", "torch")  # what may differ between points of equal ids
+RUNTIME = (
+    "workers",
+    "threads",
+    "device",
+    "micro_batch",
+    "engine",
+    "torch",
+)  # what may differ between points of equal ids
 
 
 @dataclass
@@ -33,7 +40,9 @@ class Checkpoint:
     measured: dict[str, Artifact] = field(default_factory=dict)  # by task: the last measurement, with its rows
     rows: dict[MetricName, Path] = field(default_factory=dict)  # by score: the folder with the rows behind it
     answers: dict[MetricName, Path] = field(default_factory=dict)  # by score of answers: the folder that keeps them
-    drifted: list[MetricName] = field(default_factory=list)  # factual rates whose lens tells less here than where it was trained
+    drifted: list[MetricName] = field(
+        default_factory=list
+    )  # factual rates whose lens tells less here than where it was trained
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Results:
         return sorted(found, key=lambda c: c.position or 0)
 
     def final(self, subject: Subject) -> Checkpoint | None:
-        """The checkpoint that tables use: the last, or the best of all by what `report.checkpoint` says; None until it is scored.
+        """The checkpoint that tables use: the last, or the best of all by what `report.checkpoint` says; None until it
+        is scored.
 
         Of two that are equally good it is the later one.
         """
@@ -98,7 +108,9 @@ def collect(plan: Plan, store: Store) -> Results:
         answered = score.generate and score.generate.id and store.get(score.generate.key)
         for metric, found in read_scores(artifact.path).items():
             name = MetricName(score.task.name, metric, score.decoding)
-            if metric == "failed" and name in checkpoint.scores:  # of several measurements of the same answers, the worst
+            if (
+                metric == "failed" and name in checkpoint.scores
+            ):  # of several measurements of the same answers, the worst
                 found = max(found, checkpoint.scores[name], key=lambda share: share.value)
             checkpoint.scores[name] = found
             checkpoint.rows[name] = artifact.path
@@ -120,8 +132,8 @@ def collect(plan: Plan, store: Store) -> Results:
 def primary_metric(plan: Plan) -> MetricName:
     """The name of what the grid is about: `report.primary`, or the first task's first metric under the first decoding.
 
-    It follows from the grid file alone, whatever is measured already. What lm-eval's own tasks measure is not known here: most have
-    an accuracy.
+    It follows from the grid file alone, whatever is measured already. What lm-eval's own tasks measure is not known
+    here: most have an accuracy.
     """
     if plan.grid.report.primary is not None:
         return MetricName.parse(plan.grid.report.primary)
@@ -136,5 +148,10 @@ def is_shown(name: MetricName, plan: Plan) -> bool:
     asked = declared(declare.Task, name.task)
     if not isinstance(asked, declare.AnswerTask) or name.metric in asked.short:
         return True
-    uses = [use for task in plan.grid.score.tasks if task.name == name.task for use in metrics_of(task, plan.grid.score.metrics)]
+    uses = [
+        use
+        for task in plan.grid.score.tasks
+        if task.name == name.task
+        for use in metrics_of(task, plan.grid.score.metrics)
+    ]
     return not any(name.metric in scores_of(use)[1:] for use in uses)

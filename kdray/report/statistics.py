@@ -37,8 +37,9 @@ class Spread:
 class Difference:
     """An arm minus SFT over pairs of runs of equal lr, batch and seed, in the unit of the tables.
 
-    `interval` holds for `among` arms at once; it is None where one number is all there is. `items`: how many of them are
-    compared one by one, 0 where only the runs' means are, and `why` says so. `left_out`: items without a value in some run.
+    `interval` holds for `among` arms at once; it is None where one number is all there is. `items`: how many of them
+    are compared one by one, 0 where only the runs' means are, and `why` says so. `left_out`: items without a value in
+    some run.
     """
 
     mean: float
@@ -118,8 +119,8 @@ def final_scores(results: Results, metric: MetricName) -> dict[Point, Score]:
 def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -> Difference | None:
     """What the runs of `arm` score above SFT's of equal lr, batch and seed; None without a pair.
 
-    Items and cells are both samples (see `kdray.report.crossed`). The interval holds for all of `among` arms at once (Bonferroni):
-    the best of many looks better than it is, and the one that is chosen is among them.
+    Items and cells are both samples (see `kdray.report.crossed`). The interval holds for all of `among` arms at once
+    (Bonferroni): the best of many looks better than it is, and the one that is chosen is among them.
     """
     pairs = paired(results, metric, arm)
     if not pairs.runs:
@@ -131,7 +132,15 @@ def difference(results: Results, metric: MetricName, arm: Arm, among: int = 1) -
         told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, why=found)
     else:
         values = found.values
-        told = Difference(float(values.mean()), None, len(pairs.runs), seeds, among=among, items=len(found.items), left_out=found.left_out)
+        told = Difference(
+            float(values.mean()),
+            None,
+            len(pairs.runs),
+            seeds,
+            among=among,
+            items=len(found.items),
+            left_out=found.left_out,
+        )
     if (estimate := crossed(values)) is None:
         return told
     p = exact(values) if not isinstance(found, str) and found.binary else None
@@ -152,7 +161,10 @@ def paired(results: Results, metric: MetricName, arm: Arm) -> Pairs:
 
 @dataclass(frozen=True)
 class ByItem:
-    """D [cells, items] in the tables' unit, and of which items; `left_out` have no value in some run. `binary`: of right and wrong."""
+    """D [cells, items] in the tables' unit, and of which items; `left_out` have no value in some run.
+
+    `binary`: of right and wrong.
+    """
 
     values: NDArray[np.float64]
     items: list[str]
@@ -176,12 +188,17 @@ def differences(pairs: Pairs, metric: MetricName) -> ByItem | str:
     if not items:
         return "no item has a value in all runs"
     return ByItem(
-        values[0::2] - values[1::2], items, left_out, bool(np.isin(values, (0.0, 1.0)).all() or np.isin(values, (0.0, 100.0)).all())
+        values[0::2] - values[1::2],
+        items,
+        left_out,
+        bool(np.isin(values, (0.0, 1.0)).all() or np.isin(values, (0.0, 100.0)).all()),
     )
 
 
 def headline(results: Results) -> list[MetricName]:
-    """The metrics that are tested together: what the grid is about, and every task's first; under the first decoding."""
+    """The metrics that are tested together: what the grid is about, and every task's first; under the first
+    decoding.
+    """
     primary = primary_metric(results.plan)
     measured = dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores)
     firsts = {}
@@ -194,7 +211,9 @@ def headline(results: Results) -> list[MetricName]:
 def comparisons(results: Results) -> list[Comparison]:
     """Every arm on every headline metric, each with an interval for itself, and p after Holm's correction for all."""
     arms = [arm for arm in arms_of(point.point for point in results.plan.points) if arm != BASELINE]
-    found = [(arm, metric, d) for metric in headline(results) for arm in arms if (d := difference(results, metric, arm))]
+    found = [
+        (arm, metric, d) for metric in headline(results) for arm in arms if (d := difference(results, metric, arm))
+    ]
     adjusted = iter(holm([d.p for _, _, d in found if d.p is not None]))
     return [Comparison(arm, metric, d, None if d.p is None else next(adjusted)) for arm, metric, d in found]
 

@@ -31,7 +31,9 @@ class Row:
 
 
 def metrics_of(results: Results) -> list[MetricName]:
-    """The metrics that tables show and anything has a score for, in the order of the grid's tasks; without those of calibration."""
+    """The metrics that tables show and anything has a score for, in the order of the grid's tasks; without those of
+    calibration.
+    """
     names = [name for name in _measured(results) if name.metric not in CALIBRATION and is_shown(name, results.plan)]
     return [name for name in names if not (name.metric in COUNTS and _all_zero(results, name))]
 

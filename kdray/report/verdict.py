@@ -60,8 +60,13 @@ def _nothing(results: Results) -> str:
     metric = primary_metric(results.plan)
     if not final_scores(results, metric) and any(checkpoint.scores for checkpoint in results.checkpoints):
         return f"No verdict: no point has a score of {metric} so far (report.primary may name another metric)."
-    wanted = "alpha = 0 and with alpha > 0" if _gold_alone(results) else "alpha = 0 on the original responses and others"
-    return f"No verdict: there is nothing to compare yet: it needs scored points with {wanted}, at the same lr, batch and seed."
+    wanted = (
+        "alpha = 0 and with alpha > 0" if _gold_alone(results) else "alpha = 0 on the original responses and others"
+    )
+    return (
+        f"No verdict: there is nothing to compare yet: it needs scored points with {wanted}, at the same lr, batch and"
+        " seed."
+    )
 
 
 def _answer(found: Findings, plan: Plan) -> str:
@@ -87,16 +92,24 @@ def _rests_on(found: Findings, results: Results) -> str:
     change = found.change
     runs = f"{change.pairs} pair{'s' * (change.pairs != 1)} of runs"
     seeds = f"{change.seeds} seeds" if change.seeds > 1 else "one seed, so that seeds are no part of the interval"
-    items = f"{change.items} items in each of {runs}" if change.items else f"{runs}, item by item not comparable ({change.why})"
+    items = (
+        f"{change.items} items in each of {runs}"
+        if change.items
+        else f"{runs}, item by item not comparable ({change.why})"
+    )
     parts = [f"That is over {items} ({seeds})"]
     if change.left_out:
         parts.append(f"{change.left_out} items have no score in some run and are left out")
     if change.interval and len(found.arms) > 1:
-        parts.append(f"the interval holds with 95% for all {len(found.arms)} arms at once, so the choice of the best is in it")
+        parts.append(
+            f"the interval holds with 95% for all {len(found.arms)} arms at once, so the choice of the best is in it"
+        )
     tested = [c for c in comparisons(results) if c.p is not None]
     own = next((c.p for c in tested if (c.arm, c.metric) == (found.best, found.metric)), None)
     if own is not None and len(tested) > 1:
-        parts.append(f"p {shown_p(own)} after Holm's correction for all {len(tested)} comparisons of arms and headline metrics")
+        parts.append(
+            f"p {shown_p(own)} after Holm's correction for all {len(tested)} comparisons of arms and headline metrics"
+        )
     elif own is not None:
         parts.append(f"p {shown_p(own)}")
     return "; ".join(parts) + "."
@@ -105,7 +118,11 @@ def _rests_on(found: Findings, results: Results) -> str:
 def too_small(found: Findings) -> str | None:
     """Why nothing can be concluded from what was compared, or None."""
     change = found.change
-    few = [f"{change.pairs} run{'s' * (change.pairs != 1)} an arm (at least {FEWEST_CELLS})"] if change.pairs < FEWEST_CELLS else []
+    few = (
+        [f"{change.pairs} run{'s' * (change.pairs != 1)} an arm (at least {FEWEST_CELLS})"]
+        if change.pairs < FEWEST_CELLS
+        else []
+    )
     few += [f"{change.items} items (at least {FEWEST_ITEMS})"] if 0 < change.items < FEWEST_ITEMS else []
     return f"this grid is too small to conclude anything from: {', '.join(few)}" if few else None
 
@@ -117,7 +134,9 @@ def _smallest(found: Findings) -> Iterator[str]:
 
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:
-    """For a metric of faithfulness: whether answers became shorter or copied more, and what is left of the gain at equal manner."""
+    """For a metric of faithfulness: whether answers became shorter or copied more, and what is left of the gain at
+    equal manner.
+    """
     if not rewards_copying(found.metric, results.plan):
         return
     pairs = paired(results, found.metric, found.best)
@@ -126,20 +145,25 @@ def _beside(found: Findings, results: Results) -> Iterator[str]:
     (words, copied), (sft_words, sft_copied) = manner
     copies = f", of which {copied:.0f}% are copied" if copied is not None else ""
     beside = f" and {sft_copied:.0f}%" if sft_copied is not None else ""
-    told = f"Its answers have {words:.1f} words{copies} (SFT: {sft_words:.1f}{beside}), and detectors reward short and copied text"
+    told = (
+        f"Its answers have {words:.1f} words{copies} (SFT: {sft_words:.1f}{beside}), and detectors reward short and"
+        " copied text"
+    )
     if (left := at_equal_manner(pairs, found.metric)) is None:
         yield f"{told}."
         return
     low, high = left.interval()
     gone = found.change.significant and low <= 0 <= high
     yield (
-        f"{told}: at equal length and copying the difference is {signed(left.mean, 2)} [{signed(low, 2)}, {signed(high, 2)}]"
-        f"{', so that the difference goes away with it' if gone else ''}."
+        f"{told}: at equal length and copying the difference is {signed(left.mean, 2)} [{signed(low, 2)},"
+        f" {signed(high, 2)}]{', so that the difference goes away with it' if gone else ''}."
     )
 
 
 def _margins(found: Findings, results: Results) -> Iterator[str]:
-    """One sentence for each entry of `report.margin`: whether the best arm loses no more than that, as far as the interval tells."""
+    """One sentence for each entry of `report.margin`: whether the best arm loses no more than that, as far as the
+    interval tells.
+    """
     for name, margin in results.plan.grid.report.margin.items():
         named = [MetricName.parse(name)] if "/" in name else [MetricName(name, "acc_norm"), MetricName(name, "acc")]
         allowed = margin if "/" in name else 100 * margin
@@ -176,7 +200,9 @@ def _is_lost(score: Score | None) -> bool:
 
 
 def _mixed_runtimes(results: Results) -> Iterator[str]:
-    """A warning for each setting that does not change ids, and by rounding alone numbers, but differs between points."""
+    """A warning for each setting that does not change ids, and by rounding alone numbers, but differs between
+    points.
+    """
     for name in RUNTIME:
         values = {str(runtime[name]) for runtime in results.runtimes.values()}
         if len(values) > 1:

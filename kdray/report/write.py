@@ -51,21 +51,44 @@ def write_report(results: Results, folder: Path) -> Path:
     notes = [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]
     lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
-        lines += [f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).", ""]
+        lines += [
+            f"Mean ± standard deviation over lr x batch x seed; final checkpoints (`{grid.report.checkpoint}`).",
+            "",
+        ]
     else:
         lines += ["Value ± standard error over the examples.", ""]
     lines += _table(results, metrics)
     if compared := compared_rows(results):
-        lines += ["", "## Comparisons", "", COMPARED_NOTE, "", *_markdown(list(COMPARED), [list(row) for row in compared])]
+        lines += [
+            "",
+            "## Comparisons",
+            "",
+            COMPARED_NOTE,
+            "",
+            *_markdown(list(COMPARED), [list(row) for row in compared]),
+        ]
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
     if plot_curves(results, folder / "curves.png"):
         lines += ["", "![losses over examples seen](curves.png)"]
     if calibration := calibration_of(results):
-        lines += ["", "## Calibration", "", "Expected calibration error (percent) and Brier score (0 to 2); lower is better.", ""]
+        lines += [
+            "",
+            "## Calibration",
+            "",
+            "Expected calibration error (percent) and Brier score (0 to 2); lower is better.",
+            "",
+        ]
         lines += _table(results, calibration)
     if plot_confidence(results, folder / "confidence.png"):
-        lines += ["", "How sure models are of wrong answers: density of the negative log-likelihood of the answer that was taken.", ""]
+        lines += [
+            "",
+            (
+                "How sure models are of wrong answers: density of the negative log-likelihood of the answer that was"
+                " taken."
+            ),
+            "",
+        ]
         lines += ["![confidence in wrong answers](confidence.png)"]
     lines += ["", "## Every checkpoint", "", "Value ± standard error over the examples of the task.", ""]
     header = ["model", "examples seen", *metrics]
@@ -88,12 +111,17 @@ def shots_notes(results: Results) -> Iterator[str]:
 
 
 def lens_notes(results: Results) -> Iterator[str]:
-    """How far factual rates can be trusted: what trained the lens, and those that are not to be read as rates of facts."""
+    """How far factual rates can be trusted: what trained the lens, and those that are not to be read as rates of
+    facts.
+    """
     section, facts = results.plan.grid.lens, results.lens
     if section and facts:
         yield f"Factual rates are by {_lens(section, facts)}."
         for use in filter(guided_by_grids_lens, results.plan.grid.score.decoding):
-            yield f"The same lens chose the answers of {decoding_label(use)}: its rate of them is no evidence that they are factual."
+            yield (
+                f"The same lens chose the answers of {decoding_label(use)}: its rate of them is no evidence that they"
+                " are factual."
+            )
     for checkpoint in results.checkpoints:
         for rate in checkpoint.drifted:
             auroc = checkpoint.scores[MetricName(rate.task, "fr_auroc", rate.decoding)].value
@@ -114,11 +142,19 @@ def installed_notes(results: Results) -> Iterator[str]:
 def _lens(section: LensSection, facts: dict[str, Any]) -> str:
     """Where a lens is from, and how good it is."""
     tested = None if facts["auroc_test"] is None else f"AUROC {facts['auroc_test']:.1f}"
-    whose = f"of the untrained student's own answers, annotated by {section.own.metric.name}" if section.own else "annotated responses"
+    whose = (
+        f"of the untrained student's own answers, annotated by {section.own.metric.name}"
+        if section.own
+        else "annotated responses"
+    )
     if section.trained:
         before = f" (AUROC {facts['auroc_before']:.1f} then)" if facts.get("auroc_before") else ""
         here = f"{tested} on {facts['examples']} {whose}" if tested else "not tested here"
-        unknown = "" if facts.get("documents_known", True) else "; what it learned from is not known and not left out of its rates"
+        unknown = (
+            ""
+            if facts.get("documents_known", True)
+            else "; what it learned from is not known and not left out of its rates"
+        )
         return f"a lens that was trained before{before}: {here}{unknown}"
     return f"a lens of {facts['examples']} {whose}: {tested or 'AUROC unknown'} on documents kept out of its training"
 
@@ -133,11 +169,23 @@ def _write_csv(results: Results, path: Path) -> None:
             point = subject if isinstance(subject, Point) else None
             axes = [getattr(point, name) for name in AXES] if point else [""] * len(AXES)
             for metric, score in checkpoint.scores.items():
-                writer.writerow([_name(subject, results), *axes, checkpoint.examples or "", metric, score.value, score.stderr, score.n])
+                writer.writerow(
+                    [
+                        _name(subject, results),
+                        *axes,
+                        checkpoint.examples or "",
+                        metric,
+                        score.value,
+                        score.stderr,
+                        score.n,
+                    ]
+                )
 
 
 def _table(results: Results, metrics: list[MetricName]) -> list[str]:
-    return _markdown(["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)])
+    return _markdown(
+        ["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)]
+    )
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -1,7 +1,7 @@
 """Hallucinated spans in answers, found by a metric of factual consistency.
 
-A metric that names spans is taken at its word, and one about right answers scores a `whole` answer. Any other scores an answer
-sentence by sentence. What is scored below a threshold is hallucinated.
+A metric that names spans is taken at its word, and one about right answers scores a `whole` answer. Any other scores an
+answer sentence by sentence. What is scored below a threshold is hallucinated.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from kdray.spec.components import declared
 UNNAMED = "(the metric calls it false and names nothing)"
 
 
-def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float) -> tuple[list[Annotated], dict[str, str]]:
+def annotate(
+    kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, threshold: float
+) -> tuple[list[Annotated], dict[str, str]]:
     """The rows of a `generate` artifact as annotated responses, with their own ids; `metric` is the one called `name`.
 
-    A thought before an answer becomes the end of its prompt. Left out are answers without a word or a source, and those that the
-    metric failed on: these are the second value, by id, with the reason. One that it calls false without naming a span is
-    `unfound`, not clean.
+    A thought before an answer becomes the end of its prompt. Left out are answers without a word or a source, and those
+    that the metric failed on: these are the second value, by id, with the reason. One that it calls false without
+    naming a span is `unfound`, not clean.
     """
     says = declared(declare.Metric, name)
     rows = [(row, answer_of(row)) for row in kept if row["answer"] and row["source"] and not row.get("error")]
@@ -39,7 +41,10 @@ def annotate(kept: Sequence[Mapping[str, Any]], metric: Metric, name: str, thres
             response=row["answer"],
             spans=tuple(sorted(spans or ())),
             unfound=(UNNAMED,) if spans is None else (),
-            input_ids=(*row["input_ids"], *row.get("thought_ids", ())),  # a thought is read, and its tokens are not the answer's
+            input_ids=(
+                *row["input_ids"],
+                *row.get("thought_ids", ()),
+            ),  # a thought is read, and its tokens are not the answer's
             output_ids=tuple(row["output_ids"]),
         )
         for (row, _), spans in zip(rows, found, strict=True)

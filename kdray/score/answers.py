@@ -24,7 +24,11 @@ from kdray.spec.components import load
 Scores = dict[str, dict[str, float]]
 Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
 OF_EVERY_ROW = ("example", "empty", "error")
-FATAL = (OSError, MemoryError, torch.OutOfMemoryError)  # the machine's or the network's fault: another attempt may do better
+FATAL = (
+    OSError,
+    MemoryError,
+    torch.OutOfMemoryError,
+)  # the machine's or the network's fault: another attempt may do better
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Given:
-    """What a metric that is a class is made with: the folders of its models by parameter, and where it may keep things."""
+    """What a metric that is a class is made with: the folders of its models by parameter, and where it may keep
+    things.
+    """
 
     models: Mapping[str, Path]
     device: torch.device | str = "cpu"
@@ -60,10 +66,10 @@ def score_answers(
     """Score the rows of a `generate` artifact.
 
     Args:
-        kept: mappings with `example`, `answer` and `error`, and the fields of an `Answer` by name; `thought` and `thought_end`
-            where there is a thought.
-        count_empty: whether `empty`, the percentage of answers without a word, is among the scores, and `unfinished`, that of
-            answers which are all thought, without its end.
+        kept: mappings with `example`, `answer` and `error`, and the fields of an `Answer` by name; `thought` and
+            `thought_end` where there is a thought.
+        count_empty: whether `empty`, the percentage of answers without a word, is among the scores, and `unfinished`,
+            that of answers which are all thought, without its end.
 
     Returns:
         {metric: {value, stderr, n}}, and one row an answer, with None where a metric has no value. A mean is over the
@@ -111,7 +117,9 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
 
 
 def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-    """The metric over all answers at once or, where that raises, over one after the other, so that one spoils no other."""
+    """The metric over all answers at once or, where that raises, over one after the other, so that one spoils no
+    other.
+    """
     try:
         return metric(answers)
     except FATAL:

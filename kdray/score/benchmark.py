@@ -3,8 +3,8 @@
 lm-eval builds the requests from its own task files, and sums up through a model that answers from a table. What lies
 between is ours: batches are cut from the whole list, so that any of them can be answered anywhere, at any time. By
 the path `hflm` they are the very batches that lm-eval's `hf` model forms and answers, so that all numbers are those
-of the `lm_eval` command; by `shared_prefix`, or under a decoding that contrasts layers, all choices of a question are answered
-together.
+of the `lm_eval` command; by `shared_prefix`, or under a decoding that contrasts layers, all choices of a question are
+answered together.
 """
 
 from __future__ import annotations
@@ -47,7 +47,19 @@ from kdray.spec.folders import read_config, window_in, window_of
 Likelihood = Literal["hflm", "shared_prefix"]
 ByQuestion = Callable[[Sequence[Continued]], list[list[tuple[float, bool]]]]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
-SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "f1", "em", "mcc", "mc1", "mc2", "mc3")  # in percent
+SHARES = (
+    "acc",
+    "acc_norm",
+    "acc_bytes",
+    "acc_mutual_info",
+    "exact_match",
+    "f1",
+    "em",
+    "mcc",
+    "mc1",
+    "mc2",
+    "mc3",
+)  # in percent
 BOOTSTRAP = 1000  # draws for standard errors that have no formula
 
 
@@ -66,7 +78,9 @@ class Setting:
     chat: str = "{}"  # parameters of the template `chat`, as JSON
     examples: str | None = None  # a folder with solved examples, where they are not the task's own
     either_case: bool = False  # whether choices are letters that may be written small
-    under: str | None = None  # a decoding by which choices are scored in place of their likelihood, as JSON: name and params
+    under: str | None = (
+        None  # a decoding by which choices are scored in place of their likelihood, as JSON: name and params
+    )
 
 
 @functools.cache
@@ -79,7 +93,8 @@ class Benchmark:
     """All requests of a task or group, in lm-eval's order.
 
     Raises:
-        InputError: lm-eval has no such task, it asks for something that is not supported, or its data lack right answers or examples.
+        InputError: lm-eval has no such task, it asks for something that is not supported, or its data lack right
+            answers or examples.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -101,14 +116,18 @@ class Benchmark:
         if setting.under and "generate_until" in by_kind:
             name = json.loads(setting.under)["name"]
             raise InputError(
-                "score.choices", f"{name} of '{setting.name}', which lets models write", "score such tasks in a grid of their own"
+                "score.choices",
+                f"{name} of '{setting.name}', which lets models write",
+                "score such tasks in a grid of their own",
             )
         self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
         self.requests = [request for requests in by_kind.values() for request in requests]
         self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
         self.errors: dict[int, str] = {}  # requests that no model of this window can answer
         self.truncated = 0  # requests that lose the beginning of their context
-        self.tokens: dict[int, tuple[list[int], list[int]]] = {}  # context and answer of those that ask for a log-likelihood
+        self.tokens: dict[
+            int, tuple[list[int], list[int]]
+        ] = {}  # context and answer of those that ask for a log-likelihood
         self.batches = [batch for kind in by_kind for batch in self._batches(kind, encoder)]
 
     @property
@@ -120,7 +139,8 @@ class Benchmark:
     def answer(
         self, part: int, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, shared: SharedPrefix | None = None
     ) -> list[dict[str, Any]]:
-        """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no answer.
+        """One row a request of a part: `loglikelihood` (nats) and `greedy`, or `text`; `error` where there is no
+        answer.
 
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
@@ -141,7 +161,9 @@ class Benchmark:
             rows += [_row(i, answer) for i, answer in zip(batch, answers, strict=True)]
         return rows
 
-    def scores(self, rows: Sequence[dict[str, Any]]) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]], dict[str, Any]]:
+    def scores(
+        self, rows: Sequence[dict[str, Any]]
+    ) -> tuple[dict[str, dict[str, float]], list[dict[str, Any]], dict[str, Any]]:
         """What lm-eval makes of the rows of all parts; questions with an error count nowhere.
 
         Returns:
@@ -228,7 +250,9 @@ class Benchmark:
         return number not in self.errors
 
     def _hflm_batches(self) -> Iterator[list[int]]:
-        """As HFLM forms them: requests that differ in their last token alone are one sequence, the longest come first."""
+        """As HFLM forms them: requests that differ in their last token alone are one sequence, the longest come
+        first.
+        """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, (context, continuation) in self.tokens.items():
             groups[tuple(context + continuation[:-1])].append(i)
@@ -242,7 +266,9 @@ class Benchmark:
             yield [i for members in ordered[start : start + self.setting.batch] for i in members]
 
     def _shared_batches(self) -> Iterator[list[int]]:
-        """Whole questions of about equal size, as many as have no more choices than a batch has sequences, but one at least."""
+        """Whole questions of about equal size, as many as have no more choices than a batch has sequences, but one at
+        least.
+        """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, (context, _) in self.tokens.items():
             groups[tuple(context)].append(i)
@@ -271,8 +297,12 @@ class Benchmark:
         for i in (i for i in numbers if not self._has_unknown(i, encoder.tok_encode(self.requests[i].args[0]))):
             groups[json.dumps(self.requests[i].args[1], sort_keys=True, default=str)].append(i)
         for members in groups.values():
-            ordered = sorted(members, key=lambda i: (-len(encoder.tok_encode(self.requests[i].args[0])), self.requests[i].args[0]))
-            yield from (ordered[start : start + self.setting.batch] for start in range(0, len(ordered), self.setting.batch))
+            ordered = sorted(
+                members, key=lambda i: (-len(encoder.tok_encode(self.requests[i].args[0])), self.requests[i].args[0])
+            )
+            yield from (
+                ordered[start : start + self.setting.batch] for start in range(0, len(ordered), self.setting.batch)
+            )
 
 
 class _Encoder(HFLM):
@@ -336,7 +366,9 @@ def _build(task: Any, setting: Setting, encoder: Any) -> None:
     shots = (own or 0) if setting.shots is None or own == 0 else setting.shots
     task.set_config("num_fewshot", shots)
     if setting.examples and not isinstance(task, LabelledTask):
-        raise InputError("score.tasks", f"shots_source with '{setting.name}', which lm-eval writes in its own way", "leave it out")
+        raise InputError(
+            "score.tasks", f"shots_source with '{setting.name}', which lm-eval writes in its own way", "leave it out"
+        )
     if shots and isinstance(task, LabelledTask):
         pool: Any = load_from_disk(setting.examples) if setting.examples else None
         task.guard_examples(pool)
@@ -372,7 +404,9 @@ def _answer(row: dict[str, Any]) -> Any:
     return row["text"] if row["text"] is not None else (row["loglikelihood"], row["greedy"])
 
 
-def _examples(task: Any, samples: list[dict[str, Any]], wrong: dict[int, str], either_case: bool) -> Iterator[dict[str, Any]]:
+def _examples(
+    task: Any, samples: list[dict[str, Any]], wrong: dict[int, str], either_case: bool
+) -> Iterator[dict[str, Any]]:
     """One row a question, of its first filter."""
     errors = {request.doc_id: wrong[id(request)] for request in task.instances if id(request) in wrong}
     for sample in samples:
@@ -385,7 +419,9 @@ def _examples(task: Any, samples: list[dict[str, Any]], wrong: dict[int, str], e
         row |= {"error": errors.get(sample["doc_id"], ""), "gold": None, "chosen": None}
         row |= {"loglikelihoods": [float(answer[0]) for answer in answers]}
         row |= {"answers": [answer for answer in sample["filtered_resps"] if isinstance(answer, str)]}
-        row |= {name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], int | float | np.number)}
+        row |= {
+            name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], int | float | np.number)
+        }
         gold = _gold(task, sample["doc"]) if task.OUTPUT_TYPE == "multiple_choice" and not row["error"] else None
         if gold is not None:
             row["loglikelihoods"] = row["loglikelihoods"][: len(task.doc_to_choice(sample["doc"]))]

@@ -44,7 +44,9 @@ class Choice:
 
 @dataclass(frozen=True)
 class Bin:
-    """The questions answered with a confidence in [low, high), or 1 in the last bin; means are 0 where there are none."""
+    """The questions answered with a confidence in [low, high), or 1 in the last bin; means are 0 where there are
+    none.
+    """
 
     low: float
     high: float
@@ -76,7 +78,10 @@ def calibration(choices: Sequence[Choice]) -> tuple[dict[str, dict[str, float]],
     """
     found = bins(choices)
     dice = np.random.default_rng(0)
-    draws = [[choices[i] for i in dice.integers(len(choices), size=len(choices))] for _ in range(DRAWS if len(choices) > 1 else 0)]
+    draws = [
+        [choices[i] for i in dice.integers(len(choices), size=len(choices))]
+        for _ in range(DRAWS if len(choices) > 1 else 0)
+    ]
     spread = statistics.stdev(expected_error(bins(draw)) for draw in draws) if draws else 0.0
     scores = {"ece": {"value": 100 * expected_error(found), "stderr": 100 * spread, "n": len(choices)}}
     scores["brier"] = mean([choice.brier for choice in choices])

@@ -35,22 +35,39 @@ def own_name(name: str) -> str:
 
 
 def lay_down_task(
-    name: str, params: dict[str, Any], ref: Reference, outer: Outer, folder: Path, identity: Mapping[str, Any] | None = None
+    name: str,
+    params: dict[str, Any],
+    ref: Reference,
+    outer: Outer,
+    folder: Path,
+    identity: Mapping[str, Any] | None = None,
 ) -> str:
-    """Write `folder/task.yaml` (and its data, where they are ours) for the choices task `name`; returns lm-eval's name for it.
+    """Write `folder/task.yaml` (and its data, where they are ours) for the choices task `name`; returns lm-eval's name
+    for it.
 
-    `name` is a component's, or `lm_eval:NAME` for a task of lm-eval's with data of one's own, whose content was `identity`
-    when the run began. Local rows are read by us: lm-eval takes a path for a pattern, and what once was there for what is.
+    `name` is a component's, or `lm_eval:NAME` for a task of lm-eval's with data of one's own, whose content was
+    `identity` when the run began. Local rows are read by us: lm-eval takes a path for a pattern, and what once was
+    there for what is.
     """
     official_name = name.partition(":")[2]
     module, declares = module_of(declare.Task, name), declared(declare.Task, name)
     assert isinstance(declares, declare.ChoiceTask)
     folder.mkdir(parents=True, exist_ok=True)
-    official = task_files()[official_name] if official_name else official_tasks() / declares.config if declares.config else None
+    official = (
+        task_files()[official_name]
+        if official_name
+        else official_tasks() / declares.config
+        if declares.config
+        else None
+    )
     task: dict[str, Any] = {"include": str(official)} if official else module.config()
     rows = ""
     if ref.scheme == "hf":
-        task |= {"dataset_path": ref.name, "dataset_name": ref.config, "dataset_kwargs": {"revision": outer.pinned(ref).version}}
+        task |= {
+            "dataset_path": ref.name,
+            "dataset_name": ref.config,
+            "dataset_kwargs": {"revision": outer.pinned(ref).version},
+        }
         task |= {"test_split": ref.split or "test", "validation_split": None}
     else:
         field = f"score.tasks.{name}.source"
@@ -61,7 +78,12 @@ def lay_down_task(
             write_typed(file, _own_documents(module, params, outer.local_file(ref, field), ref, field), field)
             outer.require_unchanged(ref, identity, field)
         rows = f"custom_dataset: !function {local_documents.__module__}.{local_documents.__name__}\n"
-        task |= {"dataset_path": "arrow", "dataset_name": None, "dataset_kwargs": {"file": str(file.resolve())}, "test_split": "test"}
+        task |= {
+            "dataset_path": "arrow",
+            "dataset_name": None,
+            "dataset_kwargs": {"file": str(file.resolve())},
+            "test_split": "test",
+        }
         task |= {"training_split": None, "validation_split": None, "fewshot_split": None}
     for key, made in [(key, value) for key, value in task.items() if callable(value)]:
         rows += f"{key}: !function {made.__module__}.{made.__name__}\n"
@@ -106,5 +128,7 @@ def local_documents(*, file: str, **_: Any) -> dict[str, datasets.Dataset]:
 
 def tokenizer_identity(folder: Path) -> str:
     """What the requests of a benchmark depend on in a model's folder: its tokenizer and the length of its window."""
-    said = {key: value for key, value in read_config(folder).items() if "position" in key or key in ("n_ctx", "model_type")}
+    said = {
+        key: value for key, value in read_config(folder).items() if "position" in key or key in ("n_ctx", "model_type")
+    }
     return hashlib.sha256(json.dumps([said, tokenizer_digest(folder)]).encode()).hexdigest()[:12]

@@ -1,4 +1,6 @@
-"""What metrics with a model share: batches by length, what their tokenizer cannot read, and a rate and a mean of probabilities."""
+"""What metrics with a model share: batches by length, what their tokenizer cannot read, and a rate and a mean of
+probabilities.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +30,33 @@ def judged(answer: Answer) -> bool:
 
 
 def unread(tokenizer: Any, *texts: str) -> dict[str, str]:
-    """{}, or an `error` where a tokenizer has no token for most of the characters of a text: a model cannot judge what it cannot read."""
+    """{}, or an `error` where a tokenizer has no token for most of the characters of a text: a model cannot judge what
+    it cannot read.
+    """
     for text in texts:
         share = unknown_share(tokenizer, text)
         if share > MOST:
-            return {"error": f"the metric's model cannot read it: its tokenizer knows {1 - share:.0%} of the characters of {text[:20]!r}"}
+            return {
+                "error": (
+                    f"the metric's model cannot read it: its tokenizer knows {1 - share:.0%} of the characters of"
+                    f" {text[:20]!r}"
+                )
+            }
     return {}
 
 
 def unknown_share(tokenizer: Any, text: str) -> float:
-    """The share of the characters of `text`, space apart, that stand behind the tokenizer's token for what it does not know."""
+    """The share of the characters of `text`, space apart, that stand behind the tokenizer's token for what it does not
+    know.
+    """
     if tokenizer.unk_token_id is None or not text.strip():
         return 0.0
     found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    spans = [span for token, span in zip(found["input_ids"], found["offset_mapping"], strict=True) if token == tokenizer.unk_token_id]
+    spans = [
+        span
+        for token, span in zip(found["input_ids"], found["offset_mapping"], strict=True)
+        if token == tokenizer.unk_token_id
+    ]
     unknown = sum(not character.isspace() for begin, end in spans for character in text[begin:end])
     return unknown / sum(not character.isspace() for character in text)
 

@@ -19,7 +19,8 @@ def _not_null(value: Any) -> Any:
 
 
 STRICT = env.overlay(finalize=_not_null)  # lm-eval's own templates write a null as the word None
-# lm-eval compiles a template again for every row, about 1 ms each: nearly all of the time that prompts with many examples take
+# lm-eval compiles a template again for every row, about 1 ms each: nearly all of the time that prompts with many
+# examples take
 env.from_string = functools.lru_cache(env.from_string)  # type: ignore[method-assign]
 
 
@@ -44,7 +45,11 @@ def fault(task: ConfigurableTask, doc: dict[str, Any]) -> str:
     if choices is None:
         missing = target is None or (task.OUTPUT_TYPE == "generate_until" and target in ("", []))
         return "no right answer" if missing else ""
-    if not isinstance(choices, list) or not choices or not all(isinstance(choice, str) and choice for choice in choices):
+    if (
+        not isinstance(choices, list)
+        or not choices
+        or not all(isinstance(choice, str) and choice for choice in choices)
+    ):
         return "no choices, or an empty one"
     gold = text if isinstance(text, int) else target
     return "" if _is_right(gold, choices) else f"the right answer {gold!r} is none of {len(choices)} choices"
@@ -82,7 +87,9 @@ def _is_right(gold: Any, choices: list[str]) -> bool:
 
 
 def _refuse_nothing(task: ConfigurableTask, template: Any, doc: dict[str, Any]) -> None:
-    """Raise ValueError where a template would write the word None for a null, or finds all that it reads to be blank."""
+    """Raise ValueError where a template would write the word None for a null, or finds all that it reads to be
+    blank.
+    """
     if not isinstance(template, str):
         return
     names = {template} if template in task.features else _names(template)
@@ -112,7 +119,9 @@ def _read(read: Callable[..., Any], *of_document: Any) -> Any:
 
 
 def _blank(value: Any, count: int | None = None) -> Any:
-    """A document with blanks for texts: for those in its lists of `count`, which are its choices and their letters, or for all."""
+    """A document with blanks for texts: for those in its lists of `count`, which are its choices and their letters, or
+    for all.
+    """
     if isinstance(value, dict):
         return {name: _blank(part, count) for name, part in value.items()}
     if isinstance(value, list) and count in (None, len(value)) and all(isinstance(part, str) for part in value):

@@ -35,7 +35,12 @@ class Encoder:
         """
         window = min(self.tokenizer.model_max_length, window_in(self.model.config.to_dict()) or 512)
         inputs = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=window, return_special_tokens_mask=True, return_tensors="pt"
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=window,
+            return_special_tokens_mask=True,
+            return_tensors="pt",
         ).to(self.device)
         special = inputs.pop("special_tokens_mask")
         output = self.model(**inputs, output_hidden_states=layer is not None)

@@ -36,7 +36,10 @@ class Nonsense(ValueError):
 
 @dataclass
 class Endpoint:
-    """Asks `model`. Prices are in USD for a million tokens, `budget` is in USD and `wait`, before the second try, in seconds."""
+    """Asks `model`.
+
+    Prices are in USD for a million tokens, `budget` is in USD and `wait`, before the second try, in seconds.
+    """
 
     model: str
     cache: Path
@@ -85,7 +88,9 @@ class Endpoint:
         return sum(map(float, ledger.read_text().split())) if ledger.is_file() else 0.0
 
     def _try(self, payload: dict[str, Any]) -> tuple[str, dict[str, int]]:
-        """An answer with the tokens that it took; tried again, ever later, while the server is busy or answers nonsense."""
+        """An answer with the tokens that it took; tried again, ever later, while the server is busy or answers
+        nonsense.
+        """
         failure: Exception = Stopped("not asked")
         for attempt in range(TRIES):
             if self._stopped.is_set():
@@ -94,9 +99,14 @@ class Endpoint:
                 raise Stopped(f"the budget of ${self.budget:g} is spent; raise it, what is answered is kept")
             after = None
             try:
-                response = requests.post(f"{self._url}/chat/completions", json=payload, headers=self._headers(), timeout=TIMEOUT)
+                response = requests.post(
+                    f"{self._url}/chat/completions", json=payload, headers=self._headers(), timeout=TIMEOUT
+                )
                 if response.status_code in (401, 403, 404):
-                    raise Stopped(f"the endpoint answers {response.status_code} {response.reason}: check {URL}, {KEY} and the model's name")
+                    raise Stopped(
+                        f"the endpoint answers {response.status_code} {response.reason}: check {URL}, {KEY} and the"
+                        " model's name"
+                    )
                 if response.status_code == 429 or response.status_code >= 500:
                     after = response.headers.get("Retry-After")
                     failure = Stopped(f"the endpoint answers {response.status_code} {response.reason}, {TRIES} times")
@@ -131,7 +141,9 @@ class Endpoint:
 
 
 def _seconds(asked: str | None, otherwise: float) -> float:
-    """How long to wait: what the server asked for, or a little more or less than `otherwise`, so that threads do not march in step."""
+    """How long to wait: what the server asked for, or a little more or less than `otherwise`, so that threads do not
+    march in step.
+    """
     if asked and asked.isdigit():
         return min(float(asked), LONGEST_WAIT)
     return min(otherwise * random.uniform(0.75, 1.25), LONGEST_WAIT)

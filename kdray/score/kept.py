@@ -13,7 +13,9 @@ from kdray.score.prompts import cut_at_stop
 
 
 def told_apart(prompt: Sequence[int], output: list[int], stops: Sequence[str], tokenizer: Any) -> Row:
-    """The thought and the answer in what a model wrote behind a prompt, as columns of kept answers; stops end the answer alone."""
+    """The thought and the answer in what a model wrote behind a prompt, as columns of kept answers; stops end the
+    answer alone.
+    """
     found = split_thought(prompt, output, tokenizer)
     if found is None:
         ids, text = cut_at_stop(output, stops, tokenizer)
@@ -26,8 +28,8 @@ def told_apart(prompt: Sequence[int], output: list[int], stops: Sequence[str], t
 def read_kept(folder: Path, tokenizer: Callable[[], Any]) -> list[Row]:
     """All answers of a `generate` artifact in the order of the examples.
 
-    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before they
-    were told apart while they were made.
+    `tokenizer` gives that of the model which answered: it tells thoughts from answers that were kept together, before
+    they were told apart while they were made.
 
     Raises:
         InputError: a part is damaged or missing, or holds something else.

@@ -49,7 +49,9 @@ class LabelledTask(ConfigurableTask):
 
     @property
     def eval_docs(self) -> Any:
-        """All documents; while the task is built those from the first good one on, since lm-eval tries out what comes first."""
+        """All documents; while the task is built those from the first good one on, since lm-eval tries out what comes
+        first.
+        """
         docs: Any = super().eval_docs
         if self._ready:
             return docs
@@ -65,7 +67,9 @@ class LabelledTask(ConfigurableTask):
         self, *, rank: int = 0, limit: int | None = None, world_size: int = 1, samples: Any = None
     ) -> Iterator[tuple[int, Any]]:
         """The first `limit` good documents, with their numbers."""
-        assert (rank, world_size, samples) == (0, 1, None), "requests are written in one process, and shared out as batches"
+        assert (rank, world_size, samples) == (0, 1, None), (
+            "requests are written in one process, and shared out as batches"
+        )
         count = 0
         for number, doc in self._numbered(self.eval_docs):
             if count == limit:
@@ -80,7 +84,8 @@ class LabelledTask(ConfigurableTask):
         return super().fewshot_context(doc, num_fewshot=num_fewshot, **rest)
 
     def guard_examples(self, pool: Dataset | None) -> None:
-        """Keep each question out of its own solved examples, which come from `pool` or else from where lm-eval takes them.
+        """Keep each question out of its own solved examples, which come from `pool` or else from where lm-eval takes
+        them.
 
         Raises:
             InputError: `pool` has no rows for this task.
@@ -150,7 +155,10 @@ class NoRows(Exception):
 
 
 def _of_good_rows(process: Callable[[Any], Any], taken: dict[str, Split]) -> Callable[[Any], Any]:
-    """A task's `process_docs`, for the rows that it takes. Where that is not all, `taken` says which, by the table's fingerprint."""
+    """A task's `process_docs`, for the rows that it takes.
+
+    Where that is not all, `taken` says which, by the table's fingerprint.
+    """
 
     @functools.wraps(process)
     def process_docs(docs: Any) -> Any:
@@ -168,7 +176,9 @@ def _of_good_rows(process: Callable[[Any], Any], taken: dict[str, Split]) -> Cal
     return process_docs
 
 
-def _processable(process: Callable[[Any], Any], docs: Dataset, start: int, end: int, refused: dict[int, str]) -> Iterator[int]:
+def _processable(
+    process: Callable[[Any], Any], docs: Dataset, start: int, end: int, refused: dict[int, str]
+) -> Iterator[int]:
     """The numbers of the rows that `process` takes: a stretch on which it fails is halved until it is one row."""
     try:
         process(Dataset.from_dict(docs[start:end], features=docs.features))
@@ -183,7 +193,9 @@ def _processable(process: Callable[[Any], Any], docs: Dataset, start: int, end: 
 
 
 def _whole_numbers(docs: Dataset) -> Dataset:
-    """Columns of whole numbers with gaps as such: a table that went through pandas has them as floats, and a label 1.0 is no choice."""
+    """Columns of whole numbers with gaps as such: a table that went through pandas has them as floats, and a label 1.0
+    is no choice.
+    """
     for name, column in zip(docs.column_names, docs.data.columns, strict=True):
         if pa.types.is_floating(column.type) and column.null_count:
             values = column.drop_null().to_numpy()

@@ -44,8 +44,11 @@ class Prompt:
     cut: bool = False  # whether the text has lost its end to the model's window
 
 
-def grid_prompts(task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None) -> list[Prompt]:
-    """The prompts of the grid's own rows, token for token as in training; the unseen ones are the test rows or, without, the held-out.
+def grid_prompts(
+    task: str, rows: Rows, side: Literal["unseen", "train"], limit: int | None, room: int | None
+) -> list[Prompt]:
+    """The prompts of the grid's own rows, token for token as in training; the unseen ones are the test rows or,
+    without, the held-out.
 
     One of more than `room` tokens is refused.
 
@@ -77,9 +80,9 @@ def task_prompts(
 ) -> list[Prompt]:
     """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
 
-    `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or its beginning.
-    A row without what the task needs is refused, as is one whose prompt has no room. `identity` is the data set's content
-    when the run began.
+    `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or
+    its beginning. A row without what the task needs is refused, as is one whose prompt has no room. `identity` is the
+    data set's content when the run began.
 
     Raises:
         InputError: the data set lacks a column that the task needs, or all of its rows are refused.
@@ -116,7 +119,9 @@ def task_prompts(
         elif question.text and not text and not refused:
             refused = str(_no_room(name, f"a prompt with no word of its text (row {i})", room or 0))
         cut = text != question.text and not refused
-        prompts.append(Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused, cut))
+        prompts.append(
+            Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused, cut)
+        )
     if refusals and len(refusals) == len(prompts):
         raise refusals[0]
     return _some_asked(prompts, name, str(ref))
@@ -140,13 +145,18 @@ def unseen_by(metric: Callable[[list[Answer]], list[dict[str, Any]]], prompts: S
     So a metric that does not see the language is found out before a model is asked.
     """
     asked = [prompt for prompt in prompts if prompt.references and not prompt.refused][:LOOKED_AT]
-    best = [Answer(prompt.references[0], prompt.question, prompt.source, prompt.references, prompt.wrong) for prompt in asked]
+    best = [
+        Answer(prompt.references[0], prompt.question, prompt.source, prompt.references, prompt.wrong)
+        for prompt in asked
+    ]
     errors = [row.get("error") for row in metric(best)] if best else []
     return errors[0] if all(errors) and errors else None
 
 
 def _no_room(task: str, found: str, room: int) -> InputError:
-    return InputError(f"score.tasks.{task}.max_new_tokens", found, f"beside the answer the model's window has room for {max(room, 0)}")
+    return InputError(
+        f"score.tasks.{task}.max_new_tokens", found, f"beside the answer the model's window has room for {max(room, 0)}"
+    )
 
 
 def stops_of(name: str, params: dict[str, Any]) -> list[str]:

@@ -21,7 +21,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Form:
-    """A plain-text prompt: `{text}`, `{instruction}` and `{question}`, what is asked, stand for the question's; `stops` end an answer.
+    """A plain-text prompt: `{text}`, `{instruction}` and `{question}`, what is asked, stand for the question's; `stops`
+    end an answer.
 
     A stop counts only behind the first word of an answer: a model that begins with a blank line, which is quite usual
     behind `Summary:`, would otherwise answer nothing at all.

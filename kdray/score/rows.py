@@ -1,4 +1,7 @@
-"""The cells of a row of a task's data set. What is wrong with one row is kept with it and takes no other row with it."""
+"""The cells of a row of a task's data set.
+
+What is wrong with one row is kept with it and takes no other row with it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ class Unusable(ValueError):
 
 
 def text_in(row: Mapping[str, Any], column: str) -> str:
-    """The text in `column`; empty where there is nothing. A list of texts is one, a paragraph a line; a whole number is its digits.
+    """The text in `column`; empty where there is nothing. A list of texts is one, a paragraph a line; a whole number is
+    its digits.
 
     Raises:
         KeyError: no row has such a column.
@@ -59,12 +63,19 @@ def texts_in(row: Mapping[str, Any], column: str, separator: str | None = None) 
         KeyError, Unusable: as `text_in`.
     """
     value = row[column]
-    parts = value if isinstance(value, list) else text_in(row, column).split(separator) if separator else [text_in(row, column)]
+    parts = (
+        value
+        if isinstance(value, list)
+        else text_in(row, column).split(separator)
+        if separator
+        else [text_in(row, column)]
+    )
     return [text.strip() for part in parts if (text := text_in({column: part}, column)).strip()]
 
 
 def passages_in(row: Mapping[str, Any], column: str) -> list[str]:
-    """The passages of HotpotQA as `title: sentences`: of a mapping of two lists, as on the hub, or of [title, [sentence, ...]] pairs.
+    """The passages of HotpotQA as `title: sentences`: of a mapping of two lists, as on the hub, or of [title,
+    [sentence, ...]] pairs.
 
     Raises:
         KeyError, Unusable: as `text_in`, or there is no passage.
@@ -74,7 +85,9 @@ def passages_in(row: Mapping[str, Any], column: str) -> list[str]:
         if isinstance(value, Mapping):
             pairs = list(zip(value["title"], value["sentences"], strict=True))
         else:
-            pairs = [(one["title"], one["sentences"]) if isinstance(one, Mapping) else (one[0], one[1]) for one in value]
+            pairs = [
+                (one["title"], one["sentences"]) if isinstance(one, Mapping) else (one[0], one[1]) for one in value
+            ]
         found = [f"{title}: {(lines if isinstance(lines, str) else ''.join(lines)).strip()}" for title, lines in pairs]
     except (KeyError, IndexError, TypeError, ValueError):
         kind = "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,15 +1,16 @@
 """Text split into sentences by a rule, without a model or data of its own.
 
-A full stop, question or exclamation mark ends one before a space and a capital, a digit or a letter of a script without capitals;
-the marks of Chinese, Japanese, Hindi, Arabic, Urdu, Armenian and Ethiopic do so by themselves. Thai and its like have no such marks:
-there only a line ends a sentence.
+A full stop, question or exclamation mark ends one before a space and a capital, a digit or a letter of a script without
+capitals; the marks of Chinese, Japanese, Hindi, Arabic, Urdu, Armenian and Ethiopic do so by themselves. Thai and its
+like have no such marks: there only a line ends a sentence.
 """
 
 from __future__ import annotations
 
 import regex
 
-MARKS = "\u3002\uff01\uff1f\uff0e\uff61\u0964\u0965\u061f\u06d4\u0589\u1362"  # \uff0e: full-width, between digits it is a point
+# \uff0e: full-width, between digits it is a point
+MARKS = "\u3002\uff01\uff1f\uff0e\uff61\u0964\u0965\u061f\u06d4\u0589\u1362"
 CLOSERS = "\"')\\]\u201d\u2019\u300d\u300f\uff09\u00bb"
 END = regex.compile(
     r"(?<=[.!?])[\"')\]]*\s+(?=[\"'(\[]*[\p{Lu}\p{Lt}\p{Lo}\p{Nd}])"

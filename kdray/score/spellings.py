@@ -1,7 +1,8 @@
-"""Choices that are letters, asked about as capitals and as small letters: a choice's likelihood is the sum of both spellings'.
+"""Choices that are letters, asked about as capitals and as small letters: a choice's likelihood is the sum of both
+spellings'.
 
-lm-eval knows one spelling of a choice. Of a task that is to know two, every request is made once more with the case of its answer
-swapped, behind all others of its question; what lm-eval sums up are the choices, as before.
+lm-eval knows one spelling of a choice. Of a task that is to know two, every request is made once more with the case of
+its answer swapped, behind all others of its question; what lm-eval sums up are the choices, as before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ def ask_both_cases(task: Any) -> None:
 def together(answers: Sequence[Answer]) -> list[Answer]:
     """One answer a choice, of those to all choices as they are and then to all in the other case."""
     half = len(answers) // 2
-    return [(_log_sum(one, other), first or second) for (one, first), (other, second) in zip(answers[:half], answers[half:], strict=True)]
+    return [
+        (_log_sum(one, other), first or second)
+        for (one, first), (other, second) in zip(answers[:half], answers[half:], strict=True)
+    ]
 
 
 def _log_sum(one: float, other: float) -> float:

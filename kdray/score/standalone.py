@@ -33,10 +33,11 @@ def open_metric(use: Use, field: str) -> Metric:
 
 
 def metric_auroc(rows: Sequence[Annotated], metric: Metric, score: str) -> dict[str, Any]:
-    """AUROC in percent of a metric's `score` of predefined spans, asked about each as if it were the answer; and their number.
+    """AUROC in percent of a metric's `score` of predefined spans, asked about each as if it were the answer; and their
+    number.
 
-    Spans as in `kdray.lens.spans`: what is hallucinated, the text before and the text after it. Spans without a word, or
-    that the metric fails on, are left out, as are responses whose hallucinations are not all found in them.
+    Spans as in `kdray.lens.spans`: what is hallucinated, the text before and the text after it. Spans without a word,
+    or that the metric fails on, are left out, as are responses whose hallucinations are not all found in them.
     """
     known = [row for row in rows if not row.unfound]
     spans = [(row.document, text, factual) for row in known for text, factual in predefined_texts(row) if text]

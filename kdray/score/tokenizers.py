@@ -1,7 +1,7 @@
 """How metrics of words cut a text: by their own tool's rule, which is made for English, or by one for every script.
 
-What the tool's own rule does not see would score 0 against itself, or 100 against anything with the same year in it. So a row
-most of whose reference words are unseen has no number but an error.
+What the tool's own rule does not see would score 0 against itself, or 100 against anything with the same year in it. So
+a row most of whose reference words are unseen has no number but an error.
 """
 
 from __future__ import annotations
@@ -30,8 +30,12 @@ def whole(word: str) -> bool:
     return True
 
 
-def not_comparable(references: Sequence[str], sees: Callable[[str], bool], instead: str = "set tokenizer: unicode") -> str | None:
-    """Why no text can be compared with `references` by a tokeniser that `sees` certain words, and what to do; None if one can."""
+def not_comparable(
+    references: Sequence[str], sees: Callable[[str], bool], instead: str = "set tokenizer: unicode"
+) -> str | None:
+    """Why no text can be compared with `references` by a tokeniser that `sees` certain words, and what to do; None if
+    one can.
+    """
     if not references:
         return NO_REFERENCE
     lost, count = unseen(references, sees)

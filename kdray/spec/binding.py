@@ -24,9 +24,15 @@ def bind_components(grid: Grid) -> Grid:
         }
     )
     component(declare.Form, grid.soft_labels.form.name, "soft_labels.form")
-    soft_labels = grid.soft_labels.model_copy(update={"form": bind_use(grid.soft_labels.form, declare.Form, "soft_labels")})
-    objective = grid.objective.model_copy(update={"loss": bind_use(grid.objective.loss, declare.Loss, "objective.loss")})
-    train = grid.train.model_copy(update={"schedule": bind_use(grid.train.schedule, declare.Schedule, "train.schedule")})
+    soft_labels = grid.soft_labels.model_copy(
+        update={"form": bind_use(grid.soft_labels.form, declare.Form, "soft_labels")}
+    )
+    objective = grid.objective.model_copy(
+        update={"loss": bind_use(grid.objective.loss, declare.Loss, "objective.loss")}
+    )
+    train = grid.train.model_copy(
+        update={"schedule": bind_use(grid.train.schedule, declare.Schedule, "train.schedule")}
+    )
 
     def tuned(teacher: TeacherSection, where: str) -> TeacherSection:
         if not teacher.tune:
@@ -34,7 +40,9 @@ def bind_components(grid: Grid) -> Grid:
         schedule = bind_use(teacher.tune.schedule, declare.Schedule, f"{where}.tune.schedule")
         return teacher.model_copy(update={"tune": teacher.tune.model_copy(update={"schedule": schedule})})
 
-    runtime = grid.runtime.model_copy(update={"engine": bind_use(grid.runtime.engine, declare.Engine, "runtime.engine")})
+    runtime = grid.runtime.model_copy(
+        update={"engine": bind_use(grid.runtime.engine, declare.Engine, "runtime.engine")}
+    )
     return grid.model_copy(
         update={
             "data": data,
@@ -51,7 +59,8 @@ def bind_components(grid: Grid) -> Grid:
 
 
 def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
-    """The section with every task, metric and decoding checked, and their defaults filled in; `has_lens`: the grid makes one.
+    """The section with every task, metric and decoding checked, and their defaults filled in; `has_lens`: the grid
+    makes one.
 
     Raises:
         InputError: an unknown one, one that is named twice, a wrong parameter, or a guide that is not there.
@@ -76,12 +85,16 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
                 raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' of the task '{task.name}'", allowed)
         if score.engine == "vllm" and not how.vllm:
             able = ", ".join(name for name, other in components(declare.Decoding).items() if other.declared.vllm)
-            raise InputError(f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}")
+            raise InputError(
+                f"score.decoding.{i}", f"'{decoding[i].name}' with score.engine vllm", f"vllm decodes {able}"
+            )
     choices = [bind_choices(use, f"score.choices.{i}") for i, use in enumerate(score.choices)]
     for i, label in enumerate(labels := [decoding_label(use) for use in choices]):
         if label in labels[:i]:
             raise InputError(f"score.choices.{i}", f"'{label}' a second time", "give every way once")
-    if labels != [PLAIN] and not any(isinstance(declared(declare.Task, task.name), declare.ChoiceTask) for task in tasks):
+    if labels != [PLAIN] and not any(
+        isinstance(declared(declare.Task, task.name), declare.ChoiceTask) for task in tasks
+    ):
         raise InputError("score.choices", "no task has choices", "add a multiple-choice task, or leave it out")
     bound = {"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding, "choices": choices}
     return score.model_copy(update=bound)

@@ -11,7 +11,10 @@ from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 
 CHATML = ("<|im_start|>", "<|im_end|>")  # around a turn
-NEED_BOS = ("gemma", "recurrent_gemma")  # families whose models write nonsense behind a text that does not begin with it
+NEED_BOS = (
+    "gemma",
+    "recurrent_gemma",
+)  # families whose models write nonsense behind a text that does not begin with it
 
 
 def require_read(arguments: Mapping[str, Any], template: str) -> None:
@@ -33,4 +36,7 @@ def bos_warning(template: str, params: Mapping[str, Any], config: Mapping[str, A
     kind = str(config.get("model_type"))
     if declared(declare.Template, template).begins or params.get("bos") or not kind.startswith(NEED_BOS):
         return None
-    return f"prompts do not begin with the bos token, without which {kind} models fail: write {{name: {template}, bos: true}}, or chat"
+    return (
+        f"prompts do not begin with the bos token, without which {kind} models fail: write {{name: {template}, bos:"
+        " true}, or chat"
+    )

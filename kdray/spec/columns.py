@@ -15,7 +15,9 @@ Holds = Literal["text", "texts", "anything"]
 
 @dataclass(frozen=True)
 class Column:
-    """A column under one of `names`, whichever the table has; with a `key`, the list of texts that its mappings have there."""
+    """A column under one of `names`, whichever the table has; with a `key`, the list of texts that its mappings have
+    there.
+    """
 
     names: tuple[str, ...]
     key: str = ""
@@ -33,7 +35,9 @@ def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
 
 
 def task_columns(name: str) -> tuple[Column, ...] | None:
-    """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own way."""
+    """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own
+    way.
+    """
     asked = declared(declare.Task, name)
     if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named and not asked.columns:
         return None

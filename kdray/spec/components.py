@@ -119,7 +119,9 @@ class Component(Generic[D]):
 
     @property
     def origin(self) -> dict[str, Any]:
-        """What ids and records know of where it is from: nothing of kdray's own, else the distribution and its version."""
+        """What ids and records know of where it is from: nothing of kdray's own, else the distribution and its
+        version.
+        """
         return {"distribution": vars(self.entry.distribution)} if self.entry else {}
 
     def imported(self) -> ModuleType:
@@ -148,7 +150,9 @@ def _components(kind: type[Declared]) -> dict[str, Component[Any]]:
         if other := found.get(entry.name):
             owner = str(other.entry.distribution) if other.entry else "kdray"
             allowed = f"a name has one meaning: uninstall {entry.distribution.name}, or rename it there"
-            raise InputError(kind.group, f"{kind.word} '{entry.name}' is both {owner}'s and {entry.distribution}'s", allowed)
+            raise InputError(
+                kind.group, f"{kind.word} '{entry.name}' is both {owner}'s and {entry.distribution}'s", allowed
+            )
         found[entry.name] = read_installed(kind, entry)
     return found
 
@@ -163,7 +167,9 @@ def component(kind: type[D], name: str, where: str) -> Component[D]:
     found = components(kind).get(base)
     if found is None or _is_named(found) != bool(colon) or of == "NAME" or (colon and not of):
         known = [f"{other}:NAME" if _is_named(each) else other for other, each in components(kind).items()]
-        raise InputError(where, f"no {kind.word} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known))
+        raise InputError(
+            where, f"no {kind.word} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known)
+        )
     return found
 
 
@@ -246,35 +252,51 @@ def read_installed(kind: type[D], entry: Entry) -> Component[D]:
         try:
             _ = parameter.type
         except TypeError as error:
-            raise InputError(f"{where}: {name}", str(error), "write one of the types in kdray/spec/components.py") from None
+            raise InputError(
+                f"{where}: {name}", str(error), "write one of the types in kdray/spec/components.py"
+            ) from None
     return replace(found, entry=entry)
 
 
 def _parsed(kind: type[D], name: str, source: str, module: str, where: str, place: str) -> Component[D]:
     """The component that a module's source declares; `where` names it in errors, `place` what wants this kind."""
     tree = ast.parse(source)
-    found = [node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DECLARED"]
+    found = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DECLARED"
+    ]
     if not found:
-        raise InputError(where, f"a {kind.word} without a line DECLARED = ...", f"write DECLARED = declare.{kind.__name__}(version=1)")
+        raise InputError(
+            where,
+            f"a {kind.word} without a line DECLARED = ...",
+            f"write DECLARED = declare.{kind.__name__}(version=1)",
+        )
     try:
         declared = _value(found[0])
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
-        raise InputError(where, f"{field or ast.unparse(found[0])}: {first['msg']}", "see kdray/spec/declare.py") from None
+        raise InputError(
+            where, f"{field or ast.unparse(found[0])}: {first['msg']}", "see kdray/spec/declare.py"
+        ) from None
     except ValueError:
-        raise InputError(where, ast.unparse(found[0]), "write one of the classes of declare, with its values written out") from None
+        raise InputError(
+            where, ast.unparse(found[0]), "write one of the classes of declare, with its values written out"
+        ) from None
     if not isinstance(declared, kind):
         raise InputError(where, f"declares {ast.unparse(found[0])}", f"{place} it must be a declare.{kind.__name__}")
     callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
     if not callables:
-        raise InputError(where, f"has no function or class {name}", f"a {kind.word} is a function or class of its own name")
+        raise InputError(
+            where, f"has no function or class {name}", f"a {kind.word} is a function or class of its own name"
+        )
     parameters = _parameters(callables[0], where)
     needed = (*declared.reads, *declared.later)
     for read in needed:
         if read not in parameters:
-            raise InputError(where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(needed)}")
-    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+            raise InputError(
+                where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(needed)}"
+            )
+    summary = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
     return Component(kind, name, summary, parameters, declared, module)
 
 
@@ -285,7 +307,9 @@ def _value(node: ast.expr) -> Any:
         ValueError: it is something else (a ValidationError where a class is called with wrong arguments).
     """
     match node:
-        case ast.Call(func=ast.Attribute(value=ast.Name(id="declare"), attr=name), args=args, keywords=keywords) if hasattr(declare, name):
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="declare"), attr=name), args=args, keywords=keywords) if (
+            hasattr(declare, name)
+        ):
             return getattr(declare, name)(*map(_value, args), **{str(k.arg): _value(k.value) for k in keywords})
         case ast.Tuple(elts=elements):
             return tuple(map(_value, elements))
@@ -304,7 +328,9 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef, where: str) -> dict[str, P
         try:
             value = REQUIRED if default is None else ast.literal_eval(default)
         except ValueError:
-            raise InputError(f"{where}: {argument.arg}", f"the default {ast.unparse(default or node)}", "write its value out") from None
+            raise InputError(
+                f"{where}: {argument.arg}", f"the default {ast.unparse(default or node)}", "write its value out"
+            ) from None
         found[argument.arg] = Parameter(annotation, value)
     return found
 

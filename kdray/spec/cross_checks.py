@@ -40,7 +40,12 @@ def _check_report(grid: Grid) -> None:
         metrics[task.name] = list(dict.fromkeys([*asked.short, *kept, *rated]))
         if isinstance(asked, declare.ChoiceTask):
             metrics[task.name] += CALIBRATION
-    names = [MetricName(task, name, label) for task, names in metrics.items() for name in names for label in _labels(task, grid)]
+    names = [
+        MetricName(task, name, label)
+        for task, names in metrics.items()
+        for name in names
+        for label in _labels(task, grid)
+    ]
     known = [name.written for name in names]
     primary = grid.report.primary
     if primary is not None and primary not in known and not _is_lm_evals(primary, metrics):
@@ -51,9 +56,13 @@ def _check_report(grid: Grid) -> None:
             if name not in known and not _is_lm_evals(name, metrics):
                 raise InputError(f"report.margin.{name}", "nothing measures it", did_you_mean(name, known))
         elif name not in able:
-            raise InputError(f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able))
+            raise InputError(
+                f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able)
+            )
     if (chosen := grid.report.checkpoint) != "last" and grid.score.checkpoints == "last":
-        raise InputError("report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last")
+        raise InputError(
+            "report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last"
+        )
     if chosen == "best_answers":
         _check_answers_to_choose_by(grid)
 
@@ -64,7 +73,9 @@ def _check_answers_to_choose_by(grid: Grid) -> None:
     if by.task not in [task.name for task in grid.score.tasks]:
         raise InputError(field, f"best_answers without the task {by.task}", "add it to score.tasks")
     if by.decoding not in (known := _labels(by.task, grid)):
-        raise InputError(field, f"best_answers with answers by {', '.join(known)}", f"add {by.decoding} to score.decoding")
+        raise InputError(
+            field, f"best_answers with answers by {', '.join(known)}", f"add {by.decoding} to score.decoding"
+        )
     if grid.data.test:
         allowed = f"no choice may see the test rows, which {by.task} asks: data.test 0, or best_heldout"
         raise InputError(field, f"best_answers with data.test {grid.data.test}", allowed)
@@ -90,7 +101,9 @@ def _check_teachers(grid: Grid) -> None:
             raise InputError(f"teachers.{name}", "a name with a meaning of its own", "choose another")
     form = grid.soft_labels.form.name
     if grid.ensembles and declared(declare.Form, form).tempered:
-        raise InputError("ensembles", f"with soft_labels.form {form}", f"their probabilities need the form {_untempered()}")
+        raise InputError(
+            "ensembles", f"with soft_labels.form {form}", f"their probabilities need the form {_untempered()}"
+        )
     for ensemble, weights in grid.ensembles.items():
         if ensemble in grid.teachers:
             raise InputError(f"ensembles.{ensemble}", "is the name of a teacher too", "choose another")
@@ -104,12 +117,16 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
     if not grid.all_teachers and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
     if not grid.all_teachers and any(point.labels != "gold" for point in points):
-        raise InputError("axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]")
+        raise InputError(
+            "axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]"
+        )
     if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
         raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
     recipe = component(declare.Recipe, grid.data.recipe.name, "data.recipe")
     if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
-        raise InputError("axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]")
+        raise InputError(
+            "axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]"
+        )
 
 
 def _check_objective(grid: Grid, largest_alpha: float) -> None:

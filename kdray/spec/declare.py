@@ -22,8 +22,8 @@ Needs = Literal["reference", "source", "wrong", "short"]
 class Declared:
     """Of every component. `version` enters ids: a new one makes again what this component made.
 
-    `later` are parameters that came after it was first used: they enter ids only where they are not at their defaults, so
-    that what was made before keeps its id.
+    `later` are parameters that came after it was first used: they enter ids only where they are not at their defaults,
+    so that what was made before keeps its id.
     """
 
     word: ClassVar[str]  # the kind as users read it
@@ -43,7 +43,8 @@ class Recipe(Declared):
     """A function from a row of the data to an `Example`, or a `Document` where it makes no `prompts`.
 
     `columns` must be there: `a.b` is a field inside of one, `a|b` one under either name. `column_parameters` are the
-    parameters that name more of them. `answer` is the column of right answers and where the choices are that they are among.
+    parameters that name more of them. `answer` is the column of right answers and where the choices are that they are
+    among.
     """
 
     word: ClassVar[str] = "recipe"
@@ -63,7 +64,8 @@ class Recipe(Declared):
 class Template(Declared):
     """A function from an example and a tokenizer to a prompt's text.
 
-    `begins`: it begins a prompt with the model's BOS token by itself, where the model wants one. `space`: responses stand behind a space.
+    `begins`: it begins a prompt with the model's BOS token by itself, where the model wants one. `space`: responses
+    stand behind a space.
     """
 
     word: ClassVar[str] = "template"
@@ -84,8 +86,8 @@ class Param:
 class Kept:
     """A tensor that a form of soft labels keeps, one row a response token.
 
-    `type` is a type of numbers, `id` the smallest that holds every token's id. The row's width is the sum of `width`, 1 if that is empty.
-    `when`: it is kept only where the component's parameters have these values.
+    `type` is a type of numbers, `id` the smallest that holds every token's id. The row's width is the sum of `width`, 1
+    if that is empty. `when`: it is kept only where the component's parameters have these values.
     """
 
     name: str
@@ -98,8 +100,9 @@ class Kept:
 class Form(Declared):
     """A class that says what of a teacher's outputs is kept, and how it is read back.
 
-    Nothing is `kept` where the teacher itself is asked at every step. `head`: what is kept is read through the teacher's
-    output head, which is kept once beside it. `tempered`: it holds for one temperature, as a few entries of the distribution.
+    Nothing is `kept` where the teacher itself is asked at every step. `head`: what is kept is read through the
+    teacher's output head, which is kept once beside it. `tempered`: it holds for one temperature, as a few entries of
+    the distribution.
     """
 
     word: ClassVar[str] = "soft labels"
@@ -152,7 +155,9 @@ class Engine(Declared):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Usual:
-    """How much a task of the usual data is: rows, tokens of a prompt (or of a question with one of its choices), and choices."""
+    """How much a task of the usual data is: rows, tokens of a prompt (or of a question with one of its choices), and
+    choices.
+    """
 
     rows: PositiveInt
     tokens: PositiveInt
@@ -163,8 +168,8 @@ class Usual:
 class Task(Declared):
     """What every task declares.
 
-    `short` maps each metric to its name in tables and MLflow; the first is the task's headline. `lower_is_better` are those
-    of them that should fall. `columns` must be in its data, as for recipes. `usual` is what a price is told by.
+    `short` maps each metric to its name in tables and MLflow; the first is the task's headline. `lower_is_better` are
+    those of them that should fall. `columns` must be in its data, as for recipes. `usual` is what a price is told by.
     """
 
     word: ClassVar[str] = "task"
@@ -194,11 +199,11 @@ class HeldoutTask(Task):
 class ChoiceTask(Task):
     """A multiple-choice task of lm-eval's.
 
-    `config` is its official file; without one the file's functions `config` and, where it declares no columns of a table,
-    `documents` give it. `answer` is the column
-    of right answers, and where the letters or choices are that they are among. `named`: the task is
-    written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong answers. `ratios`: a decoding that contrasts
-    layers scores its choices by the log-ratios as they are, without a softmax over them.
+    `config` is its official file; without one the file's functions `config` and, where it declares no columns of a
+    table, `documents` give it. `answer` is the column of right answers, and where the letters or choices are that they
+    are among. `named`: the task is written `lm_eval:NAME`. `confidence`: the report shows how sure models are of wrong
+    answers. `ratios`: a decoding that contrasts layers scores its choices by the log-ratios as they are, without a
+    softmax over them.
     """
 
     config: str | None = None
@@ -214,11 +219,12 @@ class ChoiceTask(Task):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class AnswerTask(Task):
-    """A function from a row to a `Question`, or with `rows` none: it asks the grid's own prompts, unseen ones or those trained on.
+    """A function from a row to a `Question`, or with `rows` none: it asks the grid's own prompts, unseen ones or those
+    trained on.
 
-    `gives` says what metrics find in it: `reference`, `source` and `wrong` texts, and whether right answers are `short`.
-    `metrics` and those of the grid score the answers. `factual_rate`: answers are held against a text, so that a lens can
-    look at them. Plain-text prompts by id are in the file's `FORMS`.
+    `gives` says what metrics find in it: `reference`, `source` and `wrong` texts, and whether right answers are
+    `short`. `metrics` and those of the grid score the answers. `factual_rate`: answers are held against a text, so that
+    a lens can look at them. Plain-text prompts by id are in the file's `FORMS`.
     """
 
     gives: tuple[Needs, ...]
@@ -245,13 +251,17 @@ class Metric(Declared):
     scores: Annotated[tuple[ShortName, ...], Field(min_length=1)]
     needs: tuple[Needs, ...] = ()
     slow: bool = False  # measured by a step of its own, so that another metric never takes it again
-    models: Mapping[str, bool] = Field(default_factory=dict)  # parameters that are references to models: are their weights needed?
+    models: Mapping[str, bool] = Field(
+        default_factory=dict
+    )  # parameters that are references to models: are their weights needed?
     spans: bool = False  # its rows have the hallucinated `spans` of an answer, as character offsets
     whole: bool = False  # an answer that it scores low is hallucinated as a whole
     samples: tuple[str, ...] = ()  # parameters of answers that are drawn at random for this metric
     runtime: tuple[str, ...] = ()  # parameters that change no number
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
-    nltk_data: Mapping[str, str] = Field(default_factory=dict)  # data of nltk's, unless the parameter of that name is false
+    nltk_data: Mapping[str, str] = Field(
+        default_factory=dict
+    )  # data of nltk's, unless the parameter of that name is false
     endpoint: bool = False  # it asks a server that the environment names
     standin: bool = False  # it stands in for a metric that cannot be had: the verdict says that it measures no facts
 
@@ -265,9 +275,10 @@ class Metric(Declared):
 class Decoding(Declared):
     """A function from prompts to answers: see `kdray.score.decodings`.
 
-    `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that name
-    local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the model.
-    `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its parameters.
+    `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that
+    name local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the
+    model. `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its
+    parameters.
     """
 
     word: ClassVar[str] = "decoding"
@@ -302,4 +313,16 @@ class Stage(Declared):
     folder: ClassVar[str] = "stages"
 
 
-KINDS: tuple[type[Declared], ...] = (Recipe, Template, Form, Loss, Schedule, Engine, Task, Metric, Decoding, Annotations, Stage)
+KINDS: tuple[type[Declared], ...] = (
+    Recipe,
+    Template,
+    Form,
+    Loss,
+    Schedule,
+    Engine,
+    Task,
+    Metric,
+    Decoding,
+    Annotations,
+    Stage,
+)

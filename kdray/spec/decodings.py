@@ -1,4 +1,6 @@
-"""What is known of a decoding without a model: its label, the files that it names, and which layers DoLa may contrast with."""
+"""What is known of a decoding without a model: its label, the files that it names, and which layers DoLa may contrast
+with.
+"""
 
 from __future__ import annotations
 
@@ -33,13 +35,19 @@ def bind_choices(use: Use, where: str) -> Use:
     """
     found = component(declare.Decoding, use.name, where)
     bound = bind_use(use, declare.Decoding, where).params
-    able = [name for name, other in components(declare.Decoding).items() if name == PLAIN or other.declared.choices is not None]
+    able = [
+        name
+        for name, other in components(declare.Decoding).items()
+        if name == PLAIN or other.declared.choices is not None
+    ]
     if use.name not in able:
         raise InputError(where, f"'{use.name}', which scores no choices", f"one of {', '.join(able)}")
     read = found.declared.choices or ()
     for name, value in bound.items():
         if name not in read and value != found.parameters[name].default:
-            raise InputError(f"{where}.{name}", str(value), f"choices are scored by {' and '.join(read)} alone: leave it out")
+            raise InputError(
+                f"{where}.{name}", str(value), f"choices are scored by {' and '.join(read)} alone: leave it out"
+            )
     return Use.model_construct(name=use.name, params={name: bound[name] for name in read})
 
 
@@ -67,8 +75,8 @@ def guided_by_grids_lens(use: Use) -> bool:
 def candidate_layers(layers: Layers, count: int, tied: bool, field: str = "layers") -> list[int]:
     """The layers that DoLa chooses a premature one from, in a model of `count` layers; layer 0 is the embeddings.
 
-    `low` and `high` are the even layers of the lower and the upper half or, above 40 layers, of the first and the last 20
-    (DoLa, appendix A.2). Where the output head is tied to the embeddings, layer 0 predicts the token that it was
+    `low` and `high` are the even layers of the lower and the upper half or, above 40 layers, of the first and the last
+    20 (DoLa, appendix A.2). Where the output head is tied to the embeddings, layer 0 predicts the token that it was
     given, so the buckets leave it out.
 
     Raises:
@@ -83,7 +91,9 @@ def candidate_layers(layers: Layers, count: int, tied: bool, field: str = "layer
         chosen = list(layers)
     allowed = f"layers from {first} to {count - 1}, each once" + (" (0 is tied to the output)" if tied else "")
     if not chosen or len(set(chosen)) < len(chosen) or not all(first <= layer < count for layer in chosen):
-        raise InputError(field, f"{layers} of a model with {count} layers" if isinstance(layers, str) else f"{layers}", allowed)
+        raise InputError(
+            field, f"{layers} of a model with {count} layers" if isinstance(layers, str) else f"{layers}", allowed
+        )
     return chosen
 
 

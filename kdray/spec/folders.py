@@ -1,4 +1,6 @@
-"""Hugging Face model folders, read without loading a model: configuration and tokenizer, and what their files are called."""
+"""Hugging Face model folders, read without loading a model: configuration and tokenizer, and what their files are
+called.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ COUNTS = {  # by the name that most families give them, with the names of others
     "vocab_size": (),
     "max_position_embeddings": WINDOWS,
 }
-# The windows that transformers takes where config.json is silent, of families that look positions up in a table, which ends.
+# The windows that transformers takes where config.json is silent, of families that look positions up in a table, which
+# ends.
 TABLES = {"gpt2": 1024, "gpt-sw3": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "codegen": 2048}
 TABLES |= {"mpt": 2048, "opt": 2048}
 AFTER_PAD = ("roberta", "camembert", "xlm-roberta", "mpnet")  # count positions from behind the padding token's number
@@ -51,7 +54,8 @@ def read_object(path: Path, field: str, allowed: str, shown: str = "") -> dict[s
 
 
 def read_config(folder: Path, field: str = "model", called: str = "") -> dict[str, Any]:
-    """The configuration of the language model in a folder, that of its text part included; counts by the names in `COUNTS`.
+    """The configuration of the language model in a folder, that of its text part included; counts by the names in
+    `COUNTS`.
 
     Errors name the folder as `called`.
 
@@ -122,7 +126,13 @@ def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """What a prompt's tokens depend on in a model's folder: its tokenizer, and how many tokens and positions the model knows."""
-    files = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    """What a prompt's tokens depend on in a model's folder: its tokenizer, and how many tokens and positions the model
+    knows.
+    """
+    files = {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in TOKENIZER_FILES
+        if (folder / name).is_file()
+    }
     sizes = [window_of(folder), read_config(folder).get("vocab_size")]
     return hashlib.sha256(json.dumps([files, sizes]).encode()).hexdigest()

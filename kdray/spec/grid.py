@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
@@ -32,7 +41,9 @@ NonNegative = Annotated[float, Field(ge=0), AfterValidator(_no_negative_zero)]
 
 def _all_different(values: list[Any]) -> list[Any]:
     if twice := [value for i, value in enumerate(values) if value in values[:i]]:
-        raise InputError("", f"{twice[0]:g} twice" if isinstance(twice[0], float) else f"{twice[0]} twice", "give each once")
+        raise InputError(
+            "", f"{twice[0]:g} twice" if isinstance(twice[0], float) else f"{twice[0]} twice", "give each once"
+        )
     return values
 
 
@@ -83,12 +94,16 @@ class Length(Section):
     """How long to train: in epochs (a fraction is allowed) or in optimiser steps."""
 
     epochs: Annotated[PositiveFloat | None, LENGTH] = Field(None, description="the length; an epoch may be a fraction")
-    steps: Annotated[PositiveInt | None, LENGTH] = Field(None, description="the length in optimiser steps, instead of epochs")
+    steps: Annotated[PositiveInt | None, LENGTH] = Field(
+        None, description="the length in optimiser steps, instead of epochs"
+    )
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
         if (self.epochs is None) == (self.steps is None):
-            raise InputError("", "neither epochs nor steps" if self.epochs is None else "both epochs and steps", "give one of them")
+            raise InputError(
+                "", "neither epochs nor steps" if self.epochs is None else "both epochs and steps", "give one of them"
+            )
         return self
 
     @property
@@ -106,26 +121,36 @@ class Optimiser(Length):
     schedule: Annotated[Use, Enters(declare.Schedule)] = Field(
         Use(name="cosine"), description="of the learning rate: `cosine` (with `floor`) or `constant`, after the warm-up"
     )
-    warmup: Annotated[Fraction, ENTERS] = Field(0.0, description="share of the steps over which lr rises linearly from 0")
+    warmup: Annotated[Fraction, ENTERS] = Field(
+        0.0, description="share of the steps over which lr rises linearly from 0"
+    )
     weight_decay: Annotated[NonNegative, ENTERS] = Field(0.01, description="AdamW's, not on norms and biases")
-    clip: Annotated[PositiveFloat | None, ENTERS] = Field(1.0, description="the largest gradient norm; null for no clipping")
+    clip: Annotated[PositiveFloat | None, ENTERS] = Field(
+        1.0, description="the largest gradient norm; null for no clipping"
+    )
     dtype: Annotated[Dtype, ENTERS] = Field(
         "float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32"
     )
     method: Annotated[Literal["full", "lora", "qlora"], ENTERS] = Field(
         "full",
-        description="all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 "
-        "(`pip install 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32",
+        description=(
+            "all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 (`pip install"
+            " 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32"
+        ),
     )
     rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
     scale: Annotated[PositiveFloat, Enters(where=ADAPTED, unless_default=True)] = Field(
         2.0, description="of the adapters: peft's `lora_alpha` divided by the rank"
     )
-    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(0.0, description="before the adapters, while they train")
+    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(
+        0.0, description="before the adapters, while they train"
+    )
     compile: Annotated[bool, ENTERS] = Field(False, description="torch.compile, on GPUs only")
     packing: Annotated[bool, ENTERS] = Field(
         True,
-        description="the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them",
+        description=(
+            "the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them"
+        ),
     )
 
 
@@ -134,8 +159,10 @@ class Train(Optimiser):
 
     keep: Annotated[list[PositiveFloat], AfterValidator(_all_different), Enters(instead={"keep": "kept"})] = Field(
         [],
-        description="checkpoints to export and score, in the unit of the length; the end always is one. "
-        "Part of a point: another list trains it anew",
+        description=(
+            "checkpoints to export and score, in the unit of the length; the end always is one. "
+            "Part of a point: another list trains it anew"
+        ),
     )
 
     @model_validator(mode="after")
@@ -181,7 +208,9 @@ class Model(Section):
 class TeacherSection(Model):
     """The model that gives the soft labels; without `tune` it is used as it is."""
 
-    tune: Tune | None = Field(None, description="fine-tune it on the data first: the fields below, and those of `train` but `keep`")
+    tune: Tune | None = Field(
+        None, description="fine-tune it on the data first: the fields below, and those of `train` but `keep`"
+    )
 
 
 class Data(Section):
@@ -192,27 +221,39 @@ class Data(Section):
     )
     recipe: Annotated[Use, Enters(declare.Recipe)] = Field(
         Use(name="dolly"),
-        description="how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`, `commonsense_qa`, "
-        "`news`; or a `text` without a prompt",
+        description=(
+            "how a row becomes instruction, context, response: `dolly`, `columns`, `pubmed_qa`, `dialogsum`,"
+            " `commonsense_qa`, `news`; or a `text` without a prompt"
+        ),
     )
     template: Annotated[Use, Enters(declare.Template)] = Field(
         Use(name="chat"),
-        description="how that becomes a prompt: `chat` (the tokenizer's own), `alpaca` (for plain models; the paper's) or `plain` "
-        "(the instruction as it is); their parameters are [below](#templates)",
+        description=(
+            "how that becomes a prompt: `chat` (the tokenizer's own), `alpaca` (for plain models; the paper's) or"
+            " `plain` (the instruction as it is); their parameters are [below](#templates)"
+        ),
     )
     max_prompt: Annotated[PositiveInt, ENTERS] = Field(
-        256, description="rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"
+        256,
+        description=(
+            "rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"
+        ),
     )
     max_length: Annotated[PositiveInt, ENTERS] = Field(
         512, description="prompt and response, in tokens, are cut there; at most the models' windows"
     )
     heldout: Annotated[PositiveInt, ENTERS] = Field(
         1000,
-        description="rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
-        "the same for every tokenizer",
+        description=(
+            "rows never trained on, for held-out losses: a random choice fixed by the source row's number, "
+            "the same for every tokenizer"
+        ),
     )
     split: Annotated[Literal["random", "first"], Enters(unless_default=True)] = Field(
-        default="random", description="how the rows held out are chosen: `random` as above, or the `first` of the source, as MiniLLM does"
+        default="random",
+        description=(
+            "how the rows held out are chosen: `random` as above, or the `first` of the source, as MiniLLM does"
+        ),
     )
     test: Annotated[int, Field(ge=0), ENTERS] = Field(
         0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"
@@ -234,17 +275,21 @@ class ObjectiveSection(Section):
 
     loss: Annotated[Use, Enters(declare.Loss)] = Field(
         default=Use(name="cross_entropy"),
-        description="the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's), "
-        "`forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy that counts more where "
-        "the teacher is unsure (in full from `nats` of entropy on, 1)",
+        description=(
+            "the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's),"
+            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy"
+            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1)"
+        ),
     )
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
         default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
     )
     weighting: Annotated[Literal["sum", "ratio", "convex"], ENTERS] = Field(
         default="sum",
-        description="`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
-        "They differ where the gradient is clipped",
+        description=(
+            "`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
+            "They differ where the gradient is clipped"
+        ),
     )
 
 
@@ -253,7 +298,10 @@ class SoftLabelsSection(Section):
 
     form: Annotated[Use, Enters(declare.Form)] = Field(
         default=Use(name="hidden"),
-        description="how the teacher's outputs are kept (see docs/grid.md#soft-labels); the form's own parameters stand beside it",
+        description=(
+            "how the teacher's outputs are kept (see docs/grid.md#soft-labels); the form's own parameters stand"
+            " beside it"
+        ),
     )
     compute: Annotated[Dtype, ENTERS] = Field(
         default="float32", description="type of the teacher's pass; only what is kept is rounded to the form's own type"
@@ -273,9 +321,13 @@ class SoftLabelsSection(Section):
 class Augment(Section):
     """The teacher's greedy answers, for points whose labels are not the original responses alone."""
 
-    max_new_tokens: Annotated[PositiveInt, ENTERS] = Field(default=256, description="where an answer of the teacher is cut")
+    max_new_tokens: Annotated[PositiveInt, ENTERS] = Field(
+        default=256, description="where an answer of the teacher is cut"
+    )
     batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="prompts in one pass of the teacher")
-    compute: Annotated[Literal["float32", "bfloat16"], ENTERS] = Field(default="float32", description="the teacher's precision")
+    compute: Annotated[Literal["float32", "bfloat16"], ENTERS] = Field(
+        default="float32", description="the teacher's precision"
+    )
     engine: Annotated[Literal["transformers", "vllm"], ENTERS] = Field(
         default="transformers", description="what generates the answers; `vllm` needs GPUs"
     )
@@ -291,19 +343,26 @@ class Axes(Section):
         SELECTS,
     ]
     alpha: Annotated[
-        list[NonNegative], Field(min_length=1, description="weights of the soft labels; 0 is plain fine-tuning (SFT)"), SELECTS
+        list[NonNegative],
+        Field(min_length=1, description="weights of the soft labels; 0 is plain fine-tuning (SFT)"),
+        SELECTS,
     ]
-    seed: Annotated[list[Seed], Field(min_length=1, description="of the order of examples, of dropout and of adapters"), SELECTS] = [0]
+    seed: Annotated[
+        list[Seed], Field(min_length=1, description="of the order of examples, of dropout and of adapters"), SELECTS
+    ] = [0]
     labels: Annotated[
         list[Labels],
-        Field(min_length=1, description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)"),
+        Field(
+            min_length=1, description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)"
+        ),
         SELECTS,
     ] = ["gold"]
     teacher: Annotated[list[Slug], AfterValidator(_all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
     )
     smoothing: Annotated[list[Share], Field(min_length=1), AfterValidator(_all_different), SELECTS] = Field(
-        default=[0], description="shares of uniform labels among the hard ones: label smoothing, the control that needs no teacher"
+        default=[0],
+        description="shares of uniform labels among the hard ones: label smoothing, the control that needs no teacher",
     )
     temperature: Annotated[list[PositiveFloat], AfterValidator(_all_different), SELECTS] = Field(
         default=[], description="of the soft term, by default `objective.temperature` alone"
@@ -315,7 +374,9 @@ class PointSpec(Section):
 
     lr: Annotated[PositiveFloat, SELECTS] = Field(description="the largest learning rate")
     batch: Annotated[PositiveInt, SELECTS] = Field(description="sequences per optimiser step")
-    alpha: Annotated[NonNegative, SELECTS] = Field(description="weight of the soft labels; 0 is plain fine-tuning (SFT)")
+    alpha: Annotated[NonNegative, SELECTS] = Field(
+        description="weight of the soft labels; 0 is plain fine-tuning (SFT)"
+    )
     seed: Annotated[Seed, SELECTS] = Field(0, description="of the order of examples, of dropout and of adapters")
     labels: Annotated[Labels, SELECTS] = Field("gold", description="the responses to train on")
     teacher: Annotated[Slug | None, SELECTS] = Field(
@@ -336,14 +397,17 @@ class Scoring(Section):
         Selects(declare.Task),
     ]
     metrics: Annotated[list[Use], Selects(declare.Metric)] = Field(
-        [], description="of answers, beside each task's own, on every task that has what they need: see docs/summaries.md"
+        [],
+        description="of answers, beside each task's own, on every task that has what they need: see docs/summaries.md",
     )
     decoding: Annotated[
         list[Use],
         Field(
             min_length=1,
-            description="every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided` "
-            "(see docs/decoding.md)",
+            description=(
+                "every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided` "
+                "(see docs/decoding.md)"
+            ),
         ),
         Selects(declare.Decoding),
     ] = [Use(name="greedy")]
@@ -351,25 +415,39 @@ class Scoring(Section):
         list[Use],
         Field(
             min_length=1,
-            description="every multiple-choice task is scored under each: `greedy`, by plain likelihood, and `dola` (see docs/scoring.md)",
+            description=(
+                "every multiple-choice task is scored under each: `greedy`, by plain likelihood, and `dola` (see"
+                " docs/scoring.md)"
+            ),
         ),
         Selects(declare.Decoding),
     ] = [Use(name="greedy")]
-    checkpoints: Annotated[Literal["all", "last"], SELECTS] = Field("all", description="which of the kept checkpoints are scored")
+    checkpoints: Annotated[Literal["all", "last"], SELECTS] = Field(
+        "all", description="which of the kept checkpoints are scored"
+    )
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(_all_different), SELECTS] = Field(
         ["student", "teacher"], description="models scored beside the points: the untrained student and the teacher"
     )
     engine: Annotated[Literal["transformers", "vllm"], Enters(unless_default=True)] = Field(
         "transformers",
-        description="what generates answers; `vllm`, on GPUs: greedy and sampled answers through ray.data.llm. Part of a score's id",
+        description=(
+            "what generates answers; `vllm`, on GPUs: greedy and sampled answers through ray.data.llm. Part of a"
+            " score's id"
+        ),
     )
     likelihood: Annotated[Literal["hflm", "shared_prefix"], ENTERS] = Field(
         "hflm",
-        description="`hflm`: the numbers of the lm_eval command, bit for bit; `shared_prefix`: a question's choices together, "
-        "faster (see docs/scoring.md). Part of a score's id",
+        description=(
+            "`hflm`: the numbers of the lm_eval command, bit for bit; `shared_prefix`: a question's choices together, "
+            "faster (see docs/scoring.md). Part of a score's id"
+        ),
     )
-    batch: Annotated[PositiveInt, ENTERS] = Field(8, description="sequences in one pass; it changes numbers a little: part of a score's id")
-    dtype: Annotated[Dtype, ENTERS] = Field("float32", description="of the models that are scored; part of a score's id")
+    batch: Annotated[PositiveInt, ENTERS] = Field(
+        8, description="sequences in one pass; it changes numbers a little: part of a score's id"
+    )
+    dtype: Annotated[Dtype, ENTERS] = Field(
+        "float32", description="of the models that are scored; part of a score's id"
+    )
 
     def ways_of(self, task: declare.Task) -> list[Use]:
         """How a task's answers are decoded or its choices scored; none where it has neither."""
@@ -381,7 +459,9 @@ class Scoring(Section):
 class OwnAnswers(Section):
     """Answers of the untrained student, and what finds the hallucinations in them."""
 
-    task: Annotated[Use, Selects(declare.Task)] = Field(description="what it answers: `train_answers`, or documents that are not scored")
+    task: Annotated[Use, Selects(declare.Task)] = Field(
+        description="what it answers: `train_answers`, or documents that are not scored"
+    )
     metric: Annotated[Use, Enters(declare.Metric, by_content=True)] = Field(
         description="of factual consistency, which finds the hallucinations"
     )
@@ -391,7 +471,8 @@ class OwnAnswers(Section):
 
 
 class LensSection(Section):
-    """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is there already.
+    """A Lookback Lens: what trains it, a file of annotated responses or the untrained student's own; or one that is
+    there already.
 
     With nothing said, the family llama2 takes the one that was published for it.
     """
@@ -404,15 +485,22 @@ class LensSection(Section):
         default=None, description="instead: the untrained student's own answers, and what finds hallucinations in them"
     )
     trained: Annotated[
-        Annotated[str, AfterValidator(_named_lens), Field(json_schema_extra={"pattern": "^(published$|file:.|https:.)"})] | None,
+        Annotated[
+            str, AfterValidator(_named_lens), Field(json_schema_extra={"pattern": "^(published$|file:.|https:.)"})
+        ]
+        | None,
         Enters(by_content=True),
     ] = Field(
         default=None,
-        description="instead: `file:` and the folder of a lens, or `published`; annotations or own answers beside it then "
-        "test it and train nothing",
+        description=(
+            "instead: `file:` and the folder of a lens, or `published`; annotations or own answers beside it then "
+            "test it and train nothing"
+        ),
     )
     window: Annotated[PositiveInt, ENTERS] = Field(default=8, description="tokens of its sliding windows")
-    max_words: Annotated[PositiveInt, ENTERS] = Field(default=700, description="where a document is cut that comes without a stored prompt")
+    max_words: Annotated[PositiveInt, ENTERS] = Field(
+        default=700, description="where a document is cut that comes without a stored prompt"
+    )
     limit: Annotated[PositiveInt | None, ENTERS] = Field(
         default=None, description="use only so many responses of the file, spread evenly over it"
     )
@@ -423,24 +511,33 @@ class Report(Section):
 
     primary: Annotated[str | None, SHOWN] = Field(
         default=None,
-        description="the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`; "
-        "left out, the first task's first metric under the first decoding; the interval it gives "
-        "counts items and runs as samples and holds for all rows at once (docs/statistics.md)",
+        description=(
+            "the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`;"
+            " left out, the first task's first metric under the first decoding; the interval it gives counts items and"
+            " runs as samples and holds for all rows at once (docs/statistics.md)"
+        ),
     )
     checkpoint: Annotated[Literal["last", "best_heldout", "best_answers"], SHOWN] = Field(
         default="last",
-        description="`best_heldout`: of all of a point, the one with the least held-out cross-entropy; `best_answers`: the one whose "
-        "greedy answers to the held-out rows (`heldout_answers`) have the highest ROUGE-L, so that this column itself is optimistic",
+        description=(
+            "`best_heldout`: of all of a point, the one with the least held-out cross-entropy; `best_answers`: the one"
+            " whose greedy answers to the held-out rows (`heldout_answers`) have the highest ROUGE-L, so that this"
+            " column itself is optimistic"
+        ),
     )
     margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
         default={},
-        description="the loss that still counts as no harm, and that the report tests the best row for: by multiple-choice task, of "
-        "accuracy (0 to 1), or by task/metric in the unit of the tables",
+        description=(
+            "the loss that still counts as no harm, and that the report tests the best row for: by multiple-choice"
+            " task, of accuracy (0 to 1), or by task/metric in the unit of the tables"
+        ),
     )
     cases: Annotated[NonNegativeInt, SHOWN] = Field(
         default=3,
-        description="how many examples of each kind the report shows with article and answers: where the best row beats SFT most, where "
-        "it falls behind most, and at random; 0 leaves all texts of the data out of the report",
+        description=(
+            "how many examples of each kind the report shows with article and answers: where the best row beats SFT"
+            " most, where it falls behind most, and at random; 0 leaves all texts of the data out of the report"
+        ),
     )
 
     @model_validator(mode="before")
@@ -455,32 +552,46 @@ class Runtime(Section):
     """Where and how it runs. Nothing here changes an id or, within float error, a number."""
 
     store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True)), RUNS] = Field(
-        description="the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: "
-        "mount it, and write the path"
+        description=(
+            "the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: "
+            "mount it, and write the path"
+        )
     )
-    workers: Annotated[PositiveInt | Literal["auto"], RUNS] = Field("auto", description="GPUs, or cores, for one point; auto: 1")
+    workers: Annotated[PositiveInt | Literal["auto"], RUNS] = Field(
+        "auto", description="GPUs, or cores, for one point; auto: 1"
+    )
     device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(
-        "auto", description="`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
+        "auto",
+        description=(
+            "`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
+        ),
     )
     accelerator: Annotated[Annotated[str, Field(min_length=1)] | None, RUNS] = Field(
         None, description="the type of GPU to use, as Ray names it: `H100`; GPUs of other types are left alone"
     )
     engine: Annotated[Use, Runs(declare.Engine)] = Field(
         default=Use(name="ddp"),
-        description="how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights, "
-        "gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but for rounding",
+        description=(
+            "how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights,"
+            " gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but"
+            " for rounding"
+        ),
     )
     gradient_checkpointing: Annotated[bool, RUNS] = Field(
         False, description="activations are computed again in the backward pass: less memory, a third more time"
     )
-    micro_batch: Annotated[PositiveInt | None, RUNS] = Field(None, description="sequences in one forward pass of a worker; by default all")
+    micro_batch: Annotated[PositiveInt | None, RUNS] = Field(
+        None, description="sequences in one forward pass of a worker; by default all"
+    )
     checkpoint_every: Annotated[PositiveInt, RUNS] = Field(
         50, description="steps between the checkpoints that an interrupted point resumes from"
     )
     mlflow: Annotated[Annotated[str, AfterValidator(tracking_address)] | None, RUNS] = Field(
         None,
-        description="tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
-        "null keeps a sqlite file in the store",
+        description=(
+            "tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
+            "null keeps a sqlite file in the store"
+        ),
     )
 
     @model_validator(mode="after")
@@ -498,11 +609,16 @@ class Grid(Section):
     family: Annotated[Slug, SELECTS] = Field(description="of the models; one file holds one family")
     teacher: TeacherSection | None = Field(
         None,
-        description="the model that gives soft labels and answers; may be left out if every alpha is 0 and all labels are gold",
+        description=(
+            "the model that gives soft labels and answers; may be left out if every alpha is 0 and all labels are gold"
+        ),
     )
     teachers: dict[Slug, TeacherSection] = Field(
         default={},
-        description="instead of `teacher`: several by name, each as above; an axis of the grid (see docs/grid.md#several-teachers)",
+        description=(
+            "instead of `teacher`: several by name, each as above; an axis of the grid (see"
+            " docs/grid.md#several-teachers)"
+        ),
     )
     ensembles: Annotated[dict[Slug, Annotated[dict[Slug, PositiveFloat], Field(min_length=2)]], SELECTS] = Field(
         default={}, description="more teachers by name: weights of some `teachers`, whose probabilities are averaged"
@@ -511,19 +627,25 @@ class Grid(Section):
     data: Data = Field(description="instruction data and how they become tokens")
     soft_labels: SoftLabelsSection = Field(SoftLabelsSection(), description="how the teacher's outputs are kept")
     objective: ObjectiveSection = Field(ObjectiveSection(), description="what is minimised")
-    augment: Augment = Field(Augment(), description="the teacher's greedy answers, for points whose labels are not gold alone")
+    augment: Augment = Field(
+        Augment(), description="the teacher's greedy answers, for points whose labels are not gold alone"
+    )
     train: Train = Field(description="how every point trains")
     axes: Axes = Field(description="lists; every combination is a point")
     include: list[PointSpec] = Field(
         [],
-        description="more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left "
-        "out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too",
+        description=(
+            "more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left"
+            " out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too"
+        ),
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
     score: Scoring = Field(description="what is measured on which checkpoints")
     lens: LensSection | None = Field(None, description="a Lookback Lens for factual rates")
     report: Report = Field(Report(), description="how the tables compare points")
-    runtime: Runtime = Field(description="where and how it runs: nothing here changes an id or, but for rounding, a number")
+    runtime: Runtime = Field(
+        description="where and how it runs: nothing here changes an id or, but for rounding, a number"
+    )
 
     @property
     def all_teachers(self) -> dict[str, TeacherSection]:
@@ -533,7 +655,9 @@ class Grid(Section):
     def models(self) -> dict[str, tuple[str, Model]]:
         """Where in the file every model stands, and the model, by its role: `student`, or a teacher's name."""
         where = "teacher" if self.teacher else "teachers.{}"
-        return {"student": ("student", self.student)} | {name: (where.format(name), t) for name, t in self.all_teachers.items()}
+        return {"student": ("student", self.student)} | {
+            name: (where.format(name), t) for name, t in self.all_teachers.items()
+        }
 
     @classmethod
     def only_scoring(cls, name: str, score: Scoring, template: Use, lens: LensSection | None, runtime: Runtime) -> Grid:

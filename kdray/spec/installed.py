@@ -55,7 +55,9 @@ def entries(kind: type[Declared]) -> list[Entry]:
     Raises:
         InputError: one of them is of a distribution without a name or a version.
     """
-    found = [Entry(each.group, each.name, each.value, _distribution(each)) for each in _installed().select(group=kind.group)]
+    found = [
+        Entry(each.group, each.name, each.value, _distribution(each)) for each in _installed().select(group=kind.group)
+    ]
     return sorted(found, key=lambda entry: (entry.name, entry.distribution.name))
 
 
@@ -92,7 +94,10 @@ def import_of(entry: Entry) -> ModuleType:
 
 @functools.cache
 def _installed() -> Any:
-    """All entry points of all distributions, to select from: their files are looked through once. Python 3.11 has no type for it."""
+    """All entry points of all distributions, to select from: their files are looked through once.
+
+    Python 3.11 has no type for it.
+    """
     return importlib.metadata.entry_points()
 
 

@@ -20,32 +20,51 @@ def bind_lens(lens: LensSection, tasks: Sequence[Use], family: str) -> LensSecti
     """The section of a grid of this family, with its components checked and their defaults filled in.
 
     Raises:
-        InputError: it says too little or too much of where the lens is from; a component that does not exist or does not
-            fit; or none of `tasks` has answers that a lens can rate.
+        InputError: it says too little or too much of where the lens is from; a component that does not exist or does
+            not fit; or none of `tasks` has answers that a lens can rate.
     """
     if not any(map(rated_by_lens, tasks)):
         able = ", ".join(filter(_is_rated, components(declare.Task)))
-        raise InputError("lens", "none of the grid's tasks has answers that it can rate", f"add one of {able} to score.tasks")
+        raise InputError(
+            "lens", "none of the grid's tasks has answers that it can rate", f"add one of {able} to score.tasks"
+        )
     given = [name for name in ("annotations", "source", "own", "trained") if getattr(lens, name) is not None]
     if not given and family == PUBLISHED_FAMILY:
         given, lens = ["trained"], lens.model_copy(update={"trained": PUBLISHED_LENS})
-    if given not in (["annotations", "source"], ["own"], ["trained"], ["annotations", "source", "trained"], ["own", "trained"]):
-        raise InputError("lens", f"has {', '.join(given) or 'nothing to learn from'}", "give annotations and source, own, or trained")
+    if given not in (
+        ["annotations", "source"],
+        ["own"],
+        ["trained"],
+        ["annotations", "source", "trained"],
+        ["own", "trained"],
+    ):
+        raise InputError(
+            "lens", f"has {', '.join(given) or 'nothing to learn from'}", "give annotations and source, own, or trained"
+        )
     if lens.trained is not None:
         ref = parse_reference(lens.trained, "lens.trained")
         if ref.scheme != "file" and not (ref.scheme == "https" and ref.name.endswith(PICKLED)):
-            allowed = f"file: and a folder that `kdray lens train` wrote or a published classifier_*{PICKLED}, or `published`"
+            allowed = (
+                f"file: and a folder that `kdray lens train` wrote or a published classifier_*{PICKLED}, or `published`"
+            )
             raise InputError("lens.trained", f"'{lens.trained}'", allowed)
         if "window" in lens.model_fields_set:
             raise InputError("lens.window", "beside a lens that is trained", "leave it out: the lens brings its own")
     if lens.source and parse_reference(lens.source, "lens.source").scheme == "hf":
-        raise InputError("lens.source", f"'{lens.source}' is a repository", "annotations must be one file: file:, wheel: or https:")
-    if lens.annotations and (beside := component(declare.Annotations, lens.annotations, "lens.annotations").declared.beside):
+        raise InputError(
+            "lens.source", f"'{lens.source}' is a repository", "annotations must be one file: file:, wheel: or https:"
+        )
+    if lens.annotations and (
+        beside := component(declare.Annotations, lens.annotations, "lens.annotations").declared.beside
+    ):
         allowed = "in a grid a format must be one file: write these annotations as jsonl"
         raise InputError("lens.annotations", f"'{lens.annotations}' needs {beside} beside its file", allowed)
     if lens.own is None:
         return lens
-    task, metric = bind_use(lens.own.task, declare.Task, "lens.own.task"), bind_use(lens.own.metric, declare.Metric, "lens.own.metric")
+    task, metric = (
+        bind_use(lens.own.task, declare.Task, "lens.own.task"),
+        bind_use(lens.own.metric, declare.Metric, "lens.own.metric"),
+    )
     if not _gives_source(task.name):
         able = filter(_gives_source, components(declare.Task))
         raise InputError("lens.own.task", f"'{task.name}' gives no text to be true to", f"one of {', '.join(able)}")
@@ -66,7 +85,9 @@ def rated_by_lens(task: Use) -> bool:
 
 
 def finds_hallucinations(metric: str) -> bool:
-    """Whether a metric can say what of an answer is hallucinated: against its source, or of the whole by right answers."""
+    """Whether a metric can say what of an answer is hallucinated: against its source, or of the whole by right
+    answers.
+    """
     return judges_texts(metric) or declared(declare.Metric, metric).whole
 
 

@@ -1,4 +1,6 @@
-"""Read a grid file, or what stands for a part of one on a command line: plain YAML, then the schema, then its components."""
+"""Read a grid file, or what stands for a part of one on a command line: plain YAML, then the schema, then its
+components.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def load_grid(path: str | Path) -> Grid:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError("grid", f"no file {path}", "give the path of a YAML file, for example grids/quickstart.yaml") from None
+        raise InputError(
+            "grid", f"no file {path}", "give the path of a YAML file, for example grids/quickstart.yaml"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("grid", f"{path} cannot be read ({error})", "give a UTF-8 YAML file") from None
     return parse_grid(text, str(path))
@@ -50,9 +54,18 @@ class _Asked(Section):
 
 
 def parse_scoring(
-    tasks: str, metrics: str, decoding: str, lens: str | None, limit: int | None, template: str, *, choices: str = PLAIN, **fields: Any
+    tasks: str,
+    metrics: str,
+    decoding: str,
+    lens: str | None,
+    limit: int | None,
+    template: str,
+    *,
+    choices: str = PLAIN,
+    **fields: Any,
 ) -> tuple[Scoring, Use, LensSection | None]:
-    """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens by reference.
+    """A section `score` from a command line, `xsum, {name: arc_easy, limit: 10}`, the template of prompts, and a lens
+    by reference.
 
     `limit` is for tasks without their own.
 
@@ -60,7 +73,9 @@ def parse_scoring(
         InputError: as for the section in a grid file, or a task that needs a grid's data.
     """
     text = f"score: {{tasks: [{tasks}], metrics: [{metrics}], decoding: [{decoding}], choices: [{choices}]}}"
-    tree: dict[str, Any] = {"score": read_yaml(text, "--tasks, --metrics, --decoding, --choices", _Asked.model_fields)["score"] | fields}
+    tree: dict[str, Any] = {
+        "score": read_yaml(text, "--tasks, --metrics, --decoding, --choices", _Asked.model_fields)["score"] | fields
+    }
     asked = validated(_Asked, tree | ({"lens": {"trained": lens}} if lens is not None else {}))
     score = asked.score
     for i, task in enumerate(score.tasks):

@@ -26,9 +26,9 @@ class Mark:
 class Enters(Mark):
     """The field changes what is made of its section, and enters its id.
 
-    `instead`: what enters in its place, properties of the section by name. `where`: it enters only where other fields have
-    one of these values. `unless_default`: not while it has its default, as for a field that older grids lack. `by_content`: it
-    refers to something whose identity enters instead.
+    `instead`: what enters in its place, properties of the section by name. `where`: it enters only where other fields
+    have one of these values. `unless_default`: not while it has its default, as for a field that older grids lack.
+    `by_content`: it refers to something whose identity enters instead.
     """
 
     instead: Mapping[str, str] = field(default_factory=dict)
@@ -51,5 +51,8 @@ class Runs(Mark):
 
 def marks(section: type[BaseModel]) -> dict[str, Mark]:
     """The marks of a section's fields, in their order; fields that are sections have none."""
-    found = {name: [mark for mark in field.metadata if isinstance(mark, Mark)] for name, field in section.model_fields.items()}
+    found = {
+        name: [mark for mark in field.metadata if isinstance(mark, Mark)]
+        for name, field in section.model_fields.items()
+    }
     return {name: mark[0] for name, mark in found.items() if mark}

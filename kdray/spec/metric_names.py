@@ -32,7 +32,9 @@ class MetricName(str):
 
     @classmethod
     def parse(cls, written: str) -> MetricName:
-        """The name behind `task/metric`, as a grid file writes it; the decoding, if one is meant, stands behind a dot."""
+        """The name behind `task/metric`, as a grid file writes it; the decoding, if one is meant, stands behind a
+        dot.
+        """
         task, _, rest = written.rpartition("/")
         metric, _, decoding = rest.partition(".")
         return cls(task, metric, decoding)

@@ -36,16 +36,22 @@ def bind_metrics(chosen: Sequence[Use], tasks: Sequence[Use]) -> list[Use]:
             raise InputError(where, f"'{use.name}' a second time", "name every metric once")
         if not any(_fits(use.name, task.name) for task in tasks):
             able = [name for name in components(declare.Task) if _fits(use.name, name)]
-            raise InputError(where, f"none of the grid's tasks gives what '{use.name}' needs", f"it fits {', '.join(able)}")
+            raise InputError(
+                where, f"none of the grid's tasks gives what '{use.name}' needs", f"it fits {', '.join(able)}"
+            )
         bound.append(Use.model_construct(name=use.name, params=params))
     return bound
 
 
 def metrics_of(task: Use, chosen: Sequence[Use]) -> list[Use]:
-    """The metrics of a generation task: its own, with the grid's parameters where it has some, then those that fit it."""
+    """The metrics of a generation task: its own, with the grid's parameters where it has some, then those that fit
+    it.
+    """
     asked = declared(declare.Task, task.name)
     own = asked.metrics if isinstance(asked, declare.AnswerTask) else ()
-    uses = {name: Use.model_construct(name=name, params=bind(declare.Metric, name, {}, "score.metrics")) for name in own}
+    uses = {
+        name: Use.model_construct(name=name, params=bind(declare.Metric, name, {}, "score.metrics")) for name in own
+    }
     uses |= {use.name: use for use in chosen if _fits(use.name, task.name)}
     return list(uses.values())
 

@@ -24,7 +24,9 @@ def local_path(text: str, field: str = "", seen_by_all: bool = False) -> str:
     Raises:
         InputError: it is empty, an address, or has parts that only a shell or another system would understand.
     """
-    allowed = "give the path of a folder that all nodes see" if seen_by_all else "give a path on this machine's file system"
+    allowed = (
+        "give the path of a folder that all nodes see" if seen_by_all else "give a path on this machine's file system"
+    )
     shown = f"'{text}'"
     if not text.strip():
         raise InputError(field, "empty", allowed)
@@ -77,7 +79,8 @@ def not_found(path: Path, field: str, what: str = "file or folder") -> InputErro
 
 
 def tracking_address(uri: str, field: str = "") -> str:
-    """`uri`, if MLflow reads it as it is meant: it expands nothing, and makes a new file of what it does not understand.
+    """`uri`, if MLflow reads it as it is meant: it expands nothing, and makes a new file of what it does not
+    understand.
 
     Raises:
         InputError: it is blank, or has parts that only a shell would understand.

@@ -22,7 +22,9 @@ def read_yaml(text: str, where: str, fields: Iterable[str]) -> dict[str, Any]:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InputError(f"{where}:{line}", str(error.problem), error.note or "write plain YAML with each key once") from None
+        raise InputError(
+            f"{where}:{line}", str(error.problem), error.note or "write plain YAML with each key once"
+        ) from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(where, f"not YAML ({str(error).splitlines()[0]})", "write plain YAML") from None
     if not isinstance(tree, dict):
@@ -66,6 +68,10 @@ for _tag, _pattern, _first in (
     ("null", r"(~|null|Null|NULL|)$", ["~", "n", "N", ""]),
     ("bool", r"(true|True|TRUE|false|False|FALSE)$", list("tTfF")),
     ("int", r"[-+]?(0|[1-9][0-9]*)$", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$", list("-+0123456789.")),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$",
+        list("-+0123456789."),
+    ),
 ):
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(_pattern), _first)

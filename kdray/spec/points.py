@@ -36,7 +36,11 @@ class Point:
 
     @property
     def slug(self) -> str:
-        parts = [f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}", "" if self.labels == "gold" else self.labels, self.teacher]
+        parts = [
+            f"lr{self.lr:g}-b{self.batch}-a{self.alpha:g}-s{self.seed}",
+            "" if self.labels == "gold" else self.labels,
+            self.teacher,
+        ]
         parts += [f"ls{self.smoothing:g}"] if self.smoothing else []
         parts += [f"t{self.temperature:g}"] if self.temperature != 1 else []
         return "-".join(filter(None, parts))
@@ -46,7 +50,8 @@ def expand(grid: Grid) -> list[Point]:
     """The points in the order of labels (gold, teacher, both), teacher, alpha, smoothing, temperature, lr, batch, seed.
 
     Raises:
-        InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is left.
+        InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is
+            left.
     """
     axes, teachers = grid.axes, _teachers(grid)
     points = [
@@ -55,7 +60,9 @@ def expand(grid: Grid) -> list[Point]:
             axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing
         )
     ]
-    points = [replace(point, teacher=teacher) for point in points for teacher in (teachers if point.needs_teacher else [""])]
+    points = [
+        replace(point, teacher=teacher) for point in points for teacher in (teachers if point.needs_teacher else [""])
+    ]
     temperatures = axes.temperature or [grid.objective.temperature]
     points = [replace(point, temperature=t) for point in points for t in (temperatures if point.alpha else [1.0])]
     _refuse_duplicates(points, "axes")
@@ -64,14 +71,25 @@ def expand(grid: Grid) -> list[Point]:
     for i, spec in enumerate(grid.exclude):
         point = _by_hand(spec, grid, teachers, f"exclude.{i}")
         if point not in points:
-            raise InputError(f"exclude.{i}", f"{point.slug} is not in the grid", "exclude only points of axes or include")
+            raise InputError(
+                f"exclude.{i}", f"{point.slug} is not in the grid", "exclude only points of axes or include"
+            )
         points.remove(point)
     if not points:
         raise InputError("exclude", "leaves no point", "keep at least one point")
     order = ["", *teachers]
 
     def place(p: Point) -> tuple[float, ...]:
-        return LABELS.index(p.labels), order.index(p.teacher), p.alpha, p.smoothing, p.temperature, p.lr, p.batch, p.seed
+        return (
+            LABELS.index(p.labels),
+            order.index(p.teacher),
+            p.alpha,
+            p.smoothing,
+            p.temperature,
+            p.lr,
+            p.batch,
+            p.seed,
+        )
 
     return sorted(points, key=place)
 
@@ -80,7 +98,9 @@ def _teachers(grid: Grid) -> list[str]:
     """What points choose from; one nameless choice where the grid has one teacher, or none."""
     if not grid.teachers:
         if grid.axes.teacher:
-            raise InputError("axes.teacher", f"{', '.join(grid.axes.teacher)} without teachers", "name them in a section `teachers`")
+            raise InputError(
+                "axes.teacher", f"{', '.join(grid.axes.teacher)} without teachers", "name them in a section `teachers`"
+            )
         return [""]
     known = [*grid.teachers, *grid.ensembles]
     for name in grid.axes.teacher:
@@ -96,7 +116,11 @@ def _by_hand(spec: PointSpec, grid: Grid, teachers: list[str], field: str) -> Po
         return point
     if spec.teacher not in teachers:
         found = "missing" if spec.teacher is None else f"no teacher '{spec.teacher}' on the axis"
-        raise InputError(f"{field}.teacher", found, f"known: {', '.join(teachers)}" if teachers != [""] else "the grid has one teacher")
+        raise InputError(
+            f"{field}.teacher",
+            found,
+            f"known: {', '.join(teachers)}" if teachers != [""] else "the grid has one teacher",
+        )
     return replace(point, teacher=spec.teacher)
 
 
@@ -104,5 +128,7 @@ def _refuse_duplicates(points: list[Point], field: str) -> None:
     seen = set()
     for point in points:
         if point.slug in seen:
-            raise InputError(field, f"the point {point.slug} occurs twice", "give every point once (six digits tell numbers apart)")
+            raise InputError(
+                field, f"the point {point.slug} occurs twice", "give every point once (six digits tell numbers apart)"
+            )
         seen.add(point.slug)

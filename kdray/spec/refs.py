@@ -89,7 +89,11 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
     for option in fragment.split("&") if fragment else []:
         key, _, value = option.partition("=")
         if key not in allowed or key in options or not value:
-            raise InputError(field, f"'#{option}' in '{text}'", f"allowed after #, once each: {', '.join(f'{k}=...' for k in allowed)}")
+            raise InputError(
+                field,
+                f"'#{option}' in '{text}'",
+                f"allowed after #, once each: {', '.join(f'{k}=...' for k in allowed)}",
+            )
         options[key] = value
     if scheme == "hf":
         match = re.fullmatch(rf"({NAME}(?:/{NAME})?)(?:@([^\s@]+))?", body)
@@ -104,7 +108,11 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
         match = re.fullmatch(r"//([A-Za-z0-9.:-]+/[^\s?@]*[^\s?@/])", body)
         if match is None or sha256 is None:
             shown = re.sub(r"//[^/]*@", "//...@", text)  # a password is not for the log
-            raise InputError(field, f"'{shown}' names no file by its content", "write https://host/path#sha256=HEX, or hf:org/name@commit")
+            raise InputError(
+                field,
+                f"'{shown}' names no file by its content",
+                "write https://host/path#sha256=HEX, or hf:org/name@commit",
+            )
         return Reference("https", match.group(1), sha256=sha256, field=field)
     match = re.fullmatch(rf"({NAME})==([A-Za-z0-9][A-Za-z0-9_.!+-]*)/(.+)", body)
     if match is None:

@@ -39,7 +39,11 @@ def grid_schema() -> Schema:
 
 def _kinds(section: type[Section]) -> dict[str, type[Declared]]:
     """The kind of component that a section and those made of it name, by the field."""
-    own = {name: mark.component for name, mark in marks(section).items() if mark.component and mark.component is not declare.Annotations}
+    own = {
+        name: mark.component
+        for name, mark in marks(section).items()
+        if mark.component and mark.component is not declare.Annotations
+    }
     return functools.reduce(operator.or_, map(_kinds, section.__subclasses__()), own)
 
 

@@ -15,7 +15,9 @@ BEGIN, END = "<!-- fields -->", "<!-- end of fields -->"  # what stands around t
 
 
 def grid_table() -> str:
-    """Markdown: a line a field, with its default if it has one to write down, and whether what it makes has another id for it."""
+    """Markdown: a line a field, with its default if it has one to write down, and whether what it makes has another id
+    for it.
+    """
     return "\n".join(["| field | meaning | id |", "| --- | --- | --- |", *_lines(Grid, "")])
 
 
@@ -31,7 +33,10 @@ def _lines(section: type[Section], prefix: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
         if prefix.count(".") < 2 or name in section.__annotations__:
             default = f" ({shown})" if (shown := _default(field)) else ""
-            yield f"| `{prefix}{name}`{default} | {_linked(field.description or '')} | {'yes' if name in entering else ''} |"
+            yield (
+                f"| `{prefix}{name}`{default} | {_linked(field.description or '')} |"
+                f" {'yes' if name in entering else ''} |"
+            )
             for inner in _sections(field):
                 yield from _lines(inner, f"{prefix}{name}.")
 

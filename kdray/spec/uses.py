@@ -13,7 +13,8 @@ from kdray.spec.marks import marks
 
 
 def uses(section: Section, where: str = "") -> Iterator[tuple[str, Component[Any]]]:
-    """The components that a grid, or a section of one, names, each by its field; those of a task's own metrics by the task's.
+    """The components that a grid, or a section of one, names, each by its field; those of a task's own metrics by the
+    task's.
 
     Raises:
         InputError: it names one that there is not.

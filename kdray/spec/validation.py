@@ -46,15 +46,22 @@ def _in_our_words(errors: list[ErrorDetails], model: type[BaseModel]) -> InputEr
             return InputError(field, shown, str(cause))
         case "json_invalid" if "recursion" in error["msg"]:
             return InputError(field, "is nested too deep", "write plain YAML")
-        case "json_invalid":  # the rest of JSON was written by us: a lone half of a surrogate pair is all that can be wrong
+        case (
+            "json_invalid"
+        ):  # the rest of JSON was written by us: a lone half of a surrogate pair is all that can be wrong
             return InputError(field, "holds text that is no Unicode", "write every character out, not as \\ud800")
         case _:
-            return InputError(field, shown, _allowed([other["msg"] for other in errors if _field(other) == _field(error)]))
+            return InputError(
+                field, shown, _allowed([other["msg"] for other in errors if _field(other) == _field(error)])
+            )
 
 
 def _allowed(messages: list[str]) -> str:
     """pydantic's words in ours: of a union, one message a branch."""
-    must = [re.sub(r"^\w+ should ", "must ", message).partition(" after validation")[0] for message in dict.fromkeys(messages)]
+    must = [
+        re.sub(r"^\w+ should ", "must ", message).partition(" after validation")[0]
+        for message in dict.fromkeys(messages)
+    ]
     text = " or ".join([must[0], *(other.removeprefix("must be ") for other in must[1:])])
     return text.replace("valid array", "list").replace("an object", "a mapping")
 
@@ -66,7 +73,9 @@ def _field(error: ErrorDetails) -> str:
 
 def _is_branch(part: int | str) -> bool:
     """Whether a part of pydantic's location names a branch of a union rather than a field."""
-    return isinstance(part, str) and (part.startswith(("literal[", "constrained-", "function-")) or part in {"int", "float", "str"})
+    return isinstance(part, str) and (
+        part.startswith(("literal[", "constrained-", "function-")) or part in {"int", "float", "str"}
+    )
 
 
 def _siblings(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -1,4 +1,5 @@
-"""Whether a folder holds the whole weights of a plain model, by the names of its files, its configuration and headers alone.
+"""Whether a folder holds the whole weights of a plain model, by the names of its files, its configuration and headers
+alone.
 
 Nothing here loads a model, so what only a model's code knows (every name, every shape) is left to
 `kdray.models.weights`, which asks it when a model is laid down. Names of weights are those in the headers.
@@ -22,7 +23,17 @@ ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.b
 MERGE = "merge it into the model first (peft: merge_and_unload, then save_pretrained) and give that folder"
 PLAIN = "give the model's plain weights, or a GGUF file, which is dequantised"
 FLOATS = ("F64", "F32", "F16", "BF16")
-PACKED = {"qweight", "qzeros", "g_idx", "absmax", "quant_map", "SCB", "weight_packed", "weight_scale", "weight_scale_inv"}
+PACKED = {
+    "qweight",
+    "qzeros",
+    "g_idx",
+    "absmax",
+    "quant_map",
+    "SCB",
+    "weight_packed",
+    "weight_scale",
+    "weight_scale_inv",
+}
 # what a wrapper leaves in the names of the weights that it saves: anywhere, or only as the first part of one
 WRAPPERS = {
     "_orig_mod": "torch.compile",
@@ -35,7 +46,9 @@ LAYER = re.compile(r"(.*?(?:^|\.)(?:layers|layer|h|blocks|block))\.(\d+)\.")
 COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 MORE = ("num_nextn_predict_layers", "mtp_num_hidden_layers")  # layers behind the last one, which predict further tokens
 EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight")
-NOT_CAUSAL = re.compile(r"For(MaskedLM|PreTraining|\w*Classification|QuestionAnswering|MultipleChoice|CTC|\w*Detection|\w*Segmentation)$")
+NOT_CAUSAL = re.compile(
+    r"For(MaskedLM|PreTraining|\w*Classification|QuestionAnswering|MultipleChoice|CTC|\w*Detection|\w*Segmentation)$"
+)
 
 
 class Tensor(NamedTuple):
@@ -46,23 +59,31 @@ class Tensor(NamedTuple):
 
 
 def check_names(names: Collection[str], field: str, shown: str) -> None:
-    """Raise InputError unless a folder with these files, called `shown`, may hold a model: no adapter, and weights that are read."""
+    """Raise InputError unless a folder with these files, called `shown`, may hold a model: no adapter, and weights that
+    are read.
+    """
     check_no_adapter(names, field, shown)
     if CONFIG not in names:
         raise InputError(field, f"no {CONFIG} in {shown}", "give a Hugging Face model folder")
     if WEIGHTS in names or INDEX in names:
         return
     if shards := sorted(filter(SHARD.fullmatch, names)):
-        raise InputError(field, f"no {INDEX} in {shown}", f"it says what is in {shards[0]} and the other shards: fetch it too")
+        raise InputError(
+            field, f"no {INDEX} in {shown}", f"it says what is in {shards[0]} and the other shards: fetch it too"
+        )
     other = sorted(name for name in names if name.endswith((".safetensors", ".gguf", ".onnx")))
     found = f"no weights in {shown}" + (f" ({other[0]} is not read)" if other else "")
     gguf = next((name for name in other if name.endswith(".gguf")), None)
-    pickled = "it needs *.safetensors" if gguf is None else f"it needs *.safetensors, or name the file itself: .../{gguf}"
+    pickled = (
+        "it needs *.safetensors" if gguf is None else f"it needs *.safetensors, or name the file itself: .../{gguf}"
+    )
     raise InputError(field, found, f"{pickled} ({WEIGHTS}, or shards and {INDEX}; pickled weights are not read)")
 
 
 def check_no_adapter(names: Collection[str], field: str, shown: str) -> None:
-    """Raise InputError where an adapter is among these files: alone it is no model, and beside one it would be loaded unseen."""
+    """Raise InputError where an adapter is among these files: alone it is no model, and beside one it would be loaded
+    unseen.
+    """
     if adapters := [name for name in ADAPTERS if name in names]:
         raise InputError(field, f"an adapter ({adapters[0]}) in {shown}", MERGE)
 
@@ -90,7 +111,9 @@ def shards_of(folder: Path, field: str, shown: str) -> list[str]:
 
 
 def check_config_is_plain(config: Mapping[str, Any], field: str, shown: str, *, causal: bool) -> None:
-    """Raise InputError where a configuration says that weights are quantised or, if `causal`, that this is no causal model."""
+    """Raise InputError where a configuration says that weights are quantised or, if `causal`, that this is no causal
+    model.
+    """
     if quantised := config.get("quantization_config") or config.get("compression_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise InputError(field, f"weights quantised by {method or 'some method'} in {shown}", PLAIN)
@@ -99,7 +122,9 @@ def check_config_is_plain(config: Mapping[str, Any], field: str, shown: str, *, 
     if not causal:
         return
     if config.get("is_encoder_decoder") is True:
-        raise InputError(field, f"an encoder-decoder ({config.get('model_type')}) in {shown}", "give a causal language model")
+        raise InputError(
+            field, f"an encoder-decoder ({config.get('model_type')}) in {shown}", "give a causal language model"
+        )
     architectures = config.get("architectures")
     for name in architectures if isinstance(architectures, list) else ():
         if isinstance(name, str) and NOT_CAUSAL.search(name):
@@ -107,7 +132,8 @@ def check_config_is_plain(config: Mapping[str, Any], field: str, shown: str, *, 
 
 
 def check_weights(folder: Path, field: str, shown: str = "", *, causal: bool = True) -> None:
-    """Raise InputError unless a folder, called `shown`, holds whole plain weights, as far as headers and configuration tell.
+    """Raise InputError unless a folder, called `shown`, holds whole plain weights, as far as headers and configuration
+    tell.
 
     `causal`: of a causal language model, and not of an encoder or whatever a metric scores with.
     """
@@ -135,16 +161,22 @@ def read_headers(folder: Path, field: str, shown: str = "") -> dict[str, Tensor]
         tensors = _header(path)
         if not tensors:
             where = path if shown == str(folder) else f"{path.name} in {shown}"
-            raise InputError(field, f"{where} is no whole safetensors file", "fetch it again (a git-lfs pointer: `git lfs pull`)")
+            raise InputError(
+                field, f"{where} is no whole safetensors file", "fetch it again (a git-lfs pointer: `git lfs pull`)"
+            )
         if twice := sorted(found.keys() & tensors.keys()):
-            raise InputError(field, f"{twice[0]} in two shards of {shown}", "fetch the shards of one and the same model")
+            raise InputError(
+                field, f"{twice[0]} in two shards of {shown}", "fetch the shards of one and the same model"
+            )
         found |= tensors
     if (folder / INDEX).is_file():
         named = _index(folder, field, shown).keys()
         if missing := sorted(named - found.keys()):
             raise InputError(field, f"no {missing[0]} in the shards of {shown}{and_more(missing)}", f"{INDEX} names it")
         if extra := sorted(found.keys() - named):
-            raise InputError(field, f"{extra[0]} in the shards of {shown}{and_more(extra)}", f"{INDEX} does not name it")
+            raise InputError(
+                field, f"{extra[0]} in the shards of {shown}{and_more(extra)}", f"{INDEX} does not name it"
+            )
     return found
 
 
@@ -157,7 +189,8 @@ def _index(folder: Path, field: str, shown: str) -> dict[str, str]:
 
 
 def _header(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file: JSON behind its length in eight bytes, and exactly the bytes that it describes.
+    """The tensors of a safetensors file: JSON behind its length in eight bytes, and exactly the bytes that it
+    describes.
 
     Empty for a file that is not whole.
     """
@@ -183,7 +216,9 @@ def _check_tensor(name: str, tensor: Tensor, field: str, shown: str) -> None:
     wrapper = next((part for part in parts if part in WRAPPERS), parts[0] if parts[0] in OUTER else None)
     if wrapper is not None:
         by = (WRAPPERS | OUTER)[wrapper]
-        raise InputError(field, f"a weight called {name} in {shown}", f"it was saved wrapped ({by}): save the model inside")
+        raise InputError(
+            field, f"a weight called {name} in {shown}", f"it was saved wrapped ({by}): save the model inside"
+        )
     if "lora_A" in parts or "lora_B" in parts or "base_layer" in parts:
         raise InputError(field, f"an adapter's weight {name} in {shown}", MERGE)
     packed = parts[-1] in PACKED or (parts[-1] == "weight" and tensor.dtype not in FLOATS)
@@ -201,24 +236,36 @@ def _check_layers(tensors: Iterable[str], config: Mapping[str, Any], field: str,
         return
     [numbers] = stacks.values()
     if missing := sorted(set(range(count)) - numbers):
-        raise InputError(field, f"no weights of layer {missing[0]} in {shown}{and_more(missing)}", f"its config.json says {count} layers")
+        raise InputError(
+            field,
+            f"no weights of layer {missing[0]} in {shown}{and_more(missing)}",
+            f"its config.json says {count} layers",
+        )
     behind = sum(config[name] for name in MORE if type(config.get(name)) is int)
     if max(numbers) >= count + behind:
-        raise InputError(field, f"weights of a layer {max(numbers)} in {shown}", f"its config.json says {count} layers, from 0")
+        raise InputError(
+            field, f"weights of a layer {max(numbers)} in {shown}", f"its config.json says {count} layers, from 0"
+        )
 
 
 def _check_embeddings(tensors: Mapping[str, Tensor], config: Mapping[str, Any], field: str, shown: str) -> None:
-    """Whether a model has an embedding of each token and, if its configuration says that the head is another matrix, a head."""
+    """Whether a model has an embedding of each token and, if its configuration says that the head is another matrix, a
+    head.
+    """
     names = [name for name in tensors if name.endswith(EMBEDDINGS)]
     if len(names) != 1:
         return
     shape, vocabulary = tensors[names[0]].shape, config.get("vocab_size")
     if type(vocabulary) is int and shape[0] != vocabulary:
-        raise InputError(field, f"{names[0]} of shape {list(shape)} in {shown}", f"its config.json says a vocabulary of {vocabulary}")
+        raise InputError(
+            field, f"{names[0]} of shape {list(shape)} in {shown}", f"its config.json says a vocabulary of {vocabulary}"
+        )
     heads = [name for name, tensor in tensors.items() if name != names[0] and tensor.shape == shape]
     if config.get("tie_word_embeddings") is False and "text_config" not in config and not heads:
         raise InputError(
-            field, f"no output head (lm_head.weight) in {shown}", "its config.json says tie_word_embeddings: false; save the whole model"
+            field,
+            f"no output head (lm_head.weight) in {shown}",
+            "its config.json says tie_word_embeddings: false; save the whole model",
         )
 
 

@@ -1,4 +1,6 @@
-"""annotate: the untrained student's own answers with the hallucinated spans that a metric finds, as a file of our own format."""
+"""annotate: the untrained student's own answers with the hallucinated spans that a metric finds, as a file of our own
+format.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,14 @@ class Annotator:
     """Annotates some of the answers of one step."""
 
     def __init__(
-        self, outputs: Path, student: Path, metric: str, params: dict[str, Any], models: dict[str, Path], cache: Path, threshold: float
+        self,
+        outputs: Path,
+        student: Path,
+        metric: str,
+        params: dict[str, Any],
+        models: dict[str, Path],
+        cache: Path,
+        threshold: float,
     ) -> None:
         self.find = load_metric(metric, params, Given(models, own_device(), cache))
         self.answers = read_kept(outputs, functools.partial(load_tokenizer, student))
@@ -52,9 +61,13 @@ def _make(step: Step[AnnotateInputs], attempt: Attempt, work: Work) -> None:
     outputs, name = work.folder(step.inputs.outputs), own.metric.name
     models = {parameter: work.folder(made) for parameter, made in step.inputs.models.by_parameter.items()}
     # the parameters that change no number come from the grid as it is now
-    params = {key: value for key, value in own.metric.params.items() if key not in models} | step.params["metric"]["params"]
+    params = {key: value for key, value in own.metric.params.items() if key not in models} | step.params["metric"][
+        "params"
+    ]
     student = work.folder(step.inputs.outputs.inputs.model)
-    make = functools.partial(Annotator, outputs, student, name, params, models, work.store.root / "cache", step.params["threshold"])
+    make = functools.partial(
+        Annotator, outputs, student, name, params, models, work.store.root / "cache", step.params["threshold"]
+    )
     count = len(read_answers(outputs))
     cuts = [range(i, min(i + BATCH, count)) for i in range(0, count, BATCH)]
     if error := make_parts("annotate", cuts, attempt, make, work):
@@ -65,6 +78,8 @@ def _make(step: Step[AnnotateInputs], attempt: Attempt, work: Work) -> None:
         work.fail(step, f"no answer could be annotated: {failed[0]}")
         return
     if failed:
-        work.progress.say(f"annotate: {len(failed)} of {count} answers could not be annotated, the first one: {failed[0]}")
+        work.progress.say(
+            f"annotate: {len(failed)} of {count} answers could not be annotated, the first one: {failed[0]}"
+        )
     write_annotated(attempt.path, lines)
     work.seal(step, attempt, None, failed=len(failed))

@@ -80,7 +80,10 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
     thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:
-        reason = f"{unfinished} are thoughts without an end: raise augment.max_new_tokens, or switch thinking off in data.template"
+        reason = (
+            f"{unfinished} are thoughts without an end: raise augment.max_new_tokens, or switch thinking off in"
+            " data.template"
+        )
         told = f" ({reason})" if unfinished else ""
         work.fail(step, f"the teacher has no usable answer to any of {counts['read']} prompts{told}")
         return
@@ -90,7 +93,10 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
         f"{counts['unknown']} with unknown tokens, {counts['truncated']} truncated)"
     )
     if thoughts:
-        work.progress.say(f"{thoughts} of them began with a thought, which is left out; {unfinished} were nothing else, without its end")
+        work.progress.say(
+            f"{thoughts} of them began with a thought, which is left out; {unfinished} were nothing else, without"
+            " its end"
+        )
 
 
 def _ask_vllm(
@@ -112,7 +118,9 @@ def _ask_vllm(
     def keep(item: Part, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
         if failed := [answer for answer in answers if isinstance(answer, str)]:
             raise RuntimeError(failed[0])
-        write_responses(item.target, item.index, item.rows, [answer for answer in answers if not isinstance(answer, str)])
+        write_responses(
+            item.target, item.index, item.rows, [answer for answer in answers if not isinstance(answer, str)]
+        )
 
     return answer_by_vllm({teacher: batches}, keep, resources, ends)
 

@@ -118,11 +118,14 @@ def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, 
     write_answers(item.target, item.index, rows, seconds)
 
 
-def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
+def answer_all(
+    decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int
+) -> list[list[int] | str]:
     """The answer to every prompt, as token ids, or in its place why there is none; a prompt without a token has none.
 
     Raises:
-        Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do better.
+        Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do
+            better.
     """
     if asked := [prompt for prompt in prompts if prompt.input_ids]:
         answers = iter(_answer_all(decode, model, tokenizer, asked, max_new_tokens))
@@ -130,7 +133,9 @@ def answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[P
     return [prompt.refused or NOTHING_ASKED for prompt in prompts]
 
 
-def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[list[int] | str]:
+def _answer_all(
+    decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int
+) -> list[list[int] | str]:
     try:
         return list(decode(model, tokenizer, prompts, max_new_tokens))
     except (*FATAL, InputError):
@@ -138,14 +143,18 @@ def _answer_all(decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[
     except Exception as failure:
         if len(prompts) == 1:
             return [f"{type(failure).__name__}: {failure}"]
-        one_by_one = [answer for prompt in prompts for answer in _answer_all(decode, model, tokenizer, [prompt], max_new_tokens)]
+        one_by_one = [
+            answer for prompt in prompts for answer in _answer_all(decode, model, tokenizer, [prompt], max_new_tokens)
+        ]
         if all(isinstance(answer, str) for answer in one_by_one):
             raise
         return one_by_one
 
 
 def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
-    """The batches of a task's prompts, told of if some are refused or cut; a task whose data cannot be used fails alone."""
+    """The batches of a task's prompts, told of if some are refused or cut; a task whose data cannot be used fails
+    alone.
+    """
     try:
         batches = _batches(step, work)
     except InputError as error:
@@ -156,12 +165,15 @@ def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Pro
     if refused:
         reason = escape(str(refused[0].refused))
         work.progress.say(
-            f"[yellow]{task}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; row {refused[0].example}: {reason}"
+            f"[yellow]{task}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; row"
+            f" {refused[0].example}: {reason}"
         )
     if cut := _cut(batches):
         work.progress.say(f"{task}: {cut} of {asked} texts are too long for the model's window and lose their end")
     for use in _text_metrics(task, work):
-        if reason := unseen_by(load_metric(use.name, use.params, Given({})), list(itertools.chain.from_iterable(batches))):
+        if reason := unseen_by(
+            load_metric(use.name, use.params, Given({})), list(itertools.chain.from_iterable(batches))
+        ):
             work.progress.say(f"[yellow]{task}[/] will have no number of {use.name}: {escape(reason)}")
     return batches
 
@@ -179,7 +191,10 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
 
 
 def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
-    """The task's prompts, longest first, cut into batches: the same whatever is done already. Refused ones come first, by themselves."""
+    """The task's prompts, longest first, cut into batches: the same whatever is done already.
+
+    Refused ones come first, by themselves.
+    """
     task, params = step.params["task"], step.params
     folder = work.folder(step.inputs.model)
     window = window_of(folder)
@@ -188,12 +203,16 @@ def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
     assert isinstance(asked, declare.AnswerTask)
     if asked.rows:
         assert step.inputs.data is not None
-        prompts = grid_prompts(task["name"], Rows(work.folder(step.inputs.data)), asked.rows, task["params"]["limit"], room)
+        prompts = grid_prompts(
+            task["name"], Rows(work.folder(step.inputs.data)), asked.rows, task["params"]["limit"], room
+        )
     else:
         template = open_template(params["template"]) if "template" in params else None
         assert step.source is not None
         tokenizer = load_tokenizer(folder)
-        prompts = task_prompts(task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"])
+        prompts = task_prompts(
+            task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"]
+        )
     _require_known(prompts, folder, task["name"])
     prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
     kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
@@ -215,7 +234,9 @@ def _asked(step: Step[GenerateInputs], work: Work) -> str:
     return json.dumps([kind, tokenizer_digest(folder)])
 
 
-def _items(step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work) -> list[PromptBatch]:
+def _items(
+    step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work
+) -> list[PromptBatch]:
     task, model, dtype = step.params["task"], step.inputs.model, step.params["dtype"]
     gpus, folder, decoding = work.gpus_for(model, dtype), work.folder(model), _decoding(step, work)
     return [

@@ -1,8 +1,9 @@
-"""lens: a Lookback Lens from annotated responses, read by the untrained student; or one that is there already, tested by them.
+"""lens: a Lookback Lens from annotated responses, read by the untrained student; or one that is there already, tested
+by them.
 
-Batches of responses go through a Ray Data pipeline, which leaves the mean lookback ratios of their windows; the driver trains
-the lens on them as `kdray.lens.training` says, and so as `kdray lens train` does. What is kept out of its training tests it for
-its own model here, and for every checkpoint that it measures.
+Batches of responses go through a Ray Data pipeline, which leaves the mean lookback ratios of their windows; the driver
+trains the lens on them as `kdray.lens.training` says, and so as `kdray lens train` does. What is kept out of its
+training tests it for its own model here, and for every checkpoint that it measures.
 """
 
 from __future__ import annotations
@@ -121,7 +122,9 @@ def _make(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
 
 
 def _watch(rows: list[Aligned], window: int, step: Step[LensInputs], attempt: Attempt, work: Work) -> str | None:
-    """Leave the lookback ratios of all windows in the attempt's parts, long passages first; returns why that failed, None if not."""
+    """Leave the lookback ratios of all windows in the attempt's parts, long passages first; returns why that failed,
+    None if not.
+    """
     write_aligned(rows, attempt.path / ALIGNED)
     model, dtype = step.inputs.model, step.params["dtype"]
     make = functools.partial(Watcher, work.folder(model), dtype, attempt.path / ALIGNED, window)

@@ -1,6 +1,7 @@
 """measure: scores of a model on a task, from kept answers or from its log-likelihoods.
 
-The requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed run.
+The requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed
+run.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class MetricUse:
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerMetrics(Measurement):
-    """Metrics of kept answers; `answerer` is the model that gave them, `samples` are more answers of its to the same prompts."""
+    """Metrics of kept answers; `answerer` is the model that gave them, `samples` are more answers of its to the same
+    prompts.
+    """
 
     outputs: Path
     answerer: Path
@@ -148,22 +151,27 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
     told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
     work.seal(step, attempt, score_files(attempt.path), **told)
     if facts.get("failed"):
-        work.progress.say(f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why")
+        work.progress.say(
+            f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why"
+        )
     if facts.get("unlabelled"):
         reason = next(reason for rows in facts["left_out"].values() for reason in rows.values())
         work.progress.say(
-            f"[yellow]{step.slug}[/]: {facts['unlabelled']} rows without a right answer that can be asked are left out; "
-            f"{DETAILS} names them (the first: {escape(reason)})"
+            f"[yellow]{step.slug}[/]: {facts['unlabelled']} rows without a right answer that can be asked are left out;"
+            f" {DETAILS} names them (the first: {escape(reason)})"
         )
     if facts.get("truncated"):
         work.progress.say(
-            f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as lm-eval does"
+            f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as"
+            " lm-eval does"
         )
     work.after()
 
 
 def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scratch: Path) -> list[list[Measurement]]:
-    """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
+    """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its
+    tasks.
+    """
     likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
     parts = _collect([step for step in likelihoods if not _is_heldout(step)], work, scratch)
     spread = len({_loaded(step) for step, _ in claimed}) < work.resources.actors()
@@ -175,7 +183,8 @@ def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scra
 
 
 def _collect(steps: list[Step[LikelihoodInputs]], work: Work, scratch: Path) -> dict[str, tuple[dict[str, Any], int]]:
-    """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once, in a Ray task.
+    """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once, in a Ray
+    task.
 
     A step whose benchmark cannot be built fails; the others go on.
     """
@@ -217,7 +226,9 @@ def _count_parts(setting: dict[str, Any]) -> int:
     except Exception as error:  # noqa: BLE001 - a missing column, a file that cannot be read: whatever lm-eval or datasets make of it
         reason = (str(error).splitlines() or [""])[0]
         task = setting["name"].removeprefix("kdray_")
-        raise InputError(f"score.tasks.{task}", f"no requests ({type(error).__name__}: {reason})", "check its source") from None
+        raise InputError(
+            f"score.tasks.{task}", f"no requests ({type(error).__name__}: {reason})", "check its source"
+        ) from None
 
 
 def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:
@@ -239,12 +250,18 @@ def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers
     fields |= {"either_case": True} if task["params"].get("either_case") else {}
     if "decoding" in step.params:
         under = step.params["decoding"]
-        fields |= {"under": json.dumps({"name": under["name"], "params": under["params"] | {"softmax": step.params["softmax"]}})}
+        fields |= {
+            "under": json.dumps(
+                {"name": under["name"], "params": under["params"] | {"softmax": step.params["softmax"]}}
+            )
+        }
     return fields | {"examples": examples and str(examples)}
 
 
 def _say_loads(log: Path, models: int, work: Work) -> None:
-    """One line on how often weights were read, which is once a model where there are at least as many models as actors."""
+    """One line on how often weights were read, which is once a model where there are at least as many models as
+    actors.
+    """
     if log.is_file():
         seconds = [float(line) for line in log.read_text().splitlines()]
         models_read, times = f"{models} model{'s' * (models != 1)}", f"{len(seconds)} time{'s' * (len(seconds) != 1)}"
@@ -264,7 +281,10 @@ class _Loaded:
 
 
 class Measurer:
-    """Does one measurement, or one part of it; keeps the model it loaded last. `loads` gets a line a load: its seconds."""
+    """Does one measurement, or one part of it; keeps the model it loaded last.
+
+    `loads` gets a line a load: its seconds.
+    """
 
     def __init__(self, loads: Path) -> None:
         self.device = own_device()
@@ -331,7 +351,9 @@ class Measurer:
         rows = read_kept(item.outputs, tokenizer)
         for drawn in item.samples:
             for row, sample in zip(rows, read_kept(drawn, tokenizer), strict=True):
-                row.setdefault("samples", []).extend([] if sample["error"] or is_unfinished(sample) else [sample["answer"]])
+                row.setdefault("samples", []).extend(
+                    [] if sample["error"] or is_unfinished(sample) else [sample["answer"]]
+                )
         return score_answers(rows, metrics, count_empty=item.count_empty)
 
     def _load_metric(self, metric: str, cache: Path) -> Metric:
@@ -362,7 +384,9 @@ def _scoring_model(step: Step[MeasureInputs]) -> Step | None:
 
 
 def _loaded(step: Step[MeasureInputs]) -> str:
-    """What the steps of one group share, so that it is loaded once: a model of the grid or a metric, or else the answers."""
+    """What the steps of one group share, so that it is loaded once: a model of the grid or a metric, or else the
+    answers.
+    """
     if isinstance(step.inputs, AnswersInputs):
         models = step.inputs.models.by_parameter.values() if step.inputs.models else ()
         return next((model.key.id for model in models), step.inputs.outputs.key.id)
@@ -376,7 +400,9 @@ def _is_heldout(step: Step) -> bool:
 def _items(
     step: Step[MeasureInputs], attempt: Attempt, work: Work, benchmarks: Mapping[str, tuple[dict[str, Any], int]]
 ) -> list[Measurement]:
-    """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums up."""
+    """A step's items: one, or where it has many requests one for each part that no attempt left, and one that sums
+    up.
+    """
     key, target, inputs, params = step.key.id, attempt.path, step.inputs, step.params
     if isinstance(inputs, AnswersInputs):
         return [_of_answers(step, inputs, attempt, work)]

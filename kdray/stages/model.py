@@ -30,7 +30,9 @@ def model(steps: list[Step], work: Work) -> None:
             task = ray.remote(_make).options(num_cpus=1)
             field = _field(step, work) if source else "model"
             try:
-                ray.get(task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal))
+                ray.get(
+                    task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal)
+                )
             except RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             work.seal(step, attempt)
@@ -52,7 +54,15 @@ def _field(step: Step, work: Work) -> str:
     return "drop_layers"
 
 
-def _make(ref: Reference | None, source: Path | None, params: dict[str, Any], outer: Outer, target: Path, field: str, causal: bool) -> None:
+def _make(
+    ref: Reference | None,
+    source: Path | None,
+    params: dict[str, Any],
+    outer: Outer,
+    target: Path,
+    field: str,
+    causal: bool,
+) -> None:
     if source is None:
         assert ref is not None
         lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), causal=causal)

@@ -58,8 +58,8 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
         facts = _prepare(step, work, attempt.path)
         work.seal(step, attempt, None, **facts)
         work.progress.say(
-            f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe, {facts['empty']} "
-            f"without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
+            f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe,"
+            f" {facts['empty']} without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
         )
         _require_known(step, work)
 
@@ -79,7 +79,9 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     assert step.source is not None
     params = step.params
     try:
-        files, count = ray.get(ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"]))
+        files, count = ray.get(
+            ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"])
+        )
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
     turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
@@ -103,7 +105,9 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
                     break
         bar.set(count)
     chosen = split.rows()
-    if facts["kept"] <= sum(map(len, chosen.values())) or any(params[side] and not rows for side, rows in chosen.items()):
+    if facts["kept"] <= sum(map(len, chosen.values())) or any(
+        params[side] and not rows for side, rows in chosen.items()
+    ):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
     return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
@@ -115,7 +119,10 @@ def _tokens(rows: pa.Table) -> dict[str, int]:
 
 
 def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputError:
-    lost = f"{facts['skipped']} left out by the recipe, {facts['empty']} without a response, {facts['long']} with a long prompt"
+    lost = (
+        f"{facts['skipped']} left out by the recipe, {facts['empty']} without a response, {facts['long']} with a long"
+        " prompt"
+    )
     if not facts["kept"]:
         return InputError("data", f"no usable row among {facts['read']} ({lost})", "look at recipe and max_prompt")
     wanted = params["heldout"] + params["test"]
@@ -123,7 +130,10 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
 
 
 def _open(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
-    """What the recipe reads of the source as Arrow files, and its rows. Converting takes a worker's memory, not the driver's."""
+    """What the recipe reads of the source as Arrow files, and its rows.
+
+    Converting takes a worker's memory, not the driver's.
+    """
     source = open_source(ref, outer, columns=recipe_columns(recipe["name"], recipe["params"]), identity=identity)
     files = [entry["filename"] for entry in source.cache_files]
     if "[" in (ref.split or "") or sum(len(_source((file,))) for file in files) != len(source):
@@ -155,7 +165,9 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
         before = " " if declared(declare.Template, params["template"]["name"]).space else ""
         _require_closed(examples.values(), template, tokenizer)
-        tokens = tokenise(list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"], before)
+        tokens = tokenise(
+            list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"], before
+        )
         for number, rows in zip(examples, tokens, strict=True):
             if any(row.n_prompt < 1 for row in rows):
                 raise no_prompt(number)
@@ -164,12 +176,17 @@ def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, b
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
     counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
     counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
-    made = [(number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows]
+    made = [
+        (number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows
+    ]
     return _answer(_stream(made), counts)
 
 
 def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
-    return pa.table({"rows": pa.array([rows], pa.large_binary()), "error": [error]} | {name: [count] for name, count in counts.items()})
+    return pa.table(
+        {"rows": pa.array([rows], pa.large_binary()), "error": [error]}
+        | {name: [count] for name, count in counts.items()}
+    )
 
 
 def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[int, Example | Document]:
@@ -189,13 +206,19 @@ def _require_closed(examples: Iterable[Example | Document], template: Any, token
     first = next((example for example in examples if isinstance(example, Example) and example.response), None)
     if first and (marks := opened_by(template(first, tokenizer))) and not marks.closing.search(first.response):
         found = f"the prompt opens a thought, and the responses have no {marks.token} that ends it"
-        raise InputError("data.template", found, "write {name: chat, close_thought: true}, or use the template 'alpaca'")
+        raise InputError(
+            "data.template", found, "write {name: chat, close_thought: true}, or use the template 'alpaca'"
+        )
 
 
 def _stream(made: list[tuple[int, Tokenised, Example | Document]]) -> bytes:
     """Prepared rows as an Arrow stream."""
     texts = [example.__dict__ if isinstance(example, Example) else {} for _, _, example in made]
-    columns = [[number for number, _, _ in made], [row.input_ids for _, row, _ in made], [row.n_prompt for _, row, _ in made]]
+    columns = [
+        [number for number, _, _ in made],
+        [row.input_ids for _, row, _ in made],
+        [row.n_prompt for _, row, _ in made],
+    ]
     columns += [[text.get(name) for text in texts] for name in SCHEMA.names[3:]]
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, SCHEMA) as writer:

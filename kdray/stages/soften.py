@@ -41,7 +41,9 @@ def soften(steps: list[Step[SoftenInputs]], work: Work) -> None:
         make = functools.partial(Softener, teacher, data, step.params)
         gpus = work.gpus_for(step.inputs.teacher, step.params["compute"])
         error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
-        if not error and _has_head(step.params) and not has_head(attempt.path):  # an earlier attempt made the first part
+        if (
+            not error and _has_head(step.params) and not has_head(attempt.path)
+        ):  # an earlier attempt made the first part
             head = Part(key="head", gpus=gpus, target=attempt.path, index=0)
             [(_, error)] = run_pipeline([[head]], make, work.resources)
         if error:
@@ -98,7 +100,9 @@ class Softener:
             found = torch.zeros_like(exact).scatter_add_(1, labels.ids, labels.weights)
         else:
             found = (labels[:, : exact.shape[1]].float() / self.teacher.temperature).softmax(1)
-        return float(torch.linalg.norm((found - exact).T @ states.float()) / torch.linalg.norm(exact.T @ states.float()))
+        return float(
+            torch.linalg.norm((found - exact).T @ states.float()) / torch.linalg.norm(exact.T @ states.float())
+        )
 
 
 def _cuts(count: int) -> list[range]:
@@ -115,14 +119,20 @@ def _has_head(params: dict[str, Any]) -> bool:
 def _require_room(form: Any, vocab_size: int) -> None:
     entries = getattr(form, "entries", 0)
     if entries > vocab_size:
-        raise InputError("soft_labels", f"{entries} entries a token of {vocab_size}", "keep fewer, or use the form logits")
+        raise InputError(
+            "soft_labels", f"{entries} entries a token of {vocab_size}", "keep fewer, or use the form logits"
+        )
 
 
 def _facts(folder: Path, form: Any, tokens: int) -> dict[str, float]:
     """Sizes and exactness, for the record."""
     size = sum(path.stat().st_size for path in folder.iterdir())
     kept = parts(folder).values()
-    facts = {"response_tokens": tokens, "bytes": size, "bytes_per_token": sum(p.stat().st_size for p in kept) / max(tokens, 1)}
+    facts = {
+        "response_tokens": tokens,
+        "bytes": size,
+        "bytes_per_token": sum(p.stat().st_size for p in kept) / max(tokens, 1),
+    }
     facts["error"] = sum(read_fact(folder, "error")) / len(kept)
     missing_mass = Stored(folder, form).mean("tail")
     return facts if missing_mass is None else facts | {"missing_mass": missing_mass}

@@ -28,7 +28,9 @@ def train(points: list[PointPlan], work: Work) -> None:
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
-            made = {step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed}
+            made = {
+                step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed
+            }
             jobs = longest_first(made)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
@@ -72,7 +74,9 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     make_trainer(job, [TuneReportCallback()]).fit()
     if ended_early(job.attempt.path):
         return
-    job.attempt.seal([curve_file(job.attempt.path)], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
+    job.attempt.seal(
+        [curve_file(job.attempt.path)], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt)
+    )
 
 
 def _exports(point: PointPlan) -> list[Export]:

@@ -38,7 +38,10 @@ def is_id(text: str) -> bool:
 
 
 def _encoded(value: Any) -> str | None:
-    """The canonical text; None if there is none. A plan asks for a hundred thousand, so where one fails is looked for apart."""
+    """The canonical text; None if there is none.
+
+    A plan asks for a hundred thousand, so where one fails is looked for apart.
+    """
     try:
         return ENCODER.encode(value) if _is_json(value) else None
     except ValueError:  # a float that is not finite
@@ -46,7 +49,9 @@ def _encoded(value: Any) -> str | None:
 
 
 def _is_json(value: Any) -> bool:
-    """Whether a value is made of JSON's types alone: the encoder would also take tuples, numpy's floats, and numbers as keys."""
+    """Whether a value is made of JSON's types alone: the encoder would also take tuples, numpy's floats, and numbers as
+    keys.
+    """
     kind = type(value)
     if kind is dict:
         if not TEXT.issuperset(map(type, value)):

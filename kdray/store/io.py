@@ -23,7 +23,12 @@ def read_json(path: Path) -> Any | None:
     """The JSON in `path`, or None if there is no such file or it is damaged."""
     try:
         return json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):  # no text, no JSON, numbers or nesting without end
+    except (
+        FileNotFoundError,
+        NotADirectoryError,
+        ValueError,
+        RecursionError,
+    ):  # no text, no JSON, numbers or nesting without end
         return None
 
 
@@ -55,10 +60,15 @@ def put_json_if_absent(path: Path, value: Any, durable: bool = True) -> bool:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold off all others that want to change `path`; whoever dies lets go. The file that is locked stays, hidden beside it."""
+    """Hold off all others that want to change `path`; whoever dies lets go.
+
+    The file that is locked stays, hidden beside it.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a file system without such locks, or another user's file: better without than not at all
+        with contextlib.suppress(
+            OSError
+        ):  # a file system without such locks, or another user's file: better without than not at all
             fcntl.flock(stack.enter_context(path.with_name(f".{path.name}.flock").open("w")), fcntl.LOCK_EX)
         yield
 

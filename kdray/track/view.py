@@ -51,17 +51,22 @@ def shared_view(plan: Plan) -> str:
             "runsCountToCompare": 100,
         },
     ]
-    charts += [{"type": "BAR", "displayName": name, "metricKey": name, "runsCountToCompare": 100} for name in metrics[:BARS]]
+    charts += [
+        {"type": "BAR", "displayName": name, "metricKey": name, "runsCountToCompare": 100} for name in metrics[:BARS]
+    ]
     for number, chart in enumerate(charts):
         chart |= {"uuid": f"kdray-{number}", "metricSectionId": SECTION, "deleted": False, "isGenerated": False}
     sections = [{"uuid": SECTION, "name": plan.grid.name, "columns": 2, "display": True, "isReordered": True}]
     # The page adds a chart for every other metric, to the section that is called as the part before the slash.
-    sections += [{"uuid": f"kdray-{name}", "name": name, "display": True, "isReordered": False} for name in ("ckpt", "train")]
+    sections += [
+        {"uuid": f"kdray-{name}", "name": name, "display": True, "isReordered": False} for name in ("ckpt", "train")
+    ]
     state = {
         "searchFilter": "tags.`kdray.in_grid` = 'true'",
         "orderByKey": f"metrics.`{primary}`",
         "orderByAsc": primary.lower_is_better,
-        "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed", *labels)] + [f"metrics.`{m}`" for m in metrics],
+        "selectedColumns": [f"params.`{axis}`" for axis in ("alpha", "lr", "batch", "seed", *labels)]
+        + [f"metrics.`{m}`" for m in metrics],
         "runsHiddenMode": "SHOW_ALL",
         "hideEmptyCharts": True,
         "isAccordionReordered": True,  # else the page sorts its sections by name

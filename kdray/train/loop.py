@@ -35,7 +35,10 @@ class DivergedError(RuntimeError):
 
 
 class Loop:
-    """Trains `model` in place. `steps()` yields the metrics of every step; `resume` goes on from where another left off."""
+    """Trains `model` in place.
+
+    `steps()` yields the metrics of every step; `resume` goes on from where another left off.
+    """
 
     def __init__(
         self,
@@ -129,7 +132,9 @@ class Loop:
         torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))
 
     def resume(self, history: Sequence[dict[str, float]]) -> None:
-        """Go on after the steps of `history`, a metrics row each; weights and optimiser are the engine's to put back."""
+        """Go on after the steps of `history`, a metrics row each; weights and optimiser are the engine's to put
+        back.
+        """
         self.step, self.history = len(history), list(history)
 
 

@@ -29,7 +29,9 @@ class Order:
         return max(1, round(epochs * len(self.rows) / self.batch))
 
 
-def share(batch: Sequence[int], lengths: Sequence[int] | np.ndarray, rank: int, world: int, micro_batch: int) -> list[list[int]]:
+def share(
+    batch: Sequence[int], lengths: Sequence[int] | np.ndarray, rank: int, world: int, micro_batch: int
+) -> list[list[int]]:
     """The micro-batches of one rank: about equally many tokens a rank, similar lengths in a micro-batch.
 
     The longest first, each sequence goes to the rank with the fewest tokens so far. Every rank gets equally many

@@ -32,4 +32,6 @@ def refused(path: Path, reason: str, read: Callable[[], object]) -> None:
     with pytest.raises(InputError) as caught:
         read()
     folder = path.parents[1]
-    assert re.fullmatch(rf"{re.escape(str(path))}: damaged \({reason}\); remove the folder {folder} and run again", str(caught.value))
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: damaged \({reason}\); remove the folder {folder} and run again", str(caught.value)
+    )

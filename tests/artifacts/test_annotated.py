@@ -5,13 +5,22 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from kdray.artifacts.annotated import ANNOTATED, read_annotated, read_annotated_parts, write_annotated, write_annotated_part
+from kdray.artifacts.annotated import (
+    ANNOTATED,
+    read_annotated,
+    read_annotated_parts,
+    write_annotated,
+    write_annotated_part,
+)
 from kdray.artifacts.parts import parts
 from kdray.lens.annotations import Annotated
 from kdray.lens.sources.jsonl import jsonl, write_jsonl
 from tests.artifacts.conftest import Make, refused
 
-ROWS = [Annotated(str(i), "Ada is in Rome .", f"Ada lives in Oslo {i}", ((13, 17),), input_ids=(1,), output_ids=(2, 3)) for i in range(3)]
+ROWS = [
+    Annotated(str(i), "Ada is in Rome .", f"Ada lives in Oslo {i}", ((13, 17),), input_ids=(1,), output_ids=(2, 3))
+    for i in range(3)
+]
 
 
 def write(folder: Path) -> None:

@@ -10,12 +10,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from kdray.artifacts.answers import SCHEMA, SECONDS, THOUGHTS, answers_to_show, measured_cost, read_answers, write_answers
+from kdray.artifacts.answers import (
+    SCHEMA,
+    SECONDS,
+    THOUGHTS,
+    answers_to_show,
+    measured_cost,
+    read_answers,
+    write_answers,
+)
 from kdray.artifacts.parts import all_parts
 from kdray.artifacts.tables import write_table_part
 from tests.artifacts.conftest import Make, refused
 
-ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {"example": 0}
+ROW: dict[str, Any] = {name: [] if pa.types.is_list(SCHEMA.field(name).type) else "x" for name in SCHEMA.names} | {
+    "example": 0
+}
 
 
 def over(path: Path, row: dict[str, Any]) -> None:
@@ -41,7 +51,10 @@ def test_answers_that_were_kept_with_their_thoughts_are_told_apart_by_whoever_ca
     ("damage", "reason"),
     [
         (lambda path: over(path, {"a": 1}), "no column 'example'"),
-        (lambda path: over(path, {name: value for name, value in ROW.items() if name != "thought"}), "no column 'thought'"),
+        (
+            lambda path: over(path, {name: value for name, value in ROW.items() if name != "thought"}),
+            "no column 'thought'",
+        ),
         (lambda path: over(path, ROW | {"example": "x"}), ".*parse.*"),
         (lambda path: over(path, ROW | {"example": None}), "nothing in column 'example'"),
         (lambda path: path.write_bytes(b""), ".+"),
@@ -59,7 +72,9 @@ def test_damaged_answers_are_said_with_their_file(made: Make, damage: Callable[[
 
 
 def part(folder: Path, index: int, lengths: list[int], metadata: dict[bytes, str]) -> None:
-    write_table_part(folder, index, pa.table({"output_ids": [[1] * n for n in lengths]}).replace_schema_metadata(metadata))
+    write_table_part(
+        folder, index, pa.table({"output_ids": [[1] * n for n in lengths]}).replace_schema_metadata(metadata)
+    )
 
 
 def test_a_cost_is_the_sum_of_its_parts(tmp_path: Path) -> None:

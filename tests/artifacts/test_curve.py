@@ -1,4 +1,6 @@
-"""A point's metrics over its steps, while they are written and when they are done; what a training attempt notes beside them."""
+"""A point's metrics over its steps, while they are written and when they are done; what a training attempt notes beside
+them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from kdray.artifacts.curve import CURVE, append_step, count_steps, curve_file, read_curve, read_growing_curve, write_curve
+from kdray.artifacts.curve import (
+    CURVE,
+    append_step,
+    count_steps,
+    curve_file,
+    read_curve,
+    read_growing_curve,
+    write_curve,
+)
 from kdray.artifacts.notes import ENDED, START, ended_early, note_end, note_start, read_start
 from kdray.store import Store
 from tests.artifacts.conftest import KEY, Make, refused
@@ -36,7 +46,9 @@ def test_a_curve_grows_and_the_furthest_attempt_counts(tmp_path: Path) -> None:
 def test_the_file_is_the_one_of_stores_of_today(tmp_path: Path) -> None:
     write_curve(tmp_path, [])
     append_step(tmp_path, STEP | {"loss": math.nan})
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "examples": 2, "loss": NaN, "ce": 1.0, "tokens": 30}\n'
+    assert (
+        tmp_path / "metrics.jsonl"
+    ).read_text() == '{"step": 1, "examples": 2, "loss": NaN, "ce": 1.0, "tokens": 30}\n'
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,17 @@ FULL = {"value": 1.0, "stderr": 0.1, "n": 8}
 WRONG = {  # by kind and file: what it may hold after an accident
     ("measure", scores.SCORES): [
         *(b"", b"{", b'{"ce": {"value": 1.0, "std', b"[]", b"null", b"\xff", b"[" * 100_000, b"9" * 5000, None),
-        *(json.dumps({"ce": wrong}).encode() for wrong in (1, None, {"value": 1.0}, FULL | {"value": "x"}, FULL | {"n": True})),
+        *(
+            json.dumps({"ce": wrong}).encode()
+            for wrong in (1, None, {"value": 1.0}, FULL | {"value": "x"}, FULL | {"n": True})
+        ),
     ],
     ("train", curve.CURVE): [
         *(b"", b"{", b"[1]\n", b"\xff\n", b'{"loss": 1.0, "exa', None),
-        *(json.dumps(wrong).encode() + b"\n" for wrong in ({"loss": 1.0}, STEP | {"loss": "x"}, STEP | {"loss": None}, 1)),
+        *(
+            json.dumps(wrong).encode() + b"\n"
+            for wrong in ({"loss": 1.0}, STEP | {"loss": "x"}, STEP | {"loss": None}, 1)
+        ),
     ],
     ("student", DONE): [b'{"attempt": "attempt-001", "files": {}, "facts": {}}', b"{"],
 }
@@ -90,7 +96,9 @@ def test_a_file_of_which_bytes_are_cut_off_is_never_read_as_a_shorter_one(bench:
         whole = path.read_bytes()
         for length in {*range(0, len(whole) - 1, max(len(whole) // 7, 1)), len(whole) - 2}:
             path.write_bytes(whole[:length])
-            with pytest.raises(InputError, match=f"^{path}: damaged .*; remove the folder {path.parents[1]} and run again$"):
+            with pytest.raises(
+                InputError, match=f"^{path}: damaged .*; remove the folder {path.parents[1]} and run again$"
+            ):
                 read()
         path.unlink()
         if name == f"{parts.PREFIX}*":
@@ -119,7 +127,9 @@ def test_a_record_that_lacks_a_field_is_not_taken_for_one_whose_inputs_are_gone(
     record = json.loads(path.read_bytes())
     del record["params"]["task"]
     path.write_text(json.dumps(record))
-    with pytest.raises(InputError, match=rf"^{path}: damaged \(no 'task'\); remove the folder {path.parent} and run again$"):
+    with pytest.raises(
+        InputError, match=rf"^{path}: damaged \(no 'task'\); remove the folder {path.parent} and run again$"
+    ):
         kdray.results(bench.store.root).frame()
 
 

@@ -1,4 +1,6 @@
-"""What stages keep as parts until they put it together: responses, answers to a benchmark's requests, lookback ratios of windows."""
+"""What stages keep as parts until they put it together: responses, answers to a benchmark's requests, lookback ratios
+of windows.
+"""
 
 from __future__ import annotations
 

@@ -42,7 +42,11 @@ def test_every_name_is_written_once() -> None:
         where = str(path.relative_to(PACKAGE))
         for _, text in literals(path):
             last = text.rpartition("/")[2]
-            named = [name for name in NAMES if last == name or (name.endswith("-") and last.startswith(name) and " " not in text)]
+            named = [
+                name
+                for name in NAMES
+                if last == name or (name.endswith("-") and last.startswith(name) and " " not in text)
+            ]
             found += [(where, name) for name in named if name not in CACHED.get(where, ())]
     twice = [name for name, count in Counter(name for _, name in found).items() if count > 1]
     elsewhere = [(where, name) for where, name in found if not where.startswith(("artifacts/", "store/"))]
@@ -62,7 +66,11 @@ def test_whoever_reads_parquet_of_an_artifact_goes_through_its_module() -> None:
 def test_the_page_lists_every_format_and_every_file() -> None:
     lines = [line for line in (ROOT / "docs" / "store.md").read_text().splitlines() if line.startswith("| `")]
     listed = {line.split("`")[1] for line in lines}
-    formats = {path.stem for path in (PACKAGE / "artifacts").glob("*.py") if re.search(r"^(def|async def) write_", path.read_text(), re.M)}
+    formats = {
+        path.stem
+        for path in (PACKAGE / "artifacts").glob("*.py")
+        if re.search(r"^(def|async def) write_", path.read_text(), re.M)
+    }
     assert listed == (formats - {"tables"}) | {"notes", "lens"}
     page = "\n".join(lines)
     assert [name for name in NAMES if f"`{name}" not in page] == [store.RECORD, store.ATTEMPT, locks.DONE]

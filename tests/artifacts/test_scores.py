@@ -32,7 +32,9 @@ def test_scores_and_rows_come_back(made: Make) -> None:
     artifact = made(lambda folder: write_scores(folder, {"kl": FULL, "ce": FULL}, rows))
     assert read_scores(artifact.path) == {"ce": Score(1.5, 0.0, 8), "kl": Score(1.5, 0.0, 8)}
     whole = {name: [row.get(name) for row in rows] for name in rows[0]}
-    assert read_rows(artifact.path, ["example"], ["ce", "absent"]).to_pydict() == {name: whole[name] for name in ("example", "ce")}
+    assert read_rows(artifact.path, ["example"], ["ce", "absent"]).to_pydict() == {
+        name: whole[name] for name in ("example", "ce")
+    }
     assert [path.name for path in score_files(artifact.path)] == [SCORES, ROWS]
     assert (read_factual(artifact.path), read_details(artifact.path)) == ({}, {})
 
@@ -44,7 +46,8 @@ def test_the_file_is_the_one_of_stores_of_today(made: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [1, None, [1.5, 0.0, 8], {"value": 1.5, "n": 8}, FULL | {"p": 1}, FULL | {"value": "1.5"}, FULL | {"n": True}]
+    "wrong",
+    [1, None, [1.5, 0.0, 8], {"value": 1.5, "n": 8}, FULL | {"p": 1}, FULL | {"value": "1.5"}, FULL | {"n": True}],
 )
 def test_a_score_that_lacks_a_number_is_said(made: Make, wrong: object) -> None:
     artifact = made(lambda folder: write_scores(folder, {"ce": FULL}, []))

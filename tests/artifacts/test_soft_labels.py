@@ -1,4 +1,7 @@
-"""Soft labels on disk: rows by number, whatever part they are in; what is gone or damaged is said. Forms are tried in tests/distill."""
+"""Soft labels on disk: rows by number, whatever part they are in; what is gone or damaged is said.
+
+Forms are tried in tests/distill.
+"""
 
 from __future__ import annotations
 
@@ -82,7 +85,9 @@ def test_a_head_that_is_gone_is_not_taken_for_a_form_that_needs_none(made: Make)
     refused(artifact.path / HEAD, "missing", lambda: has_head(artifact.path))
 
 
-@pytest.mark.parametrize("facts", ["{", "[]", '{"scale": 1.0}', '{"scale": "1", "softcap": null}', '{"scale": 1.0, "softcap": "no"}'])
+@pytest.mark.parametrize(
+    "facts", ["{", "[]", '{"scale": 1.0}', '{"scale": "1", "softcap": null}', '{"scale": 1.0, "softcap": "no"}']
+)
 def test_a_damaged_head_is_said(made: Make, facts: str) -> None:
     folder = made(write).path
     (folder / HEAD_FACTS).write_text(facts)

@@ -1,4 +1,6 @@
-"""lm-eval's tasks are found by name without its index, and what cannot be scored is refused with what could be meant."""
+"""lm-eval's tasks are found by name without its index, and what cannot be scored is refused with what could be
+meant.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,10 @@ def test_what_can_be_scored_passes(name):
         ("mmlu_anatomi", "score.tasks.0: lm-eval has no task or group 'mmlu_anatomi'; did you mean 'mmlu_anatomy'"),
         ("qqqqqqqqqq", "lm-eval has no task or group 'qqqqqqqqqq'; `lm_eval ls tasks` lists them"),
         ("wikitext", "'wikitext' asks for loglikelihood_rolling; supported are multiple_choice"),
-        ("mmlu_stem_tasks", "'mmlu_stem_tasks' is a tag of lm-eval's, without a score of its own; name its tasks: mmlu_"),
+        (
+            "mmlu_stem_tasks",
+            "'mmlu_stem_tasks' is a tag of lm-eval's, without a score of its own; name its tasks: mmlu_",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_said_in_one_line(name, said):
@@ -56,12 +61,20 @@ def test_path_shots_and_chat_template_are_part_of_a_scores_id(plan):
         made = plan({"score.tasks": tasks, **{f"score.{name}": value for name, value in changes.items()}})
         return {score.measure.id for score in made.scores}
 
-    found = [ids(), ids(likelihood="shared_prefix"), ids(task={"shots": 5}), ids(task={"chat_template": True}), ids(batch=4)]
+    found = [
+        ids(),
+        ids(likelihood="shared_prefix"),
+        ids(task={"shots": 5}),
+        ids(task={"chat_template": True}),
+        ids(batch=4),
+    ]
     assert sum(map(len, found)) == len(set.union(*found))
     assert None not in set.union(*found)
 
 
-@pytest.mark.parametrize(("name", "meant"), [("lm_eval", "lm_eval:NAME"), ("lm_eval:NAME", "lm_eval:NAME"), ("xsum:a", "xsum")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("lm_eval", "lm_eval:NAME"), ("lm_eval:NAME", "lm_eval:NAME"), ("xsum:a", "xsum")]
+)
 def test_a_name_behind_a_colon_belongs_to_lm_eval_alone(name, meant, plan):
     with pytest.raises(InputError, match=f"no task '{name}'; .*{meant}"):
         plan({"score.tasks": [name]})
@@ -74,7 +87,11 @@ def test_a_misspelt_benchmark_is_found_by_check(tiny_grid):
 
 
 def arc(i: int, **changes) -> dict:
-    return {"question": f"Which is {i}?", "choices": {"text": ["a", "b"], "label": ["A", "B"]}, "answerKey": "B"} | changes
+    return {
+        "question": f"Which is {i}?",
+        "choices": {"text": ["a", "b"], "label": ["A", "B"]},
+        "answerKey": "B",
+    } | changes
 
 
 def check_task(tiny_grid, changes=None, **task):
@@ -82,17 +99,23 @@ def check_task(tiny_grid, changes=None, **task):
     check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)
 
 
-@pytest.mark.parametrize("spoilt", [{"answerKey": ""}, {"answerKey": None}, {"answerKey": "Z"}, {"choices": {"text": [], "label": []}}])
+@pytest.mark.parametrize(
+    "spoilt", [{"answerKey": ""}, {"answerKey": None}, {"answerKey": "Z"}, {"choices": {"text": [], "label": []}}]
+)
 def test_a_source_without_right_answers_is_refused_by_check(spoilt, tiny_grid):
     tiny_grid.rows("arc.jsonl", [arc(i, **spoilt) for i in range(3)])
     task = {"name": "arc_easy", "source": f"file:{tiny_grid.folder}/arc.jsonl"}
-    with pytest.raises(InputError, match=r"score\.tasks\.0\.source: no row of .*arc\.jsonl has its answerKey among its choices"):
+    with pytest.raises(
+        InputError, match=r"score\.tasks\.0\.source: no row of .*arc\.jsonl has its answerKey among its choices"
+    ):
         check_task(tiny_grid, **task)
     tiny_grid.rows("arc.jsonl", [arc(0, **spoilt), arc(1)])
     check_task(tiny_grid, **task)
 
 
-@pytest.mark.parametrize(("label", "fine"), [("1", True), (1, True), ("", False), (-1, False), ("4", False), (None, False)])
+@pytest.mark.parametrize(
+    ("label", "fine"), [("1", True), (1, True), ("", False), (-1, False), ("4", False), (None, False)]
+)
 def test_a_label_may_be_the_number_of_an_ending(label, fine, tiny_grid):
     row = {"ctx_a": "He", "ctx_b": "", "activity_label": "Run", "endings": ["a", "b", "c", "d"], "label": label}
     tiny_grid.rows("swag.jsonl", [row])
@@ -105,7 +128,9 @@ def test_a_label_may_be_the_number_of_an_ending(label, fine, tiny_grid):
 
 @pytest.mark.parametrize("name", ["arc_easy", "lm_eval:arc_easy"])
 def test_too_few_examples_are_refused_by_check(name, tiny_grid):
-    """Of a test set, a question more than is shown; rows without an answer are no examples where it is known what answers are."""
+    """Of a test set, a question more than is shown; rows without an answer are no examples where it is known what
+    answers are.
+    """
     unanswered = [] if ":" in name else [arc(9, answerKey="")]
     tiny_grid.rows("arc.jsonl", [*[arc(i) for i in range(4)], *unanswered])
     tiny_grid.rows("shown.jsonl", [arc(i) for i in range(10, 12)])
@@ -114,19 +139,39 @@ def test_too_few_examples_are_refused_by_check(name, tiny_grid):
     with pytest.raises(InputError, match=r"score\.tasks\.0\.shots: 4 solved examples, .* has 4 questions .* at most 3"):
         check_task(tiny_grid, name=name, source=source, shots=4)
     check_task(tiny_grid, name=name, source=source, shots=2, shots_source=shown)
-    with pytest.raises(InputError, match=r"score\.tasks\.0\.shots: 3 solved examples, .*shown.jsonl has 2 questions .* at most 2"):
+    with pytest.raises(
+        InputError, match=r"score\.tasks\.0\.shots: 3 solved examples, .*shown.jsonl has 2 questions .* at most 2"
+    ):
         check_task(tiny_grid, name=name, source=source, shots=3, shots_source=shown)
 
 
 @pytest.mark.parametrize(
     ("task", "said"),
     [
-        ({"name": "arc_easy", "shots_source": "file:HERE/arc.jsonl"}, r"shots_source: '.*' with shots: 0; say how many shots"),
-        ({"name": "arc_easy", "shots": 1, "shots_source": "file:HERE/none.jsonl"}, r"score\.tasks\.0\.shots_source: no file"),
-        ({"name": "arc_easy", "shots": 1, "shots_source": "file:HERE/xsum.jsonl"}, r"score\.tasks\.0\.shots_source: no column 'question'"),
-        ({"name": "arc_easy", "shots": 1, "shots_source": "arc.jsonl"}, r"score\.tasks\.0\.shots_source: 'arc.jsonl' has no known scheme"),
-        ({"name": "lm_eval:mmlu", "source": "file:HERE/arc.jsonl"}, r"score\.tasks\.0\.source: data for 'mmlu', which is a group of tasks"),
-        ({"name": "lm_eval:mmlu", "shots": 1, "shots_source": "file:HERE/arc.jsonl"}, r"score\.tasks\.0\.shots_source: data for 'mmlu'"),
+        (
+            {"name": "arc_easy", "shots_source": "file:HERE/arc.jsonl"},
+            r"shots_source: '.*' with shots: 0; say how many shots",
+        ),
+        (
+            {"name": "arc_easy", "shots": 1, "shots_source": "file:HERE/none.jsonl"},
+            r"score\.tasks\.0\.shots_source: no file",
+        ),
+        (
+            {"name": "arc_easy", "shots": 1, "shots_source": "file:HERE/xsum.jsonl"},
+            r"score\.tasks\.0\.shots_source: no column 'question'",
+        ),
+        (
+            {"name": "arc_easy", "shots": 1, "shots_source": "arc.jsonl"},
+            r"score\.tasks\.0\.shots_source: 'arc.jsonl' has no known scheme",
+        ),
+        (
+            {"name": "lm_eval:mmlu", "source": "file:HERE/arc.jsonl"},
+            r"score\.tasks\.0\.source: data for 'mmlu', which is a group of tasks",
+        ),
+        (
+            {"name": "lm_eval:mmlu", "shots": 1, "shots_source": "file:HERE/arc.jsonl"},
+            r"score\.tasks\.0\.shots_source: data for 'mmlu'",
+        ),
     ],
 )
 def test_examples_that_cannot_be_taken_are_refused_by_check(task, said, tiny_grid):
@@ -138,14 +183,22 @@ def test_examples_that_cannot_be_taken_are_refused_by_check(task, said, tiny_gri
 
 def test_a_task_that_brings_its_examples_along_needs_none_of_the_source(tiny_grid):
     tiny_grid.rows("bbh.jsonl", [{"input": "True is", "target": "True"}])
-    check_task(tiny_grid, name="lm_eval:bbh_fewshot_boolean_expressions", source=f"file:{tiny_grid.folder}/bbh.jsonl", shots=3)
+    check_task(
+        tiny_grid, name="lm_eval:bbh_fewshot_boolean_expressions", source=f"file:{tiny_grid.folder}/bbh.jsonl", shots=3
+    )
 
 
 def test_examples_of_ones_own_are_part_of_a_scores_id_by_their_content(plan, tiny_grid):
     first, second = tiny_grid.rows("a.jsonl", [arc(1)]), tiny_grid.rows("b.jsonl", [arc(2)])
 
     def ids(shown):
-        made = plan({"score.tasks": [{"name": "lm_eval:arc_easy", "shots": 1} | ({"shots_source": f"file:{shown}"} if shown else {})]})
+        made = plan(
+            {
+                "score.tasks": [
+                    {"name": "lm_eval:arc_easy", "shots": 1} | ({"shots_source": f"file:{shown}"} if shown else {})
+                ]
+            }
+        )
         return {score.measure.id for score in made.scores}
 
     found = [ids(None), ids(first), ids(second)]
@@ -157,7 +210,9 @@ def test_examples_of_ones_own_are_part_of_a_scores_id_by_their_content(plan, tin
 def test_examples_on_the_hub_are_a_data_set_to_be_resolved(plan):
     shown = "hf:allenai/ai2_arc#config=ARC-Easy&split=train"
     made = plan({"score.tasks": [{"name": "lm_eval:arc_easy", "shots": 1, "shots_source": shown}]})
-    assert {(str(ref), is_dataset(ref.field)) for score in made.scores for ref in score.measure.references} == {(shown, True)}
+    assert {(str(ref), is_dataset(ref.field)) for score in made.scores for ref in score.measure.references} == {
+        (shown, True)
+    }
     assert {score.measure.id for score in made.scores} == {None}
 
 
@@ -166,17 +221,27 @@ def answered(tiny_grid):
     """Four questions with answers and two to be shown, as tasks name them."""
     tiny_grid.rows("arc.jsonl", [arc(i) for i in range(4)])
     tiny_grid.rows("shown.jsonl", [arc(i) for i in range(10, 12)])
-    return {"name": "arc_easy", "source": f"file:{tiny_grid.folder}/arc.jsonl", "shots_source": f"file:{tiny_grid.folder}/shown.jsonl"}
+    return {
+        "name": "arc_easy",
+        "source": f"file:{tiny_grid.folder}/arc.jsonl",
+        "shots_source": f"file:{tiny_grid.folder}/shown.jsonl",
+    }
 
 
 def test_untrained_models_are_shown_their_own_number_of_examples(plan, answered):
-    """Neither kind's id knows of the other's: they are those of plain shots. The teacher of the tiny grid is tuned, and so trained."""
+    """Neither kind's id knows of the other's: they are those of plain shots.
+
+    The teacher of the tiny grid is tuned, and so trained.
+    """
 
     def ids(**task):
         made = plan({"score.tasks": [answered | task], "score.references": ["student", "teacher"]})
         return {str(score.subject): score.measure.id for score in made.scores}
 
-    both, without = ids(shots=0, untrained_shots=2), {key: value for key, value in answered.items() if key != "shots_source"}
+    both, without = (
+        ids(shots=0, untrained_shots=2),
+        {key: value for key, value in answered.items() if key != "shots_source"},
+    )
     shown = ids(shots=2)
     answered.clear()
     answered.update(without)
@@ -187,10 +252,18 @@ def test_untrained_models_are_shown_their_own_number_of_examples(plan, answered)
 @pytest.mark.parametrize(
     ("changes", "task", "said"),
     [
-        ({}, {"untrained_shots": 3}, r"score\.tasks\.0\.untrained_shots: 3 solved examples, where .*shown.jsonl has 2 .* at most 2, or"),
+        (
+            {},
+            {"untrained_shots": 3},
+            r"score\.tasks\.0\.untrained_shots: 3 solved examples, where .*shown.jsonl has 2 .* at most 2, or",
+        ),
         ({}, {"untrained_shots": 0}, r"score\.tasks\.0\.shots_source: .* with shots: 0"),
         ({}, {"untrained_shots": -1}, r"score\.tasks\.0\.untrained_shots: -1; must be int >= 0"),
-        ({"score.references": []}, {"untrained_shots": 2}, r"score\.tasks\.0\.untrained_shots: 2, where the models .* not of both kinds"),
+        (
+            {"score.references": []},
+            {"untrained_shots": 2},
+            r"score\.tasks\.0\.untrained_shots: 2, where the models .* not of both kinds",
+        ),
         (
             {"score.references": ["teacher"]},
             {"untrained_shots": 2},
@@ -212,9 +285,15 @@ def test_untrained_models_may_see_examples_and_the_others_none(tiny_grid, answer
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([{}, {"answerKey": "C"}], r"data\.source: answerKey 'C' is none of A, B in row 2; it must be one of them, or empty"),
+        (
+            [{}, {"answerKey": "C"}],
+            r"data\.source: answerKey 'C' is none of A, B in row 2; it must be one of them, or empty",
+        ),
         ([{"answerKey": "1"}], r"data\.source: answerKey '1' is none of A, B in row 1"),
-        ([{"answerKey": ""}, {"answerKey": None}], r"data\.source: no row of .*sense\.jsonl has its answerKey; give rows with right"),
+        (
+            [{"answerKey": ""}, {"answerKey": None}],
+            r"data\.source: no row of .*sense\.jsonl has its answerKey; give rows with right",
+        ),
         ([{"answerKey": ""}, {}], None),
     ],
 )

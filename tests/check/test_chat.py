@@ -39,7 +39,9 @@ def check(grid: TinyGrid, changes: dict[str, Any]) -> list[str]:
         (TEMPLATE, {"enable_thinking": False}, "the model's chat template does not read it"),
     ],
 )
-def test_a_template_that_cannot_be_used_is_one_line(template: Any, arguments: dict[str, Any], reason: str, tmp_path: Path) -> None:
+def test_a_template_that_cannot_be_used_is_one_line(
+    template: Any, arguments: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
     folder = write_template(tmp_path / "model", template)
     with pytest.raises(InputError) as caught:
         check_chat_template(folder, "student", arguments, "data.template", "use the template 'alpaca'")
@@ -52,7 +54,10 @@ def test_a_template_that_cannot_be_used_is_one_line(template: Any, arguments: di
     [
         TEMPLATE,
         "{{ bos_token + messages[0]['content'] }}",  # the token may be one that transformers adds
-        "{{ strftime_now('%Y') }}{% generation %}x{% endgeneration %}{% for m in messages %}{% break %}{% endfor %}{{ messages | tojson }}",
+        (
+            "{{ strftime_now('%Y') }}{% generation %}x{% endgeneration %}{% for m in messages %}{% break %}{% endfor"
+            " %}{{ messages | tojson }}"
+        ),
         "{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}",
         [{"name": "tool_use", "template": "{% if %}"}, {"name": "default", "template": TEMPLATE}],
     ],
@@ -74,10 +79,15 @@ def test_a_template_beside_the_configuration_counts_and_special_tokens_are_known
     [
         ({"data.template": "chat"}, "data.template: the student's"),
         ({"score.tasks": [{**XSUM, "prompt": "chat"}]}, "score.tasks.0.prompt: the student's"),
-        ({"score.tasks": [{"name": "lm_eval:arc_easy", "chat_template": True}]}, "score.tasks.0.chat_template: the student's"),
+        (
+            {"score.tasks": [{"name": "lm_eval:arc_easy", "chat_template": True}]},
+            "score.tasks.0.chat_template: the student's",
+        ),
     ],
 )
-def test_it_is_tried_where_a_grid_needs_it_and_nowhere_else(changes: dict[str, Any], field: str, tiny_grid: TinyGrid) -> None:
+def test_it_is_tried_where_a_grid_needs_it_and_nowhere_else(
+    changes: dict[str, Any], field: str, tiny_grid: TinyGrid
+) -> None:
     write_template(tiny_grid.folder / "student", "{{ raise_exception('no') }}")
     assert check(tiny_grid, {"data.template": "alpaca"}) == []
     with pytest.raises(InputError) as caught:
@@ -106,7 +116,9 @@ def test_prompts_without_the_bos_that_gemma_needs_are_warned_of(tiny_grid: TinyG
 
 def test_marks_of_a_chat_that_a_tokenizer_lacks_are_seen_before_anything_runs(tiny_grid: TinyGrid) -> None:
     marked = {"data.template": {"name": "alpaca", "chatml": True}}
-    with pytest.raises(InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_start\|>; leave it out$"):
+    with pytest.raises(
+        InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_start\|>; leave it out$"
+    ):
         check(tiny_grid, marked)
     for role in ("student", "teacher"):
         tiny_grid.model(role, tokens=("<|im_start|>", "<|im_end|>"))

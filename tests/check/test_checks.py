@@ -37,22 +37,50 @@ def remove(*names: str) -> Break:
 
 
 def write(name: str, content: str | bytes) -> Break:
-    return lambda grid: (grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
+    return lambda grid: (
+        (grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode()) and None
+    )
 
 
 # what is broken, which fields point at it, and what the line must say
 BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
-    "no such model": (nothing, {"student.model": "file:HERE/none"}, ["student.model: no file or folder", "none; paths are read"]),
-    "a model that is a file": (write("x", ""), {"teacher.model": "file:HERE/x"}, ["teacher.model: ", "x is a file", ".gguf"]),
-    "a model without a configuration": (remove("student/config.json"), {}, ["student.model: no config.json in", "model folder"]),
-    "a model without weights": (remove("teacher/model.safetensors"), {}, ["teacher.model: no weights in", "*.safetensors"]),
+    "no such model": (
+        nothing,
+        {"student.model": "file:HERE/none"},
+        ["student.model: no file or folder", "none; paths are read"],
+    ),
+    "a model that is a file": (
+        write("x", ""),
+        {"teacher.model": "file:HERE/x"},
+        ["teacher.model: ", "x is a file", ".gguf"],
+    ),
+    "a model without a configuration": (
+        remove("student/config.json"),
+        {},
+        ["student.model: no config.json in", "model folder"],
+    ),
+    "a model without weights": (
+        remove("teacher/model.safetensors"),
+        {},
+        ["teacher.model: no weights in", "*.safetensors"],
+    ),
     "pickled weights": (
-        lambda grid: (grid.folder / "student/model.safetensors").rename(grid.folder / "student/pytorch_model.bin") and None,
+        lambda grid: (
+            (grid.folder / "student/model.safetensors").rename(grid.folder / "student/pytorch_model.bin") and None
+        ),
         {},
         ["student.model: no weights in", "pickled weights are not read"],
     ),
-    "a model without a tokenizer": (remove("student/tokenizer.json"), {}, ["student.model: no tokenizer in", "tokenizer.json"]),
-    "a damaged tokenizer": (write("teacher/tokenizer.json", '{"model": '), {}, ["teacher.model: ", "tokenizer.json is damaged"]),
+    "a model without a tokenizer": (
+        remove("student/tokenizer.json"),
+        {},
+        ["student.model: no tokenizer in", "tokenizer.json"],
+    ),
+    "a damaged tokenizer": (
+        write("teacher/tokenizer.json", '{"model": '),
+        {},
+        ["teacher.model: ", "tokenizer.json is damaged"],
+    ),
     **{
         f"a tokenizer with {content[:40]}": (
             write("teacher/tokenizer.json", content),
@@ -127,8 +155,15 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     },
     "a metric's model with an adapter": (
         write("teacher/adapter_model.safetensors", safetensors_of(b"a")),
-        {"teacher": ABSENT, "axes.alpha": [0], "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}]},
-        ["score.metrics.support_standin.model: an adapter (adapter_model.safetensors) in", "merge it into the model first"],
+        {
+            "teacher": ABSENT,
+            "axes.alpha": [0],
+            "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}],
+        },
+        [
+            "score.metrics.support_standin.model: an adapter (adapter_model.safetensors) in",
+            "merge it into the model first",
+        ],
     ),
     "quantised weights": (
         write("teacher/config.json", '{"model_type": "llama", "quantization_config": {"quant_method": "awq"}}'),
@@ -141,7 +176,10 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["student.model: an encoder-decoder (t5) in", "give a causal language model"],
     ),
     "Mistral's own file alone": (
-        lambda grid: (grid.folder / "student/model.safetensors").rename(grid.folder / "student/consolidated.safetensors") and None,
+        lambda grid: (
+            (grid.folder / "student/model.safetensors").rename(grid.folder / "student/consolidated.safetensors")
+            and None
+        ),
         {},
         ["student.model: no weights in", "consolidated.safetensors is not read"],
     ),
@@ -185,20 +223,34 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "no room for an answer behind the grid's own prompts": (
         write("student/config.json", '{"model_type": "gpt2", "n_positions": 512}'),
         {"score.tasks": ["heldout_loss", {"name": "heldout_answers", "max_new_tokens": 257}]},
-        ["score.tasks.1.max_new_tokens: 257; behind prompts of data.max_prompt (256) the student has positions for 256 tokens"],
+        [
+            "score.tasks.1.max_new_tokens: 257; behind prompts of data.max_prompt (256) the student has positions for"
+            " 256 tokens"
+        ],
     ),
     "no room for the teacher's answers": (
         write("teacher/config.json", '{"model_type": "gpt2", "n_positions": 512}'),
         {"axes.labels": ["gold", "teacher"], "augment": {"max_new_tokens": 300}},
-        ["augment.max_new_tokens: 300; behind prompts of data.max_prompt (256) the teacher has positions for 256 tokens"],
+        [
+            "augment.max_new_tokens: 300; behind prompts of data.max_prompt (256) the teacher has positions for 256"
+            " tokens"
+        ],
     ),
     "no layer left": (
         write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
         {"student.drop_layers": [0, 2]},
         ["student.drop_layers: [0, 2)"],
     ),
-    "junk named GGUF": (write("m.gguf", "junk"), {"teacher.model": "file:HERE/m.gguf"}, ["teacher.model: ", "m.gguf is no GGUF file"]),
-    "a zip with nothing in it": (write("r.zip", ZIP), {"data.source": "file:HERE/r.zip"}, ["data.source: ", "r.zip holds 0 tables"]),
+    "junk named GGUF": (
+        write("m.gguf", "junk"),
+        {"teacher.model": "file:HERE/m.gguf"},
+        ["teacher.model: ", "m.gguf is no GGUF file"],
+    ),
+    "a zip with nothing in it": (
+        write("r.zip", ZIP),
+        {"data.source": "file:HERE/r.zip"},
+        ["data.source: ", "r.zip holds 0 tables"],
+    ),
     "junk named parquet": (
         write("r.parquet", "PAR1 cut off"),
         {"data.source": "file:HERE/r.parquet"},
@@ -209,9 +261,17 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {"data.source": "file:HERE/r.csv"},
         ["data.source: ", "r.csv is damaged (line 2: 5 cells against 3 in the header)"],
     ),
-    "junk named zip": (write("r.zip", "junk"), {"data.source": "file:HERE/r.zip"}, ["data.source: ", "r.zip is no zip archive"]),
+    "junk named zip": (
+        write("r.zip", "junk"),
+        {"data.source": "file:HERE/r.zip"},
+        ["data.source: ", "r.zip is no zip archive"],
+    ),
     "rows nested without end": (write("rows.jsonl", "[" * 100_000), {}, ["data.source: ", "rows.jsonl is damaged ("]),
-    "a number without end": (write("rows.jsonl", '{"response": ' + "1" * 5000 + "}"), {}, ["data.source: ", "rows.jsonl is damaged ("]),
+    "a number without end": (
+        write("rows.jsonl", '{"response": ' + "1" * 5000 + "}"),
+        {},
+        ["data.source: ", "rows.jsonl is damaged ("],
+    ),
     "a larger vocabulary": (
         lambda grid: grid.model("teacher", tokens=("a", "b", "c")) and None,
         {},
@@ -233,17 +293,33 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["student.model: ", "is no GGUF file", "at an address"],
     ),
     "no data": (remove("rows.jsonl"), {}, ["data.source: no file", "rows.jsonl; paths are read from /"]),
-    "data that are a folder": (nothing, {"data.source": "file:HERE/student"}, ["data.source: ", "has no known format", ".jsonl"]),
+    "data that are a folder": (
+        nothing,
+        {"data.source": "file:HERE/student"},
+        ["data.source: ", "has no known format", ".jsonl"],
+    ),
     "a folder named like data": (
         lambda grid: (grid.folder / "d.jsonl").mkdir(),
         {"data.source": "file:HERE/d.jsonl"},
         ["data.source: no file"],
     ),
-    "an unknown format": (write("rows.txt", "a"), {"data.source": "file:HERE/rows.txt"}, ["data.source: ", "no known format", ".csv"]),
-    "an unknown format in a wheel": (nothing, {"data.source": "wheel:a==1/b.txt"}, ["data.source: ", "no known format"]),
+    "an unknown format": (
+        write("rows.txt", "a"),
+        {"data.source": "file:HERE/rows.txt"},
+        ["data.source: ", "no known format", ".csv"],
+    ),
+    "an unknown format in a wheel": (
+        nothing,
+        {"data.source": "wheel:a==1/b.txt"},
+        ["data.source: ", "no known format"],
+    ),
     "empty data": (write("rows.jsonl", ""), {}, ["data.source: ", "rows.jsonl has no rows"]),
     "blank data": (write("rows.jsonl", "\n \n"), {}, ["data.source: ", "rows.jsonl has no rows"]),
-    "an empty list": (write("r.json", "[]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json has no rows"]),
+    "an empty list": (
+        write("r.json", "[]"),
+        {"data.source": "file:HERE/r.json"},
+        ["data.source: ", "r.json has no rows"],
+    ),
     "a table that is only a header": (
         write("r.csv", "instruction,context,response\n\n"),
         {"data.source": "file:HERE/r.csv"},
@@ -284,12 +360,36 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {"data.recipe": "text"},
         ["score.tasks.1: 'heldout_answers' needs prompts, and recipe 'text' makes none; leave it out"],
     ),
-    "damaged rows": (write("rows.jsonl", '{"instruction": "a"\n'), {}, ["data.source: ", "rows.jsonl is damaged", "one object"]),
-    "a damaged second row": (write("rows.jsonl", '{"response": "a"}\n{"resp\n'), {}, ["data.source: ", "rows.jsonl is damaged (line 2: "]),
-    "a damaged list": (write("r.json", '[{"a": 1},'), {"data.source": "file:HERE/r.json"}, ["data.source: ", "r.json is damaged"]),
-    "rows that are numbers": (write("rows.jsonl", "1\n2\n"), {}, ["data.source: ", "rows.jsonl is damaged (line 1: a row is no object"]),
-    "a list of numbers": (write("r.json", "[1, 2]"), {"data.source": "file:HERE/r.json"}, ["data.source: ", "a row is no object"]),
-    "data in another encoding": (write("rows.jsonl", b'{"response": "\xe9"}\n'), {}, ["data.source: ", "rows.jsonl is damaged"]),
+    "damaged rows": (
+        write("rows.jsonl", '{"instruction": "a"\n'),
+        {},
+        ["data.source: ", "rows.jsonl is damaged", "one object"],
+    ),
+    "a damaged second row": (
+        write("rows.jsonl", '{"response": "a"}\n{"resp\n'),
+        {},
+        ["data.source: ", "rows.jsonl is damaged (line 2: "],
+    ),
+    "a damaged list": (
+        write("r.json", '[{"a": 1},'),
+        {"data.source": "file:HERE/r.json"},
+        ["data.source: ", "r.json is damaged"],
+    ),
+    "rows that are numbers": (
+        write("rows.jsonl", "1\n2\n"),
+        {},
+        ["data.source: ", "rows.jsonl is damaged (line 1: a row is no object"],
+    ),
+    "a list of numbers": (
+        write("r.json", "[1, 2]"),
+        {"data.source": "file:HERE/r.json"},
+        ["data.source: ", "a row is no object"],
+    ),
+    "data in another encoding": (
+        write("rows.jsonl", b'{"response": "\xe9"}\n'),
+        {},
+        ["data.source: ", "rows.jsonl is damaged"],
+    ),
     "a test set without a column": (
         write("xsum.jsonl", '{"article": "a", "summary": "b"}\n'),
         {},
@@ -298,7 +398,10 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     "WordNet that is not installed": (
         nothing,
         {"score.metrics": ["meteor"]},
-        ["score.metrics.meteor: nltk's data 'corpora/wordnet' are not installed", "nltk.downloader wordnet, or set synonyms: false"],
+        [
+            "score.metrics.meteor: nltk's data 'corpora/wordnet' are not installed",
+            "nltk.downloader wordnet, or set synonyms: false",
+        ],
     ),
     "a judge that no address is known of": (
         nothing,
@@ -307,7 +410,11 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
     ),
     "a metric's model without weights": (
         remove("teacher/model.safetensors"),
-        {"teacher": ABSENT, "axes.alpha": [0], "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}]},
+        {
+            "teacher": ABSENT,
+            "axes.alpha": [0],
+            "score.metrics": [{"name": "support_standin", "model": "file:HERE/teacher"}],
+        },
         ["score.metrics.support_standin.model: no weights in"],
     ),
     "questions under another name": (
@@ -316,15 +423,31 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         ["score.tasks.0.source: no column 'question' or 'Question' in", "it has query"],
     ),
     "no test set": (remove("xsum.jsonl"), {}, ["score.tasks.2.source: no file"]),
-    "a store that is a file": (write("taken", "x"), {"runtime.store": "HERE/taken"}, ["runtime.store: ", "taken is a file"]),
-    "a store in the student": (nothing, {"runtime.store": "HERE/student/store"}, ["runtime.store: ", "in the folder of student.model"]),
-    "a store that is the teacher": (nothing, {"runtime.store": "HERE/teacher"}, ["runtime.store: ", "in the folder of teacher.model"]),
+    "a store that is a file": (
+        write("taken", "x"),
+        {"runtime.store": "HERE/taken"},
+        ["runtime.store: ", "taken is a file"],
+    ),
+    "a store in the student": (
+        nothing,
+        {"runtime.store": "HERE/student/store"},
+        ["runtime.store: ", "in the folder of student.model"],
+    ),
+    "a store that is the teacher": (
+        nothing,
+        {"runtime.store": "HERE/teacher"},
+        ["runtime.store: ", "in the folder of teacher.model"],
+    ),
     "a model in a variable": (
         nothing,
         {"student.model": "file:$ABSENT/x"},
         ["student.model: no file or folder $ABSENT/x", "$ABSENT is not expanded"],
     ),
-    "a store below a file": (write("taken", "x"), {"runtime.store": "HERE/taken/a/b"}, ["runtime.store: ", "taken is a file"]),
+    "a store below a file": (
+        write("taken", "x"),
+        {"runtime.store": "HERE/taken/a/b"},
+        ["runtime.store: ", "taken is a file"],
+    ),
     **{
         f"the tracking URI {uri}": (nothing, {"runtime.mlflow": uri}, ["runtime.mlflow: ", said])
         for uri, said in {
@@ -358,7 +481,10 @@ def absent(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
 
 def test_a_metric_names_the_extra_that_it_lacks(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     absent(monkeypatch, "sacrebleu")
-    with pytest.raises(InputError, match=r"score\.metrics\.chrf: the package 'sacrebleu' is not installed; pip install 'kdray\[metrics\]'"):
+    with pytest.raises(
+        InputError,
+        match=r"score\.metrics\.chrf: the package 'sacrebleu' is not installed; pip install 'kdray\[metrics\]'",
+    ):
         check(tiny_grid, {"score.metrics": ["chrf"]})
 
 
@@ -373,9 +499,13 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
 
 
 def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:
-    (tiny_grid.folder / "student" / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 600}))
+    (tiny_grid.folder / "student" / "config.json").write_text(
+        json.dumps({"model_type": "llama", "max_position_embeddings": 600})
+    )
     task = {"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 600}
-    with pytest.raises(InputError, match=r"score\.tasks\.0\.max_new_tokens: 600; the student has positions for 600 tokens"):
+    with pytest.raises(
+        InputError, match=r"score\.tasks\.0\.max_new_tokens: 600; the student has positions for 600 tokens"
+    ):
         check(tiny_grid, {"score.tasks": [task]})
 
 
@@ -395,7 +525,9 @@ def test_answers_that_just_fit_or_are_not_asked_for_are_not_refused(tiny_grid: T
         check(tiny_grid, long | {"score.references": ["teacher"]})
 
 
-@pytest.mark.parametrize(("break_it", "changes", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
+@pytest.mark.parametrize(
+    ("break_it", "changes", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN]
+)
 @pytest.mark.parametrize("store", ["absent", "there"])
 @pytest.mark.usefixtures("no_extras")
 def test_what_cannot_work_is_named_and_nothing_is_written(
@@ -432,7 +564,15 @@ def test_a_good_grid_passes_and_nothing_is_written(tiny_grid: TinyGrid) -> None:
         ("r.csv", "instruction,context,response\na," + "b" * 200_000 + ",c\n"),
         ("r.parquet", "PAR1, with nothing inside that is looked at here, and PAR1"),
     ],
-    ids=["list", "one object", "a column that comes later", "byte order mark", "mark and capitals", "a long field", "parquet"],
+    ids=[
+        "list",
+        "one object",
+        "a column that comes later",
+        "byte order mark",
+        "mark and capitals",
+        "a long field",
+        "parquet",
+    ],
 )
 def test_data_that_can_be_read_are_not_refused(name: str, content: str | bytes, tiny_grid: TinyGrid) -> None:
     (tiny_grid.folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -491,7 +631,15 @@ def test_a_tokenizer_that_cannot_be_compared_here_is_left_to_the_run(tiny_grid: 
 
 
 @pytest.mark.parametrize(
-    "uri", ["mysql+pymysql://u:p@host/db", "http://host:5000", "sqlite:////x/mlflow.db", "sqlite:///x.db", "databricks", "databricks://p"]
+    "uri",
+    [
+        "mysql+pymysql://u:p@host/db",
+        "http://host:5000",
+        "sqlite:////x/mlflow.db",
+        "sqlite:///x.db",
+        "databricks",
+        "databricks://p",
+    ],
 )
 def test_what_mlflow_takes_is_not_refused(uri: str, tiny_grid: TinyGrid) -> None:
     assert check(tiny_grid, {"runtime.mlflow": uri}) == []
@@ -526,7 +674,9 @@ def test_a_store_that_cannot_be_written_is_named(tiny_grid: TinyGrid, read_only:
         check(tiny_grid)
 
 
-def test_the_folder_above_the_store_must_only_be_writable_for_a_lock_file(tiny_grid: TinyGrid, read_only: set[Path]) -> None:
+def test_the_folder_above_the_store_must_only_be_writable_for_a_lock_file(
+    tiny_grid: TinyGrid, read_only: set[Path]
+) -> None:
     (tiny_grid.folder / "store").mkdir()
     read_only.add(tiny_grid.folder)
     assert check(tiny_grid) == []
@@ -536,10 +686,15 @@ def test_the_folder_above_the_store_must_only_be_writable_for_a_lock_file(tiny_g
 
 def test_notes_name_what_is_not_pinned_and_nothing_below_it(tiny_grid: TinyGrid) -> None:
     notes = check(tiny_grid, {"student.model": "hf:org/student", "score.tasks": ["xsum"]})
-    assert [note.partition(" is not pinned")[0] for note in notes] == ["hf:org/student", "hf:EdinburghNLP/xsum#split=test"]
+    assert [note.partition(" is not pinned")[0] for note in notes] == [
+        "hf:org/student",
+        "hf:EdinburghNLP/xsum#split=test",
+    ]
 
 
-def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[tuple[str, str, bool]] = []
 
     def ask(ref: Reference, field: str, dataset: bool) -> str:
@@ -548,12 +703,19 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
 
     monkeypatch.setattr(module, "ask_hub", ask)
     listed: list[str] = []
-    monkeypatch.setattr(module, "list_hub", lambda ref, field: listed.append(field) or ["config.json", "model.safetensors"])
+    monkeypatch.setattr(
+        module, "list_hub", lambda ref, field: listed.append(field) or ["config.json", "model.safetensors"]
+    )
     hub = {"teacher.model": "hf:org/teacher@main", "data.source": "hf:org/data"}
-    hub |= {"score.tasks": ["xsum", {"name": "heldout_answers"}], "score.metrics": [{"name": "support_standin", "model": "hf:org/scorer"}]}
+    hub |= {
+        "score.tasks": ["xsum", {"name": "heldout_answers"}],
+        "score.metrics": [{"name": "support_standin", "model": "hf:org/scorer"}],
+    }
     check(tiny_grid, hub)
     assert asked == listed == []
-    hub["lens"] = {"own": {"task": {"name": "xsum", "limit": 5}, "metric": {"name": "support_standin", "model": "hf:org/scorer"}}}
+    hub["lens"] = {
+        "own": {"task": {"name": "xsum", "limit": 5}, "metric": {"name": "support_standin", "model": "hf:org/scorer"}}
+    }
     check(tiny_grid, hub, offline=False)
     assert sorted(asked) == [
         ("hf:EdinburghNLP/xsum#split=test", "score.tasks.0.source", True),
@@ -564,24 +726,36 @@ def test_the_hub_is_asked_only_when_online_and_only_for_what_is_there(tiny_grid:
     assert sorted(listed) == ["lens.own.metric.model", "score.metrics.support_standin.model", "teacher.model"]
 
 
-def test_what_the_hubs_client_has_fetched_is_looked_into_and_called_by_its_id(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_hubs_client_has_fetched_is_looked_into_and_called_by_its_id(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "in_hub_cache", lambda ref, outer: tiny_grid.folder / "teacher")
     hub = {"teacher.model": "hf:org/teacher@main"}
     (tiny_grid.folder / "teacher" / "model.safetensors").rename(tiny_grid.folder / "kept")
     check(tiny_grid, hub)  # its weights are still to come
     (tiny_grid.folder / "teacher" / "model.safetensors").write_bytes(safetensors_of(b"abc", "module.lm_head.weight"))
-    with pytest.raises(InputError, match=r"^teacher\.model: a weight called module\.lm_head\.weight in hf:org/teacher@main; "):
+    with pytest.raises(
+        InputError, match=r"^teacher\.model: a weight called module\.lm_head\.weight in hf:org/teacher@main; "
+    ):
         check(tiny_grid, hub)
     (tiny_grid.folder / "teacher" / "adapter_config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"^teacher\.model: an adapter \(adapter_config\.json\) in hf:org/teacher@main; "):
+    with pytest.raises(
+        InputError, match=r"^teacher\.model: an adapter \(adapter_config\.json\) in hf:org/teacher@main; "
+    ):
         check(tiny_grid, hub)
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        (["config.json", "model.safetensors", "adapter_config.json"], "an adapter (adapter_config.json) in hf:org/teacher@main; merge it"),
-        (["config.json", "consolidated.safetensors"], "no weights in hf:org/teacher@main (consolidated.safetensors is not read); "),
+        (
+            ["config.json", "model.safetensors", "adapter_config.json"],
+            "an adapter (adapter_config.json) in hf:org/teacher@main; merge it",
+        ),
+        (
+            ["config.json", "consolidated.safetensors"],
+            "no weights in hf:org/teacher@main (consolidated.safetensors is not read); ",
+        ),
         (["config.json", "pytorch_model.bin"], "no weights in hf:org/teacher@main; "),
     ],
 )

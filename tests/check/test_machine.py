@@ -41,25 +41,54 @@ def check(tiny_grid: TinyGrid, changes: dict[str, Any], **options: bool) -> list
 
 
 PACKAGES = {
-    "a student by QLoRA": ({"train.method": "qlora"}, "train.method: the package 'bitsandbytes' is not installed", "kdray[qlora]"),
-    "a teacher by QLoRA": ({"teacher.tune.method": "qlora"}, "teacher.tune.method: the package 'bitsandbytes' is", "or use lora"),
-    "one of the teachers": (TEACHERS, "teachers.big.tune.method: the package 'bitsandbytes' is not installed", "kdray[qlora]"),
-    "meteor": (GREEDY | {"score.metrics": ["meteor"]}, "score.metrics.meteor: the package 'nltk' is not installed", "kdray[metrics]"),
-    "chrf": (GREEDY | {"score.metrics": ["chrf"]}, "score.metrics.chrf: the package 'sacrebleu' is not installed", "kdray[metrics]"),
+    "a student by QLoRA": (
+        {"train.method": "qlora"},
+        "train.method: the package 'bitsandbytes' is not installed",
+        "kdray[qlora]",
+    ),
+    "a teacher by QLoRA": (
+        {"teacher.tune.method": "qlora"},
+        "teacher.tune.method: the package 'bitsandbytes' is",
+        "or use lora",
+    ),
+    "one of the teachers": (
+        TEACHERS,
+        "teachers.big.tune.method: the package 'bitsandbytes' is not installed",
+        "kdray[qlora]",
+    ),
+    "meteor": (
+        GREEDY | {"score.metrics": ["meteor"]},
+        "score.metrics.meteor: the package 'nltk' is not installed",
+        "kdray[metrics]",
+    ),
+    "chrf": (
+        GREEDY | {"score.metrics": ["chrf"]},
+        "score.metrics.chrf: the package 'sacrebleu' is not installed",
+        "kdray[metrics]",
+    ),
     "a judge": (
         GREEDY | {"score.metrics": [{"name": "judge", "model": "m"}]},
         "score.metrics.judge: OPENAI_BASE_URL is not set",
         "export OPENAI_BASE_URL=",
     ),
     "a judge of own answers": (
-        {"lens": {"own": {"task": {"name": "xsum", "source": "file:HERE/xsum.jsonl"}, "metric": {"name": "judge", "model": "m"}}}},
+        {
+            "lens": {
+                "own": {
+                    "task": {"name": "xsum", "source": "file:HERE/xsum.jsonl"},
+                    "metric": {"name": "judge", "model": "m"},
+                }
+            }
+        },
         "lens.own.metric: OPENAI_BASE_URL is not set",
         "export OPENAI_BASE_URL=",
     ),
 }
 
 
-@pytest.mark.parametrize(("changes", "said", "remedy"), PACKAGES.values(), ids=[name.replace(" ", "-") for name in PACKAGES])
+@pytest.mark.parametrize(
+    ("changes", "said", "remedy"), PACKAGES.values(), ids=[name.replace(" ", "-") for name in PACKAGES]
+)
 def test_what_is_not_there_is_refused_here_and_noted_for_a_cluster(
     changes: dict[str, Any], said: str, remedy: str, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,14 +98,19 @@ def test_what_is_not_there_is_refused_here_and_noted_for_a_cluster(
     assert remedy in str(caught.value)
     field = said.partition(":")[0]
     monkeypatch.setenv("RAY_ADDRESS", "head:6379")
-    assert [note for note in check(tiny_grid, changes) if note.startswith(field) and "every node of the cluster" in note]
+    assert [
+        note for note in check(tiny_grid, changes) if note.startswith(field) and "every node of the cluster" in note
+    ]
     monkeypatch.setenv("RAY_ADDRESS", "local")  # a Ray of our own
     with pytest.raises(InputError, match=r"is not (installed|set)"):
         check(tiny_grid, changes)
 
 
 DEVICES = {
-    "a GPU": ({"runtime.device": "gpu"}, "runtime.device: gpu, but this machine has none; leave it out, or set RAY_ADDRESS"),
+    "a GPU": (
+        {"runtime.device": "gpu"},
+        "runtime.device: gpu, but this machine has none; leave it out, or set RAY_ADDRESS",
+    ),
     "a type of GPU": ({"runtime.accelerator": "H100"}, "runtime.accelerator: H100, but this machine has no GPU"),
     "compilation": ({"train.compile": True}, "train.compile: true without a GPU; on a CPU it does not pay"),
     "compilation of a teacher": ({"teacher.tune.compile": True}, "teacher.tune.compile: true without a GPU"),
@@ -95,14 +129,20 @@ def test_what_needs_a_gpu_is_refused_where_there_is_none(
     check(tiny_grid, changes, elsewhere=True)
     monkeypatch.setattr(module, "_has_gpu", lambda: True)
     if "vllm" in said:
-        with pytest.raises(InputError, match=r"\.engine: the package 'vllm' is not installed; pip install 'kdray\[vllm\]', or use"):
+        with pytest.raises(
+            InputError, match=r"\.engine: the package 'vllm' is not installed; pip install 'kdray\[vllm\]', or use"
+        ):
             check(tiny_grid, changes)
     else:
         check(tiny_grid, changes)
 
 
-@pytest.mark.parametrize("changes", [{"train.compile": True}, {"augment.engine": "vllm"}, GREEDY | {"score.engine": "vllm"}])
-def test_what_needs_a_gpu_is_refused_beside_device_cpu_wherever_it_runs(changes: dict[str, Any], tiny_grid: TinyGrid) -> None:
+@pytest.mark.parametrize(
+    "changes", [{"train.compile": True}, {"augment.engine": "vllm"}, GREEDY | {"score.engine": "vllm"}]
+)
+def test_what_needs_a_gpu_is_refused_beside_device_cpu_wherever_it_runs(
+    changes: dict[str, Any], tiny_grid: TinyGrid
+) -> None:
     with pytest.raises(InputError, match=r"(true|vllm) with runtime\.device cpu; "):
         check(tiny_grid, changes | {"runtime.device": "cpu"}, elsewhere=True)
 
@@ -140,7 +180,10 @@ def test_a_node_is_asked_for_the_distributions_behind_a_grids_components(install
     install.module("other.py", "DECLARED = declare.Engine(version=1)\ndef other(): ...\n")
     install({"kdray.losses": {"mine": "mine"}, "kdray.engines": {"other": "other"}})
     install({"kdray.losses": {"unused": "mine"}}, "second")
-    install.module("mine.py", "DECLARED = declare.Loss(version=1)\ndef mine(student, teacher): ...\ndef unused(student, teacher): ...\n")
+    install.module(
+        "mine.py",
+        "DECLARED = declare.Loss(version=1)\ndef mine(student, teacher): ...\ndef unused(student, teacher): ...\n",
+    )
     found = needs_of(plan({"objective.loss": "mine", "runtime.engine": "other"}).grid, trains=True)
     assert {(need.field, need.kind, need.name, need.lack()) for need in found} == {
         ("objective.loss", "distribution", "kdray-example==0.1.0", ""),

@@ -28,7 +28,9 @@ def plan_of(tiny_grid, *decodings):
 
 def asked(plan):
     """What the answers of the untrained student on XSUM are generated with, by the decoding's label."""
-    return {s.decoding: s.generate for s in plan.scores if s.generate and s.subject == "student" and s.task.name == "xsum"}
+    return {
+        s.decoding: s.generate for s in plan.scores if s.generate and s.subject == "student" and s.task.name == "xsum"
+    }
 
 
 def test_choices_under_dola_are_steps_beside_those_by_likelihood(tiny_grid):
@@ -62,7 +64,11 @@ def test_greedy_answers_keep_the_id_that_they_had_before_there_were_others(tiny_
     steps = asked(plan_of(tiny_grid, "greedy", {"name": "dola", "layers": [1]}))
     assert steps["greedy"].params["decoding"] == "greedy"
     named = steps["dola-layers-1"].params["decoding"]
-    assert named == {"name": "dola", "version": 1, "params": {"layers": [1], "plausibility": 0.1, "repetition_penalty": 1.2}}
+    assert named == {
+        "name": "dola",
+        "version": 1,
+        "params": {"layers": [1], "plausibility": 0.1, "repetition_penalty": 1.2},
+    }
     assert steps["dola-layers-1"].slug.endswith("-dola-layers-1")
 
 
@@ -90,7 +96,9 @@ def test_a_lens_that_is_there_must_fit_the_students(tiny_grid, tmp_path):
 
     fitting = make_lens(tmp_path / "lens")
     assert check(fitting) == []
-    with pytest.raises(InputError, match=r"lens.trained: a lens of shape \[6, 4\]; a lens for the student, which has \[5, 4\]"):
+    with pytest.raises(
+        InputError, match=r"lens.trained: a lens of shape \[6, 4\]; a lens for the student, which has \[5, 4\]"
+    ):
         check(fitting, **{"student.drop_layers": [0, 1]})
     with pytest.raises(InputError, match=r"lens.trained: no file or folder"):
         check("file:HERE/nowhere")
@@ -114,7 +122,10 @@ def test_the_published_lens_is_that_of_llama2_and_fits_only_its_shape(tiny_grid,
             json.dumps({"model_type": "llama", **SHAPE, "num_hidden_layers": layers, "num_attention_heads": heads})
         )
         if refused:
-            with pytest.raises(InputError, match=r"lens.trained: a lens of shape \[32, 32\]; a lens for the student, which has \[6, 4\]"):
+            with pytest.raises(
+                InputError,
+                match=r"lens.trained: a lens of shape \[32, 32\]; a lens for the student, which has \[6, 4\]",
+            ):
                 check_grid(said, outer, offline=True)
         else:
             assert check_grid(said, outer, offline=True) == []
@@ -126,7 +137,9 @@ def test_a_lens_that_is_there_may_be_tested_by_own_answers_which_train_nothing(t
 
     def step(**lens):
         grid = load_grid(tiny_grid({"lens": {"own": own, **lens}}))
-        return next(step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens")
+        return next(
+            step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens"
+        )
 
     learned, given = step(), step(trained="published")
     assert learned.inputs.annotated.id == given.inputs.annotated.id
@@ -139,7 +152,11 @@ def test_a_lens_that_is_there_may_be_tested_by_own_answers_which_train_nothing(t
 def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
     def step():
         grid = load_grid(tiny_grid({"lens": {"trained": make_lens(tmp_path / "lens")}}))
-        [found] = {step.id: step for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps() if step.kind == "lens"}.values()
+        [found] = {
+            step.id: step
+            for step in make_plan(grid, Outer(Store(grid.runtime.store).root)).steps()
+            if step.kind == "lens"
+        }.values()
         return found
 
     first = step()
@@ -154,8 +171,16 @@ def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
     ("decoding", "cut", "says"),
     [
         ({"name": "dola", "layers": [2, 4]}, None, None),
-        ({"name": "dola", "layers": [2, 6]}, None, ["score.decoding.0.layers: [2, 6]", "from 1 to 5", "the student has 6 layers"]),
-        ({"name": "dola", "layers": [2, 4]}, [1, 3], ["score.decoding.0.layers: [2, 4]", "from 1 to 3", "the student has 4 layers"]),
+        (
+            {"name": "dola", "layers": [2, 6]},
+            None,
+            ["score.decoding.0.layers: [2, 6]", "from 1 to 5", "the student has 6 layers"],
+        ),
+        (
+            {"name": "dola", "layers": [2, 4]},
+            [1, 3],
+            ["score.decoding.0.layers: [2, 4]", "from 1 to 3", "the student has 4 layers"],
+        ),
         ({"name": "dola", "layers": [0, 2]}, None, ["score.decoding.0.layers: [0, 2]", "tied"]),
         ("dola", [0, 4], ["low of a model with 2 layers"]),
         ({"name": "lookback_guided", "guide": "file:LENS"}, None, None),
@@ -165,7 +190,11 @@ def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
             [0, 1],
             ["score.decoding.0.guide: a lens of shape [6, 4]", "the student has [5, 4]"],
         ),
-        ({"name": "lookback_guided", "guide": "file:AT/NARROW"}, None, ["score.decoding.0.guide: a classifier", "[16]", "has [32]"]),
+        (
+            {"name": "lookback_guided", "guide": "file:AT/NARROW"},
+            None,
+            ["score.decoding.0.guide: a classifier", "[16]", "has [32]"],
+        ),
         ({"name": "lookback_guided", "guide": "file:AT/FIFTH"}, None, None),
         (
             {"name": "lookback_guided", "guide": "file:AT/FIFTH"},
@@ -178,8 +207,16 @@ def test_a_lens_that_is_there_counts_by_its_content(tiny_grid, tmp_path):
             None,
             ["score.decoding.0.guide: ", "no classifier on hidden states"],
         ),
-        ({"name": "lookback_guided", "guide": "file:HERE/nowhere"}, None, ["score.decoding.0.guide: no file or folder"]),
-        ({"name": "lookback_guided", "guide": "support,"}, None, ["score.decoding.0.guide: 'support,'", "support, lens, or file:"]),
+        (
+            {"name": "lookback_guided", "guide": "file:HERE/nowhere"},
+            None,
+            ["score.decoding.0.guide: no file or folder"],
+        ),
+        (
+            {"name": "lookback_guided", "guide": "support,"},
+            None,
+            ["score.decoding.0.guide: 'support,'", "support, lens, or file:"],
+        ),
     ],
 )
 def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut, says):
@@ -207,7 +244,11 @@ def test_decodings_must_fit_the_scored_models(tiny_grid, tmp_path, decoding, cut
 def test_layers_by_which_choices_are_scored_must_be_there(tiny_grid, tmp_path):
     for role in ("student", "teacher"):
         (tmp_path / role / "config.json").write_text(json.dumps({"model_type": "llama", **SHAPE}))
-    changes = {"score.tasks": ["mmlu_bundled"], "score.references": ["student"], "score.choices": [{"name": "dola", "layers": [2, 6]}]}
+    changes = {
+        "score.tasks": ["mmlu_bundled"],
+        "score.references": ["student"],
+        "score.choices": [{"name": "dola", "layers": [2, 6]}],
+    }
     grid = load_grid(tiny_grid(changes))
     with pytest.raises(InputError, match=r"score.choices.0.layers: \[2, 6\]; .* the student has 6 layers"):
         check_grid(grid, Outer(Store(grid.runtime.store).root), offline=True)

@@ -82,7 +82,9 @@ def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run
     assert tree_of(tiny_grid.folder) == before
 
 
-@pytest.mark.parametrize("command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why", "gc", "plan a.yaml b.yaml"])
+@pytest.mark.parametrize(
+    "command", ["plann grid.yaml", "plan --jsn grid.yaml", "plan", "why", "gc", "plan a.yaml b.yaml"]
+)
 def test_wrong_usage_is_code_2_without_a_traceback(command: str, run: Run) -> None:
     code, stdout, stderr = run(*command.split())
     assert (code, stdout) == (2, "")

@@ -61,18 +61,26 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         }
         for i, place in enumerate(PLACES)
     ]
-    rows += [rows[0] | {"example": 9, "source": known[0]["document"], "answer": "", "input_ids": [3], "output_ids": [4, 5]}]
+    rows += [
+        rows[0] | {"example": 9, "source": known[0]["document"], "answer": "", "input_ids": [3], "output_ids": [4, 5]}
+    ]
     write_answers(tmp_path / "answers", 0, rows, 1.0)
-    code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json")
+    code, stdout, stderr = run(
+        "lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:own.jsonl", "--json"
+    )
     assert code == 0
     rate = json.loads(stdout.splitlines()[-1])
     assert rate["scores"]["fr"]["n"] == len(PLACES)
     assert rate["facts"]["left_out"]["training_documents"] == 1
     record = json.loads((tmp_path / "lens" / "lens.json").read_text())["record"]
-    assert rate["scores"]["auroc"]["n"] == record["windows_tested"]  # of the documents that were kept out of the training
+    assert (
+        rate["scores"]["auroc"]["n"] == record["windows_tested"]
+    )  # of the documents that were kept out of the training
     assert rate["scores"]["auroc"]["value"] == pytest.approx(record["auroc_test"])
     (tmp_path / "known.jsonl").write_text("".join(json.dumps(line) + "\n" for line in known))
-    code, stdout, stderr = run("lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:known.jsonl", "--json")
+    code, stdout, stderr = run(
+        "lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:known.jsonl", "--json"
+    )
     assert code == 0
     assert json.loads(stdout.splitlines()[-1])["scores"]["auroc"]["n"] == 0
     assert "no AUROC of jsonl:known.jsonl: every document trained the lens" in stderr
@@ -80,16 +88,23 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
     for command in ("train --to other", "table", "rate answers --by lens --labelled"):
         name, *options = command.split()
         code, _, stderr = run("lens", name, *options, "jsonl:empty.jsonl", *model)
-        assert (code, stderr.splitlines()[-1]) == (WRONG_INPUT, "error annotations: no usable response of 0; see docs/lens.md")
+        assert (code, stderr.splitlines()[-1]) == (
+            WRONG_INPUT,
+            "error annotations: no usable response of 0; see docs/lens.md",
+        )
     metric = f"{{name: support_standin, model: 'file:{tmp_path}/model'}}"
     code, stdout, _ = run("lens", "annotate", "answers", "--metric", metric, "--threshold", 1e9, "--to", "marked.jsonl")
     assert code == 0
     marked = [json.loads(line) for line in (tmp_path / "marked.jsonl").read_text().splitlines()]
-    assert [row["spans"] for row in marked] == [[[0, 19 + len(place)], [20 + len(place), 33 + len(place)]] for place in PLACES]
+    assert [row["spans"] for row in marked] == [
+        [[0, 19 + len(place)], [20 + len(place), 33 + len(place)]] for place in PLACES
+    ]
     code, stdout, _ = run("lens", "table", "jsonl:own.jsonl", *model, "--no-baselines", "--metric", metric, "--json")
     assert code == 0
     [judged] = json.loads(stdout.splitlines()[-1])["a metric on predefined spans"]
-    assert judged["spans"] == 7 + 5 * 3  # clean answers, Delhi's twice; elsewhere what is wrong, and the text on both sides
+    assert (
+        judged["spans"] == 7 + 5 * 3
+    )  # clean answers, Delhi's twice; elsewhere what is wrong, and the text on both sides
     assert 0 <= judged["AUROC"] <= 100
 
 
@@ -102,7 +117,9 @@ def test_guides_and_maps_on_tiny_models(run: Run, tmp_path: Path) -> None:
     from tests.tiny import NAMES, PLACES, write_model
 
     write_model(tmp_path / "model", layers=2)
-    write_model(tmp_path / "larger", layers=3, seed=5, extra=" ".join(f"{name} is in" for name in NAMES) * 9)  # other tokens
+    write_model(
+        tmp_path / "larger", layers=3, seed=5, extra=" ".join(f"{name} is in" for name in NAMES) * 9
+    )  # other tokens
     lines: list[dict[str, Any]] = [
         {
             "id": f"{name} {i}",
@@ -115,12 +132,17 @@ def test_guides_and_maps_on_tiny_models(run: Run, tmp_path: Path) -> None:
     ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     model = ("--model", f"file:{tmp_path}/model", "--template", "alpaca", "--window", 3)
-    code, stdout, stderr = run("lens", "guide", "jsonl:own.jsonl", *model, "--to", "g.safetensors", "--part", "attention")
+    code, stdout, stderr = run(
+        "lens", "guide", "jsonl:own.jsonl", *model, "--to", "g.safetensors", "--part", "attention"
+    )
     assert code == 0, stderr
     guide = open_guide(tmp_path / "g.safetensors")
     assert isinstance(guide, HiddenGuide)
     assert list(guide.record["layer_auroc"]) == ["1", "2"]
-    assert f"guide on layer {guide.layer} (attention) in g.safetensors: fitted on {guide.record['windows_fitted']} windows" in stdout
+    assert (
+        f"guide on layer {guide.layer} (attention) in g.safetensors: fitted on {guide.record['windows_fitted']} windows"
+        in stdout
+    )
     assert f"AUROC {guide.record['auroc_test']:.1f} ± {guide.record['auroc_test_stderr']:.1f} on" in stdout
     assert (guide.record["annotations"], guide.record["examples"]) == ("jsonl:own.jsonl", len(lines))
     code, stdout, _ = run("lens", "guide", "jsonl:own.jsonl", *model, "--to", "g.safetensors", "--layer", 1)
@@ -131,18 +153,32 @@ def test_guides_and_maps_on_tiny_models(run: Run, tmp_path: Path) -> None:
 
     code, _, stderr = run("lens", "train", "jsonl:own.jsonl", *model, "--to", "lens")
     assert code == 0, stderr
-    both = ("--of", f"file:{tmp_path}/model", "--model", f"file:{tmp_path}/larger", "--template", "alpaca", "--to", "lens2")
+    both = (
+        "--of",
+        f"file:{tmp_path}/model",
+        "--model",
+        f"file:{tmp_path}/larger",
+        "--template",
+        "alpaca",
+        "--to",
+        "lens2",
+    )
     code, stdout, stderr = run("lens", "map", "lens", "jsonl:own.jsonl", *both)
     assert code == 0, stderr
     lens, moved = Lens.load(tmp_path / "lens"), Lens.load(tmp_path / "lens2")
     trained, numbers = lens.record, moved.record
     assert moved.weights.shape == (3, 4)
     assert numbers["mapped_from"] == lens.id
-    assert numbers["documents_tested"] == trained["documents_tested"]  # the very documents that the lens's training kept out
+    assert (
+        numbers["documents_tested"] == trained["documents_tested"]
+    )  # the very documents that the lens's training kept out
     assert numbers["map_documents"] == numbers["map_documents_trained"] == trained["documents_fitted"]
     assert numbers["auroc_before_map"] == pytest.approx(trained["auroc_test"])
     assert f"the lens on file:{tmp_path}/model: AUROC {trained['auroc_test']:.1f} ±" in stdout
-    assert f"behind the map on file:{tmp_path}/larger: AUROC {numbers['auroc_test']:.1f} ± {numbers['auroc_test_stderr']:.1f}" in stdout
+    assert (
+        f"behind the map on file:{tmp_path}/larger: AUROC {numbers['auroc_test']:.1f} ±"
+        f" {numbers['auroc_test_stderr']:.1f}" in stdout
+    )
     beside = json.loads((tmp_path / "lens2" / "kept_out.json").read_text())
     assert {tuple(row["document"]) for row in beside}.isdisjoint(moved.documents.sketches)
     loaded, tokenizer = load_folder(tmp_path / "larger")
@@ -172,8 +208,14 @@ def test_guides_and_maps_on_tiny_models(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("lens guide jsonl:nowhere --model file:absent --to g --layer two", "--layer: 'two'; auto, or the number of a layer"),
-        ("lens guide jsonl:nowhere --model file:absent --to g --layer -1", "--layer: '-1'; auto, or the number of a layer"),
+        (
+            "lens guide jsonl:nowhere --model file:absent --to g --layer two",
+            "--layer: 'two'; auto, or the number of a layer",
+        ),
+        (
+            "lens guide jsonl:nowhere --model file:absent --to g --layer -1",
+            "--layer: '-1'; auto, or the number of a layer",
+        ),
         ("lens guide jsonl:nowhere --model file:absent --to folder", "--to: folder is no file"),
         ("lens guide jsonl:nowhere --model file:absent --to g", "annotations: no file nowhere"),
         ("lens map folder jsonl:nowhere --of file:a --model file:b --to x", "lens: no lens in folder"),
@@ -181,17 +223,26 @@ def test_guides_and_maps_on_tiny_models(run: Run, tmp_path: Path) -> None:
         ("lens table jsonl:nowhere.jsonl --model file:absent", "annotations: no file nowhere.jsonl"),
         ("lens rate nowhere --model file:absent --by nowhere", "lens: no lens in nowhere"),
         ("lens import nowhere.pkl", "no file nowhere.pkl"),
-        ("lens table jsonl:nowhere --model file:nowhere --metric best_span", "--metric: 'best_span' is not about an answer's source"),
+        (
+            "lens table jsonl:nowhere --model file:nowhere --metric best_span",
+            "--metric: 'best_span' is not about an answer's source",
+        ),
         ("lens annotate nowhere --metric rouge --to x.jsonl", "--metric: 'rouge' is not about an answer's source"),
         ("lens table jsonl:nowhere --model file:nowhere --metric hhemm", "did you mean 'hhem'?"),
-        ("lens annotate nowhere --metric support_standin,hhem --to x.jsonl", "--metric: 'support_standin,hhem'; name one metric"),
+        (
+            "lens annotate nowhere --metric support_standin,hhem --to x.jsonl",
+            "--metric: 'support_standin,hhem'; name one metric",
+        ),
         ("lens train jsonl:nowhere --model file:absent --to file", "--to: file is no folder"),
         ("lens train jsonl:nowhere --model file:absent --to file/lens", "--to: "),
         ("lens train jsonl:nowhere --model file:absent --to=", "--to: empty"),
         ("lens import --to=", "--to: empty"),
         ("lens import nowhere.pkl --to file", "--to: file is no folder"),
         ("lens import nowhere.pkl --to s3://bucket/lens", "--to: 's3://bucket/lens' is an address"),
-        ("lens train jsonl:nowhere --model file:absent --to file:lens", "--to: 'file:lens' is a reference; write the path alone"),
+        (
+            "lens train jsonl:nowhere --model file:absent --to file:lens",
+            "--to: 'file:lens' is a reference; write the path alone",
+        ),
         ("lens annotate nowhere --metric hhem --to $HOME/x.jsonl", "--to: '$HOME/x.jsonl': $HOME is not expanded here"),
         ("lens table jsonl:s3://bucket/x --model file:absent", "annotations: 's3://bucket/x' is an address"),
         ("lens annotate nowhere --metric hhem --to folder", "--to: folder is no file"),

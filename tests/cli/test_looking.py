@@ -41,7 +41,10 @@ def test_without_a_network_the_check_says_so(tiny_grid: TinyGrid) -> None:
     path = tiny_grid({"teacher.model": "hf:org/teacher"})
     answer = kdray("check", path, HF_ENDPOINT="http://127.0.0.1:9", HF_HUB_OFFLINE="0")
     assert answer.returncode == 2
-    assert re.fullmatch(r"error teacher\.model: the hub does not give hf:org/teacher \(.+\); check the id, the network.*\n", answer.stderr)
+    assert re.fullmatch(
+        r"error teacher\.model: the hub does not give hf:org/teacher \(.+\); check the id, the network.*\n",
+        answer.stderr,
+    )
     assert kdray("check", path, "--offline").returncode == 0
 
 
@@ -115,7 +118,9 @@ def test_a_plan_says_what_is_left_to_pay(run: Run, tiny_grid: TinyGrid) -> None:
     assert "GPU-hours" not in run("plan", path)[1]  # nobody asked, and it runs on a laptop
     _, stdout, stderr = run("plan", path, "--card", "a100", "--gpus", 8, "--price", 2, "--rows", 1000)
     assert stderr == ""
-    assert re.search(r"^price of what is left, 1,000 rows of [\d]+ tokens taken to be like Dolly's, on A100 ", stdout, re.MULTILINE)
+    assert re.search(
+        r"^price of what is left, 1,000 rows of [\d]+ tokens taken to be like Dolly's, on A100 ", stdout, re.MULTILINE
+    )
     assert re.search(r"^  all +[\d.]+ GPU-hours, [\d.]+ hours on 8 GPUs, [\d]+ USD", stdout, re.MULTILINE)
     cost = json.loads(run("plan", path, "--rows", 1000, "--json")[1])["cost"]
     assert (cost["card"], cost["gpus"], cost["usd"], cost["rows"]["train"]) == ("H100", 1, None, 1000)

@@ -12,7 +12,9 @@ from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
 
 
-def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tiny_grid()
     store = Store(load_grid(path).runtime.store)
     store.root.mkdir()

@@ -43,7 +43,9 @@ def test_gc_removes_nothing_where_one_of_the_stores_cannot_be_looked_at(run: Run
     assert all(store.get(step.key) for step in old.steps())
 
 
-def test_a_view_that_cannot_be_written_fails_track(run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_view_that_cannot_be_written_fails_track(
+    run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kdray.track.connection import TrackingError
     from kdray.track.mirror import Mirror
 

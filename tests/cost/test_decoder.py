@@ -26,7 +26,13 @@ from kdray.cost.decoder import Decoder, decoder_of
 from kdray.spec.folders import read_config
 from tests.conftest import ROOT
 
-SIZES = {"vocab_size": 970, "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 8, "num_hidden_layers": 3}
+SIZES = {
+    "vocab_size": 970,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_attention_heads": 8,
+    "num_hidden_layers": 3,
+}
 GROUPED = SIZES | {"num_key_value_heads": 2, "head_dim": 16}
 CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**GROUPED),
@@ -53,7 +59,9 @@ def test_matrices_are_those_of_the_model(family: str, tmp_path: Path) -> None:
     assert found
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(CONFIGS[family])
-    assert found.weights == sum(weight.numel() for weight in {id(p): p for p in model.parameters()}.values() if weight.dim() > 1)
+    assert found.weights == sum(
+        weight.numel() for weight in {id(p): p for p in model.parameters()}.values() if weight.dim() > 1
+    )
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "tests" / "shapes").glob("*.json"))])
@@ -68,7 +76,9 @@ def test_models_of_the_paper_are_as_large_as_their_names_say(name: str) -> None:
         "Qwen2.5-32B": 32.76,
     }
     assert found
-    assert found.weights / 1e9 == pytest.approx(next(size for start, size in said.items() if name.startswith(start)), rel=2e-3)
+    assert found.weights / 1e9 == pytest.approx(
+        next(size for start, size in said.items() if name.startswith(start)), rel=2e-3
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt_neox"])

@@ -66,7 +66,9 @@ def test_memory_of_the_papers_grids(paper: dict[str, Estimate], name: str, what:
 
 
 def test_disk_of_the_papers_grids(paper: dict[str, Estimate]) -> None:
-    """Ninety exports of four bytes a weight; hidden states of 8,192 bfloat16 numbers a response token, and the head once."""
+    """Ninety exports of four bytes a weight; hidden states of 8,192 bfloat16 numbers a response token, and the head
+    once.
+    """
     disk, labels = paper["llama31_8b"].disk, paper["llama31_8b"].labels
     assert disk["checkpoints that are scored"] == pytest.approx(90 * 4 * 8.03e9, rel=1e-3)
     assert disk["to resume a point from"] == pytest.approx(2 * 12 * 8.03e9, rel=1e-3)
@@ -76,7 +78,9 @@ def test_disk_of_the_papers_grids(paper: dict[str, Estimate]) -> None:
 
 
 def test_operations_of_training_by_hand(paper: dict[str, Estimate]) -> None:
-    """Three epochs of 180 tokens a row: checkpointing makes it four passes of 6.98e9 weights, and the head has three of 105 tokens."""
+    """Three epochs of 180 tokens a row: checkpointing makes it four passes of 6.98e9 weights, and the head has three of
+    105 tokens.
+    """
     trained = [step for step in paper["llama31_8b"].steps if step.kind == "train"]
     assert len(trained) == 30
     row = 4 * 2 * 180 * 6.98e9 + 3 * 2 * 105 * 0.5253e9
@@ -132,7 +136,9 @@ def test_what_is_done_costs_nothing_and_what_was_counted_is_used(tiny_grid: Tiny
 
 def test_without_rows_or_a_configuration_it_says_what_is_not_known(tiny_grid: TinyGrid) -> None:
     plan, store, outer = tiny(tiny_grid, {})
-    assert priced(plan, store, outer, H100, 1, None, None) == ["data: the number of rows, until they are prepared; say it by --rows"]
+    assert priced(plan, store, outer, H100, 1, None, None) == [
+        "data: the number of rows, until they are prepared; say it by --rows"
+    ]
     config = tiny_grid.folder / "student" / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"model_type": "mixtral"}))
     unknown = priced(plan, store, outer, H100, 1, 100, None)
@@ -154,4 +160,8 @@ def test_a_task_is_as_large_as_its_file_or_its_usual_data(tiny_grid: TinyGrid) -
     task = {"name": "xsum", "source": f"file:{lines_of}", "max_words": 10, "max_new_tokens": 7}
     plan, *_ = tiny(tiny_grid, {"score.tasks": [task, {"name": "arc_easy", "limit": 5}, "heldout_loss"]})
     asked = {use.name: asked_by(use, plan.grid, Amounts(50, 6, 10, 20, known=True)) for use in plan.grid.score.tasks}
-    assert [(a.rows, a.sequences, a.tokens, a.answer) for a in asked.values() if a] == [(30, 1, 13, 7), (5, 4, 32, 0), (6, 1, 30, 0)]
+    assert [(a.rows, a.sequences, a.tokens, a.answer) for a in asked.values() if a] == [
+        (30, 1, 13, 7),
+        (5, 4, 32, 0),
+        (6, 1, 30, 0),
+    ]

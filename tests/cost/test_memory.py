@@ -17,7 +17,12 @@ from tests.conftest import ROOT
 
 ALONE = Training(workers=1, engine="ddp", stage=0, bfloat16=True, checkpointing=False, rank=None, quantised=False)
 CONFIG = LlamaConfig(
-    vocab_size=96, hidden_size=128, intermediate_size=352, num_attention_heads=8, num_key_value_heads=2, num_hidden_layers=6
+    vocab_size=96,
+    hidden_size=128,
+    intermediate_size=352,
+    num_attention_heads=8,
+    num_key_value_heads=2,
+    num_hidden_layers=6,
 )
 TOKENS = 300
 
@@ -34,11 +39,17 @@ def kept(model: nn.Module, bfloat16: bool) -> int:
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def pack(tensor: Tensor) -> Tensor:
-        if tensor.untyped_storage().data_ptr() not in weights and TOKENS in (*tensor.shape, tensor.numel() // max(tensor.shape)):
+        if tensor.untyped_storage().data_ptr() not in weights and TOKENS in (
+            *tensor.shape,
+            tensor.numel() // max(tensor.shape),
+        ):
             tensors[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
+    ):
         model(torch.zeros(1, TOKENS, dtype=torch.long))
     return sum(tensor.untyped_storage().nbytes() for tensor in tensors.values())
 
@@ -63,7 +74,9 @@ def test_adapters_have_the_weights_that_peft_makes() -> None:
 
 def test_a_training_step_by_hand() -> None:
     """Llama-3.1-8B in full on four GPUs by FSDP: 8.03e9 weights, of which 1.05e9 are the embeddings, twice 0.525e9."""
-    memory = of_training(paper("Llama-3.1-8B-Instruct"), replace(ALONE, workers=4, engine="fsdp", checkpointing=True), 2048, 1024)
+    memory = of_training(
+        paper("Llama-3.1-8B-Instruct"), replace(ALONE, workers=4, engine="fsdp", checkpointing=True), 2048, 1024
+    )
     parts = {name: size / 1e9 for name, size in memory.parts.items()}
     assert parts["weights"] + parts["optimiser"] == pytest.approx(12 * 8.03 / 4, rel=1e-3)  # 24.1 GB
     assert parts["gradients and copies"] == pytest.approx(

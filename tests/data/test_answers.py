@@ -58,7 +58,9 @@ def test_nothing_of_a_training_response_is_left(rows, tokenizer, tmp_path):
         writer.write_table(pa.Table.from_pylist(records, schema=SCHEMA))
     write_split(other, rows.heldout.tolist(), rows.test.tolist())
     answers = [[20 + i] for i in range(8)]
-    made = [answered(source, answers, tokenizer, tmp_path / name)[0] for source, name in ((rows, "a"), (Rows(other), "b"))]
+    made = [
+        answered(source, answers, tokenizer, tmp_path / name)[0] for source, name in ((rows, "a"), (Rows(other), "b"))
+    ]
     assert made[0].table == made[1].table
 
 
@@ -74,7 +76,9 @@ def test_an_answer_that_was_stopped_has_no_eos(rows, tokenizer, tmp_path):
 def test_the_whole_is_cut_at_max_length(rows, tokenizer, tmp_path):
     row = max(rows.train.tolist(), key=lambda row: rows.prompt_lengths[row])
     longest = int(rows.prompt_lengths[row])
-    made, counts = answered(rows, [[20, 21, 22] for _ in range(8)], tokenizer, tmp_path / "made", max_length=longest + 3)
+    made, counts = answered(
+        rows, [[20, 21, 22] for _ in range(8)], tokenizer, tmp_path / "made", max_length=longest + 3
+    )
     assert made.input_ids(row) == [*prompt(rows, row), 20, 21, 22]  # EOS would be the fourth
     assert counts["truncated"] == sum(int(rows.prompt_lengths[row]) == longest for row in rows.train)
 
@@ -88,7 +92,9 @@ def test_a_row_without_anything_to_learn_is_dropped_and_the_others_are_numbered_
     assert len(made) == len(made.train) + len(made.heldout) == 8
     assert sorted([*made.train.tolist(), *made.heldout.tolist()]) == list(range(8))
     assert [prompt(made, row) for row in made.train.tolist()] == [prompt(rows, row) for row in kept]
-    assert [made.input_ids(row) for row in made.heldout.tolist()] == [rows.input_ids(row) for row in rows.heldout.tolist()]
+    assert [made.input_ids(row) for row in made.heldout.tolist()] == [
+        rows.input_ids(row) for row in rows.heldout.tolist()
+    ]
 
 
 def test_many_chunks_are_one_table(rows, tokenizer, tmp_path, monkeypatch):
@@ -111,10 +117,15 @@ def test_both_are_the_gold_rows_followed_by_the_answered_ones(rows, tokenizer, t
 def test_what_the_teacher_thought_is_not_learned(rows, tokenizer, tmp_path):
     ids = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
     said = ["<think>\nBen ?\n</think>\n\nAda", "<think>Ben ?", "<think>Ben ?</think>\n", "Ada <think>", *(["Ada"] * 4)]
-    made, counts = answered(rows, [ids(text) for text in said], tokenizer, tmp_path / "made", max_new_tokens=len(ids(said[0])))
+    made, counts = answered(
+        rows, [ids(text) for text in said], tokenizer, tmp_path / "made", max_new_tokens=len(ids(said[0]))
+    )
     assert counts == {"read": 8, "kept": 6, "empty": 1, "unknown": 0, "truncated": 1, "thoughts": 3, "unfinished": 1}
     first = int(made.train[0])
-    assert made.input_ids(first) == [*prompt(rows, int(rows.train[0])), *ids("Ada")]  # of all that it wrote it had reached the end
+    assert made.input_ids(first) == [
+        *prompt(rows, int(rows.train[0])),
+        *ids("Ada"),
+    ]  # of all that it wrote it had reached the end
     assert [made.text(row, "response") for row in made.train.tolist()] == ["Ada", "Ada <think>", *(["Ada"] * 4)]
 
 

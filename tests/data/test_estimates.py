@@ -23,6 +23,10 @@ def test_a_pooled_mean_is_that_of_all_parts_and_with_equal_counts_the_mean() -> 
 def test_the_pooled_standard_error_is_the_spread_of_the_estimate_over_many_draws() -> None:
     rng = np.random.default_rng(0)
     counts = rng.integers(1, 9, (4000, 100))
-    values = rng.normal(counts / 4, 1.0)  # of examples, longer ones higher: neither iid parts nor a plain mean would fit
+    values = rng.normal(
+        counts / 4, 1.0
+    )  # of examples, longer ones higher: neither iid parts nor a plain mean would fit
     found = [pooled_mean(value.tolist(), count.tolist()) for value, count in zip(values, counts, strict=True)]
-    assert np.mean([each["stderr"] for each in found]) == pytest.approx(np.std([each["value"] for each in found]), rel=0.05)
+    assert np.mean([each["stderr"] for each in found]) == pytest.approx(
+        np.std([each["value"] for each in found]), rel=0.05
+    )

@@ -1,4 +1,6 @@
-"""Odd files: what `kdray check` finds fine is read, exactly, and what it refuses is refused by the reader in the same words."""
+"""Odd files: what `kdray check` finds fine is read, exactly, and what it refuses is refused by the reader in the same
+words.
+"""
 
 from __future__ import annotations
 
@@ -168,7 +170,10 @@ def verdict(path: Path, recipe: Any, read: bool) -> Any:
     try:
         if not read:
             return look_into(ref, "data.source", columns)
-        return [tuple(recipe(row).__dict__.values()) for row in open_source(ref, Outer(path.parent / "store"), columns=columns)]
+        return [
+            tuple(recipe(row).__dict__.values())
+            for row in open_source(ref, Outer(path.parent / "store"), columns=columns)
+        ]
     except InputError as error:
         return str(error)
 
@@ -291,7 +296,9 @@ def test_damage_inside_of_a_parquet_file_is_one_line(tmp_path: Path) -> None:
     path.write_bytes(content[:10] + b"\xff" * 40 + content[50:])
     assert "a.parquet is damaged (" in verdict(path, dolly, read=True)
     path.write_bytes(content[:-1])
-    assert verdict(path, dolly, read=False).endswith("a.parquet is no whole Parquet file, whatever its name; fetch it again")
+    assert verdict(path, dolly, read=False).endswith(
+        "a.parquet is no whole Parquet file, whatever its name; fetch it again"
+    )
     path.write_bytes(b"PAR1" + bytes(40) + b"PAR1")
     assert "a.parquet is damaged (" in verdict(path, dolly, read=False)
 

@@ -24,14 +24,20 @@ from kdray.spec.components import components, declared, load
 from kdray.spec.errors import InputError
 
 DOLLY = {"instruction": " do ", "context": None, "response": " done\n"}
-PUBMED = {"question": "Why? ", "context": {"contexts": ["One.", "Two."], "labels": ["A", "B"], "meshes": []}, "long_answer": " So."}
+PUBMED = {
+    "question": "Why? ",
+    "context": {"contexts": ["One.", "Two."], "labels": ["A", "B"], "meshes": []},
+    "long_answer": " So.",
+}
 SENSE = {"question": " Why? ", "choices": {"label": ["A", "B"], "text": ["so", "no "]}, "answerKey": "B"}
 
 
 def test_recipes_read_their_columns():
     assert dolly(DOLLY) == Example("do", "", "done")
     assert columns({"q": "why", "a": "so"}, response="a", instruction="q") == Example("why", "", "so")
-    assert columns({"text": "long", "a": "so"}, response="a", context="text", ask="Shorten.") == Example("Shorten.", "long", "so")
+    assert columns({"text": "long", "a": "so"}, response="a", context="text", ask="Shorten.") == Example(
+        "Shorten.", "long", "so"
+    )
     assert pubmed_qa(PUBMED) == Example("Why?", "One.\nTwo.", "So.")
     assert dialogsum({"dialogue": "#Person1#: Hi.\n", "summary": " They meet."}) == Example(
         "Summarize the dialogue.", "#Person1#: Hi.", "They meet."
@@ -71,15 +77,39 @@ def test_news_leaves_out_what_is_short_or_damaged_and_cuts_the_rest():
         (text, {"text": 1.5}, "column 'text' holds the float 1.5; it must hold text"),
         (text, {"body": "a"}, "no column 'text'; it has body"),
         (pubmed_qa, {"question": "a", "long_answer": "b"}, "no column 'context'; it has question, long_answer"),
-        (pubmed_qa, PUBMED | {"context": "a"}, "column 'context' holds a text; it must hold a mapping with a list of texts, 'contexts'"),
+        (
+            pubmed_qa,
+            PUBMED | {"context": "a"},
+            "column 'context' holds a text; it must hold a mapping with a list of texts, 'contexts'",
+        ),
         (pubmed_qa, PUBMED | {"context": None}, "column 'context' holds nothing; it must hold"),
-        (pubmed_qa, PUBMED | {"context": {"labels": []}}, "column 'context' holds a mapping of labels: a list; it must hold"),
-        (pubmed_qa, PUBMED | {"context": {"contexts": "a"}}, "column 'context' holds a mapping of contexts: a text; it must hold"),
-        (pubmed_qa, PUBMED | {"context": {"contexts": [1]}}, "column 'context' holds a mapping of contexts: a list; it must hold"),
+        (
+            pubmed_qa,
+            PUBMED | {"context": {"labels": []}},
+            "column 'context' holds a mapping of labels: a list; it must hold",
+        ),
+        (
+            pubmed_qa,
+            PUBMED | {"context": {"contexts": "a"}},
+            "column 'context' holds a mapping of contexts: a text; it must hold",
+        ),
+        (
+            pubmed_qa,
+            PUBMED | {"context": {"contexts": [1]}},
+            "column 'context' holds a mapping of contexts: a list; it must hold",
+        ),
         (commonsense_qa, SENSE | {"answerKey": "F"}, "answerKey 'F' is none of A, B; it must be one of them, or empty"),
         (commonsense_qa, SENSE | {"answerKey": 1}, "column 'answerKey' holds the int 1; it must hold text"),
-        (commonsense_qa, SENSE | {"choices": {"label": ["A"], "text": ["so", "no"]}}, "column 'choices' holds 1 letters and 2 texts"),
-        (commonsense_qa, SENSE | {"choices": {"text": ["so"]}}, "column 'choices' holds a mapping of text: a list; it must hold"),
+        (
+            commonsense_qa,
+            SENSE | {"choices": {"label": ["A"], "text": ["so", "no"]}},
+            "column 'choices' holds 1 letters and 2 texts",
+        ),
+        (
+            commonsense_qa,
+            SENSE | {"choices": {"text": ["so"]}},
+            "column 'choices' holds a mapping of text: a list; it must hold",
+        ),
     ],
 )
 def test_a_cell_that_cannot_be_used_is_named(recipe, row, said):
@@ -109,7 +139,9 @@ def byte_level_bpe(texts: list[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=4000, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=4000, special_tokens=["<eos>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>")
 
@@ -119,7 +151,10 @@ def minillm(row, tokenizer):
     head = "Below is an instruction that describes a task"
     order = "Write a response that appropriately completes the request.\n\n### Instruction:\n"
     if row["context"]:
-        head += f", paired with an input that provides further context. {order}{row['instruction']}\n\n### Input:\n{row['context']}"
+        head += (
+            f", paired with an input that provides further context. {order}{row['instruction']}\n\n###"
+            f" Input:\n{row['context']}"
+        )
     else:
         head += f". {order}{row['instruction']}"
     prompt = tokenizer.encode(head + "\n\n### Response:\n", add_special_tokens=False)
@@ -147,8 +182,20 @@ def test_dolly_is_prepared_as_minillm_prepares_it(data_dir):
 @pytest.mark.parametrize(
     ("file", "recipe", "instruction", "context", "response"),
     [
-        ("pubmed_qa_labeled.jsonl", pubmed_qa, "Do mitochondria play", "Programmed cell death (PCD)", "Results depicted"),
-        ("dialogsum.dev.jsonl", dialogsum, "Summarize the dialogue.", "#Person1#: Hello, how are you", "#Person2# has trouble breathing."),
+        (
+            "pubmed_qa_labeled.jsonl",
+            pubmed_qa,
+            "Do mitochondria play",
+            "Programmed cell death (PCD)",
+            "Results depicted",
+        ),
+        (
+            "dialogsum.dev.jsonl",
+            dialogsum,
+            "Summarize the dialogue.",
+            "#Person1#: Hello, how are you",
+            "#Person2# has trouble breathing.",
+        ),
     ],
 )
 def test_every_real_row_becomes_an_example(data_dir, file, recipe, instruction, context, response):

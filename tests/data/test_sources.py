@@ -113,7 +113,9 @@ def test_a_file_that_changes_after_the_plan_is_refused_and_nothing_is_kept(tmp_p
     planned = outer.identify(ref)
     monkeypatch.setitem(ROWS[0], "response", "another")
     write(tmp_path, kind)
-    with pytest.raises(InputError, match=rf"^data\.source: .*rows\.{kind} has changed since the run began; leave it as it is"):
+    with pytest.raises(
+        InputError, match=rf"^data\.source: .*rows\.{kind} has changed since the run began; leave it as it is"
+    ):
         open_source(ref, outer, columns=[Column(("response",))], identity=planned)
     assert [found for found in outer.root.rglob("*") if found.is_file() and found.name != "hashes.json"] == []
 
@@ -122,7 +124,9 @@ def test_local_files_leave_nothing_at_home_and_are_read_once(tmp_path, monkeypat
     for name in ("HF_CACHE_HOME", "HF_DATASETS_CACHE", "DOWNLOADED_DATASETS_PATH", "HF_MODULES_CACHE"):
         monkeypatch.setattr(f"datasets.config.{name}", str(tmp_path / "home" / name))
     ref, outer = parse_reference(f"file:{write(tmp_path, 'csv')}"), Outer(tmp_path / "store")
-    assert open_source(ref, outer).map(lambda row: {"more": row["response"]}).to_list() == [row | {"more": row["response"]} for row in ROWS]
+    assert open_source(ref, outer).map(lambda row: {"more": row["response"]}).to_list() == [
+        row | {"more": row["response"]} for row in ROWS
+    ]
     monkeypatch.setattr(tables, "open_table", None)
     assert open_source(ref, Outer(tmp_path / "store")).to_list() == ROWS
     assert not (tmp_path / "home").exists()
@@ -173,7 +177,10 @@ def test_cells_of_a_table_without_a_recipe_are_what_the_file_says(cells, tmp_pat
     [
         ([1, 10**30], "column 'x' holds a number of more than 64 bits in row 2 of"),
         ([{"deep": [-(10**30)]}], "column 'x' holds a number of more than 64 bits in row 1 of"),
-        (["a", 0.1234567890123456789], "column 'x' holds cells of several kinds, and '0.12345678901234568' in row 2; give it one kind"),
+        (
+            ["a", 0.1234567890123456789],
+            "column 'x' holds cells of several kinds, and '0.12345678901234568' in row 2; give it one kind",
+        ),
     ],
 )
 def test_a_cell_that_cannot_be_kept_as_it_is_is_named(cells, said, tmp_path):
@@ -199,7 +206,9 @@ def test_a_csv_column_of_whole_numbers_is_one_of_numbers_only_where_nothing_is_l
 def test_many_rows_keep_their_order_over_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "BYTES", 300)
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"a": f"{i} " * (i % 9)}) + "\n" for i in range(1500)))
-    made = open_source(parse_reference(f"file:{tmp_path / 'a.jsonl'}"), Outer(tmp_path / "store"), columns=[Column(("a",))])
+    made = open_source(
+        parse_reference(f"file:{tmp_path / 'a.jsonl'}"), Outer(tmp_path / "store"), columns=[Column(("a",))]
+    )
     assert made["a"][:] == [f"{i} " * (i % 9) for i in range(1500)]
     assert len(made.data.to_batches()) > 10
 
@@ -209,5 +218,7 @@ def test_a_data_set_that_is_a_script_is_one_line(tmp_path, monkeypatch):
         raise RuntimeError("Dataset scripts are no longer supported, but found xsum.py")
 
     monkeypatch.setattr("datasets.load_dataset", refuse)
-    with pytest.raises(InputError, match=r"^score\.tasks\.0\.source: hf:org/xsum@0+ is read by a script of its own, xsum\.py"):
+    with pytest.raises(
+        InputError, match=r"^score\.tasks\.0\.source: hf:org/xsum@0+ is read by a script of its own, xsum\.py"
+    ):
         open_source(parse_reference(f"hf:org/xsum@{'0' * 40}"), Outer(tmp_path / "store"), "score.tasks.0.source")

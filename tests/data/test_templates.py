@@ -40,7 +40,10 @@ def test_arguments_reach_the_template_and_without_them_it_is_as_it_was(tokenizer
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"enable_thinkin": False}, "data.template.arguments.enable_thinkin: the model's chat template does not read it"),
+        (
+            {"enable_thinkin": False},
+            "data.template.arguments.enable_thinkin: the model's chat template does not read it",
+        ),
         ({"think": True}, "data.template.arguments.think: the model's chat template does not read it"),
         ({"messages": "x"}, "data.template.arguments.messages: is kdray's to set"),
         ({"tokenize": True}, "data.template.arguments.tokenize: is kdray's to set"),
@@ -101,12 +104,16 @@ def test_marks_that_a_tokenizer_would_take_apart_are_refused() -> None:
         def get_added_vocab(self) -> dict[str, int]:
             return {"<|im_start|>": 1}
 
-    with pytest.raises(InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_end\|>; leave it out"):
+    with pytest.raises(
+        InputError, match=r"^data.template.chatml: true, and the tokenizer has no token <\|im_end\|>; leave it out"
+    ):
         alpaca(ASKED, Other(), chatml=True)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("begin", ["", "<|im_start|>"])
-def test_plain_is_the_instruction_begun_as_every_text_and_a_space_before_the_response(begin: str, tokenizer: Any) -> None:
+def test_plain_is_the_instruction_begun_as_every_text_and_a_space_before_the_response(
+    begin: str, tokenizer: Any
+) -> None:
     if begin:
         special = [(begin, tokenizer.convert_tokens_to_ids(begin))]
         tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin} $A", special_tokens=special)
@@ -116,4 +123,6 @@ def test_plain_is_the_instruction_begun_as_every_text_and_a_space_before_the_res
     [[row]] = tokenise([asked], plain, tokenizer, 50, 60, before=" ")
     assert row.input_ids[: row.n_prompt] == plain_prompt(asked.instruction, tokenizer)
     assert tokenizer.decode(row.input_ids[row.n_prompt :]) == " Rome<|im_end|>"
-    assert tokenise([Example("Why?", "", "")], plain, tokenizer, 50, 60, before=" ") == [[]]  # a space alone is no response
+    assert tokenise([Example("Why?", "", "")], plain, tokenizer, 50, 60, before=" ") == [
+        []
+    ]  # a space alone is no response

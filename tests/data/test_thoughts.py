@@ -37,7 +37,10 @@ def split(tokenizer: Any, output: str, prompt: str = "Where ?") -> tuple[str | N
     found = split_thought(ids(tokenizer, prompt), written, tokenizer)
     if found is None:
         return None, tokenizer.decode(written)
-    return found.text, f"{found.rest}{tokenizer.decode(written[found.n_ids :], skip_special_tokens=True)}" if found.end else "(none)"
+    return (
+        found.text,
+        f"{found.rest}{tokenizer.decode(written[found.n_ids :], skip_special_tokens=True)}" if found.end else "(none)",
+    )
 
 
 @pytest.mark.parametrize(
@@ -55,7 +58,9 @@ def split(tokenizer: Any, output: str, prompt: str = "Where ?") -> tuple[str | N
     ],
 )
 @pytest.mark.parametrize("kind", ["text", "tokens", "special tokens"])
-def test_marks_are_known_whatever_tokens_they_are(opening: str, closing: str, kind: str, tokenizer: Any, tmp_path: Path) -> None:
+def test_marks_are_known_whatever_tokens_they_are(
+    opening: str, closing: str, kind: str, tokenizer: Any, tmp_path: Path
+) -> None:
     if kind != "text":
         own = HARMONY if "<|channel|>" in opening else (opening, closing)
         tokenizer = with_tokens(tmp_path, *own, special=kind == "special tokens")
@@ -83,7 +88,9 @@ def test_all_channels_but_the_final_one_are_thought(tmp_path: Path) -> None:
     start, final = "<|end|><|start|>assistant", "<|channel|>final<|message|>"
     said = f"<|channel|>analysis<|message|>a{start}<|channel|>commentary<|message|>b{start}{final}{ANSWER}"
     assert split(own, said)[1] == split(own, f"{final}{ANSWER}")[1] == ANSWER
-    assert own.decode(ids(own, f"{final}{ANSWER}"), skip_special_tokens=True) == f"final{ANSWER}"  # what is to be avoided
+    assert (
+        own.decode(ids(own, f"{final}{ANSWER}"), skip_special_tokens=True) == f"final{ANSWER}"
+    )  # what is to be avoided
 
 
 def test_thinking_twice_and_what_shares_a_token_with_the_mark(tokenizer: Any) -> None:
@@ -111,6 +118,8 @@ def test_blanks_and_special_tokens_behind_a_thought_are_not_the_answers(tmp_path
     assert written[found.n_ids :] == ids(own, ANSWER)
 
 
-@pytest.mark.parametrize("tags", ["<answer>\n{}\n</answer>", "<response>{}", "<|begin_of_solution|>\n\n{}\n\n<|end_of_solution|>", "{}"])
+@pytest.mark.parametrize(
+    "tags", ["<answer>\n{}\n</answer>", "<response>{}", "<|begin_of_solution|>\n\n{}\n\n<|end_of_solution|>", "{}"]
+)
 def test_tags_around_an_answer_go(tags: str) -> None:
     assert unwrapped(tags.format(ANSWER)) == ANSWER

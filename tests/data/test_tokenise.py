@@ -51,13 +51,16 @@ def test_a_merge_over_the_border_never_changes_the_prompt(tokenizer):
     "template",
     [
         "  {%- if not date_string is defined %}\n    {%- if strftime_now is defined %}\n"  # as Llama-3.2's
-        "        {%- set date_string = strftime_now('%d %b %Y') %}\n    {%- else %}\n        {%- set date_string = 'no' %}\n"
+        "        {%- set date_string = strftime_now('%d %b %Y') %}\n    {%- else %}\n        {%- set date_string = 'no'"
+        " %}\n"
         "    {%- endif %}\n{%- endif %}\nToday Date: {{ date_string }}\n\n{{ messages[0]['content'] }}",
         "  {% set today = strftime_now(format='%-d %B %Y, %H:%M:%S') %}\n  {{ today }}\n\n",
         "\n{% macro at() %}{% if true %}{{ strftime_now('%Y-%m-%d %A') }}{% endif %}{% endmacro %}{{ at() }}",
     ],
 )
-def test_a_chat_template_prints_one_date_for_ever(template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chat_template_prints_one_date_for_ever(
+    template: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = write_tokenizer(tmp_path)
     tokenizer.chat_template = template
     prompt = chat(Example("say", "", "x"), tokenizer)
@@ -133,9 +136,12 @@ def test_a_document_of_one_token_predicts_its_end(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("form", "begin"), [("<|im_start|> $A <|im_end|>", [0]), ("$A <|im_end|>", []), ("<|im_start|> $A", [0]), ("$A", [])]
+    ("form", "begin"),
+    [("<|im_start|> $A <|im_end|>", [0]), ("$A <|im_end|>", []), ("<|im_start|> $A", [0]), ("$A", [])],
 )
-def test_a_plain_prompt_begins_as_the_tokenizer_begins_and_never_ends_in_eos(form: str, begin: list[int], tmp_path: Path) -> None:
+def test_a_plain_prompt_begins_as_the_tokenizer_begins_and_never_ends_in_eos(
+    form: str, begin: list[int], tmp_path: Path
+) -> None:
     """As `add_eos_token` or a post-processor has it."""
     tokenizer = write_tokenizer(tmp_path)
     bare = tokenizer("Ada lives")["input_ids"]
@@ -143,7 +149,10 @@ def test_a_plain_prompt_begins_as_the_tokenizer_begins_and_never_ends_in_eos(for
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=form, special_tokens=special)
     assert tokenizer("Ada lives")["input_ids"] == [*begin, *bare, *([1] if "<|im_end|>" in form else [])]
     assert plain_prompt("Ada lives", tokenizer) == [*begin, *bare]
-    assert plain_prompt("<|im_start|>Ada lives", tokenizer) == [0, *bare]  # one that brings its BOS along gets no second
+    assert plain_prompt("<|im_start|>Ada lives", tokenizer) == [
+        0,
+        *bare,
+    ]  # one that brings its BOS along gets no second
     assert plain_prompt("", tokenizer) == begin
     for template in (chat, alpaca):  # templates write all special tokens themselves
         tokens = tokenise(EXAMPLE, template, tokenizer, 200, 256)
@@ -152,6 +161,11 @@ def test_a_plain_prompt_begins_as_the_tokenizer_begins_and_never_ends_in_eos(for
 
 def test_a_response_that_ends_in_eos_ends_once(tokenizer) -> None:
     plain = tokenise(EXAMPLE, chat, tokenizer, 200, 256)
-    assert tokenise(Example(EXAMPLE.instruction, EXAMPLE.context, f"{EXAMPLE.response}<|im_end|>"), chat, tokenizer, 200, 256) == plain
+    assert (
+        tokenise(
+            Example(EXAMPLE.instruction, EXAMPLE.context, f"{EXAMPLE.response}<|im_end|>"), chat, tokenizer, 200, 256
+        )
+        == plain
+    )
     ended = tokenise(Example("", "", "<|im_end|>"), lambda example, _: "Ada<|im_end|>", tokenizer, 50, 60)
     assert ended.input_ids[ended.n_prompt :] == [tokenizer.eos_token_id]

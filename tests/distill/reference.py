@@ -10,7 +10,11 @@ def reference(student, teacher, labels, alpha, vocab_size, weighting="sum", smoo
 
     student [B, T, V_s], teacher [B, T, V_t], labels [B, T] unshifted with -100 for "not counted".
     """
-    hard_weight, soft_weight = {"sum": (1, alpha), "ratio": (1 / (1 + alpha), alpha / (1 + alpha)), "convex": (1 - alpha, alpha)}[weighting]
+    hard_weight, soft_weight = {
+        "sum": (1, alpha),
+        "ratio": (1 / (1 + alpha), alpha / (1 + alpha)),
+        "convex": (1 - alpha, alpha),
+    }[weighting]
     student, teacher = np.asarray(student, np.float64), np.asarray(teacher, np.float64)
     gradient = np.zeros_like(student)
     total, count = 0.0, 0

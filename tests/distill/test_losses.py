@@ -123,7 +123,9 @@ def test_the_gradient_keeps_its_size_at_a_high_temperature():
     norms = []
     for temperature in (50.0, 100.0):
         student = logits(1).requires_grad_()
-        Objective(1.0, V, "forward_kl", temperature=temperature)(student, logits(2), torch.zeros(6, dtype=torch.long)).total.backward()
+        Objective(1.0, V, "forward_kl", temperature=temperature)(
+            student, logits(2), torch.zeros(6, dtype=torch.long)
+        ).total.backward()
         norms.append(student.grad.norm().item())
     assert norms[0] == pytest.approx(norms[1], rel=0.05)
 

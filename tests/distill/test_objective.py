@@ -35,7 +35,9 @@ def relative(a, b):
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.01, 1.0, 10.0])
-@pytest.mark.parametrize(("student_width", "teacher_width", "size"), [(V, V, V), (V + 5, V, V), (V, V + 8, V), (V + 3, V + 9, V - 2)])
+@pytest.mark.parametrize(
+    ("student_width", "teacher_width", "size"), [(V, V, V), (V + 5, V, V), (V, V + 8, V), (V + 3, V + 9, V - 2)]
+)
 def test_loss_and_gradient_equal_the_float64_reference(alpha, student_width, teacher_width, size):
     student, teacher, labels = make(student_width=student_width, teacher_width=teacher_width)
     labels[labels >= size] = size - 1
@@ -66,7 +68,9 @@ def test_the_mean_is_over_all_tokens_not_over_the_means_of_sequences():
     labels[0, 3:] = -100  # one counted token against seven
     loss, _ = loss_and_gradient(student, teacher, labels, alpha=1.0)
     assert loss == pytest.approx(reference(student, teacher, labels, 1.0, V)[0], rel=1e-5)
-    per_sequence = [kd_loss(student[i : i + 1], teacher[i : i + 1], labels[i : i + 1], alpha=1.0).item() for i in (0, 1)]
+    per_sequence = [
+        kd_loss(student[i : i + 1], teacher[i : i + 1], labels[i : i + 1], alpha=1.0).item() for i in (0, 1)
+    ]
     assert abs(loss - sum(per_sequence) / 2) > 1e-3
 
 
@@ -168,7 +172,9 @@ def test_smoothing_is_pytorchs():
     counted = labels[:, 1:] != -100
     ours, targets = student[:, :-1][counted], labels[:, 1:][counted]
     expected = torch.nn.functional.cross_entropy(ours, targets, label_smoothing=0.2, reduction="sum")
-    assert Objective(0.0, V, smoothing=0.2)(ours, None, targets).total.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert Objective(0.0, V, smoothing=0.2)(ours, None, targets).total.item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("alpha", [0.1, 1.0, 10.0])

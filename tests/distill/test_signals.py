@@ -72,7 +72,9 @@ def gradient(labels, states, alpha=1.0):
     torch.manual_seed(9)
     hidden = (torch.cat(states) + 0.3 * torch.randn(len(torch.cat(states)), D)).requires_grad_()
     objective = Objective(alpha, V, weighting="convex")
-    fused_sums(objective, make_head(V + 8, seed=1), hidden, torch.zeros(len(hidden), dtype=torch.long), labels).total.backward()
+    fused_sums(
+        objective, make_head(V + 8, seed=1), hidden, torch.zeros(len(hidden), dtype=torch.long), labels
+    ).total.backward()
     return hidden.grad
 
 
@@ -116,7 +118,10 @@ def test_rows_come_back_one_by_one_and_in_any_order(tmp_path, teacher, states, n
 
 @pytest.mark.slow
 def test_draws_from_the_tail_are_unbiased_and_never_repeat_the_top(teacher, states):
-    form, exact = make_form({"name": "sampled", "params": {"top": 4, "draws": 3}}), teacher.log_probabilities(states[0]).exp()
+    form, exact = (
+        make_form({"name": "sampled", "params": {"top": 4, "draws": 3}}),
+        teacher.log_probabilities(states[0]).exp(),
+    )
     total, dice = torch.zeros_like(exact), torch.Generator().manual_seed(0)
     repeats = 4000
     for _ in range(repeats):
@@ -142,7 +147,9 @@ def test_sampled_beats_topk_of_the_same_size_over_many_tokens(tmp_path, teacher)
         estimated = gradient(labels, states)
         return ((estimated - exact).T @ states[0]).norm() / (exact.T @ states[0]).norm()
 
-    assert error({"name": "sampled", "params": {"top": 16, "draws": 16}}) < 0.5 * error({"name": "topk", "params": {"k": 32}})
+    assert error({"name": "sampled", "params": {"top": 16, "draws": 16}}) < 0.5 * error(
+        {"name": "topk", "params": {"k": 32}}
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
@@ -153,7 +160,9 @@ def test_what_is_kept_is_at_the_temperature(teacher, states, name, temperature):
     kept = form.keep(states[4], teacher, torch.Generator())
     exact = (teacher.logits(states[4]) / temperature).softmax(-1)
     best = exact.topk(form.entries if name == "topk" else form.top)[0]
-    assert torch.allclose(kept["log_probs"].float().exp(), best, rtol=1e-2)  # half precision of a log-probability near -16
+    assert torch.allclose(
+        kept["log_probs"].float().exp(), best, rtol=1e-2
+    )  # half precision of a log-probability near -16
     assert torch.allclose(kept["tail"], 1 - best.sum(1), atol=1e-5)
 
 

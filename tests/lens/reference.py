@@ -1,4 +1,6 @@
-"""Lookback ratios written from their definition: step by step, from the attention matrices of eager attention in float64."""
+"""Lookback ratios written from their definition: step by step, from the attention matrices of eager attention in
+float64.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ def reference_ratios(model: PreTrainedModel, input_ids: list[int], n_context: in
     model.set_attn_implementation("eager")
     steps = []
     for end in range(n_prompt, len(input_ids)):
-        attentions = model(input_ids=torch.tensor([input_ids[:end]]), output_attentions=True, use_cache=False).attentions
+        attentions = model(
+            input_ids=torch.tensor([input_ids[:end]]), output_attentions=True, use_cache=False
+        ).attentions
         layers = []
         for matrix in attentions:  # [1, H, end, end]
             row = matrix[0, :, -1].double()

@@ -32,7 +32,11 @@ def test_pieces_are_the_text(tokenizer: PreTrainedTokenizerFast, text: str) -> N
 
 
 def test_a_token_is_hallucinated_where_one_of_its_characters_is(tokenizer: PreTrainedTokenizerFast) -> None:
-    for text, marked in [("Ada lives in Paris .", "Paris"), ("Ada is in 日本 now .", "日本"), ("Ada lives in Paris .", "lives in ")]:
+    for text, marked in [
+        ("Ada lives in Paris .", "Paris"),
+        ("Ada is in 日本 now .", "日本"),
+        ("Ada lives in Paris .", "lives in "),
+    ]:
         begin = text.index(marked)
         ids = ids_of(tokenizer, text)
         marks = mark_tokens(tokenizer, ids, text, [(begin, begin + len(marked))])
@@ -75,7 +79,9 @@ def test_the_space_after_a_character_of_several_byte_tokens_is_kept() -> None:
 
 def test_a_document_is_found_that_the_tokenizer_composes() -> None:
     composed, decomposed = "caf\u00e9 au lait", "cafe\u0301 au lait"
-    made = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, []))
+    made = Tokenizer(
+        models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, [])
+    )
     made.normalizer, made.decoder = normalizers.NFC(), decoders.ByteLevel()
     made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
@@ -85,7 +91,10 @@ def test_a_document_is_found_that_the_tokenizer_composes() -> None:
 
 
 def test_a_passage_beyond_the_models_window_is_left_out(tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = [Annotated(name, "Ada is in Paris . " * times, "in Rome", prompt=("", "\n")) for name, times in (("short", 1), ("long", 9))]
+    rows = [
+        Annotated(name, "Ada is in Paris . " * times, "in Rome", prompt=("", "\n"))
+        for name, times in (("short", 1), ("long", 9))
+    ]
     aligned, problems = align(rows, tokenizer, chat, reads=40)
     assert [row.id for row in aligned] == ["short"]
     assert [problem.id for problem in problems] == ["long"]
@@ -102,7 +111,9 @@ def test_stored_ids_are_taken_as_they_are(tokenizer: PreTrainedTokenizerFast) ->
 
 
 def test_the_context_ends_with_the_document(tokenizer: PreTrainedTokenizerFast) -> None:
-    prompt = ids_of(tokenizer, "Ada is in Paris .<|im_start|>user\nAda is in Paris .<|im_end|>\n<|im_start|>assistant\n")
+    prompt = ids_of(
+        tokenizer, "Ada is in Paris .<|im_start|>user\nAda is in Paris .<|im_end|>\n<|im_start|>assistant\n"
+    )
     passage = make_passage(tokenizer, prompt, "Ada is in Paris .", [1, 2, 3])
     assert tokenizer.decode(prompt[: passage.n_context]).endswith("user\nAda is in Paris .")
     assert (passage.n_prompt, passage.n_response) == (len(prompt), 3)
@@ -145,5 +156,9 @@ def test_predefined_spans(marks: str, spans: list[tuple[list[int], bool]]) -> No
 
 
 def test_sliding_windows() -> None:
-    assert sliding_windows([False, False, True, False], 2) == [Span(range(2), True), Span(range(1, 3), False), Span(range(2, 4), False)]
+    assert sliding_windows([False, False, True, False], 2) == [
+        Span(range(2), True),
+        Span(range(1, 3), False),
+        Span(range(2, 4), False),
+    ]
     assert sliding_windows([False, True], 8) == [Span(range(2), False)]

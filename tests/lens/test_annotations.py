@@ -67,7 +67,14 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 def test_formats(tmp_path: Path) -> None:
     assert set(components(declare.Annotations)) == {"jsonl", "faithbench", "qags", "ragtruth", "xsum_hallucination"}
-    own = {"id": 7, "document": "D", "response": "abcdef", "spans": [[4, 6], [0, 1]], "after": "\nSummary:", "output_ids": [1, 2]}
+    own = {
+        "id": 7,
+        "document": "D",
+        "response": "abcdef",
+        "spans": [[4, 6], [0, 1]],
+        "after": "\nSummary:",
+        "output_ids": [1, 2],
+    }
     [row] = read("jsonl", write(tmp_path / "own.jsonl", [own]))
     assert (row.id, row.spans, row.prompt, row.output_ids) == ("7", ((0, 1), (4, 6)), ("", "\nSummary:"), (1, 2))
 
@@ -84,20 +91,40 @@ def test_formats(tmp_path: Path) -> None:
     [row] = read("qags", write(tmp_path / "q.jsonl", [{"id": "q", "article": "A", "sentences": said}]))
     assert row.response[slice(*row.spans[0])] == "Two!"
 
-    write(tmp_path / "source_info.jsonl", [{"source_id": "s", "source_info": "The text.", "prompt": "Read: The text. Answer:"}])
+    write(
+        tmp_path / "source_info.jsonl",
+        [{"source_id": "s", "source_info": "The text.", "prompt": "Read: The text. Answer:"}],
+    )
     label = {"start": 1, "end": 3, "label_type": "Evident Conflict"}
-    [row] = read("ragtruth", write(tmp_path / "r.jsonl", [{"id": "1", "source_id": "s", "response": "abcd", "labels": [label]}]))
+    [row] = read(
+        "ragtruth", write(tmp_path / "r.jsonl", [{"id": "1", "source_id": "s", "response": "abcd", "labels": [label]}])
+    )
     assert (row.document, row.prompt, row.spans) == ("The text.", ("Read: ", " Answer:"), ((1, 3),))
 
 
 def test_xsum_annotators_vote_and_wrong_offsets_are_looked_for(tmp_path: Path) -> None:
     write(tmp_path / "xsum.jsonl", [{"id": "11", "document": "The article."}])
-    columns = ["bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id"]
-    marks = [("extrinsic", "bad", 2, "w1"), ("intrinsic", "bad end", 9, "w2"), ("NULL", "NULL", -1, "w3"), ("extrinsic", "gone", 0, "w3")]
+    columns = [
+        "bbcid",
+        "system",
+        "summary",
+        "hallucination_type",
+        "hallucinated_span",
+        "hallucinated_span_start",
+        "worker_id",
+    ]
+    marks = [
+        ("extrinsic", "bad", 2, "w1"),
+        ("intrinsic", "bad end", 9, "w2"),
+        ("NULL", "NULL", -1, "w3"),
+        ("extrinsic", "gone", 0, "w3"),
+    ]
     with (tmp_path / "x.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
-        writer.writerows([["11", "bert", "a bad end", kind, quote, start, worker] for kind, quote, start, worker in marks])
+        writer.writerows(
+            [["11", "bert", "a bad end", kind, quote, start, worker] for kind, quote, start, worker in marks]
+        )
         writer.writerow(["12", "bert", "no article", "NULL", "", -1, "w1"])
     [row] = read("xsum_hallucination", tmp_path / "x.csv")
     assert (row.id, row.spans, row.unfound) == ("11-bert", ((2, 5),), ("gone",))
@@ -105,7 +132,12 @@ def test_xsum_annotators_vote_and_wrong_offsets_are_looked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("", None), ("{", "line 1 of x.jsonl is no JSON"), ('{"id": 1}', "line 1 of x.jsonl has no 'document'"), ("[]", "has no 'id'")],
+    [
+        ("", None),
+        ("{", "line 1 of x.jsonl is no JSON"),
+        ('{"id": 1}', "line 1 of x.jsonl has no 'document'"),
+        ("[]", "has no 'id'"),
+    ],
 )
 def test_damaged_files(tmp_path: Path, text: str, message: str | None) -> None:
     (tmp_path / "x.jsonl").write_text(text)
@@ -133,10 +165,16 @@ SOURCE = {"source_id": "s", "source_info": "The text.", "prompt": "Read: The tex
 WRONG: list[tuple[str, dict[str, Any]]] = [
     *(("jsonl", OWN | {"document": value}) for value in (None, 5, [], "\ud800")),
     *(("jsonl", OWN | {"response": value}) for value in (None, 5)),
-    *(("jsonl", OWN | {"spans": [span]}) for span in (5, [1], [1, 2, 3], ["a", "b"], [None, 2], [1.5, 2.5], [True, 2], "12")),
+    *(
+        ("jsonl", OWN | {"spans": [span]})
+        for span in (5, [1], [1, 2, 3], ["a", "b"], [None, 2], [1.5, 2.5], [True, 2], "12")
+    ),
     *(("jsonl", OWN | {"spans": value}) for value in (None, 5, {"a": 1}, {}, "")),
     *(("jsonl", OWN | {"input_ids": value}) for value in (5, ["a"], [-1], [2**40])),
-    *(("jsonl", OWN | change) for change in ({"before": 5, "after": ""}, {"after": 5}, {"unfound": 5}, {"unfound": "Rome"}, {"writer": 5})),
+    *(
+        ("jsonl", OWN | change)
+        for change in ({"before": 5, "after": ""}, {"after": 5}, {"unfound": 5}, {"unfound": "Rome"}, {"writer": 5})
+    ),
     *(("faithbench", FAITH | {"spans": value}) for value in (None, [{}], [5], [{"start": 0, "end": 2, "label": None}])),
     *(("faithbench", FAITH | {"spans": [{"start": start, "end": 2, "label": ["Unwanted"]}]}) for start in ("0", None)),
     ("faithbench", FAITH | {"spans": [{"start": 0, "end": 2, "label": "Unwanted"}]}),
@@ -170,7 +208,9 @@ def test_lines_that_cannot_be_parsed(tmp_path: Path, content: bytes) -> None:
         read("jsonl", tmp_path / "x.jsonl")
 
 
-@pytest.mark.parametrize("row", ["11,bert,text,extrinsic,bad,NULL,w1", "11,bert,text,extrinsic,bad,,w1", "11,bert", "\x00\xff,"])
+@pytest.mark.parametrize(
+    "row", ["11,bert,text,extrinsic,bad,NULL,w1", "11,bert,text,extrinsic,bad,,w1", "11,bert", "\x00\xff,"]
+)
 def test_wrong_rows_of_xsum_annotations(tmp_path: Path, row: str) -> None:
     write(tmp_path / "xsum.jsonl", [{"id": "11", "document": "The article."}])
     with pytest.raises(InputError, match="annotations: no file"):
@@ -183,7 +223,9 @@ def test_wrong_rows_of_xsum_annotations(tmp_path: Path, row: str) -> None:
 
 def test_null_is_as_good_as_absent_where_a_field_is_optional(tmp_path: Path) -> None:
     optional = dict.fromkeys(("before", "after", "input_ids", "output_ids", "unfound", "writer"))
-    assert read("jsonl", write(tmp_path / "x.jsonl", [OWN | optional])) == read("jsonl", write(tmp_path / "y.jsonl", [OWN]))
+    assert read("jsonl", write(tmp_path / "x.jsonl", [OWN | optional])) == read(
+        "jsonl", write(tmp_path / "y.jsonl", [OWN])
+    )
     assert read("faithbench", write(tmp_path / "f.jsonl", [FAITH | {"metadata": None}]))[0].writer == ""
 
 
@@ -195,12 +237,16 @@ def test_real_annotations_fit_their_texts(data_dir: Path) -> None:
     assert (len(qags), statistics(qags)["spans"]) == (474, 306)
     articles = [json.loads(line)["article"] for line in (data_dir / "cnn_dailymail.jsonl").read_text().splitlines()]
     trained_on = Documents(sketch(row.document) for row in qags)
-    assert sum(article in trained_on for article in articles) == 235  # its test rows are QAGS's; its training rows are not
+    assert (
+        sum(article in trained_on for article in articles) == 235
+    )  # its test rows are QAGS's; its training rows are not
 
 
 def test_our_own_format_gives_back_what_it_was_given(tmp_path: Path) -> None:
     rows = [
-        Annotated("1", "Ada is in Oslo.", "Ada is in Rome.", ((10, 14),), input_ids=(1, 2, 3), output_ids=(4, 5), writer="it"),
+        Annotated(
+            "1", "Ada is in Oslo.", "Ada is in Rome.", ((10, 14),), input_ids=(1, 2, 3), output_ids=(4, 5), writer="it"
+        ),
         Annotated("2", "Ada is in Oslo.", "Ada is.", unfound=("Rome",), prompt=("Read: ", "\nSummary:")),
     ]
     write_jsonl(rows, tmp_path / "own.jsonl")

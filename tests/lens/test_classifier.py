@@ -48,7 +48,12 @@ def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
     assert (again.window, again.record["family"]) == (4, "toy")
     assert "document 0 7" in again.documents
     torch.testing.assert_close(again.weights, lens.weights)
-    changes: list[dict[str, Any]] = [{"window": 8}, {"threshold": 0.6}, {"intercept": 0.0}, {"documents": Documents([])}]
+    changes: list[dict[str, Any]] = [
+        {"window": 8},
+        {"threshold": 0.6},
+        {"intercept": 0.0},
+        {"documents": Documents([])},
+    ]
     assert len({lens.id, *(replace(lens, **change).id for change in changes)}) == 5
     assert replace(lens, record={}).id == lens.id
     with pytest.raises(InputError, match="a lens for 2 layers x 3 heads; the model has 3 x 2"):
@@ -58,7 +63,9 @@ def test_a_lens_is_kept_whole(tmp_path: Path) -> None:
 
 
 def correlated(seed: int = 0, rows: int = 1000, heads: int = 120) -> Table:
-    """Ratios as a model's are: in float32, heads that go together, and more that they have in common than what tells them apart."""
+    """Ratios as a model's are: in float32, heads that go together, and more that they have in common than what tells
+    them apart.
+    """
     dice = np.random.default_rng(seed)
     common = dice.normal(size=(rows, 6)) @ dice.normal(size=(6, heads))
     ratios = 1 / (1 + np.exp(-(common + 0.3 * dice.normal(size=(rows, heads)) - 1.5)))
@@ -148,7 +155,9 @@ def test_damaged_records(tmp_path: Path, change: str | dict[str, Any]) -> None:
     if isinstance(change, dict):
         path.write_text(json.dumps(kept | change))
     else:
-        path.write_text(json.dumps({name: value for name, value in kept.items() if name != change}) if change in kept else change)
+        path.write_text(
+            json.dumps({name: value for name, value in kept.items() if name != change}) if change in kept else change
+        )
     with pytest.raises(InputError, match=r"^lens: .* is damaged \(.+\); train or import it again$"):
         Lens.load(tmp_path)
 
@@ -156,7 +165,10 @@ def test_damaged_records(tmp_path: Path, change: str | dict[str, Any]) -> None:
 def test_folds_are_of_documents() -> None:
     data = table()
     half = numbered(data.documents, 2)
-    by_document = {document: {int(h) for d, h in zip(data.documents, half, strict=True) if d == document} for document in data.documents}
+    by_document = {
+        document: {int(h) for d, h in zip(data.documents, half, strict=True) if d == document}
+        for document in data.documents
+    }
     assert all(len(found) == 1 for found in by_document.values())
     assert sum(half) == len(half) / 2
     # What cannot be learned but by heart, a label of each document, is not found again in the other half.
@@ -220,7 +232,12 @@ def test_a_mapped_lens_is_tested_on_what_fitted_neither_it_nor_the_map() -> None
     ratios = {str(i): torch.rand(LAYERS, HEADS) for i in range(6)}
     other = {id: value[:, :2] for id, value in reversed(ratios.items())}  # by id, in whatever order
     moved = mapped(lens, other, ratios, {str(i): data[i + 4] for i in range(6)}, {"model": "toy"})
-    assert [moved.record[f"map{name}"] for name in ("_responses", "_documents", "_documents_trained", "")] == [6, 6, 4, {"model": "toy"}]
+    assert [moved.record[f"map{name}"] for name in ("_responses", "_documents", "_documents_trained", "")] == [
+        6,
+        6,
+        4,
+        {"model": "toy"},
+    ]
     assert moved.record["mapped_from"] == lens.id
     assert all(document in moved.documents for document in data)
     assert moved.weights.shape == (LAYERS, 2)
@@ -275,7 +292,9 @@ def published(**changes: Any) -> dict[str, Any]:
         b"cbuiltins\neval\n(S'1'\ntR.",
     ],
 )
-def test_any_other_pickle_is_refused_and_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_any_other_pickle_is_refused_and_runs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "classifier_x_sliding_window_8.pkl"
     path.write_bytes(content)

@@ -45,7 +45,10 @@ def answer(tokenizer: PreTrainedTokenizerBase, example: int, source: str, output
 @pytest.mark.slow
 def test_it_is_its_definition(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
     model, tokenizer = tiny
-    answers = [answer(tokenizer, i, f"Ada is in {place} .", f"Ada lives in {place} now . " * (3 - i)) for i, place in enumerate(PLACES)]
+    answers = [
+        answer(tokenizer, i, f"Ada is in {place} .", f"Ada lives in {place} now . " * (3 - i))
+        for i, place in enumerate(PLACES)
+    ]
     answers[2]["output_ids"] = answers[2]["output_ids"][:2]  # shorter than a window: one window
     # Ratios lie around a half: so do the probabilities of this lens.
     detector, expected = lens(intercept=-0.5 * lens().weights.sum().item()), []
@@ -100,7 +103,12 @@ def test_what_is_left_out_is_counted(tiny: tuple[PreTrainedModel, PreTrainedToke
 
 def labelled(tokenizer: PreTrainedTokenizerBase) -> list[Aligned]:
     rows = [
-        Annotated(str(i), f"Ada is in {place} .", f"Ada lives in {other} . Ben too .", ((13, 13 + len(other)),) if other != place else ())
+        Annotated(
+            str(i),
+            f"Ada is in {place} .",
+            f"Ada lives in {other} . Ben too .",
+            ((13, 13 + len(other)),) if other != place else (),
+        )
         for i, (place, other) in enumerate((place, other) for place in PLACES for other in PLACES)
     ]
     return align(rows, tokenizer, alpaca)[0]
@@ -130,7 +138,12 @@ def test_tables_hold_the_mean_of_each_span(tiny: tuple[PreTrainedModel, PreTrain
     """Lookback ratios, and hidden states that equal the model's own account of them."""
     model, tokenizer = tiny
     rows = labelled(tokenizer)[:3]
-    wanted = {"one": States([2]), "two": States([3, 1]), "max": States([1, 2], pooling="max"), "block": States([1], "attention")}
+    wanted = {
+        "one": States([2]),
+        "two": States([3, 1]),
+        "max": States([1, 2], pooling="max"),
+        "block": States([1], "attention"),
+    }
     tables = make_tables(model, rows, [0, WINDOW], hidden_states(wanted)) | make_tables(model, rows, [0, WINDOW])
     longest = max(rows, key=lambda row: len(row.passage.input_ids)).passage  # the first, as batches go by length
     with torch.no_grad():
@@ -139,7 +152,9 @@ def test_tables_hold_the_mean_of_each_span(tiny: tuple[PreTrainedModel, PreTrain
     # the last of transformers' states is after the final norm, so that only layers 1 and 2 can be compared
     np.testing.assert_allclose(tables["one", WINDOW].features[0], queries[2].mean(0), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(tables["two", WINDOW].features[0][32:], queries[1].mean(0), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(tables["max", WINDOW].features[0], torch.maximum(queries[1], queries[2]).mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        tables["max", WINDOW].features[0], torch.maximum(queries[1], queries[2]).mean(0), rtol=1e-4, atol=1e-5
+    )
     assert not np.allclose(tables["block", WINDOW].features[0], tables["one", WINDOW].features[0])
     ratios = lookback_ratios(model, longest.input_ids, longest.n_context, longest.n_prompt)
     np.testing.assert_allclose(tables[LOOKBACK, WINDOW].features[0], ratios[:WINDOW].mean(0).flatten(), rtol=1e-5)
@@ -148,7 +163,9 @@ def test_tables_hold_the_mean_of_each_span(tiny: tuple[PreTrainedModel, PreTrain
 
 
 def test_a_thought_is_read_and_not_rated(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> None:
-    """Its tokens are in no window, they stand before the answer, and the context ends where the prompt's document does."""
+    """Its tokens are in no window, they stand before the answer, and the context ends where the prompt's document
+    does.
+    """
     model, tokenizer = tiny
     thought = tokenizer("<think>Ada is in Paris . Ben ?</think>", add_special_tokens=False)["input_ids"]
     row = answer(tokenizer, 0, "Ada is in Paris .", "Ada lives in Paris now .")
@@ -158,7 +175,9 @@ def test_a_thought_is_read_and_not_rated(tiny: tuple[PreTrainedModel, PreTrained
     wanted = torch.stack([ratios[i : i + WINDOW].mean(0) for i in range(len(ratios) - WINDOW + 1)])
     detector = lens(intercept=-0.5 * lens().weights.sum().item())
     mean = 100 * detector.probability(wanted).mean().item()
-    together = {name: value for name, value in row.items() if name != "thought_ids"} | {"output_ids": [*thought, *output]}
+    together = {name: value for name, value in row.items() if name != "thought_ids"} | {
+        "output_ids": [*thought, *output]
+    }
     for told in (row | {"thought_ids": thought}, together):
         (found,) = factual_rate(model, tokenizer, [told], detector).rows
         assert found["windows"] == len(output) - WINDOW + 1

@@ -38,5 +38,10 @@ def test_kept_and_rejected_chunks_with_their_scores(tmp_path, drawn):
     choices = [ChunkChoice([[1], [2], [3]], [0.2, 0.9, 0.1], 1), ChunkChoice([[4], [5]], [0.7, 0.6], 0)]
     plot_choices(choices, lambda ids: f"text {ids[0]} $", tmp_path / "chunks.png", rejected=1)
     texts = [text.get_text() for text in drawn[0].axes[0].texts]
-    assert texts == [r"kept (0.900) text 2 \$", r"rejected (0.100) text 3 \$", r"kept (0.700) text 4 \$", r"rejected (0.600) text 5 \$"]
+    assert texts == [
+        r"kept (0.900) text 2 \$",
+        r"rejected (0.100) text 3 \$",
+        r"kept (0.700) text 4 \$",
+        r"rejected (0.600) text 5 \$",
+    ]
     assert (tmp_path / "chunks.png").stat().st_size > 1000

@@ -1,4 +1,6 @@
-"""Guided decoding: its features are the definition's, its answers those of a plain loop, and nothing but the prompt decides."""
+"""Guided decoding: its features are the definition's, its answers those of a plain loop, and nothing but the prompt
+decides.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,9 @@ def plain_loop(model, score, sampler, ends):
             chunk = []
             for step in range(len(answer), min(len(answer) + sampler.chunk, NEW)):
                 logits = model(torch.tensor([PROMPT + answer + chunk])).logits[:, -1].float()
-                chunk.append(int(draw(logits, numbers[step, candidate : candidate + 1], sampler.temperature, sampler.top_p)))
+                chunk.append(
+                    int(draw(logits, numbers[step, candidate : candidate + 1], sampler.temperature, sampler.top_p))
+                )
                 if chunk[-1] in ends:
                     break
             chunks.append(chunk)
@@ -75,7 +79,9 @@ def test_answers_are_those_of_a_plain_loop_over_the_definition(family):
 def test_an_answer_ends_where_the_kept_candidate_does():
     model, sampler = tiny("llama"), Sampler(candidates=4, chunk=8, temperature=3.0, top_p=None)
     ends = set(range(0, 97, 3))  # a third of all tokens: candidates end at different places
-    shortest = SimpleNamespace(observe=SupportGuide().observe, score=lambda _, draft: -torch.tensor([len(c) for c in draft.chunks]).float())
+    shortest = SimpleNamespace(
+        observe=SupportGuide().observe, score=lambda _, draft: -torch.tensor([len(c) for c in draft.chunks]).float()
+    )
     got = decode_guided(model, PROMPT, CONTEXT, shortest, sampler, NEW, ends)
     chunks = got.choices[0].chunks
     assert len({len(chunk) for chunk in chunks}) > 1
@@ -98,7 +104,9 @@ def test_chunks_of_any_size_fill_the_answer(chunk):
 @torch.no_grad()
 def test_hidden_states_guide_by_the_predicting_queries(part, tmp_path):
     model, sampler = tiny("llama"), Sampler(candidates=3, chunk=4)
-    HiddenGuide(torch.randn(32, generator=torch.Generator().manual_seed(2)), 0.3, layer=2, part=part).save(tmp_path / "g.safetensors")
+    HiddenGuide(torch.randn(32, generator=torch.Generator().manual_seed(2)), 0.3, layer=2, part=part).save(
+        tmp_path / "g.safetensors"
+    )
     guide = open_guide(tmp_path / "g.safetensors")
     assert isinstance(guide, HiddenGuide)
     got = decode_guided(model, PROMPT, CONTEXT, guide, sampler, 4, ends=())
@@ -106,7 +114,9 @@ def test_hidden_states_guide_by_the_predicting_queries(part, tmp_path):
         ids = torch.tensor([PROMPT + chunk])
         kept = []
         module = model.model.layers[1] if part == "residual" else model.model.layers[1].self_attn
-        hook = module.register_forward_hook(lambda _, __, out, kept=kept: kept.append(out if part == "residual" else out[0]))
+        hook = module.register_forward_hook(
+            lambda _, __, out, kept=kept: kept.append(out if part == "residual" else out[0])
+        )
         model(ids)
         hook.remove()
         mean = kept[0][0, len(PROMPT) - 1 : -1].mean(0)
@@ -126,7 +136,9 @@ def test_support_is_the_gain_from_the_context():
     for choice in got.choices:
         tail = PROMPT[CONTEXT:] + answer
         for chunk, score in zip(choice.chunks, choice.scores, strict=True):
-            assert score == pytest.approx(log_probability(PROMPT + answer, chunk) - log_probability(tail, chunk), abs=1e-5)
+            assert score == pytest.approx(
+                log_probability(PROMPT + answer, chunk) - log_probability(tail, chunk), abs=1e-5
+            )
         answer += choice.chunks[choice.kept]
     assert len(got.choices) == 2
 
@@ -140,9 +152,13 @@ def test_a_judge_sees_the_document_and_the_answer_so_far(tmp_path):
         return [-len(text) for text in texts]
 
     prompt = tokenizer("Ada is in Paris . Where does Ada live?")["input_ids"]
-    got = decode_guided(model, prompt, 5, TextGuide(judge, tokenizer, "Ada is in Paris ."), Sampler(candidates=3, chunk=4), 8, ends=())
+    got = decode_guided(
+        model, prompt, 5, TextGuide(judge, tokenizer, "Ada is in Paris ."), Sampler(candidates=3, chunk=4), 8, ends=()
+    )
     assert [document for document, _ in asked] == ["Ada is in Paris ."] * 2
-    assert all(text.startswith(tokenizer.decode(got.answer[:4], skip_special_tokens=True).strip()) for text in asked[1][1])
+    assert all(
+        text.startswith(tokenizer.decode(got.answer[:4], skip_special_tokens=True).strip()) for text in asked[1][1]
+    )
     assert got.choices[0].kept == min(range(3), key=lambda i: len(asked[0][1][i]))
 
 
@@ -151,7 +167,9 @@ def test_a_grids_answers_do_not_depend_on_their_batch(tmp_path):
     model, tokenizer = load_folder(write_model(tmp_path / "m"))
     lens(layers=3).save(tmp_path / "lens")
     documents = ["Ada is in Paris .", "Ben is in Rome now .", "Cleo lives in Oslo ."]
-    prompts = [SimpleNamespace(input_ids=tokenizer(f"user {d} Where?<|im_end|>")["input_ids"], source=d) for d in documents]
+    prompts = [
+        SimpleNamespace(input_ids=tokenizer(f"user {d} Where?<|im_end|>")["input_ids"], source=d) for d in documents
+    ]
     settings = {"guide": f"file:{tmp_path / 'lens'}", "candidates": 3, "chunk": 4, "temperature": 1.0}
 
     def answer(prompts, **changed):
@@ -162,7 +180,10 @@ def test_a_grids_answers_do_not_depend_on_their_batch(tmp_path):
     assert together != answer(prompts, seed=1)
     assert together != answer(prompts, guide="support")
     lost = SimpleNamespace(input_ids=prompts[0].input_ids, source="something else")
-    assert answer([lost, prompts[1]]) == ["document: it is not in the prompt; a lookback ratio needs a context", together[1]]
+    assert answer([lost, prompts[1]]) == [
+        "document: it is not in the prompt; a lookback ratio needs a context",
+        together[1],
+    ]
 
 
 @pytest.mark.parametrize(

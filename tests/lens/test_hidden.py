@@ -86,7 +86,9 @@ def test_a_layer_is_chosen_by_documents_that_are_fitted(tmp_path: Path) -> None:
     test = set(outside.documents)
     kept_out = np.array([document in test for document in good.documents])
     # The one that is worse inside would win if the test's documents chose
-    tempting = replace(bad, factual=bad.factual.copy(), features=np.where(kept_out[:, None], good.features, bad.features))
+    tempting = replace(
+        bad, factual=bad.factual.copy(), features=np.where(kept_out[:, None], good.features, bad.features)
+    )
     tempting.factual[kept_out] = good.factual[kept_out]
     guide = train_guide({1: tempting, 2: good}, "residual", 8, {})
     assert guide.layer == 2

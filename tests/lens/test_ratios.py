@@ -25,7 +25,9 @@ def passage(seed: int = 0, context: int = 12, tail: int = 3, response: int = 9) 
 QUICK = ("llama", "gemma2")  # plain attention, and capped in sliding windows
 
 
-@pytest.fixture(params=[family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES])
+@pytest.fixture(
+    params=[family if family in QUICK else pytest.param(family, marks=pytest.mark.slow) for family in FAMILIES]
+)
 def models(request: pytest.FixtureRequest) -> tuple[PreTrainedModel, PreTrainedModel]:
     """The same weights in float32, as in use, and in float64 for the reference."""
     exact = tiny(request.param)
@@ -36,7 +38,9 @@ def expected(model: PreTrainedModel, given: Passage) -> torch.Tensor:
     return reference_ratios(model, list(given.input_ids), given.n_context, given.n_prompt).float()
 
 
-def test_a_batch_equals_the_definition(models: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_equals_the_definition(
+    models: tuple[PreTrainedModel, PreTrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, exact = models
     monkeypatch.setattr("kdray.lens.attention.BLOCK", 1)  # a block for every query
     before = model.config._attn_implementation
@@ -61,7 +65,12 @@ def test_decoding_from_the_cache_sees_the_same(models: tuple[PreTrainedModel, Pr
     cache, pieces = DynamicCache(config=model.config), []
     with torch.no_grad(), watch(model, [row.n_context for row in rows], width, pads) as seen:
         for begin, end in [(0, width), (width, width + 3), *((i, i + 1) for i in range(width + 3, ids.shape[1] - 1))]:
-            model(ids[:, begin:end], attention_mask=mask[:, :end], position_ids=positions[:, begin:end], past_key_values=cache)
+            model(
+                ids[:, begin:end],
+                attention_mask=mask[:, :end],
+                position_ids=positions[:, begin:end],
+                past_key_values=cache,
+            )
             pieces.append(seen.take())
     assert [piece.shape[1] for piece in pieces] == [1, 3, *[1] * 5]
     for row, ratios in zip(rows, torch.cat(pieces, dim=1), strict=True):
@@ -81,7 +90,9 @@ def test_candidates_share_a_prefill() -> None:
             model(column, past_key_values=cache)
         ratios = torch.cat([first.expand(2, -1, -1, -1), seen.take()], dim=1)
     for chunk, got in zip(chunks.tolist(), ratios, strict=True):
-        torch.testing.assert_close(got, reference_ratios(exact, prompt + chunk, given.n_context, given.n_prompt).float(), **TOLERANCE)
+        torch.testing.assert_close(
+            got, reference_ratios(exact, prompt + chunk, given.n_context, given.n_prompt).float(), **TOLERANCE
+        )
 
 
 def test_token_logits_are_the_weighted_ratios() -> None:

@@ -58,14 +58,21 @@ def test_a_fifth_of_the_documents_tests_what_the_others_fit() -> None:
         "auroc_test_stderr": auroc_stderr(outside.factual, logits[1], outside.documents),
     }
     assert record["auroc_test_stderr"] > 0
-    assert f"AUROC {record['auroc_test']:.1f} ± {record['auroc_test_stderr']:.1f} on 90 windows of 3 documents" in summary(lens)
+    assert (
+        f"AUROC {record['auroc_test']:.1f} ± {record['auroc_test_stderr']:.1f} on 90 windows of 3 documents"
+        in summary(lens)
+    )
 
 
 def test_what_cannot_be_tested_is_said_and_what_cannot_be_fitted_refused() -> None:
     data = table()
     kept_out = numbered(data.documents, FOLDS) == 0
     lens = train_lens(replace(data, factual=np.where(kept_out, 1, data.factual)), LAYERS, 8, {})
-    assert (lens.record["auroc_test"], lens.record["auroc_test_stderr"], lens.record["windows_tested"]) == (None, None, 90)
+    assert (lens.record["auroc_test"], lens.record["auroc_test_stderr"], lens.record["windows_tested"]) == (
+        None,
+        None,
+        90,
+    )
     assert summary(lens).endswith("; not tested")
     with pytest.raises(InputError, match="annotations: only factual spans; a classifier needs"):
         train_lens(replace(data, factual=np.where(kept_out, data.factual, 1)), LAYERS, 8, {})
@@ -93,7 +100,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def labelled(tokenizer: PreTrainedTokenizerBase) -> list[Aligned]:
     rows = [
-        Annotated(f"{here} {there}", f"Ada is in {here} .", f"Ada is in {there} ." + " now" * i, ((10, 10 + len(there)),) * (here != there))
+        Annotated(
+            f"{here} {there}",
+            f"Ada is in {here} .",
+            f"Ada is in {there} ." + " now" * i,
+            ((10, 10 + len(there)),) * (here != there),
+        )
         for here in PLACES
         for i, there in enumerate(PLACES)
     ]
@@ -129,11 +141,15 @@ def test_what_is_kept_beside_a_lens_tests_it_again(tiny: Model, tmp_path: Path) 
     found = lens_auroc(model, beside, lens)
     assert found["n"] == lens.record["windows_tested"]
     assert found["value"] == pytest.approx(lens.record["auroc_test"])
-    assert found["stderr"] == pytest.approx(lens.record["auroc_test_stderr"], rel=0.2)  # documents are drawn in another order
+    assert found["stderr"] == pytest.approx(
+        lens.record["auroc_test_stderr"], rel=0.2
+    )  # documents are drawn in another order
     longest = max(len(row.passage.input_ids) for row in beside)
     assert 0 < len(kept_beside(lens, tmp_path / "lens", tokenizer, longest - 1)) < len(beside)
     write_tokenizer(tmp_path / "other", extra="Quite another text")
-    assert kept_beside(lens, tmp_path / "lens", load_tokenizer(tmp_path / "other"), None) == []  # its ids mean other tokens
+    assert (
+        kept_beside(lens, tmp_path / "lens", load_tokenizer(tmp_path / "other"), None) == []
+    )  # its ids mean other tokens
     (tmp_path / "lens" / KEPT_OUT).write_text('[{"id": "a"}]')
     with pytest.raises(InputError, match=r"kept_out\.json: damaged \(no 'document'\); make it again"):
         kept_beside(lens, tmp_path / "lens", tokenizer, None)

@@ -38,7 +38,9 @@ def test_a_tuned_model_is_kept_as_a_plain_one_that_answers_alike(tmp_path, quant
     assert torch.equal(kept.state_dict()["model.norm.weight"], before["model.norm.weight"])
     up_proj, weights = "model.layers.0.mlp.up_proj", loop.engine.weights()
     b, a = (weights[f"base_model.model.{up_proj}.lora_{side}.default.weight"] for side in "BA")
-    moved = kept.state_dict()[f"{up_proj}.weight"] - before[f"{up_proj}.weight"]  # of the weights before they were quantised
+    moved = (
+        kept.state_dict()[f"{up_proj}.weight"] - before[f"{up_proj}.weight"]
+    )  # of the weights before they were quantised
     assert moved.abs().max() > 1e-4
     assert torch.allclose(moved, scale * b @ a, atol=1e-6)
     if not quantised:

@@ -61,20 +61,40 @@ OTHERS: dict[str, dict[str, Any]] = {
     "Granite": {"num_key_value_heads": 2},
     "DeepseekV3": LATENT | ROUTED | {"first_k_dense_replace": 3},
     "Ernie4_5_Moe": GROUPED | {"moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 2, "moe_layer_end_index": 4},
-    "Llama4Text": GROUPED
-    | {"intermediate_size_mlp": 48, "num_local_experts": 2, "interleave_moe_layer_step": 2, "attention_chunk_size": 5},
+    "Llama4Text": (
+        GROUPED
+        | {
+            "intermediate_size_mlp": 48,
+            "num_local_experts": 2,
+            "interleave_moe_layer_step": 2,
+            "attention_chunk_size": 5,
+        }
+    ),
     "RecurrentGemma": {"num_key_value_heads": 2, "attention_window_size": 5},
     "Mamba": {"state_size": 4},
-    "Gemma4Text, wide heads in some layers": GROUPED
-    | {"sliding_window": 5, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
-    | {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2},
-    "FalconH1": GROUPED | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1},
+    "Gemma4Text, wide heads in some layers": (
+        GROUPED
+        | {"sliding_window": 5, "global_head_dim": 16, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
+        | {"layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2}
+    ),
+    "FalconH1": (
+        GROUPED | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 4, "mamba_n_groups": 1}
+    ),
     "Lfm2": {"num_key_value_heads": 2, "full_attn_idxs": [1, 4]},
 }
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "Jamba": (
-        {"num_key_value_heads": 2, "attn_layer_period": 3, "attn_layer_offset": 1, "num_experts": 2, "mamba_d_state": 4},
-        r"layer_types would be another \(its configuration counts layers by expert_layer_period, expert_layer_offset, attn_layer_period",
+        {
+            "num_key_value_heads": 2,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "num_experts": 2,
+            "mamba_d_state": 4,
+        },
+        (
+            r"layer_types would be another \(its configuration counts layers by expert_layer_period,"
+            r" expert_layer_offset, attn_layer_period"
+        ),
     ),
     "DiffLlama": ({"num_key_value_heads": 2}, r"layer 3, then 1, would be another \(self_attn\.lambda_init\)"),
     "GPT2, weaker with depth": (
@@ -82,12 +102,18 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         r"\(attn\.scaling\) \(.* scale_attn_by_inverse_layer_idx\)",
     ),
     "Gemma3nText": (
-        GROUPED | {"num_kv_shared_layers": 2, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": 97, "altup_num_inputs": 2}
+        GROUPED
+        | {
+            "num_kv_shared_layers": 2,
+            "hidden_size_per_layer_input": 8,
+            "vocab_size_per_layer_input": 97,
+            "altup_num_inputs": 2,
+        }
         | {"intermediate_size": [48] * 6, "activation_sparsity_pattern": [0.0] * 6, "laurel_rank": 4}
         | {"layer_types": ["sliding_attention", "full_attention"] * 3},
         r"its layers depend on each other \(num_kv_shared_layers\)",
     ),
-}  # fmt: skip
+}
 
 
 def tiny(case: str, extra: dict[str, Any]) -> PreTrainedModel:
@@ -116,7 +142,10 @@ def blocks(model: PreTrainedModel) -> nn.ModuleList:
 def logits_without(model: PreTrainedModel, dropped: range, ids: Tensor) -> Tensor:
     """Of the whole model, the forward of each dropped layer replaced by one that returns its input."""
     tupled: dict[int, bool] = {}
-    hooks = [blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)})) for i in dropped]
+    hooks = [
+        blocks(model)[i].register_forward_hook(lambda _m, _a, out, i=i: tupled.update({i: isinstance(out, tuple)}))
+        for i in dropped
+    ]
     model(input_ids=ids)
     for hook in hooks:
         hook.remove()
@@ -136,19 +165,25 @@ def assert_cuts(case: str, extra: dict[str, Any], tokenizer: Path, folder: Path,
     expected = logits_without(whole, dropped, ids)
     assert len(blocks(again)) == again.config.num_hidden_layers == 6 - len(dropped)
     assert (again(input_ids=ids, use_cache=False).logits - expected).abs().max() < 1e-5 * expected.abs().max()
-    assert (logits_without(again, range(1), ids) - expected).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
+    assert (
+        logits_without(again, range(1), ids) - expected
+    ).abs().max() > 1e-2 * expected.abs().max()  # a layer is seen
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", QUICK)
-def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(case: str, tokenizer: Path, tmp_path: Path) -> None:
+def test_a_saved_cut_model_is_the_whole_one_whose_layers_are_skipped(
+    case: str, tokenizer: Path, tmp_path: Path
+) -> None:
     assert_cuts(case, QUICK[case], tokenizer, tmp_path, range(1, 3))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dropped", [range(3), range(1, 3), range(2, 3), range(3, 6)], ids=str)
 @pytest.mark.parametrize("case", QUICK | OTHERS)
-def test_so_it_is_in_all_families_wherever_the_cut_is(case: str, dropped: range, tokenizer: Path, tmp_path: Path) -> None:
+def test_so_it_is_in_all_families_wherever_the_cut_is(
+    case: str, dropped: range, tokenizer: Path, tmp_path: Path
+) -> None:
     assert_cuts(case, (QUICK | OTHERS)[case], tokenizer, tmp_path, dropped)
 
 
@@ -167,7 +202,9 @@ def test_what_no_configuration_describes_is_refused_by_name_and_left_as_it_was(c
 
 
 @pytest.mark.slow
-def test_what_only_the_computation_shows_is_refused_too(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_only_the_computation_shows_is_refused_too(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of a family that reads its own number during the forward pass: no module tells of it."""
     attention = transformers.models.llama.modeling_llama.LlamaAttention
     plain = attention.forward

@@ -1,4 +1,6 @@
-"""DoLa against its definition: slow, float64, one row at a time, hidden states from transformers and divergences from scipy."""
+"""DoLa against its definition: slow, float64, one row at a time, hidden states from transformers and divergences from
+scipy.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def tiny(tmp_path_factory):
 
 
 def reference(model, ids, layers, plausibility, start=0):
-    """The log-ratios after every token of `ids[start:]`, [T, V] in float64 with minus infinity, and the premature layers, [T]."""
+    """The log-ratios after every token of `ids[start:]`, [T, V] in float64 with minus infinity, and the premature
+    layers, [T].
+    """
     output = model(torch.tensor([ids]), output_hidden_states=True)
     head = model.get_output_embeddings().weight.double().numpy()
     ratios, chosen = [], []
@@ -116,13 +120,24 @@ def test_likelihoods_of_choices(tiny, normalise):
     ("name", "extra"),
     [
         ("Qwen2", {"num_key_value_heads": 2, "tie_word_embeddings": False}),
-        ("Gemma2", {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 3.0, "tie_word_embeddings": False}),
+        (
+            "Gemma2",
+            {"num_key_value_heads": 2, "head_dim": 8, "final_logit_softcapping": 3.0, "tie_word_embeddings": False},
+        ),
         ("GPTNeoX", {"tie_word_embeddings": False}),
     ],
 )
 def test_early_exits_of_other_families(name, extra):
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 50}
-    model = getattr(transformers, f"{name}ForCausalLM")(getattr(transformers, f"{name}Config")(**sizes, **extra, pad_token_id=0)).eval()
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "vocab_size": 50,
+    }
+    model = getattr(transformers, f"{name}ForCausalLM")(
+        getattr(transformers, f"{name}Config")(**sizes, **extra, pad_token_id=0)
+    ).eval()
     ids = torch.arange(3, 12)[None]
     with torch.no_grad(), early_exits(model, [0, 1, 3], lambda hidden: hidden[0]) as exits:
         states = model(ids, output_hidden_states=True, use_cache=False).hidden_states

@@ -31,7 +31,9 @@ QUESTIONS = [
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SMALL)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SMALL)),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
+    ),
 }
 
 
@@ -63,7 +65,10 @@ def test_the_greedy_continuation_is_found():
     for _ in range(3):
         best.append(int(model(torch.tensor([[7, 8, *best]])).logits[0, -1].argmax()))
     worse = [*best[:2], (best[2] + 1) % 60]
-    assert [hit for _, hit in SharedPrefix(ResponseModel(model))([Continued([7, 8], [best, worse])])[0]] == [True, False]
+    assert [hit for _, hit in SharedPrefix(ResponseModel(model))([Continued([7, 8], [best, worse])])[0]] == [
+        True,
+        False,
+    ]
 
 
 def test_a_window_too_short_is_refused_and_one_long_enough_is_not():

@@ -41,7 +41,11 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\n", r"model.safetensors in REF is no whole .*"),
+        (
+            "model.safetensors",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            r"model.safetensors in REF is no whole .*",
+        ),
         ("model.safetensors", b"", r"model.safetensors in REF is no whole safetensors file; .*"),
         ("config.json", b"{}", r"REF cannot be read \(.+\); give a whole Hugging Face model"),
         ("config.json", b"[]", r"config.json in REF is damaged \(.+\); give the config.json of the model"),
@@ -59,10 +63,14 @@ def test_a_damaged_folder_is_one_line(tmp_path, name, content, said):
 def test_junk_named_gguf_is_one_line(tmp_path):
     (tmp_path / "m.gguf").write_bytes(b"GGUFjunk")
     with pytest.raises(InputError, match=r"^student\.model: .*m\.gguf cannot be read \(.+\); give a whole GGUF file"):
-        lay_down(parse_reference(f"file:{tmp_path}/m.gguf"), Outer(tmp_path / "store"), tmp_path / "out", "student.model")
+        lay_down(
+            parse_reference(f"file:{tmp_path}/m.gguf"), Outer(tmp_path / "store"), tmp_path / "out", "student.model"
+        )
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
 def test_a_machine_without_memory_is_not_the_models_fault(error):
     with pytest.raises(type(error)), reading("m"):
         raise error
@@ -73,7 +81,9 @@ def test_an_id_that_the_hub_does_not_give_is_one_line(monkeypatch):
         raise OSError("no network\nat all")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(InputError, match=r"^model: hf:org/name cannot be read \(no network\); check the id, the network and HF_TOKEN$"):
+    with pytest.raises(
+        InputError, match=r"^model: hf:org/name cannot be read \(no network\); check the id, the network and HF_TOKEN$"
+    ):
         load("hf:org/name")
 
 
@@ -104,7 +114,9 @@ def test_laying_down_copies_no_pickles(tmp_path):
 )
 def test_response_logits_are_the_models_own(name, extra):
     torch.manual_seed(0)
-    config = getattr(transformers, f"{name}Config")(**SIZES, initializer_range=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2, **extra)
+    config = getattr(transformers, f"{name}Config")(
+        **SIZES, initializer_range=0.3, pad_token_id=0, bos_token_id=1, eos_token_id=2, **extra
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     ids, mask = torch.randint(3, 50, (2, 9)), torch.ones(2, 9, dtype=torch.long)
     mask[1, 6:] = 0
@@ -134,7 +146,9 @@ def test_an_answer_is_as_long_as_allowed_unless_the_model_ended_it(tmp_path):
     """Whatever ended it, and in a batch whose other answers go on."""
     model, tokenizer = load_folder(write_model(tmp_path / "m", seed=5))
     prompts = [tokenizer(text)["input_ids"] for text in ("Where does Ada live?", "Ben", "Cleo is in Rome . now")]
-    plain = [model.generate(torch.tensor([p]), do_sample=False, max_new_tokens=12)[0, len(p) :].tolist() for p in prompts]
+    plain = [
+        model.generate(torch.tensor([p]), do_sample=False, max_new_tokens=12)[0, len(p) :].tolist() for p in prompts
+    ]
     assert [len(answer) for answer in plain] == [12, 12, 12]
     end = plain[1][5]
     expected = [answer[: answer.index(end)] if end in answer else answer for answer in plain]

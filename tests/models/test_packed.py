@@ -22,18 +22,32 @@ WINDOWS = ["sliding_attention", "full_attention"]
 PACKED = {
     "Llama": {"num_key_value_heads": 2},
     "Qwen2": {"num_key_value_heads": 2},
-    "Qwen2, a window in one layer": {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
+    "Qwen2, a window in one layer": {
+        "num_key_value_heads": 2,
+        "use_sliding_window": True,
+        "sliding_window": 4,
+        "max_window_layers": 1,
+    },
     "Mistral, a window shorter than a sequence": {"num_key_value_heads": 2, "sliding_window": 4},
     "Mistral, a window of one token": {"num_key_value_heads": 2, "sliding_window": 1},
     "Mistral, a wide window": {"num_key_value_heads": 2, "sliding_window": 99},
     "Gemma3Text": {"num_key_value_heads": 2, "head_dim": 8, "sliding_window": 4, "layer_types": WINDOWS},
     "GPTNeoX": {},
     "GPT2, learned positions": {"n_embd": 32, "n_layer": 2, "n_head": 4},
-    "Qwen3Moe": {"num_key_value_heads": 2, "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "Qwen3Moe": {
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16,
+    },
 }
 REFUSED = {
     "Gemma2, softcap": ({"num_key_value_heads": 2, "head_dim": 8}, "eager attention"),
-    "GptOss, sinks": ({"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1}, "eager attention"),
+    "GptOss, sinks": (
+        {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
+        "eager attention",
+    ),
     "Bloom, ALiBi": ({"n_head": 4}, "eager attention"),
     "Falcon, ALiBi": ({"alibi": True}, "cannot be chosen"),
     "Lfm2, convolutions": ({"num_key_value_heads": 2, "full_attn_idxs": [1]}, "see each other"),
@@ -83,7 +97,8 @@ def assert_same_gradients(ours: dict[str, torch.Tensor], theirs: dict[str, torch
     assert ours.keys() == theirs.keys()
     largest = max(gradient.norm() for gradient in theirs.values())
     for name, gradient in theirs.items():
-        # Some are 0 but for rounding: a key's bias moves all scores of a query alike, and with one score a query moves nothing.
+        # Some are 0 but for rounding: a key's bias moves all scores of a query alike, and with one score a query moves
+        # nothing.
         tolerance = 1e-5 * gradient.norm() if gradient.norm() > 1e-3 * largest else 1e-6 * largest
         assert (ours[name] - gradient).norm() < tolerance, name
 
@@ -103,7 +118,8 @@ def test_packed_states_and_gradients_are_those_of_padded_rows(case):
 @torch.no_grad()
 def test_no_token_of_one_sequence_changes_another_bit_for_bit(case):
     model, some = make(case, PACKED[case]), sequences()
-    # An expert multiplies the tokens of all sequences that chose it together, and how many those are decides how a CPU rounds.
+    # An expert multiplies the tokens of all sequences that chose it together, and how many those are decides how a CPU
+    # rounds.
     same = torch.equal if "Moe" not in case else partial(torch.allclose, rtol=0, atol=1e-5)
     before = packed_states(model, some).split(LENGTHS)
     for changed in range(len(some)):
@@ -129,7 +145,9 @@ def test_a_model_that_cannot_be_packed_is_refused_and_left_as_it_was(case):
 def test_lora_adapters_get_the_same_gradients():
     torch.manual_seed(0)
     base = llama().model
-    wrapped = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
+    wrapped = get_peft_model(
+        base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    )
     model, some = ResponseModel(wrapped).train(), sequences()
     theirs = gradients(model, padded_states(model, some))
     assert theirs
@@ -170,7 +188,9 @@ def test_sequences_within_the_window_need_no_mask_of_their_own():
     config = transformers.MistralConfig(sliding_window=4)
     config._attn_implementation = NAME
     make_mask = transformers.masking_utils.create_sliding_window_causal_mask
-    mask = make_mask(config=config, inputs_embeds=embeddings, attention_mask=None, past_key_values=None, position_ids=position_ids)
+    mask = make_mask(
+        config=config, inputs_embeds=embeddings, attention_mask=None, past_key_values=None, position_ids=position_ids
+    )
     assert isinstance(mask, Sequences)
     assert mask.lengths == [3, 6, 4]
     assert mask.ends.tolist() == [0, 3, 9, 13]

@@ -1,6 +1,8 @@
-"""A model whose layers lie elsewhere than its ends: what a model spread over several GPUs needs, by layers that wait on disk.
+"""A model whose layers lie elsewhere than its ends: what a model spread over several GPUs needs, by layers that wait on
+disk.
 
-accelerate moves what goes into a layer to where the layer is, so whatever works here calls layers and never reads their weights.
+accelerate moves what goes into a layer to where the layer is, so whatever works here calls layers and never reads their
+weights.
 """
 
 from __future__ import annotations
@@ -23,8 +25,16 @@ def models(tmp_path_factory):
     """One model twice: whole, and with its layers on disk; and its tokenizer."""
     base = tmp_path_factory.mktemp("placed")
     folder = write_model(base / "model", layers=4)
-    where = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.norm": "cpu", "lm_head": "cpu", "model.layers": "disk"}
-    spread = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, device_map=where, offload_folder=base / "offload").eval()
+    where = {
+        "model.embed_tokens": "cpu",
+        "model.rotary_emb": "cpu",
+        "model.norm": "cpu",
+        "lm_head": "cpu",
+        "model.layers": "disk",
+    }
+    spread = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, device_map=where, offload_folder=base / "offload"
+    ).eval()
     assert spread.model.layers[0].mlp.up_proj.weight.device.type == "meta"
     return *load_folder(folder), spread
 

@@ -39,7 +39,9 @@ def test_a_sample_does_not_depend_on_its_batch(tmp_path):
     ]
 
     def sample(prompts, seed):
-        return open_decoding("sampled", {"temperature": 1.0, "top_p": None, "seed": seed})(model, tokenizer, prompts, 12)
+        return open_decoding("sampled", {"temperature": 1.0, "top_p": None, "seed": seed})(
+            model, tokenizer, prompts, 12
+        )
 
     together = sample(prompts, 0)
     assert together == [sample([prompt], 0)[0] for prompt in prompts] == sample(prompts[::-1], 0)[::-1]

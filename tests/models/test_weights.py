@@ -12,7 +12,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModel, AutoModelForCausalLM, BertConfig, BertForMaskedLM, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertConfig,
+    BertForMaskedLM,
+    LlamaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from kdray.models import load, load_folder
 from kdray.models.adapters import load_quantised
@@ -74,24 +82,72 @@ def untied(model: Path) -> Path:
 
 
 BROKEN: dict[str, tuple[Change | None, dict[str, Any], str]] = {
-    "compiled": (prefixed("_orig_mod."), {}, r"a weight called _orig_mod\.\S+ in REF; it was saved wrapped \(torch\.compile\)"),
-    "DDP": (prefixed("module."), {}, r"a weight called module\.\S+ in REF; it was saved wrapped \(DataParallel, DDP or DeepSpeed\)"),
-    "peft": (prefixed("base_model.model."), {}, r"a weight called base_model\.\S+ in REF; it was saved wrapped \(peft\)"),
+    "compiled": (
+        prefixed("_orig_mod."),
+        {},
+        r"a weight called _orig_mod\.\S+ in REF; it was saved wrapped \(torch\.compile\)",
+    ),
+    "DDP": (
+        prefixed("module."),
+        {},
+        r"a weight called module\.\S+ in REF; it was saved wrapped \(DataParallel, DDP or DeepSpeed\)",
+    ),
+    "peft": (
+        prefixed("base_model.model."),
+        {},
+        r"a weight called base_model\.\S+ in REF; it was saved wrapped \(peft\)",
+    ),
     "Lightning": (prefixed("_forward_module."), {}, r"a weight called _forward_module\.\S+ in REF"),
-    "FSDP inside": (renamed("layers.1.", "layers.1._fsdp_wrapped_module."), {}, r"a weight called model\.layers\.1\._fsdp\S+ in REF"),
+    "FSDP inside": (
+        renamed("layers.1.", "layers.1._fsdp_wrapped_module."),
+        {},
+        r"a weight called model\.layers\.1\._fsdp\S+ in REF",
+    ),
     "another wrapper": (prefixed("student."), {}, r"REF lacks the weight \S+ \(and \d+ more\), and has student\.\S+"),
-    "adapters within": (renamed("q_proj.", "q_proj.base_layer."), {}, r"an adapter's weight model\.\S+base_layer.weight in REF; merge it"),
+    "adapters within": (
+        renamed("q_proj.", "q_proj.base_layer."),
+        {},
+        r"an adapter's weight model\.\S+base_layer.weight in REF; merge it",
+    ),
     "no norm": (without("model.norm"), {}, r"REF lacks the weight model\.norm\.weight; give the whole checkpoint"),
-    "a layer too many": (None, {"num_hidden_layers": 2}, r"weights of a layer 2 in REF; its config\.json says 2 layers"),
-    "a layer too few": (None, {"num_hidden_layers": 4}, r"no weights of layer 3 in REF; its config\.json says 4 layers"),
-    "a bias": (None, {"attention_bias": True}, r"REF lacks the weight model\.layers\.0\.self_attn\.k_proj\.bias \(and 11 more\)"),
-    "something more": (lambda weights: weights | {"model.extra": torch.ones(2)}, {}, r"REF has a weight model\.extra that the"),
-    "a narrow layer": (None, {"intermediate_size": 32}, r"REF has \S+down_proj\.weight of shape \[32, 64\] .*; the model's is \[32, 32\]"),
-    "another vocabulary": (None, {"vocab_size": 300}, r"model\.embed_tokens\.weight of shape \[\d+, 32\] in REF; .* a vocabulary of 300"),
+    "a layer too many": (
+        None,
+        {"num_hidden_layers": 2},
+        r"weights of a layer 2 in REF; its config\.json says 2 layers",
+    ),
+    "a layer too few": (
+        None,
+        {"num_hidden_layers": 4},
+        r"no weights of layer 3 in REF; its config\.json says 4 layers",
+    ),
+    "a bias": (
+        None,
+        {"attention_bias": True},
+        r"REF lacks the weight model\.layers\.0\.self_attn\.k_proj\.bias \(and 11 more\)",
+    ),
+    "something more": (
+        lambda weights: weights | {"model.extra": torch.ones(2)},
+        {},
+        r"REF has a weight model\.extra that the",
+    ),
+    "a narrow layer": (
+        None,
+        {"intermediate_size": 32},
+        r"REF has \S+down_proj\.weight of shape \[32, 64\] .*; the model's is \[32, 32\]",
+    ),
+    "another vocabulary": (
+        None,
+        {"vocab_size": 300},
+        r"model\.embed_tokens\.weight of shape \[\d+, 32\] in REF; .* a vocabulary of 300",
+    ),
     "whole numbers": (as_type(torch.int8), {}, r"quantised weights \(\S+: I8\) in REF"),
     "eight bits": (as_type(torch.float8_e4m3fn), {}, r"quantised weights \(\S+: F8_E4M3\) in REF"),
-    "code of its own": (None, {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}, r"REF cannot be read \(.+\)"),
-}  # fmt: skip
+    "code of its own": (
+        None,
+        {"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}},
+        r"REF cannot be read \(.+\)",
+    ),
+}
 
 
 @pytest.mark.parametrize(("how", "config", "said"), BROKEN.values(), ids=[name.replace(" ", "-") for name in BROKEN])
@@ -112,13 +168,17 @@ def test_what_only_the_models_own_code_knows_is_found_on_the_meta_device(untied,
     change(untied, without("lm_head"))
     kept = json.loads((untied / "config.json").read_text())
     for said in ({}, {"tie_word_embeddings": False}):
-        (untied / "config.json").write_text(json.dumps({k: v for k, v in kept.items() if k != "tie_word_embeddings"} | said))
+        (untied / "config.json").write_text(
+            json.dumps({k: v for k, v in kept.items() if k != "tie_word_embeddings"} | said)
+        )
         message = r"no output head \(lm_head\.weight\)" if said else r"\S+ lacks the weight lm_head\.weight; "
         with pytest.raises(InputError, match=rf"^student\.model: {message}"):
             lay(untied, tmp_path / f"out{len(said)}")
 
 
-@pytest.mark.parametrize("how", [lambda weights: weights, prefixed("model."), renamed("model.", "")], ids=["plain", "doubled", "absent"])
+@pytest.mark.parametrize(
+    "how", [lambda weights: weights, prefixed("model."), renamed("model.", "")], ids=["plain", "doubled", "absent"]
+)
 def test_names_that_lead_to_every_weight_are_read(how, untied, tmp_path):
     ids = torch.arange(3, 12)[None]
     logits = load_folder(untied)[0](ids).logits
@@ -129,16 +189,29 @@ def test_names_that_lead_to_every_weight_are_read(how, untied, tmp_path):
 def test_a_checkpoint_of_experts_is_whole_or_refused(tmp_path):
     """They are merged while they are read: names and shapes in the file are not those of the model."""
     tokenizer = write_tokenizer(tmp_path / "m")
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
-    MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), num_local_experts=3, **sizes)).save_pretrained(tmp_path / "m")
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    MixtralForCausalLM(MixtralConfig(vocab_size=len(tokenizer), num_local_experts=3, **sizes)).save_pretrained(
+        tmp_path / "m"
+    )
     lay(tmp_path / "m", tmp_path / "out")
-    for i, how in enumerate((without("experts.1.w1"), lambda weights: weights | renamed("experts.1", "experts.3")(weights))):
+    for i, how in enumerate(
+        (without("experts.1.w1"), lambda weights: weights | renamed("experts.1", "experts.3")(weights))
+    ):
         with pytest.raises(InputError, match=r"^student\.model: file:"):
             lay(change(tmp_path / "m", how), tmp_path / f"out{i}")
 
 
 def test_old_buffers_that_a_model_computes_itself_are_no_weights(model, tmp_path):
-    lay(change(model, lambda weights: weights | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}), tmp_path / "out")
+    lay(
+        change(model, lambda weights: weights | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}),
+        tmp_path / "out",
+    )
 
 
 def write_adapter(folder: Path, target: Path) -> None:
@@ -148,7 +221,9 @@ def write_adapter(folder: Path, target: Path) -> None:
 
 def test_an_adapter_is_refused_beside_weights_and_alone(model, tmp_path):
     write_adapter(model, tmp_path / "alone")
-    with pytest.raises(InputError, match=r"^model: an adapter \(adapter_config\.json\) in file:\S+alone; merge it into the model first"):
+    with pytest.raises(
+        InputError, match=r"^model: an adapter \(adapter_config\.json\) in file:\S+alone; merge it into the model first"
+    ):
         load(f"file:{tmp_path / 'alone'}")
     write_adapter(model, model)
     for read in (load_folder, load_placed):
@@ -206,9 +281,17 @@ def test_a_hub_model_is_read_as_a_folder_is(model, monkeypatch):
 
 
 def test_an_encoder_is_whole_below_its_head(tmp_path):
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 20}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 20,
+    }
     BertForMaskedLM(BertConfig(**sizes)).save_pretrained(tmp_path)
-    load_whole(AutoModel, tmp_path, body=True)  # without the head that it was trained with, and with a pooler that is not used
+    load_whole(
+        AutoModel, tmp_path, body=True
+    )  # without the head that it was trained with, and with a pooler that is not used
     with pytest.raises(InputError, match=r"^model: \S+ lacks the weight pooler\.dense"):
         load_whole(AutoModel, tmp_path)
     change(tmp_path, without("layer.1.output.dense.bias"))
@@ -232,7 +315,12 @@ def test_a_gguf_file_that_lacks_a_weight_is_refused(model, tmp_path, monkeypatch
     """What transformers says of it, since nothing here writes GGUF."""
 
     def incomplete(*_: object, **__: object) -> tuple[LlamaForCausalLM, dict[str, Any]]:
-        found = {"missing_keys": {"model.norm.weight"}, "unexpected_keys": set(), "mismatched_keys": set(), "error_msgs": []}
+        found = {
+            "missing_keys": {"model.norm.weight"},
+            "unexpected_keys": set(),
+            "mismatched_keys": set(),
+            "error_msgs": [],
+        }
         return whole, found
 
     whole = load_folder(model)[0]

@@ -29,7 +29,9 @@ class Nodes:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.temp = Path(tempfile.mkdtemp(prefix="kr-", dir="/tmp"))  # Ray's sockets want a short path
-        unset = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
+        unset = {
+            name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+        }
         self.environment = unset | {"PYTHONPATH": str(ROOT), "RAY_memory_monitor_refresh_ms": "0"} | environment
         self.processes: list[subprocess.Popen[bytes]] = []
         self.ip = ray.util.get_node_ip_address()  # a driver asks for this one even where it is told 127.0.0.1
@@ -63,7 +65,11 @@ class Nodes:
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def _start(self, *arguments: str, ip: str = "", wrapper: tuple[str, ...] = ()) -> None:
-        own = [f"--dashboard-agent-listen-port={free_port()}", f"--metrics-export-port={free_port()}", f"--node-ip-address={ip or self.ip}"]
+        own = [
+            f"--dashboard-agent-listen-port={free_port()}",
+            f"--metrics-export-port={free_port()}",
+            f"--node-ip-address={ip or self.ip}",
+        ]
         command = [*wrapper, str(RAY), "start", *arguments, *own, "--object-store-memory=100000000", "--block"]
         log = self.temp / f"node-{len(self.processes)}.log"
         with log.open("wb") as file:

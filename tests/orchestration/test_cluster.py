@@ -17,7 +17,8 @@ from tests.tiny import write_grid
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TOKEN = "0123456789abcdef0123456789abcdef"
-# Connects as `kdray run` would without and with --insecure-cluster, and for a grid that needs too much; says what it is told.
+# Connects as `kdray run` would without and with --insecure-cluster, and for a grid that needs too much; says what it is
+# told.
 CONNECT = """
 import sys
 from kdray.check.machine import Need
@@ -60,12 +61,16 @@ def test_a_grid_is_submitted_once_and_ends_well_though_a_node_is_lost(tmp_path):
     assert "kdray-tiny-1: running already" in outputs[1]
     assert all("kdray-tiny-1: succeeded" in output for output in outputs)
     assert all(step.state(store) == "done" for step in plan.steps())
-    assert any(store.get(point.train.key).facts["resumed_from_step"] > 0 for point in plan.points), "no point had to go on"
+    assert any(store.get(point.train.key).facts["resumed_from_step"] > 0 for point in plan.points), (
+        "no point had to go on"
+    )
 
 
 def started(store, point):
     """Whether a point has something to go on from, or has ended."""
-    return bool(store.get(point.train.key)) or any(store.folder(point.train.key).glob("attempt-*/checkpoint-*/manifest.json"))
+    return bool(store.get(point.train.key)) or any(
+        store.folder(point.train.key).glob("attempt-*/checkpoint-*/manifest.json")
+    )
 
 
 def test_hosts_without_a_token_and_a_store_that_one_node_cannot_see_are_refused_before_any_work(tmp_path):
@@ -79,7 +84,11 @@ def test_hosts_without_a_token_and_a_store_that_one_node_cannot_see_are_refused_
         cluster.add("--num-cpus=1", ip="127.0.0.2", wrapper=hidden)
         script = [sys.executable, "-c", CONNECT]
         environment = cluster.environment | {"RAY_ADDRESS": cluster.address}
-        told = lambda folder: subprocess.run([*script, folder], capture_output=True, text=True, env=environment, check=True).stdout  # noqa: E731
+
+        def told(folder: Path) -> str:
+            asked = [*script, folder]
+            return subprocess.run(asked, capture_output=True, text=True, env=environment, check=True).stdout
+
         wait_until(lambda: "2 hosts" in told(store), cluster.processes[0])
         refused, blind, _ = told(store).splitlines()
         anywhere = told(tmp_path / "seen").splitlines()

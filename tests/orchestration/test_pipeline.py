@@ -30,7 +30,9 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
 
     groups = [[item("small")], [], [item("large", gpus=3), item("with large")], [item("too large", gpus=5)]]
     resources = Resources((Node(2, 4),), 1)
-    ray.init(address="local", num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        address="local", num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
     try:
         errors = dict(run_pipeline(groups, Seer, resources))
     finally:
@@ -89,5 +91,7 @@ def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, han
     groups = [[Item(key=f"{g}.{i}", gpus=gpus) for i in range(size)] for g, size in enumerate(sizes)]
     dealt = spread(groups, Resources((Node(8, 4),), 1))
     assert [len(group) for group in dealt] == hands
-    assert sorted(item.key for group in dealt for item in group) == sorted(item.key for group in groups for item in group)
+    assert sorted(item.key for group in dealt for item in group) == sorted(
+        item.key for group in groups for item in group
+    )
     assert all(len({item.key.partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model

@@ -28,9 +28,13 @@ def test_a_whole_model_is_opened_and_takes_no_memory(tmp_path: Path, monkeypatch
     made = []
     monkeypatch.setattr(support_standin, "_ids", None)  # it answers nothing
     init = support_standin.__init__
-    monkeypatch.setattr(support_standin, "__init__", lambda self, *given, **params: made.append(self) or init(self, *given, **params))
+    monkeypatch.setattr(
+        support_standin, "__init__", lambda self, *given, **params: made.append(self) or init(self, *given, **params)
+    )
     folder = write_model(tmp_path / "m", layers=1)
-    open_metric("support_standin", {"words": 9}, {"model": folder}, {str(folder): REFERENCE}, "score.metrics.support_standin")
+    open_metric(
+        "support_standin", {"words": 9}, {"model": folder}, {str(folder): REFERENCE}, "score.metrics.support_standin"
+    )
     assert made[0].words == 9
     assert {weight.device.type for weight in made[0].model.parameters()} == {"meta"}
 
@@ -57,10 +61,17 @@ def test_what_a_library_says_is_told_by_the_reference_too(tmp_path: Path) -> Non
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
-@pytest.mark.parametrize(("broken", "field"), [("teacher", "teacher.model"), ("scorer", "score.metrics.support_standin.model")])
+@pytest.mark.parametrize(
+    ("broken", "field"), [("teacher", "teacher.model"), ("scorer", "score.metrics.support_standin.model")]
+)
 def test_a_run_ends_before_anything_is_trained(broken: str, field: str, tmp_path: Path) -> None:
-    (tmp_path / "xsum.jsonl").write_text(json.dumps({"document": "Ada is in Paris .", "summary": "Ada is in Paris ."}) + "\n")
-    task, metric = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl'}}", f"{{name: support_standin, model: 'file:{tmp_path}/scorer'}}"
+    (tmp_path / "xsum.jsonl").write_text(
+        json.dumps({"document": "Ada is in Paris .", "summary": "Ada is in Paris ."}) + "\n"
+    )
+    task, metric = (
+        f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl'}}",
+        f"{{name: support_standin, model: 'file:{tmp_path}/scorer'}}",
+    )
     write_model(tmp_path / "scorer", layers=1)
     path = write_grid(tmp_path, score=f"{{tasks: [{task}], metrics: [{metric}]}}")
     break_it(tmp_path / broken)

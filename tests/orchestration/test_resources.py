@@ -74,9 +74,17 @@ def test_only_the_wanted_gpus_are_counted(nodes, fields, gpus, points):
     [
         ([HEAD, L4], {"accelerator": "H100"}, "runtime.accelerator: H100, which this Ray has none of; it has L4"),
         ([HEAD], {"accelerator": "H100"}, "runtime.accelerator: H100, which this Ray has none of; it has no GPU"),
-        ([HEAD], {"device": "gpu"}, "runtime.device: gpu, but this Ray has none; use auto or cpu, or a cluster with GPUs"),
+        (
+            [HEAD],
+            {"device": "gpu"},
+            "runtime.device: gpu, but this Ray has none; use auto or cpu, or a cluster with GPUs",
+        ),
         ([H100], {"workers": 16}, "runtime.workers: 16 workers need 16 GPUs; this Ray has 8"),
-        ([L4, L4], {"workers": 6}, "runtime.workers: 6 workers need 6 GPUs on one node; this Ray has 8, at most 4 on a node"),
+        (
+            [L4, L4],
+            {"workers": 6},
+            "runtime.workers: 6 workers need 6 GPUs on one node; this Ray has 8, at most 4 on a node",
+        ),
         ([H100, L4], {"accelerator": "L4", "workers": 8}, "runtime.workers: 8 workers need 8 L4 GPUs; this Ray has 4"),
         ([HEAD, {"CPU": 2.0}], {"workers": 3}, "runtime.workers: 3 workers need 3 CPUs; this Ray has 2"),
     ],

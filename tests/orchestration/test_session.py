@@ -12,7 +12,8 @@ from tests.tiny import write_grid
 
 CLUSTER = """
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 5, "include_dashboard": False, "object_store_memory": 100 << 20})
+head = {"num_cpus": 5, "include_dashboard": False, "object_store_memory": 100 << 20}
+cluster = Cluster(initialize_head=True, head_node_args=head)
 print(cluster.address, flush=True)
 input()
 cluster.shutdown()
@@ -24,7 +25,9 @@ cluster.shutdown()
 def test_ray_address_is_used_and_a_cluster_that_happens_to_run_is_not(tmp_path):
     path = write_grid(tmp_path, runtime=f"{{store: '{tmp_path}/store', workers: 100}}")
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
-    cluster = subprocess.Popen([sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    )
     try:
         address = cluster.stdout.readline().strip()
         for extra, cpus in (({"RAY_ADDRESS": address}, 5), ({}, os.cpu_count())):

@@ -31,12 +31,16 @@ class Status(StrEnum):
 class Cluster:
     """Plays Ray's job server: every job that is followed ends with `end`."""
 
-    def __init__(self, *jobs: tuple[str, Status, bytes], taken: tuple[str, ...] = (), end: Status = Status.SUCCEEDED) -> None:
+    def __init__(
+        self, *jobs: tuple[str, Status, bytes], taken: tuple[str, ...] = (), end: Status = Status.SUCCEEDED
+    ) -> None:
         self.jobs = [
             SimpleNamespace(submission_id=f"job-{i}", status=status, metadata=metadata(name, text))
             for i, (name, status, text) in enumerate(jobs)
         ]
-        self.jobs.append(SimpleNamespace(submission_id=None, status=Status.RUNNING, metadata=None))  # somebody's notebook
+        self.jobs.append(
+            SimpleNamespace(submission_id=None, status=Status.RUNNING, metadata=None)
+        )  # somebody's notebook
         self.taken, self.end = taken, end
         self.started: list[dict[str, Any]] = []
 
@@ -45,7 +49,9 @@ class Cluster:
 
     def submit_job(self, **job: Any) -> None:
         if job["submission_id"] in self.taken:
-            raise RuntimeError(f"Job with submission_id {job['submission_id']} already exists. Please use a different submission_id.")
+            raise RuntimeError(
+                f"Job with submission_id {job['submission_id']} already exists. Please use a different submission_id."
+            )
         self.started.append(job)
 
     async def tail_job_logs(self, id: str) -> AsyncIterator[str]:
@@ -92,7 +98,9 @@ def test_an_environment_without_the_packages_is_told_in_one_line(tmp_path):
     assert bare.returncode == 1
     assert "has no typer, pydantic, rich," in bare.stderr
     assert bare.stderr.count("\n") == 1
-    whole = subprocess.run([sys.executable, "-c", START, "check", "nowhere.yaml"], capture_output=True, text=True, check=False)
+    whole = subprocess.run(
+        [sys.executable, "-c", START, "check", "nowhere.yaml"], capture_output=True, text=True, check=False
+    )
     assert whole.returncode == 2
     assert "nowhere.yaml" in whole.stderr
 
@@ -130,7 +138,11 @@ def test_a_job_that_fails_is_told(call):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "message"),
-    [("", "not set"), ("http://127.0.0.1:1", "no cluster at http://127.0.0.1:1 ("), ("ray://127.0.0.1:1", "a Ray client's address")],
+    [
+        ("", "not set"),
+        ("http://127.0.0.1:1", "no cluster at http://127.0.0.1:1 ("),
+        ("ray://127.0.0.1:1", "a Ray client's address"),
+    ],
 )
 def test_no_cluster_is_one_line(address, message, tmp_path, monkeypatch):
     (tmp_path / "grid.yaml").write_bytes(TEXT)

@@ -1,4 +1,6 @@
-"""Answers by vLLM: what it is asked, and what becomes of what it says. vLLM itself needs a GPU: a stand-in keeps its columns."""
+"""Answers by vLLM: what it is asked, and what becomes of what it says. vLLM itself needs a GPU: a stand-in keeps its
+columns.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,9 @@ def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monke
     generator = Generator()
     for i, texts in enumerate(batches):
         generator(item(tmp_path / "ours", i, texts, tokenizer))
-    tables = [[pq.read_table(path).to_pylist() for path in parts(tmp_path / side).values()] for side in ("theirs", "ours")]
+    tables = [
+        [pq.read_table(path).to_pylist() for path in parts(tmp_path / side).values()] for side in ("theirs", "ours")
+    ]
     for mine, other in zip(*(itertools.chain(*side) for side in tables), strict=True):
         if mine["error"]:
             assert (mine["error"], mine["answer"], mine["example"]) == ("out of blocks", "", 1)
@@ -93,7 +97,9 @@ def test_a_model_that_an_engine_cannot_load_is_told_by_step(tmp_path: Path, monk
     assert errors == [("0", "RuntimeError: no such architecture"), ("1", "RuntimeError: no such architecture")]
 
 
-def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, tokenizer = load_folder(write_model(tmp_path / "model"))
     rows = Rows(write_rows(tmp_path / "rows", tokenizer))
     end = tokenizer.encode("Rome")[0]  # where rows end that another tokenizer made
@@ -101,8 +107,13 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Pa
 
     def answer(row: dict[str, Any]) -> dict[str, Any]:
         assert end in row["sampling_params"]["stop_token_ids"]
-        [ids] = generate_greedy(model, tokenizer, [row["tokenized_prompt"]], row["sampling_params"]["max_tokens"], [end])
-        return row | {"generated_tokens": [*ids, end], "__inference_error__": "out of blocks" if row["item"] in failing else ""}
+        [ids] = generate_greedy(
+            model, tokenizer, [row["tokenized_prompt"]], row["sampling_params"]["max_tokens"], [end]
+        )
+        return row | {
+            "generated_tokens": [*ids, end],
+            "__inference_error__": "out of blocks" if row["item"] in failing else "",
+        }
 
     class Answered(list[dict[str, Any]]):
         def iter_rows(self) -> list[dict[str, Any]]:
@@ -113,7 +124,9 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Pa
     (tmp_path / "theirs").mkdir()
     (tmp_path / "ours").mkdir()
     cuts, resources = [[3, 1], [2]], Resources((Node(2, 1),), 1)
-    ask = functools.partial(_ask_vllm, tmp_path / "model", {"compute": "float32", "max_new_tokens": 6}, rows, [end], resources)
+    ask = functools.partial(
+        _ask_vllm, tmp_path / "model", {"compute": "float32", "max_new_tokens": 6}, rows, [end], resources
+    )
 
     def items(side: str) -> list[Part]:
         return [Part(key=str(i), index=i, rows=cut, target=tmp_path / side) for i, cut in enumerate(cuts)]
@@ -122,7 +135,9 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(tmp_path: Pa
     answerer = Answerer(tmp_path / "model", "float32", tmp_path / "rows", 6, [end])
     for one in items("ours"):
         answerer(one)
-    theirs, ours = ([pq.read_table(path).to_pylist() for path in parts(tmp_path / side).values()] for side in ("theirs", "ours"))
+    theirs, ours = (
+        [pq.read_table(path).to_pylist() for path in parts(tmp_path / side).values()] for side in ("theirs", "ours")
+    )
     assert theirs == ours
     failing.append(1)
     assert list(ask(items("theirs"))) == [("0", ""), ("1", "RuntimeError: out of blocks")]

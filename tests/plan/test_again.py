@@ -65,7 +65,9 @@ def test_of_equally_near_ones_the_newest_is_compared(plan: MakePlan, store: Stor
     assert line.endswith("warmup: 0.3 -> 0.2")
 
 
-def test_new_points_are_made_for_the_first_time_and_unfinished_ones_are_no_earlier_artifact(plan: MakePlan, store: Store) -> None:
+def test_new_points_are_made_for_the_first_time_and_unfinished_ones_are_no_earlier_artifact(
+    plan: MakePlan, store: Store
+) -> None:
     finish(plan, store)
     assert explained(plan({"axes.lr": [1e-3, 1e-4, 1e-5]}), store) == [
         "nothing will be made again",
@@ -135,7 +137,9 @@ def test_wrong_input_is_one_line(plan: MakePlan, store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_the_command_takes_a_grid_a_point_or_two_ids(run: Run, tiny_grid: TinyGrid, plan: MakePlan, store: Store) -> None:
+def test_the_command_takes_a_grid_a_point_or_two_ids(
+    run: Run, tiny_grid: TinyGrid, plan: MakePlan, store: Store
+) -> None:
     path = tiny_grid()
     code, _, stderr = run("why", path)
     assert (code, stderr.count("\n")) == (2, 1)

@@ -74,7 +74,9 @@ def test_what_early_ends_left_in_a_finished_artifact_is_found(plan: MakePlan, st
     assert store.verify(made.prepare.key.id) == []
 
 
-def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is_not_hurt(plan: MakePlan, store: Store) -> None:
+def test_a_second_folder_of_a_finished_artifact_is_found_and_the_finished_one_is_not_hurt(
+    plan: MakePlan, store: Store
+) -> None:
     made = plan()
     (artifact,) = seal(store, made.prepare)
     twin = artifact.folder.with_name(f"aaa-{made.prepare.id}")
@@ -96,7 +98,10 @@ def test_a_running_artifact_its_inputs_and_its_exports_are_kept_whoever_runs_it(
     seal(store, point.exports[2.0])
     (store.root / "scratch" / "tune").mkdir(parents=True)
     everything = sorted([f"{key.kind}/{path.name}" for key, path in store.folders()])
-    shared = {f"model/student-{mine.models['student'].id}", f"model/teacher-{theirs.models['teacher'].inputs.student.id}"}
+    shared = {
+        f"model/student-{mine.models['student'].id}",
+        f"model/teacher-{theirs.models['teacher'].inputs.student.id}",
+    }
     with Locks(beat=0.02) as locks:
         assert locks.try_acquire(attempt.folder)
         assert names(store, mine) == []
@@ -104,7 +109,9 @@ def test_a_running_artifact_its_inputs_and_its_exports_are_kept_whoever_runs_it(
 
 
 @pytest.mark.slow
-def test_a_dead_holder_keeps_nothing_and_a_slow_look_is_never_needed_without_locks(plan: MakePlan, store: Store) -> None:
+def test_a_dead_holder_keeps_nothing_and_a_slow_look_is_never_needed_without_locks(
+    plan: MakePlan, store: Store
+) -> None:
     made, mine = plan(), plan({"axes.lr": [1e-5]})
     (artifact,) = seal(store, made.prepare)
     Locks().try_acquire(artifact.folder)  # its driver was killed between DONE and giving the lock back

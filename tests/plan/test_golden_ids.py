@@ -78,8 +78,14 @@ def moved(before: dict[str, Line], now: dict[str, Line]) -> list[str]:
     for kind in sorted({*before, *now}):
         old, new = before.get(kind, {}), now.get(kind, {})
         if old.get("own") != new.get("own"):
-            counts = f" ({old.get('steps', 0)} -> {new.get('steps', 0)} steps)" if old.get("steps") != new.get("steps") else ""
-            found.insert(0, f"{kind}: another version, parameters or names{counts}; {old.get('first')} -> {new.get('first')}")
+            counts = (
+                f" ({old.get('steps', 0)} -> {new.get('steps', 0)} steps)"
+                if old.get("steps") != new.get("steps")
+                else ""
+            )
+            found.insert(
+                0, f"{kind}: another version, parameters or names{counts}; {old.get('first')} -> {new.get('first')}"
+            )
         elif old != new:
             found.append(f"{kind}: moved by what it is made from; {old['first']} -> {new['first']}")
     return found

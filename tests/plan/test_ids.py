@@ -96,11 +96,17 @@ def ids(plan: Plan) -> dict[str, Any]:
     scores = {score.task.name: score.generate or score.measure for score in plan.scores if score.subject == "student"}
     labeller = plan.models["teacher"]
     tuned = labeller.kind == "teach"
-    found = {"student": plan.models["student"], "teacher": labeller.inputs.student if tuned else labeller, "prepare": plan.prepare}
+    found = {
+        "student": plan.models["student"],
+        "teacher": labeller.inputs.student if tuned else labeller,
+        "prepare": plan.prepare,
+    }
     found |= {"teach": labeller if tuned else None, "soften": plan.heldout_labels.soft_labels}
     found |= {"loss": scores["heldout_loss"], "answers": scores["heldout_answers"]}
     found |= {"xsum": scores["xsum"]} if "xsum" in scores else {}
-    points = {(p.point.lr, p.point.batch, p.point.alpha, p.point.labels): p.train for p in plan.points if p.point.seed == 0}
+    points = {
+        (p.point.lr, p.point.batch, p.point.alpha, p.point.labels): p.train for p in plan.points if p.point.seed == 0
+    }
     found |= {"sft": points[1e-3, 2, 0, "gold"], "kd": points[1e-3, 2, 0.1, "gold"]}
     return {name: step.id if step else None for name, step in found.items()}
 
@@ -115,7 +121,9 @@ def test_an_id_does_not_depend_on_how_or_beside_what_it_is_made(where: str, plan
     assert changed(plan(), plan({where: SAME[where]})) == set()
 
 
-@pytest.mark.parametrize(("changes", "affected"), DIFFERENT.values(), ids=[name.replace(" ", "-") for name in DIFFERENT])
+@pytest.mark.parametrize(
+    ("changes", "affected"), DIFFERENT.values(), ids=[name.replace(" ", "-") for name in DIFFERENT]
+)
 def test_an_id_depends_on_what_changes_the_content_and_so_do_those_below(
     changes: dict[str, Any], affected: set[str], plan: MakePlan
 ) -> None:
@@ -132,7 +140,9 @@ def test_an_id_depends_on_what_changes_the_content_and_so_do_those_below(
         ("xsum.jsonl", "", {"xsum"}),
     ],
 )
-def test_an_id_depends_on_the_content_of_outer_files(name: str, file: str, affected: set[str], plan: MakePlan, tiny_grid: TinyGrid) -> None:
+def test_an_id_depends_on_the_content_of_outer_files(
+    name: str, file: str, affected: set[str], plan: MakePlan, tiny_grid: TinyGrid
+) -> None:
     before = plan()
     path = tiny_grid.folder / name / file
     path.write_text(path.read_text().replace("a", "@") + " ")
@@ -149,7 +159,11 @@ def test_an_id_does_not_depend_on_where_outer_files_lie(plan: MakePlan, tiny_gri
         "student.model": f"file:{here}/moved/my-student",
         "teacher.model": f"file:{here}/moved/../moved/my-teacher/",
         "data.source": f"file:{here}/moved/my-rows.jsonl",
-        "score.tasks": ["heldout_loss", "heldout_answers", {"name": "xsum", "source": f"file:{here}/moved/my-xsum.jsonl"}],
+        "score.tasks": [
+            "heldout_loss",
+            "heldout_answers",
+            {"name": "xsum", "source": f"file:{here}/moved/my-xsum.jsonl"},
+        ],
     }
     assert changed(before, plan(moved)) == set()
 
@@ -171,8 +185,12 @@ def test_a_tasks_parameter_changes_that_task_alone(task: str, plan: MakePlan, ti
     assert changed(plan(), plan({"score.tasks": list(tasks.values())})) == {"xsum" if task == "xsum" else "answers"}
 
 
-@pytest.mark.parametrize("written", [{}, {"stemmer": True, "sentences": "lines"}, {"stemmer": False}, {"sentences": "periods"}])
-def test_what_rouge_learned_later_moves_no_measurement_that_does_not_use_it(written: dict[str, Any], plan: MakePlan) -> None:
+@pytest.mark.parametrize(
+    "written", [{}, {"stemmer": True, "sentences": "lines"}, {"stemmer": False}, {"sentences": "periods"}]
+)
+def test_what_rouge_learned_later_moves_no_measurement_that_does_not_use_it(
+    written: dict[str, Any], plan: MakePlan
+) -> None:
     """Scores of before have the id of a `rouge` that knew `tokenizer` alone."""
 
     def measured(made: Plan) -> list[Any]:
@@ -210,14 +228,20 @@ def test_smoothing_and_temperatures_are_points_of_their_own_and_leave_the_others
     ids = {point.train.id for point in small.points}
     points = [point.point for point in grown.points]
     assert ids < {point.train.id for point in grown.points}
-    assert len(points) == len({point.train.id for point in grown.points}) == 2 * (1 + 2) * 2  # lr x (SFT + KD at each) x smoothing
+    assert (
+        len(points) == len({point.train.id for point in grown.points}) == 2 * (1 + 2) * 2
+    )  # lr x (SFT + KD at each) x smoothing
     assert {point.temperature for point in points if not point.alpha} == {1}, "without a soft term there is none"
     assert plan({"axes.temperature": [2]}).points[-1].train.id == plan({"objective.temperature": 2}).points[-1].train.id
 
 
 def test_labels_that_hold_for_one_temperature_are_made_for_each(plan: MakePlan) -> None:
     made = plan({"axes.temperature": [1, 2], "soft_labels": {"form": "topk", "k": 4}})
-    labels = {point.train.inputs.soft_labels.params["temperature"]: point.point.temperature for point in made.points if point.point.alpha}
+    labels = {
+        point.train.inputs.soft_labels.params["temperature"]: point.point.temperature
+        for point in made.points
+        if point.point.alpha
+    }
     assert labels == {1.0: 1.0, 2.0: 2.0}
     whole = plan({"axes.temperature": [1, 2]})
     assert len({point.train.inputs.soft_labels.id for point in whole.points if point.point.alpha}) == 1
@@ -267,15 +291,27 @@ def test_a_components_new_version_makes_new_ids(
 @pytest.mark.parametrize("given", [{}, {"arguments": {}}, {"arguments": None, "close_thought": False}])
 def test_a_templates_parameters_at_their_defaults_are_not_in_ids(given: dict[str, Any], plan: MakePlan) -> None:
     """They came later than the template, whose rows they leave as they were."""
-    assert plan({"data.template": {"name": "chat", **given}}).prepare.params["template"] == {"name": "chat", "version": 1, "params": {}}
+    assert plan({"data.template": {"name": "chat", **given}}).prepare.params["template"] == {
+        "name": "chat",
+        "version": 1,
+        "params": {},
+    }
 
 
 @pytest.mark.parametrize(
-    "task", [{"name": "xsum", "source": "file:HERE/xsum.jsonl", "prompt": "chat"}, {"name": "lm_eval:x", "chat_template": True}]
+    "task",
+    [
+        {"name": "xsum", "source": "file:HERE/xsum.jsonl", "prompt": "chat"},
+        {"name": "lm_eval:x", "chat_template": True},
+    ],
 )
 def test_what_a_chat_is_given_is_in_the_ids_of_all_chats(task: dict[str, Any], plan: MakePlan) -> None:
     def asked(template: Any) -> Any:
-        (score,) = [score for score in plan({"data.template": template, "score.tasks": [task]}).scores if score.subject == "student"]
+        (score,) = [
+            score
+            for score in plan({"data.template": template, "score.tasks": [task]}).scores
+            if score.subject == "student"
+        ]
         return (score.generate or score.measure).id
 
     on, off = ({"name": "chat", "arguments": {"enable_thinking": value}} for value in (True, False))
@@ -283,7 +319,9 @@ def test_what_a_chat_is_given_is_in_the_ids_of_all_chats(task: dict[str, Any], p
     assert len({asked("chat"), asked(on), asked(off)}) == 3
 
 
-def test_a_parameter_that_came_later_enters_only_where_it_is_used(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parameter_that_came_later_enters_only_where_it_is_used(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def floor(later: tuple[str, ...], schedule: Any) -> Any:
         known = spec.components
         found = known(declare.Schedule)["cosine"]

@@ -57,7 +57,9 @@ def test_samples_are_generated_once_for_each_seed(plan: MakePlan) -> None:
     assert all(step.kind == "generate" for step in drawn)
     assert {step.id for step in drawn} <= {step.id for step in made.steps()}
     fewer = plan({"score.metrics": [metric | {"samples": 2}]})
-    assert {step.id for step in inputs.samples[:2]} == {step.id for step in measured(fewer)["selfcheck"].measure.inputs.samples}
+    assert {step.id for step in inputs.samples[:2]} == {
+        step.id for step in measured(fewer)["selfcheck"].measure.inputs.samples
+    }
 
 
 @pytest.mark.parametrize("change", [{"budget": 1.0}, {"price_in": 2.0}, {"concurrency": 9}])
@@ -82,8 +84,14 @@ def test_a_prompt_of_its_own_does_not_depend_on_the_grids_template(plan: MakePla
     [
         ({"score.metrics": ["hhm"]}, "score.metrics.0: no metric 'hhm'; did you mean 'hhem'?"),
         ({"score.metrics": ["chrf", "chrf"]}, "score.metrics.1: 'chrf' a second time"),
-        ({"score.metrics": ["truthful"]}, "score.metrics.0: none of the grid's tasks gives what 'truthful' needs; it fits truthfulqa"),
-        ({"score.metrics": [{"name": "hhem", "model": "vectara"}]}, "score.metrics.0.model: 'vectara' has no known scheme"),
+        (
+            {"score.metrics": ["truthful"]},
+            "score.metrics.0: none of the grid's tasks gives what 'truthful' needs; it fits truthfulqa",
+        ),
+        (
+            {"score.metrics": [{"name": "hhem", "model": "vectara"}]},
+            "score.metrics.0.model: 'vectara' has no known scheme",
+        ),
         ({"score.metrics": ["judge"]}, "score.metrics.0.model: missing; metric 'judge' needs model: str"),
         ({"score.metrics": [{"name": "selfcheck", "samples": 0}]}, "score.metrics.0.samples: 0; must be int > 0"),
         ({"report.primary": "xsum/fc"}, "report.primary: nothing measures 'xsum/fc'"),

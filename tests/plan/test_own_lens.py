@@ -39,18 +39,26 @@ def test_how_many_responses_of_a_file_are_used_changes_the_lens(plan: MakePlan) 
     made = {limit: plan({"score.tasks": [dict(XSUM)], "lens": MARKED | {"limit": limit}}) for limit in (None, 2, 3)}
     [whole], [two], [three] = (steps(each, "lens") for each in made.values())
     assert len({whole.id, two.id, three.id}) == 3
-    assert (whole.params["limit"], "evenly" in whole.params) == (None, False)  # as ever, so that such lenses are found again
+    assert (whole.params["limit"], "evenly" in whole.params) == (
+        None,
+        False,
+    )  # as ever, so that such lenses are found again
     assert (two.params["limit"], two.params["evenly"]) == (2, True)  # the first two of the file, in ids from before
 
 
 def test_the_lens_may_guide_the_decoding_of_the_models_that_it_fits(plan: MakePlan) -> None:
     guided = {"name": "lookback_guided", "guide": "lens"}
-    changes = {"score.decoding": ["greedy", guided], "score.metrics": [{"name": "selfcheck", "samples": 1, "model": "file:HERE/teacher"}]}
+    changes = {
+        "score.decoding": ["greedy", guided],
+        "score.metrics": [{"name": "selfcheck", "samples": 1, "model": "file:HERE/teacher"}],
+    }
     made = plan(own() | changes)
     [lens] = steps(made, "lens")
     by_lens = [score for score in made.scores if score.decoding == "lookback_guided-guide-lens"]
     assert {score.generate.inputs.guide.id for score in by_lens if score.generate} == {lens.id}
-    assert {score.subject for score in made.scores} - {score.subject for score in by_lens} == {"teacher"}  # of another shape
+    assert {score.subject for score in made.scores} - {score.subject for score in by_lens} == {
+        "teacher"
+    }  # of another shape
     drawn = [step for step in steps(made, "generate") if "sample0" in step.slug]
     assert drawn
     assert not any(step.inputs.guide for step in drawn)
@@ -65,5 +73,7 @@ def test_the_engine_that_generates_is_part_of_answers_ids_and_of_no_others(plan:
     assert {step.id for step in steps(ours, "generate")}.isdisjoint(step.id for step in steps(theirs, "generate"))
     for kind in ("train", "soften"):
         assert [step.id for step in steps(ours, kind)] == [step.id for step in steps(theirs, kind)]
-    losses = [[score.measure.id for score in made.scores if score.task.name == "heldout_loss"] for made in (ours, theirs)]
+    losses = [
+        [score.measure.id for score in made.scores if score.task.name == "heldout_loss"] for made in (ours, theirs)
+    ]
     assert losses[0] == losses[1]

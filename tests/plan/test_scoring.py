@@ -19,9 +19,15 @@ SOURCE = {"annotations": "jsonl", "source": "file:HERE/rows.jsonl", "limit": 3}
     ("changes", "kinds"),
     [
         ({}, ["generate", "measure"]),
-        ({"score.tasks": [XSUM | {"prompt": "chat"}], "score.decoding": ["greedy", "dola"]}, ["generate", "measure"] * 2),
+        (
+            {"score.tasks": [XSUM | {"prompt": "chat"}], "score.decoding": ["greedy", "dola"]},
+            ["generate", "measure"] * 2,
+        ),
         ({"score.tasks": ["lm_eval:sciq", {"name": "lm_eval:boolq", "chat_template": True}]}, ["measure", "measure"]),
-        ({"score.metrics": [{"name": "support_standin", "model": "file:HERE/student"}]}, ["generate", "measure", "measure"]),
+        (
+            {"score.metrics": [{"name": "support_standin", "model": "file:HERE/student"}]},
+            ["generate", "measure", "measure"],
+        ),
         ({"lens": SOURCE}, ["generate", "measure", "lens", "measure"]),
     ],
 )

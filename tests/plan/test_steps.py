@@ -57,11 +57,15 @@ def test_only_the_last_checkpoint_is_scored_if_the_grid_says_so(plan: MakePlan) 
     assert {score.position for score in plan().scores} == {None, 2.0, 4.0}
 
 
-@pytest.mark.parametrize(("train", "slugs"), [({"epochs": 1.5, "keep": [0.5, 1]}, ["e0.5", "e1", "e1.5"]), ({"steps": 200}, ["s200"])])
+@pytest.mark.parametrize(
+    ("train", "slugs"), [({"epochs": 1.5, "keep": [0.5, 1]}, ["e0.5", "e1", "e1.5"]), ({"steps": 200}, ["s200"])]
+)
 def test_a_checkpoint_is_named_by_its_position(train: dict[str, object], slugs: list[str], plan: MakePlan) -> None:
     made = plan({"train": train})
     assert [position_slug(made.grid.train, position) for position in made.points[0].exports] == slugs
-    assert [export.slug for export in made.points[0].exports.values()] == [f"lr0.0001-b2-a0-s0-{slug}" for slug in slugs]
+    assert [export.slug for export in made.points[0].exports.values()] == [
+        f"lr0.0001-b2-a0-s0-{slug}" for slug in slugs
+    ]
 
 
 def test_slugs_can_be_names_of_folders(plan: MakePlan, tiny_grid: TinyGrid) -> None:
@@ -101,11 +105,15 @@ def test_a_plan_is_the_same_once_the_lock_file_knows_the_answer(plan: MakePlan, 
     commit = "0123456789" * 4
     pinned = plan({"teacher.model": f"hf:org/teacher@{commit}"})
     (tiny_grid.folder / "store.lock.json").write_text(json.dumps({"hf:org/teacher": commit}))
-    assert [step.id for step in plan({"teacher.model": "hf:org/teacher"}).steps()] == [step.id for step in pinned.steps()]
+    assert [step.id for step in plan({"teacher.model": "hf:org/teacher"}).steps()] == [
+        step.id for step in pinned.steps()
+    ]
 
 
 def test_a_file_that_is_not_there_is_named(plan: MakePlan) -> None:
-    with pytest.raises(InputError, match=r"^score\.tasks\.0\.source: no file or folder nowhere\.jsonl; paths are read from /"):
+    with pytest.raises(
+        InputError, match=r"^score\.tasks\.0\.source: no file or folder nowhere\.jsonl; paths are read from /"
+    ):
         plan({"score.tasks": [{"name": "xsum", "source": "file:nowhere.jsonl"}]})
 
 
@@ -119,11 +127,11 @@ def test_planning_writes_nothing_and_needs_nothing_heavy(tiny_grid: TinyGrid) ->
     path = tiny_grid()
     before = tree_of(tiny_grid.folder)
     code = (
-        "import sys; from kdray.check.checks import check_grid; from kdray.plan import make_plan; from kdray.spec import load_grid;"
-        "from kdray.store import Outer, Store; grid = load_grid(sys.argv[1]); outer = Outer(Store(grid.runtime.store).root);"
-        "check_grid(grid, outer, offline=True); [step.state(Store(outer.root)) for step in make_plan(grid, outer).steps()];"
-        "heavy = {'torch', 'ray', 'transformers', 'mlflow', 'datasets', 'numpy', 'pyarrow', 'huggingface_hub'};"
-        "print(sorted(heavy.intersection(sys.modules)))"
+        "import sys; from kdray.check.checks import check_grid; from kdray.plan import make_plan; from kdray.spec"
+        " import load_grid;from kdray.store import Outer, Store; grid = load_grid(sys.argv[1]); outer ="
+        " Outer(Store(grid.runtime.store).root);check_grid(grid, outer, offline=True); [step.state(Store(outer.root))"
+        " for step in make_plan(grid, outer).steps()];heavy = {'torch', 'ray', 'transformers', 'mlflow', 'datasets',"
+        " 'numpy', 'pyarrow', 'huggingface_hub'};print(sorted(heavy.intersection(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
     assert answer.stdout == "[]\n"
@@ -216,7 +224,10 @@ def test_answers_are_made_again_only_if_they_may_differ(changes: dict[str, objec
 
 TEACHERS: dict[str, Any] = {
     "teacher": ABSENT,
-    "teachers": {"big": {"model": "file:HERE/teacher"}, "small": {"model": "file:HERE/student", "tune": {"lr": 1e-3, "steps": 2}}},
+    "teachers": {
+        "big": {"model": "file:HERE/teacher"},
+        "small": {"model": "file:HERE/student", "tune": {"lr": 1e-3, "steps": 2}},
+    },
 }
 
 
@@ -239,7 +250,9 @@ def test_teachers_are_an_axis_of_all_points_that_use_one(plan: MakePlan) -> None
             assert inputs.soft_labels.inputs.teacher is teacher
     assert {score.subject for score in made.scores if isinstance(score.subject, str)} == {"student", "big", "small"}
     losses = [score.measure for score in made.scores if score.task.name == "heldout_loss"]
-    assert {step.inputs.soft_labels.inputs.teacher.slug for step in losses} == {made.models["big"].slug}, "one yardstick for all"
+    assert {step.inputs.soft_labels.inputs.teacher.slug for step in losses} == {made.models["big"].slug}, (
+        "one yardstick for all"
+    )
 
 
 def test_a_teacher_by_name_is_the_teacher_of_a_grid_with_one(plan: MakePlan) -> None:
@@ -257,7 +270,9 @@ def test_an_ensemble_reads_the_soft_labels_of_its_members(plan: MakePlan) -> Non
     assert mixed.inputs.soft_labels[1].inputs.teacher is made.models["small"]
     other = plan(grid | {"ensembles": {"mix": {"big": 6, "small": 2}}})
     assert mixed.id in {point.train.id for point in other.points}, "weights are relative"
-    assert mixed.id not in {point.train.id for point in plan(grid | {"ensembles": {"mix": {"big": 1, "small": 1}}}).points}
+    assert mixed.id not in {
+        point.train.id for point in plan(grid | {"ensembles": {"mix": {"big": 1, "small": 1}}}).points
+    }
 
 
 @pytest.mark.parametrize(
@@ -267,21 +282,28 @@ def test_an_ensemble_reads_the_soft_labels_of_its_members(plan: MakePlan) -> Non
         ({"ensembles": {"mix": {"big": 1, "small": 1}, "same": {"big": 2, "small": 2}}}, ("mix", "same")),
     ],
 )
-def test_two_points_that_are_one_training_are_refused(changes: dict[str, object], points: tuple[str, str], plan: MakePlan) -> None:
+def test_two_points_that_are_one_training_are_refused(
+    changes: dict[str, object], points: tuple[str, str], plan: MakePlan
+) -> None:
     slugs = [f"lr0.001-b2-a1-s0-{name}" for name in points]
     grid = TEACHERS | {"axes.lr": [1e-3], "axes.alpha": [0, 1], **changes}
-    with pytest.raises(InputError, match=f"^teachers: the points {slugs[0]} and {slugs[1]} are the same training; name every model once"):
+    with pytest.raises(
+        InputError,
+        match=f"^teachers: the points {slugs[0]} and {slugs[1]} are the same training; name every model once",
+    ):
         plan(grid)
     assert len(plan(grid | {"axes.teacher": [points[1], "small"]}).points) == 3
 
 
 def test_an_ensemble_of_teachers_beside_the_student(plan: MakePlan) -> None:
     grid = TEACHERS | {"axes.alpha": [1], "axes.teacher": ["mix"], "ensembles": {"mix": {"big": 1, "small": 1}}}
-    (point, *_) = plan(grid | {"soft_labels.form": "online"}).points
+    point, *_ = plan(grid | {"soft_labels.form": "online"}).points
     assert [teacher.kind for teacher in point.train.inputs.sources] == ["model", "teach"]
 
 
-def test_what_a_task_asks_is_worked_out_once_however_many_points_there_are(plan: MakePlan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_task_asks_is_worked_out_once_however_many_points_there_are(
+    plan: MakePlan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: Counter[str] = Counter()
 
     def counted(name: str) -> Any:

@@ -33,7 +33,9 @@ def test_the_differing_axis_is_named(plan: MakePlan, store: Store) -> None:
 
 def test_inputs_are_followed_to_the_cause(plan: MakePlan, store: Store) -> None:
     one, other = (begin(store, plan({"teacher.tune.lr": lr}).scores[-1].measure) for lr in (1e-3, 2e-3))
-    assert list(differences(store, one, other)) == [("outputs > model > point > soft_labels > teacher > lr", 1e-3, 2e-3)]
+    assert list(differences(store, one, other)) == [
+        ("outputs > model > point > soft_labels > teacher > lr", 1e-3, 2e-3)
+    ]
 
 
 def test_a_nested_field_is_named_by_its_path(plan: MakePlan, store: Store) -> None:

@@ -1,4 +1,6 @@
-"""A whole grid of made-up but plausible numbers, written by the stages' own writers, for pages that have everything on them."""
+"""A whole grid of made-up but plausible numbers, written by the stages' own writers, for pages that have everything on
+them.
+"""
 
 from __future__ import annotations
 
@@ -82,13 +84,26 @@ class Bench:
         lines = []
         for i in range(1, 13 if diverged else 41):
             ce = 2.2 + 1.6 * math.exp(-i / 9) + dice.normal(0, 0.08) - 0.03 * math.log10(1 + 50 * point.alpha)
-            line = {"step": i, "examples": i * point.batch, "tokens": 100 + i % 7, "loss": ce * (1 + point.alpha), "ce": ce}
+            line = {
+                "step": i,
+                "examples": i * point.batch,
+                "tokens": 100 + i % 7,
+                "loss": ce * (1 + point.alpha),
+                "ce": ce,
+            }
             lines.append(line | ({"heldout_ce": ce + 0.12, "heldout_kl": 0.6} if i % 20 == 0 else {}))
         write_curve(attempt.path, lines)
         if diverged:
             note_end(attempt.path, f"loss nan, gradient norm inf at step 13 with lr {point.lr:g} {EVIL}")
             return
-        attempt.seal([curve_file(attempt.path)], device="cpu", engine={"name": "ddp", "params": {}}, workers=1, threads=1, torch="2.13")
+        attempt.seal(
+            [curve_file(attempt.path)],
+            device="cpu",
+            engine={"name": "ddp", "params": {}},
+            workers=1,
+            threads=1,
+            torch="2.13",
+        )
 
     def _answer(self, score: ScoreStep) -> None:
         step = score.generate
@@ -111,14 +126,25 @@ class Bench:
     def _rows(self, score: ScoreStep) -> list[dict[str, Any]]:
         dice, skill = _dice(score.measure.slug), _skill(score)
         if score.task.name == "heldout_loss":
-            return [{"example": i, "ce": float(dice.gamma(40, 0.06)) - 0.3 * skill, "kl": 0.9 - 0.5 * skill} for i in range(self.items)]
+            return [
+                {"example": i, "ce": float(dice.gamma(40, 0.06)) - 0.3 * skill, "kl": 0.9 - 0.5 * skill}
+                for i in range(self.items)
+            ]
         if score.task.name == "arc_easy":
             right = dice.random((2, self.items)) < 0.42 + 0.12 * skill
-            return [{"example": i, "acc": float(right[0, i]), "acc_norm": float(right[1, i])} for i in range(self.items)]
+            return [
+                {"example": i, "acc": float(right[0, i]), "acc_norm": float(right[1, i])} for i in range(self.items)
+            ]
         clean = dice.random(self.items) < 0.62 + 0.25 * skill
         if "lettuce" in score.measure.slug:
             return [
-                {"example": i, "empty": False, "error": None, "lettuce": 100.0 * bool(ok), "lettuce_tok": 100.0 if ok else 82.0}
+                {
+                    "example": i,
+                    "empty": False,
+                    "error": None,
+                    "lettuce": 100.0 * bool(ok),
+                    "lettuce_tok": 100.0 if ok else 82.0,
+                }
                 | {"spans": [] if ok else [[0, 12]]}
                 for i, ok in enumerate(clean)
             ]
@@ -141,7 +167,10 @@ def _answered(slug: str, item: int) -> dict[str, Any]:
     dice = _dice(f"{slug}-{item}")
     who, where = NAMES[item % 8], PLACES[item * 3 % 8]
     said = PLACES[int(dice.integers(8))] if dice.random() < 0.4 else where
-    source = f"{who} Marsh opened a library in {where} on Monday. " * 3 + f"About {item + 20} people came, the council said. {EVIL}"
+    source = (
+        f"{who} Marsh opened a library in {where} on Monday. " * 3
+        + f"About {item + 20} people came, the council said. {EVIL}"
+    )
     answer = f"{who} Marsh opened a library in {said} & {item + 20} people came. {EVIL if item % 5 == 0 else ''}"
     return {
         "example": item,

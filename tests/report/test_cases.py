@@ -1,4 +1,6 @@
-"""Cases: chosen by the rule that is printed, marked where an answer leaves its article, and left out where texts may not be shown."""
+"""Cases: chosen by the rule that is printed, marked where an answer leaves its article, and left out where texts may
+not be shown.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,13 @@ def test_a_metric_whose_model_is_not_resolved_yet_marks_nothing(bench: Bench) ->
         bench.path.write_text(text)
     assert cases
     assert (cases.metric, cases.marked_by) == ("xsum_rougeL", "")
-    assert not any(piece.unsupported for _, found in cases.groups for case in found for said in case.answers for piece in said.pieces)
+    assert not any(
+        piece.unsupported
+        for _, found in cases.groups
+        for case in found
+        for said in case.answers
+        for piece in said.pieces
+    )
 
 
 def test_less_may_be_better() -> None:
@@ -86,7 +94,12 @@ def test_less_may_be_better() -> None:
     [
         ("It rained.", "it Rained", [], [("It rained.", False, False)]),
         ("It snowed here.", "It rained here", [], [("It ", 0, 0), ("snowed", 0, 1), (" here.", 0, 0)]),
-        ("It snowed here.", "It rained here", [(3, 14)], [("It ", 0, 0), ("snowed", 1, 1), (" here", 1, 0), (".", 0, 0)]),
+        (
+            "It snowed here.",
+            "It rained here",
+            [(3, 14)],
+            [("It ", 0, 0), ("snowed", 1, 1), (" here", 1, 0), (".", 0, 0)],
+        ),
         ("ab", "ab", [(-5, 99)], [("ab", True, False)]),
         ("It\u2019s new", "It's new", [], [("It\u2019s new", 0, 0)]),
         ("anything", "", [], [("anything", False, False)]),

@@ -51,7 +51,9 @@ def test_names_of_metrics_do_not_collide():
     assert MetricName("lm_eval:mmlu", "acc") == "mmlu_acc"
     assert MetricName("commonsense_qa", "wrong_nll") == "csqa_nll"
     assert MetricName("arc_easy", "brier").lower_is_better
-    assert not MetricName("commonsense_qa", "wrong_nll").lower_is_better  # a model that is less sure of wrong answers is the better one
+    assert not MetricName(
+        "commonsense_qa", "wrong_nll"
+    ).lower_is_better  # a model that is less sure of wrong answers is the better one
 
 
 def test_a_curve_of_sure_answers_has_its_whole_area_where_answers_can_lie():
@@ -63,12 +65,19 @@ def test_a_curve_of_sure_answers_has_its_whole_area_where_answers_can_lie():
 @pytest.mark.slow
 def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
     """The teacher of the tiny grid is tuned, and asked as the points are."""
-    results = make_results(tiny_grid, {"score.tasks": ["heldout_answers", {"name": "commonsense_qa", "untrained_shots": 5}]})
+    results = make_results(
+        tiny_grid, {"score.tasks": ["heldout_answers", {"name": "commonsense_qa", "untrained_shots": 5}]}
+    )
     attempt = Store(tmp_path / "kept").begin(Key("measure", "csqa", "0" * 12), {})
     write_scores(attempt.path, {}, [answer(1, -0.1 * i, -3.0) for i in range(1, 5)])
     artifact = attempt.seal()
     for checkpoint in results.checkpoints:
         checkpoint.measured["commonsense_qa"] = artifact
-    assert list(_curves(results, results.plan.grid.score.tasks[1])[0]) == ["untrained student, 5 shots", "teacher", "SFT", "KD 1"]
+    assert list(_curves(results, results.plan.grid.score.tasks[1])[0]) == [
+        "untrained student, 5 shots",
+        "teacher",
+        "SFT",
+        "KD 1",
+    ]
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert "- commonsense_qa: models that were not trained here see 5 solved examples, the others 0.\n" in text

@@ -1,4 +1,6 @@
-"""The interval over items and cells: against scipy where only one of them is a sample, and against grids whose truth is known."""
+"""The interval over items and cells: against scipy where only one of them is a sample, and against grids whose truth is
+known.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +18,11 @@ RNG = np.random.default_rng(0)
 
 
 def reference(differences: np.ndarray) -> tuple[float, float]:
-    """The variance of the mean and its degrees of freedom, by sums over all pairs of entries that share a cell or an item.
+    """The variance of the mean and its degrees of freedom, by sums over all pairs of entries that share a cell or an
+    item.
 
-    Entries that share a cell covary by the variance of a cell's effect, and so on: each is estimated by the mean product of
-    such pairs about the mean, in float64 and without a table of variances.
+    Entries that share a cell covary by the variance of a cell's effect, and so on: each is estimated by the mean
+    product of such pairs about the mean, in float64 and without a table of variances.
     """
     cells, items = differences.shape
     table = [(c, i, differences[c, i]) for c in range(cells) for i in range(items)]
@@ -31,7 +34,11 @@ def reference(differences: np.ndarray) -> tuple[float, float]:
     b = sum(e * e for e in of_item.values()) / (items - 1)
     size = cells * items
     total = a / cells + b / items - left / size
-    noise = (a / cells) ** 2 / (cells - 1) + (b / items) ** 2 / (items - 1) + (left / size) ** 2 / ((cells - 1) * (items - 1))
+    noise = (
+        (a / cells) ** 2 / (cells - 1)
+        + (b / items) ** 2 / (items - 1)
+        + (left / size) ** 2 / ((cells - 1) * (items - 1))
+    )
     return total, total * total / noise
 
 
@@ -77,7 +84,10 @@ def test_cells_that_do_not_differ_leave_items_alone_as_a_sample() -> None:
 
 
 def test_of_two_cells_the_wider_interval_holds() -> None:
-    apart, alike = np.array([[-1.0], [1.0]]) + RNG.normal(0, 0.1, (2, 40)), RNG.normal(0, 1, (1, 40)) + RNG.normal(0, 0.01, (2, 40))
+    apart, alike = (
+        np.array([[-1.0], [1.0]]) + RNG.normal(0, 0.1, (2, 40)),
+        RNG.normal(0, 1, (1, 40)) + RNG.normal(0, 0.01, (2, 40)),
+    )
     for values, axis in ((apart, 1), (alike, 0)):
         found, test = crossed(values), stats.ttest_1samp(values.mean(axis), 0)
         assert found

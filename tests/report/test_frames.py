@@ -55,7 +55,13 @@ class Finished:
                     "source": "the cat",
                     "references": ["the cat sat down"],
                 }
-                | {"wrong": [], "output_ids": [2], "thought_ids": [], "answer": answer, "error": None if i < 2 else "OSError: lost"}
+                | {
+                    "wrong": [],
+                    "output_ids": [2],
+                    "thought_ids": [],
+                    "answer": answer,
+                    "error": None if i < 2 else "OSError: lost",
+                }
                 for i, answer in enumerate(ANSWERS)
             ]
             write_answers(attempt.path, 0, rows, 1.0)
@@ -87,10 +93,14 @@ def test_every_score_is_one_row_that_says_of_what_it_is(finished: Callable[..., 
     assert len(frame[frame.metric == "ce"]) == len(frame[frame.metric == "kl"]) == models
     assert len(frame[frame.metric == "rougeL"]) == 2 * models
     assert not frame.duplicated(["model", "checkpoint", "task", "metric", "decoding"]).any()
-    [row] = frame.query("arm == 'SeqKD + KD 1' and final and metric == 'rougeL' and decoding != 'greedy'").to_dict("records")
+    [row] = frame.query("arm == 'SeqKD + KD 1' and final and metric == 'rougeL' and decoding != 'greedy'").to_dict(
+        "records"
+    )
     label = "dola-layers-high"
     point = made.plan.points[-1].point
-    stored = made.store.get(next(s for s in made.plan.scores if (s.subject, s.position, s.decoding) == (point, 4, label)).measure.key)
+    stored = made.store.get(
+        next(s for s in made.plan.scores if (s.subject, s.position, s.decoding) == (point, 4, label)).measure.key
+    )
     assert stored
     score = vars(read_scores(stored.path)["rougeL"])
     assert row == {
@@ -122,7 +132,9 @@ def test_reference_models_have_names_and_no_axes(finished: Callable[..., Finishe
     references = frame[frame.alpha.isna()]
     assert set(references.model) == {"untrained student", "teacher"}
     assert references.final.all()
-    assert references[["labels", "teacher", "arm", "lr", "batch", "seed", "checkpoint", "examples"]].isna().all(axis=None)
+    assert (
+        references[["labels", "teacher", "arm", "lr", "batch", "seed", "checkpoint", "examples"]].isna().all(axis=None)
+    )
     points = frame[frame.alpha.notna()]
     assert {tuple(sorted(kept)) for kept in points.groupby("model").checkpoint.unique()} == {(2.0, 4.0)}
     assert (points.final == (points.checkpoint == 4)).all()
@@ -138,7 +150,9 @@ def test_the_mean_of_the_items_is_the_score(finished: Callable[..., Finished]) -
     both = frame.merge(means, on=keys)
     assert set(both.metric) == set(frame.metric) - {"empty", "failed", "unfinished"}  # which no item has as a number
     assert both.value.to_numpy() == pytest.approx(both["mean"].to_numpy())
-    some = items.query("task == 'heldout_answers' and metric == 'rougeL' and model == 'teacher' and decoding == 'greedy'")
+    some = items.query(
+        "task == 'heldout_answers' and metric == 'rougeL' and model == 'teacher' and decoding == 'greedy'"
+    )
     assert some.item.tolist() == ["10", "11", "12"]  # the example's own number
     assert some.value.isna().tolist() == [False, False, True]  # the one that could not be answered
     only = scores.items("heldout_loss")
@@ -167,7 +181,9 @@ def test_a_store_says_the_same_without_the_grid(finished: Callable[..., Finished
         "n",
     ]
     order = ["alpha", "labels", "checkpoint", "task", "decoding", "metric", "value"]
-    pandas.testing.assert_frame_equal(*(each[keys].sort_values(order, ignore_index=True) for each in (of_grid, renamed)))
+    pandas.testing.assert_frame_equal(
+        *(each[keys].sort_values(order, ignore_index=True) for each in (of_grid, renamed))
+    )
     assert set(renamed.model[renamed.alpha.isna()]) == {"untrained student", "teacher"}
     assert of_store.final.isna().all()
     taught = of_store[(of_store.alpha == 1) | (of_store.labels == "teacher")]
@@ -177,11 +193,15 @@ def test_a_store_says_the_same_without_the_grid(finished: Callable[..., Finished
 
 
 @pytest.mark.slow
-def test_a_store_knows_points_of_both_kinds_of_rows_and_of_ensembles(finished: Callable[..., Finished], tiny_grid: TinyGrid) -> None:
+def test_a_store_knows_points_of_both_kinds_of_rows_and_of_ensembles(
+    finished: Callable[..., Finished], tiny_grid: TinyGrid
+) -> None:
     [tiny_grid.model(name) for name in ("big", "other")]
     teachers = {name: {"model": f"file:{tiny_grid.folder}/{name}"} for name in ("big", "other")}
     changes = {"teacher": ABSENT, "teachers": teachers, "ensembles": {"mix": {"big": 1, "other": 1}}}
-    both = finished(changes | {"axes": {"lr": [1e-3], "batch": [2], "alpha": [0], "labels": ["both"], "teacher": ["other"]}})
+    both = finished(
+        changes | {"axes": {"lr": [1e-3], "batch": [2], "alpha": [0], "labels": ["both"], "teacher": ["other"]}}
+    )
     frame = kdray.results(both.store.root).frame()
     assert set(frame.dropna(subset="alpha").arm) == {"SFT + SeqKD (other)"}
     mixed = finished(changes | {"axes": {"lr": [1e-3], "batch": [2], "alpha": [1], "teacher": ["mix"]}})
@@ -213,7 +233,9 @@ def test_wrong_input_is_one_line(finished: Callable[..., Finished], tmp_path: Pa
     sealed = made.store.get(answered.measure.key)
     assert sealed
     (sealed.path / ROWS).write_bytes(b"no parquet")
-    with pytest.raises(InputError, match=rf"{ROWS}: damaged .*; remove the folder .*{answered.measure.id} and run again"):
+    with pytest.raises(
+        InputError, match=rf"{ROWS}: damaged .*; remove the folder .*{answered.measure.id} and run again"
+    ):
         kdray.results(made.path).items()
     assert len(kdray.results(made.path).frame())  # the scores themselves are whole
     assert answered.generate

@@ -41,7 +41,9 @@ def test_fragments_are_those_of_the_published_algorithm() -> None:
     for _ in range(50):
         source, answer = ([str(word) for word in rng.integers(0, 6, size)] for size in (40, 15))
         ours, theirs = fragments(answer, source), published(answer, source)
-        assert sum(ours) == sum(theirs)  # the printed search goes on behind a match, and may miss a longer one that began within it
+        assert sum(ours) == sum(
+            theirs
+        )  # the printed search goes on behind a match, and may miss a longer one that began within it
         assert max(ours) >= max(theirs)
 
 

@@ -73,11 +73,18 @@ def test_a_checkout_has_a_commit_and_another_folder_none(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (5400, "1.5 h"), (100_000, "27.8 h"), (200_000, "2.3 days")]
+    ("seconds", "said"),
+    [(0, "0 s"), (59.4, "59 s"), (60, "1 min"), (5400, "1.5 h"), (100_000, "27.8 h"), (200_000, "2.3 days")],
 )
 def test_durations_are_said_as_people_say_them(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
 def test_bytes_are_said_as_people_say_them() -> None:
-    assert [bytes_of(count) for count in (12, 1500, 2.5e6, 3e9, 4e12)] == ["12 B", "1.5 kB", "2.5 MB", "3.0 GB", "4.0 TB"]
+    assert [bytes_of(count) for count in (12, 1500, 2.5e6, 3e9, 4e12)] == [
+        "12 B",
+        "1.5 kB",
+        "2.5 MB",
+        "3.0 GB",
+        "4.0 TB",
+    ]

@@ -95,13 +95,16 @@ def text(page: Path) -> str:
 
 
 def visible(text: str) -> str:
-    return html.unescape(" ".join(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", text, flags=re.DOTALL).split()))
+    return html.unescape(
+        " ".join(re.sub(r"<style>.*?</style>|<svg.*?</svg>|<[^>]+>", " ", text, flags=re.DOTALL).split())
+    )
 
 
 def test_question_verdict_and_main_table_come_first(bench: Bench, text: str) -> None:
     shown = visible(text)
     places = [
-        shown.index(each) for each in (bench.plan.grid.question, verdict(bench.results)[0], "Method runs", "Score against alpha Every")
+        shown.index(each)
+        for each in (bench.plan.grid.question, verdict(bench.results)[0], "Method runs", "Score against alpha Every")
     ]
     assert places == sorted(places)
 
@@ -111,7 +114,9 @@ def test_a_screen_reader_finds_its_way(text: str) -> None:
     assert outline.open == []
     assert outline.levels[0] == 1
     assert outline.levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), outline.levels
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), (
+        outline.levels
+    )
     assert len(set(outline.ids)) == len(outline.ids)
     assert {anchor[1:] for anchor in outline.anchors if anchor.startswith("#")} <= set(outline.ids)
     assert outline.unlabelled == []
@@ -154,7 +159,9 @@ def test_the_table_has_means_with_their_number_and_the_best_in_bold(bench: Bench
     assert [cell.best for cell in cells] == [mean == max(means) for mean in means] + [False, False]
     losses = next(sheet for sheet in sheets_of(evidence) if sheet.title == "Losses")
     ce = [line.cells[0] for line in losses.lines]
-    assert [cell.best for cell in ce] == [float(cell.mean) == min(float(each.mean) for each in ce[:3]) for cell in ce[:3]] + [False, False]
+    assert [cell.best for cell in ce] == [
+        float(cell.mean) == min(float(each.mean) for each in ce[:3]) for cell in ce[:3]
+    ] + [False, False]
 
 
 def test_the_papers_figures_stand_beside_where_the_grid_trains_its_student(tiny_grid) -> None:
@@ -173,7 +180,10 @@ def test_the_papers_figures_stand_beside_where_the_grid_trains_its_student(tiny_
     [
         (lambda c: isinstance(c.subject, str), "No verdict"),
         (lambda c: isinstance(c.subject, str) or c.subject.alpha == 0, "there is nothing to compare yet"),
-        (lambda c: isinstance(c.subject, str) or (c.subject.alpha, c.subject.lr) in ((0, 1e-3), (1, 1e-3)), "too small to conclude"),
+        (
+            lambda c: isinstance(c.subject, str) or (c.subject.alpha, c.subject.lr) in ((0, 1e-3), (1, 1e-3)),
+            "too small to conclude",
+        ),
         (lambda _: False, "Nothing is scored yet"),
     ],
     ids=["references alone", "one arm", "one cell", "nothing"],
@@ -191,16 +201,22 @@ def test_a_page_says_what_can_be_said_and_what_not(tiny_grid, tmp_path, keep, sa
 def test_scores_that_are_no_numbers_are_left_out(tiny_grid) -> None:
     results = make_results(tiny_grid, values={0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [float("nan")] * 5})
     evidence = Evidence(results)
-    assert [cell.mean for line in sheets_of(evidence)[0].lines for cell in line.cells] == ["20.00", "", "10.00", "30.00"]
+    assert [cell.mean for line in sheets_of(evidence)[0].lines for cell in line.cells] == [
+        "20.00",
+        "",
+        "10.00",
+        "30.00",
+    ]
     assert evidence.effects == {}
     assert "nan" not in " ".join(evidence.sentences)
 
 
 def test_a_figures_svg_can_stand_beside_others() -> None:
     svg = (
-        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" height="9pt" viewBox="0 0 9 9">'
-        '<metadata>x</metadata><defs><style>*{fill:red}</style><path id="m" style="stroke: #0072b2"/></defs>'
-        '<g clip-path="url(#c)"><use xlink:href="#m"/><text style="fill: #1b1f24">&lt;b&gt; &amp;</text></g></svg>'
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="9pt" height="9pt"'
+        ' viewBox="0 0 9 9"><metadata>x</metadata><defs><style>*{fill:red}</style><path id="m" style="stroke:'
+        ' #0072b2"/></defs><g clip-path="url(#c)"><use xlink:href="#m"/><text style="fill: #1b1f24">&lt;b&gt;'
+        " &amp;</text></g></svg>"
     )
     found = ET.fromstring(inline(svg, "one", 'says "this"'))
     assert (found.get("role"), found.get("aria-label"), found.get("width")) == ("img", 'says "this"', None)
@@ -218,7 +234,9 @@ def test_the_front_is_what_no_other_beats_in_both() -> None:
     assert pareto(pairs, less=True) == [(3, 1)]
 
 
-def test_of_several_grids_each_keeps_its_verdict_and_its_files(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_grids_each_keeps_its_verdict_and_its_files(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two of one name in two stores, one of them without a score."""
     for name in ("_scores", "_heats", "_checkpoints", "_curves"):
         monkeypatch.setattr(gallery, name, lambda *_: [])
@@ -229,7 +247,9 @@ def test_of_several_grids_each_keeps_its_verdict_and_its_files(bench: Bench, tmp
     outline = Outline(text)
     assert len(set(outline.ids)) == len(outline.ids)
     assert {anchor[1:] for anchor in outline.anchors} <= set(outline.ids)
-    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), outline.levels
+    assert all(after <= before + 1 for before, after in zip(outline.levels, outline.levels[1:], strict=False)), (
+        outline.levels
+    )
     assert sorted(path.name for path in folder.iterdir()) == ["1-rich", "2-rich", "report.html"]
     shown = visible(text)
     assert shown.count(verdict(bench.results)[0]) == 2  # in the table of all grids, and in its own part

@@ -32,7 +32,9 @@ SAID = {0.0: "Ada lives", 0.1: "Ada lives in Rome now"}
 
 
 def plan_of(tiny_grid: TinyGrid, changes: dict[str, Any]) -> Plan:
-    grid = load_grid(tiny_grid({"teacher": {"model": f"file:{tiny_grid.folder}/teacher"}, "axes.lr": [1e-3], **changes}))
+    grid = load_grid(
+        tiny_grid({"teacher": {"model": f"file:{tiny_grid.folder}/teacher"}, "axes.lr": [1e-3], **changes})
+    )
     return make_plan(grid, Outer(Store(grid.runtime.store).root))
 
 
@@ -75,7 +77,9 @@ def test_what_a_grid_is_about_follows_from_its_file_and_not_from_the_alphabet(ti
         ({"score.tasks": ["lm_eval:sciq", XSUM], "report.primary": "lm_eval:sciq/acc_norm"}, "sciq_acc_norm"),
     ],
 )
-def test_it_is_the_first_tasks_first_metric_under_the_first_decoding(changes: dict[str, Any], metric: str, tiny_grid: TinyGrid) -> None:
+def test_it_is_the_first_tasks_first_metric_under_the_first_decoding(
+    changes: dict[str, Any], metric: str, tiny_grid: TinyGrid
+) -> None:
     plan = plan_of(tiny_grid, changes)
     assert primary_metric(plan) == metric
     assert json.loads(shared_view(plan))["orderByKey"] == f"metrics.`{metric}`"
@@ -124,7 +128,14 @@ def test_words_say_no_more_than_the_numbers_beside_them(
 
 
 def test_a_rounded_zero_has_no_sign() -> None:
-    assert [signed(value, 2) for value in (0.0, -0.0, -1e-9, 0.004, 0.006, -10.0)] == ["0.00", "0.00", "0.00", "0.00", "+0.01", "-10.00"]
+    assert [signed(value, 2) for value in (0.0, -0.0, -1e-9, 0.004, 0.006, -10.0)] == [
+        "0.00",
+        "0.00",
+        "0.00",
+        "0.00",
+        "+0.01",
+        "-10.00",
+    ]
 
 
 def test_what_lm_eval_wants_to_fall_should_fall() -> None:

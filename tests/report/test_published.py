@@ -59,4 +59,6 @@ def test_the_papers_first_tables_are_whole(name, family, alpha, metric, mean, sd
     rows = published(name)
     cells = {(row["family"], row["alpha"], row["metric"]): (row["mean"], row["sd"]) for row in rows}
     assert cells[family, alpha, metric] == (mean, sd)
-    assert len(cells) == len(rows) == 3 * 4 * len({row["metric"] for row in rows})  # families x (SFT and three alphas) x metrics
+    assert (
+        len(cells) == len(rows) == 3 * 4 * len({row["metric"] for row in rows})
+    )  # families x (SFT and three alphas) x metrics

@@ -30,10 +30,17 @@ VALUES = {0.0: [20.0, 21.0, 19.0, 22.0, 18.0], 1.0: [23.0, 23.5, 22.0, 24.5, 21.
 
 
 def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="heldout_answers/rougeL"):
-    grid = load_grid(tiny_grid({"axes.lr": LRS, "axes.alpha": list(values), "report.primary": "heldout_answers/rougeL"} | (changes or {})))
+    grid = load_grid(
+        tiny_grid(
+            {"axes.lr": LRS, "axes.alpha": list(values), "report.primary": "heldout_answers/rougeL"} | (changes or {})
+        )
+    )
     plan = make_plan(grid, Outer(tiny_grid.folder / "store"))
     references = {"student": 10.0, "teacher": 30.0}
-    checkpoints = [Checkpoint(role, None, None, {MetricName.parse(metric): Score(value, 1.0, n)}) for role, value in references.items()]
+    checkpoints = [
+        Checkpoint(role, None, None, {MetricName.parse(metric): Score(value, 1.0, n)})
+        for role, value in references.items()
+    ]
     curves = {}
     for alpha, row in values.items():
         for lr, value in zip(LRS, row, strict=True):
@@ -41,7 +48,10 @@ def make_results(tiny_grid, changes=None, values=VALUES, n=200, metric="heldout_
             checkpoints.append(Checkpoint(point, 2.0, 4, {MetricName.parse(metric): Score(value - 5, 1.0, n)}))
             checkpoints.append(Checkpoint(point, 4.0, 8, {MetricName.parse(metric): Score(value, 1.0, n)}))
             losses = [(2, 2.0, 1.0), (4, 1.5, 1.2)]
-            curves[point] = [{"step": i, "examples": 2 * i, "tokens": 5, "ce": ce, "heldout_ce": heldout} for i, ce, heldout in losses]
+            curves[point] = [
+                {"step": i, "examples": 2 * i, "tokens": 5, "ce": ce, "heldout_ce": heldout}
+                for i, ce, heldout in losses
+            ]
     return Results(plan, checkpoints, curves)
 
 
@@ -123,9 +133,11 @@ def test_without_rows_the_difference_is_scipys_over_runs(tiny_grid):
 def test_the_verdict_answers_first_and_then_says_what_it_rests_on(tiny_grid):
     answer, rests = verdict(make_results(tiny_grid))
     interval = stats.ttest_rel(VALUES[1.0], VALUES[0.0]).confidence_interval(0.95)
-    assert answer == f"On held_rougeL, KD 1 scores +2.90 [{interval.low:+.2f}, {interval.high:+.2f}] against SFT (better)."
-    assert rests == (
-        "That is over 5 pairs of runs, item by item not comparable (there are no rows behind the scores) "
+    assert (
+        answer == f"On held_rougeL, KD 1 scores +2.90 [{interval.low:+.2f}, {interval.high:+.2f}] against SFT (better)."
+    )
+    assert (
+        rests == "That is over 5 pairs of runs, item by item not comparable (there are no rows behind the scores) "
         "(one seed, so that seeds are no part of the interval); p < 0.001."
     )
 
@@ -178,7 +190,14 @@ def test_a_grid_of_few_runs_says_how_little_that_is(tiny_grid):
 def test_points_that_ran_differently_are_pointed_out(tiny_grid):
     results = make_results(tiny_grid)
     for i, point in enumerate(results.curves):
-        results.runtimes[point] = {"workers": 1 + i % 2, "threads": 1, "device": "cpu", "micro_batch": None, "engine": "ddp", "torch": "2"}
+        results.runtimes[point] = {
+            "workers": 1 + i % 2,
+            "threads": 1,
+            "device": "cpu",
+            "micro_batch": None,
+            "engine": "ddp",
+            "torch": "2",
+        }
     assert verdict(results)[2:] == ["Note: the points ran with different workers: 1, 2."]
 
 
@@ -215,7 +234,9 @@ def test_the_report_folder_holds_text_plots_and_every_score(tiny_grid):
     rows = list(csv.DictReader((folder / "scores.csv").open()))
     assert len(rows) == 2 + 2 * 10
     assert {row["alpha"] for row in rows} == {"", "0.0", "1.0"}
-    assert sum(float(row["value"]) for row in rows if row["alpha"] == "1.0" and row["examples"] == "8") == pytest.approx(sum(VALUES[1.0]))
+    assert sum(
+        float(row["value"]) for row in rows if row["alpha"] == "1.0" and row["examples"] == "8"
+    ) == pytest.approx(sum(VALUES[1.0]))
 
 
 LABELLED = {
@@ -232,7 +253,9 @@ def labelled_results(tiny_grid, arms=LABELLED):
     results = make_results(tiny_grid, {"axes.labels": list(dict.fromkeys(labels for labels, _ in arms))})
     references = [c for c in results.checkpoints if isinstance(c.subject, str)]
     points = [
-        Checkpoint(Point(alpha, lr, 2, 0, labels), 4.0, 8, {MetricName("heldout_answers", "rougeL"): Score(value, 1.0, 200)})
+        Checkpoint(
+            Point(alpha, lr, 2, 0, labels), 4.0, 8, {MetricName("heldout_answers", "rougeL"): Score(value, 1.0, 200)}
+        )
         for (labels, alpha), row in arms.items()
         for lr, value in zip(LRS, row, strict=True)
     ]
@@ -242,7 +265,16 @@ def labelled_results(tiny_grid, arms=LABELLED):
 
 def test_labels_are_rows_of_their_own_and_sft_is_that_on_the_original_responses(tiny_grid):
     rows = rows_of(labelled_results(tiny_grid))
-    names = ["SFT", "KD 1", "SeqKD", "SeqKD + KD 1", "SFT + SeqKD", "SFT + SeqKD + KD 1", "untrained student", "teacher"]
+    names = [
+        "SFT",
+        "KD 1",
+        "SeqKD",
+        "SeqKD + KD 1",
+        "SFT + SeqKD",
+        "SFT + SeqKD + KD 1",
+        "untrained student",
+        "teacher",
+    ]
     assert [row.label for row in rows] == names
     means = [row.cells["held_rougeL"].split(" ")[0] for row in rows]
     assert means == ["20.00", "22.90", "24.20", "21.00", "20.00", "22.00", "10.00", "30.00"]
@@ -252,14 +284,17 @@ def test_labels_are_rows_of_their_own_and_sft_is_that_on_the_original_responses(
 def test_the_verdict_compares_every_row_with_sft_on_the_original_responses(tiny_grid):
     test = stats.ttest_rel(LABELLED["teacher", 0.0], LABELLED["gold", 0.0]).confidence_interval(1 - 0.05 / 5)
     change = f"+4.20 [{test.low:+.2f}, {test.high:+.2f}]"
-    assert verdict(labelled_results(tiny_grid))[0] == f"On held_rougeL, SeqKD scores {change} against SFT (better), the best of 5 arms."
+    assert (
+        verdict(labelled_results(tiny_grid))[0]
+        == f"On held_rougeL, SeqKD scores {change} against SFT (better), the best of 5 arms."
+    )
 
 
 def test_answers_alone_have_no_baseline(tiny_grid):
     sentences = verdict(labelled_results(tiny_grid, {arm: row for arm, row in LABELLED.items() if arm[0] == "teacher"}))
     assert sentences == [
-        "No verdict: there is nothing to compare yet: it needs scored points with alpha = 0 on the original responses and others, "
-        "at the same lr, batch and seed."
+        "No verdict: there is nothing to compare yet: it needs scored points with alpha = 0 on the original responses"
+        " and others, at the same lr, batch and seed."
     ]
 
 

@@ -34,7 +34,9 @@ Values = dict[tuple[float, float], np.ndarray]  # by alpha and lr: of every item
 class Bench:
     """A grid of two arms, or of one that is called KD 1 and one that is called KD 10 beside SFT."""
 
-    def __init__(self, tiny_grid: TinyGrid, changes: dict[str, Any] | None = None, alphas: tuple[float, ...] = (0.0, 1.0)) -> None:
+    def __init__(
+        self, tiny_grid: TinyGrid, changes: dict[str, Any] | None = None, alphas: tuple[float, ...] = (0.0, 1.0)
+    ) -> None:
         (tiny_grid.folder / "arc.jsonl").touch()
         fixed = {"axes.lr": LRS, "axes.alpha": list(alphas), "score.tasks": TASKS, "score.metrics": ["support_standin"]}
         grid = load_grid(tiny_grid(fixed | {"report.primary": "xsum/support"} | (changes or {})))
@@ -63,8 +65,20 @@ class Bench:
         for (alpha, lr), texts in answers.items():
             folder: Path = self.folder / f"answers-{alpha}-{lr}"
             folder.mkdir(parents=True)
-            empty: dict[str, Any] = {"input_ids": [1], "question": "", "references": [], "wrong": [], "output_ids": [], "thought_ids": []}
-            write_answers(folder, 0, [empty | {"example": i, "source": source, "answer": text} for i, text in enumerate(texts)], 1.0)
+            empty: dict[str, Any] = {
+                "input_ids": [1],
+                "question": "",
+                "references": [],
+                "wrong": [],
+                "output_ids": [],
+                "thought_ids": [],
+            }
+            write_answers(
+                folder,
+                0,
+                [empty | {"example": i, "source": source, "answer": text} for i, text in enumerate(texts)],
+                1.0,
+            )
             self._of(alpha, lr).answers[SUPPORT] = folder
 
     def _of(self, alpha: float, lr: float) -> Checkpoint:
@@ -84,7 +98,10 @@ def shifted(values: Values, by: float) -> Values:
 def test_items_are_paired_in_every_cell(tiny_grid: TinyGrid) -> None:
     bench, values = Bench(tiny_grid), shifted(noise(0), 1.0)
     bench.score(SUPPORT, values)
-    found, wanted = difference(bench.results, SUPPORT, KD), crossed(np.stack([values[1.0, lr] - values[0.0, lr] for lr in LRS]))
+    found, wanted = (
+        difference(bench.results, SUPPORT, KD),
+        crossed(np.stack([values[1.0, lr] - values[0.0, lr] for lr in LRS])),
+    )
     assert found
     assert wanted
     assert (found.pairs, found.items, found.left_out, found.why) == (3, 120, 0, "")
@@ -94,7 +111,9 @@ def test_items_are_paired_in_every_cell(tiny_grid: TinyGrid) -> None:
     text = verdict(bench.results)
     assert text[0].startswith("On xsum_support, KD 1 scores +")
     assert text[0].endswith("against SFT (better). That metric is a stand-in and measures no facts.")
-    assert text[1].startswith("That is over 120 items in each of 3 pairs of runs (one seed, so that seeds are no part of the interval)")
+    assert text[1].startswith(
+        "That is over 120 items in each of 3 pairs of runs (one seed, so that seeds are no part of the interval)"
+    )
 
 
 def test_a_planted_null_is_not_found_and_the_smallest_difference_is_said(tiny_grid: TinyGrid) -> None:
@@ -124,7 +143,8 @@ def test_of_one_run_accuracies_are_tested_by_mcnemar(tiny_grid: TinyGrid) -> Non
     assert found
     assert found.p == pytest.approx(0.0654297, rel=1e-4)  # twice the chance of 0, 1 or 2 of 11
     assert (
-        verdict(bench.results)[1] == "This grid is too small to conclude anything from: 1 run an arm (at least 3), 40 items (at least 100)."
+        verdict(bench.results)[1]
+        == "This grid is too small to conclude anything from: 1 run an arm (at least 3), 40 items (at least 100)."
     )
 
 
@@ -189,7 +209,10 @@ def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
     assert change == equal == str(difference(bench.results, SUPPORT, KD))  # answers are alike: nothing is taken off
     assert p == "< 0.001"
     assert (of_means[0], of_means[4], of_means[5]) == ("arc_e", "", "means of 3")
-    assert f"| xsum_support | KD 1 | {change} | < 0.001 |" in (write_report(bench.results, bench.folder) / "report.md").read_text()
+    assert (
+        f"| xsum_support | KD 1 | {change} | < 0.001 |"
+        in (write_report(bench.results, bench.folder) / "report.md").read_text()
+    )
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,11 @@ def test_a_metric_that_names_spans_is_taken_at_its_word_and_one_that_only_object
     ]
     found, failed = annotate([row(i, "In Rome.") for i in range(4)], lambda answers: said, "judge", 50.0)
     assert failed == {"3": "judge: no conclusion"}
-    assert [(each.id, each.spans, bool(each.unfound)) for each in found] == [("0", (), False), ("1", ((3, 7),), False), ("2", (), True)]
+    assert [(each.id, each.spans, bool(each.unfound)) for each in found] == [
+        ("0", (), False),
+        ("1", ((3, 7),), False),
+        ("2", (), True),
+    ]
 
 
 def test_an_answer_without_a_right_one_is_hallucinated_as_a_whole() -> None:
@@ -80,10 +84,17 @@ def test_out_of_memory_is_nobodys_fault_and_is_told() -> None:
 
 def test_spans_of_sentences_are_those_of_the_text() -> None:
     text = 'Mr. Bo paid 3.5 dollars. "Really?" She said\nNo full stop'
-    assert [text[begin:end] for begin, end in sentence_spans(text)] == ["Mr. Bo paid 3.5 dollars.", '"Really?"', "She said", "No full stop"]
+    assert [text[begin:end] for begin, end in sentence_spans(text)] == [
+        "Mr. Bo paid 3.5 dollars.",
+        '"Really?"',
+        "She said",
+        "No full stop",
+    ]
     assert sentence_spans("Yes. Yes.") == [(0, 4), (5, 9)]
 
 
 def test_a_thought_is_the_end_of_the_prompt() -> None:
-    ((found,), _) = annotate([row(0, "Rain.", thought_ids=[7, 8])], lambda answers: [{"support": 1.0}], "support_standin", 0.5)
+    ((found,), _) = annotate(
+        [row(0, "Rain.", thought_ids=[7, 8])], lambda answers: [{"support": 1.0}], "support_standin", 0.5
+    )
     assert (found.input_ids, found.output_ids) == ((1, 2, 7, 8), (3, 0))

@@ -14,7 +14,15 @@ from kdray.score.consistency import batched, rate
 
 
 def row(example: int, answer: str = "words", **fields):
-    return {"example": example, "answer": answer, "error": None, "question": "", "source": "s", "references": [], "wrong": []} | fields
+    return {
+        "example": example,
+        "answer": answer,
+        "error": None,
+        "question": "",
+        "source": "s",
+        "references": [],
+        "wrong": [],
+    } | fields
 
 
 def lengths(answers):
@@ -80,7 +88,11 @@ def test_faithbench_scores_give_the_rate_and_mean_that_they_must(data_dir: Path)
     def hhem(answers: list[Answer]):
         return [rate("fc", by_text[answer.text]) for answer in answers]
 
-    kept = [row(i, r["summary"], source=r["source"]) for i, r in enumerate(rows) if by_text[r["summary"]] == r["metadata"]["hhem-2.1"]]
+    kept = [
+        row(i, r["summary"], source=r["source"])
+        for i, r in enumerate(rows)
+        if by_text[r["summary"]] == r["metadata"]["hhem-2.1"]
+    ]
     scores, _ = score_answers(kept, [hhem], count_empty=True)
     wanted = [by_text[k["answer"]] for k in kept]
     assert len(kept) > 0.95 * len(stored)

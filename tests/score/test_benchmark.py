@@ -46,13 +46,24 @@ def write_task(folder: Path, rows: list[dict[str, Any]], **changes: Any) -> Path
     """A task file of one's own, as it is laid down for a task of ours."""
     folder.mkdir(parents=True)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"dataset_path": "json", "test_split": "test", "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
+    data = {
+        "dataset_path": "json",
+        "test_split": "test",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}},
+    }
     (folder / "task.yaml").write_text(yaml.safe_dump({"task": "ours", **TASK, **data, **changes}))
     return folder
 
 
 def setting(folder: Path, model: Path, **changes: Any) -> Setting:
-    fields = {"name": "ours", "shots": 0, "limit": None, "chat_template": False, "batch": 4, "likelihood": "hflm"} | changes
+    fields = {
+        "name": "ours",
+        "shots": 0,
+        "limit": None,
+        "chat_template": False,
+        "batch": 4,
+        "likelihood": "hflm",
+    } | changes
     return Setting(folder=str(folder), tokenizer=str(model), **fields)
 
 
@@ -76,9 +87,24 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def command_line(task: Path, name: str, model: Path, out: Path, *options: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def command_line(
+    task: Path, name: str, model: Path, out: Path, *options: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Results and samples of the `lm_eval` command."""
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--tasks", name, "--batch_size", "4", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+        "hf",
+        "--tasks",
+        name,
+        "--batch_size",
+        "4",
+        "--device",
+        "cpu",
+    ]
     command += [
         "--model_args",
         f"pretrained={model},dtype=float32",
@@ -128,7 +154,10 @@ def test_numbers_are_those_of_the_lm_eval_command_line(name, file, shots, real, 
 
 def test_answers_do_not_depend_on_what_else_is_done(tmp_path, model):
     benchmark = Benchmark(setting(write_task(tmp_path / "task", QUESTIONS), model))
-    forward, backward = answers(benchmark, model), answers(benchmark, model, list(reversed(range(len(benchmark.parts)))))
+    forward, backward = (
+        answers(benchmark, model),
+        answers(benchmark, model, list(reversed(range(len(benchmark.parts))))),
+    )
     assert sorted(forward, key=lambda row: row["request"]) == sorted(backward, key=lambda row: row["request"])
     assert benchmark.scores(forward) == benchmark.scores(backward)
     with pytest.raises(RuntimeError, match="3 of 21 answers are missing"):
@@ -139,8 +168,15 @@ def test_answers_do_not_depend_on_what_else_is_done(tmp_path, model):
 def test_shared_prefix_changes_only_the_last_digits_and_keeps_questions_whole(tmp_path, model):
     task = write_task(tmp_path / "task", QUESTIONS)
     plain, shared = Benchmark(setting(task, model)), Benchmark(setting(task, model, likelihood="shared_prefix"))
-    assert [len(batch) for batch in shared.batches] == [3] * len(QUESTIONS)  # a second question would be six sequences of four
-    assert [len(batch) for batch in Benchmark(setting(task, model, likelihood="shared_prefix", batch=6)).batches] == [6, 6, 6, 3]
+    assert [len(batch) for batch in shared.batches] == [3] * len(
+        QUESTIONS
+    )  # a second question would be six sequences of four
+    assert [len(batch) for batch in Benchmark(setting(task, model, likelihood="shared_prefix", batch=6)).batches] == [
+        6,
+        6,
+        6,
+        3,
+    ]
     theirs = {row["request"]: row for row in answers(plain, model)}
     for row in answers(shared, model):
         assert row["loglikelihood"] == pytest.approx(theirs[row["request"]]["loglikelihood"], abs=1e-4)
@@ -182,21 +218,32 @@ def test_generated_answers_are_those_of_lm_evals_own_model(tmp_path, model):
 
     exact = [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}]
     generation = {"until": ["\n"], "max_gen_toks": 6, "do_sample": False}
-    changes = {"output_type": "generate_until", "doc_to_choice": None, "metric_list": exact, "generation_kwargs": generation}
+    changes = {
+        "output_type": "generate_until",
+        "doc_to_choice": None,
+        "metric_list": exact,
+        "generation_kwargs": generation,
+    }
     task = write_task(tmp_path / "task", QUESTIONS, **changes)
     benchmark = Benchmark(setting(task, model))
     scores, rows, _ = benchmark.scores(answers(benchmark, model))
     loaded, tokenizer = load_folder(model)
     evaluate, lm, manager = simple_evaluate, HFLM, TaskManager(include_path=str(task), include_defaults=False)
     theirs: Any = evaluate(
-        model=lm(pretrained=loaded, tokenizer=tokenizer, batch_size=4, backend="causal"), tasks=["ours"], task_manager=manager
+        model=lm(pretrained=loaded, tokenizer=tokenizer, batch_size=4, backend="causal"),
+        tasks=["ours"],
+        task_manager=manager,
     )
     assert [row["answers"] for row in rows] == [sample["filtered_resps"] for sample in theirs["samples"]["ours"]]
     assert scores["exact_match"]["value"] == 100 * theirs["results"]["ours"]["exact_match,none"]
 
 
 def test_what_is_not_supported_is_said(tmp_path, model):
-    rolling = {"output_type": "loglikelihood_rolling", "doc_to_choice": None, "metric_list": [{"metric": "word_perplexity"}]}
+    rolling = {
+        "output_type": "loglikelihood_rolling",
+        "doc_to_choice": None,
+        "metric_list": [{"metric": "word_perplexity"}],
+    }
     with pytest.raises(InputError, match="asks for loglikelihood_rolling"):
         Benchmark(setting(write_task(tmp_path / "task", QUESTIONS, **rolling), model))
 
@@ -233,7 +280,9 @@ def test_a_window_that_lm_eval_does_not_find_is_kept_to(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path / "mpt")
     config = MptConfig(vocab_size=len(tokenizer), d_model=16, n_heads=2, n_layers=1, max_seq_len=40)
     MptForCausalLM(config).save_pretrained(tmp_path / "mpt")
-    questions = [{"question": "Where does Ada live? " * count, "choices": ["in Rome", "Lima"], "answer": 0} for count in (1, 9)]
+    questions = [
+        {"question": "Where does Ada live? " * count, "choices": ["in Rome", "Lima"], "answer": 0} for count in (1, 9)
+    ]
     benchmark = Benchmark(setting(write_task(tmp_path / "task", questions), tmp_path / "mpt"))
     assert benchmark.truncated == 2
     scores, rows, _ = benchmark.scores(answers(benchmark, tmp_path / "mpt"))
@@ -251,7 +300,15 @@ def test_a_question_with_a_token_that_no_embedding_has_takes_no_other_with_it(tm
     benchmark = Benchmark(setting(write_task(tmp_path / "task", strange), model, likelihood=likelihood))
     scores, rows, details = benchmark.scores(answers(benchmark, model))
     size = len(tokenizer) - 1
-    assert [row["error"] for row in rows] == ["", "", f"token {size}, and the model has an embedding of {size}", "", "", "", ""]
+    assert [row["error"] for row in rows] == [
+        "",
+        "",
+        f"token {size}, and the model has an embedding of {size}",
+        "",
+        "",
+        "",
+        "",
+    ]
     assert (scores["acc"]["n"], details["failed"]) == (6, 1)
 
 
@@ -261,7 +318,9 @@ def test_no_context_ends_in_eos(begin: str, tmp_path: Path) -> None:
     plain, ended = (write_model(tmp_path / name, layers=1) for name in ("plain", "ended"))
     tokenizer = load_tokenizer(ended)
     special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"{begin}$A <|im_end|>", special_tokens=special)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{begin}$A <|im_end|>", special_tokens=special
+    )
     tokenizer.save_pretrained(ended)
     assert load_tokenizer(ended)("Ada")["input_ids"][-1] == 1
     task = write_task(tmp_path / "task", QUESTIONS)
@@ -274,7 +333,9 @@ def test_what_a_chat_template_raises_is_told_of_the_task(tmp_path: Path) -> None
     model = write_model(tmp_path / "model", layers=1)
     task = write_task(tmp_path / "task", QUESTIONS)
     (model / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(InputError, match=r"^score\.tasks\.ours\.chat_template: .*\(roles must alternate\); leave it out$"):
+    with pytest.raises(
+        InputError, match=r"^score\.tasks\.ours\.chat_template: .*\(roles must alternate\); leave it out$"
+    ):
         Benchmark(setting(task, model, chat_template=True))
     Benchmark(setting(task, model))  # nobody needs it
 

@@ -20,7 +20,9 @@ def choices() -> list[Choice]:
 @pytest.mark.slow
 def test_brier_is_scikit_learns(choices):
     probabilities = np.array([choice.probabilities for choice in choices])
-    expected = brier_score_loss([choice.gold for choice in choices], probabilities, labels=[0, 1, 2, 3], scale_by_half=False)
+    expected = brier_score_loss(
+        [choice.gold for choice in choices], probabilities, labels=[0, 1, 2, 3], scale_by_half=False
+    )
     assert calibration(choices)[0]["brier"]["value"] == pytest.approx(expected)
 
 
@@ -28,7 +30,9 @@ def test_brier_is_scikit_learns(choices):
 def test_calibration_error_is_the_sum_over_bins_counted_one_by_one(choices):
     expected = 0.0
     for low in np.arange(10) / 10:
-        inside = [c for c in choices if low <= max(c.probabilities) < low + 0.1 or (low == 0.9 and max(c.probabilities) == 1)]
+        inside = [
+            c for c in choices if low <= max(c.probabilities) < low + 0.1 or (low == 0.9 and max(c.probabilities) == 1)
+        ]
         if inside:
             confidence = sum(max(c.probabilities) for c in inside) / len(inside)
             accuracy = sum(c.chosen == c.gold for c in inside) / len(inside)

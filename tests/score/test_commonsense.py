@@ -64,7 +64,9 @@ def test_behind_chat_it_does_so_where_the_task_has_the_chat_template(tmp_path, m
     assert isinstance(first, Example)
     tokenizer = load_tokenizer(model)
     assert benchmark.requests[0].args == (chat(first, tokenizer), "A")
-    assert tokenizer.decode(benchmark.tokens[0][1]) == "\nA"  # what ends the prompt is counted to the answer, as docs/scoring.md says
+    assert (
+        tokenizer.decode(benchmark.tokens[0][1]) == "\nA"
+    )  # what ends the prompt is counted to the answer, as docs/scoring.md says
 
 
 @pytest.mark.parametrize("likelihood", ["hflm", pytest.param("shared_prefix", marks=pytest.mark.slow)])
@@ -75,7 +77,9 @@ def test_in_either_case_a_choice_is_as_likely_as_both_its_spellings(likelihood, 
     assert both.requests[0].args == plainly.requests[0].args
     (one, capitals), (two, summed) = scored(plainly, model), scored(both, model)
     loaded = load_folder(model)
-    alone = {row["request"]: row["loglikelihood"] for part in range(len(both.parts)) for row in both.answer(part, *loaded)}
+    alone = {
+        row["request"]: row["loglikelihood"] for part in range(len(both.parts)) for row in both.answer(part, *loaded)
+    }
     for number, (row, before) in enumerate(zip(summed, capitals, strict=True)):
         expected = [math.log(math.exp(alone[10 * number + i]) + math.exp(alone[10 * number + i + 5])) for i in range(5)]
         assert row["loglikelihoods"] == pytest.approx(expected, abs=1e-9)

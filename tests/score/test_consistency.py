@@ -76,7 +76,13 @@ def write_words(folder: Path) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
-    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "eos_token": "[SEP]", "unk_token": "[UNK]"}
+    special = {
+        "pad_token": "[PAD]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "eos_token": "[SEP]",
+        "unk_token": "[UNK]",
+    }
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **special)
     fast.save_pretrained(folder)
     return fast
@@ -91,7 +97,13 @@ def t5_config(**changes) -> T5Config:
 def bert(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     write_words(tmp_path / "bert")
-    size = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    size = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     BertModel(BertConfig(**size, initializer_range=0.5)).save_pretrained(tmp_path / "bert")
     return tmp_path / "bert"
 
@@ -121,7 +133,9 @@ def test_hhem_is_a_plain_t5_with_its_first_tokens_class(tmp_path):
         assert scores["fc_mean"] == pytest.approx(100 * expected, abs=1e-3)
         assert scores["fc"] == 100 * (expected >= 0.5)
     save_file({"t5.classifier.bias": torch.zeros(2)}, folder / "model.safetensors")
-    with pytest.raises(InputError, match=r"^score\.metrics\.hhem\.model: \S+, which is no HHEM-2\.1, lacks the weight "):
+    with pytest.raises(
+        InputError, match=r"^score\.metrics\.hhem\.model: \S+, which is no HHEM-2\.1, lacks the weight "
+    ):
         hhem(Given({"model": folder, "base": base}))
 
 
@@ -132,10 +146,16 @@ def test_hhem_gives_the_scores_of_its_model_card(tmp_path):
     from kdray.spec.components import components
     from kdray.spec.refs import parse_reference
 
-    refs = {name: parse_reference(components(declare.Metric)["hhem"].parameters[name].default) for name in ("model", "base")}
+    refs = {
+        name: parse_reference(components(declare.Metric)["hhem"].parameters[name].default) for name in ("model", "base")
+    }
     folders = {
         name: Path(
-            snapshot_download(ref.name, revision=ref.version, allow_patterns=["*.json", "*.model"] + ["*.safetensors"] * (name == "model"))
+            snapshot_download(
+                ref.name,
+                revision=ref.version,
+                allow_patterns=["*.json", "*.model"] + ["*.safetensors"] * (name == "model"),
+            )
         )
         for name, ref in refs.items()
     }
@@ -147,9 +167,17 @@ def test_hhem_gives_the_scores_of_its_model_card(tmp_path):
 def write_roberta(folder: Path, labels: int = 2, positions: int = 32) -> RobertaForSequenceClassification:
     """A random RoBERTa whose window is `positions` less one: it counts from behind the padding token's number, 0."""
     torch.manual_seed(0)
-    size = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32, "initializer_range": 0.5}
+    size = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "initializer_range": 0.5,
+    }
     special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-    config = RobertaConfig(vocab_size=len(WORDS), max_position_embeddings=positions, num_labels=labels, **size, **special)
+    config = RobertaConfig(
+        vocab_size=len(WORDS), max_position_embeddings=positions, num_labels=labels, **size, **special
+    )
     model = RobertaForSequenceClassification(config).eval()
     model.save_pretrained(folder)
     return model
@@ -175,7 +203,9 @@ def test_factkb_is_a_plain_roberta_on_summary_and_document(batch: int, tmp_path:
     assert found[6] == {"error": "factkb: an answer of 28 tokens leaves no room for its document, of 28 for both"}
     values = []
     for i in (0, 3, 4, 5):
-        words = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answers[i].text, answers[i].source)]
+        words = [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in (answers[i].text, answers[i].source)
+        ]
         ids = [1, *words[0], 2, *words[1][: 31 - 3 - len(words[0])], 2]
         expected = theirs(input_ids=torch.tensor([ids])).logits[0].double().softmax(-1)[1].item()
         assert found[i] == {"factkb": pytest.approx(100 * expected, abs=1e-3)}
@@ -190,7 +220,9 @@ def test_factkb_is_held_to_two_labels_and_to_all_of_its_weights(tmp_path: Path) 
     with pytest.raises(InputError, match=r"^score\.metrics\.factkb\.model: a classifier of 3 labels; it needs two"):
         factkb(Given({"model": folder, "base": base}))
     weights = {name: value.clone() for name, value in write_roberta(folder).state_dict().items()}
-    old = weights | {"roberta.embeddings.position_ids": torch.arange(32)[None]}  # older versions of transformers saved them
+    old = weights | {
+        "roberta.embeddings.position_ids": torch.arange(32)[None]
+    }  # older versions of transformers saved them
     save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
     factkb(Given({"model": folder, "base": base}))
     del weights["classifier.out_proj.bias"]
@@ -207,7 +239,9 @@ def test_minicheck_takes_the_best_part_and_the_worst_sentence(tmp_path):
     answer = Answer("Ada is in Rome. Ben lives.", source="Ada is in Paris now. Ben lives in Rome.")
     parts = cut(answer.source, 6)
     assert parts == ["Ada is in Paris now.", "Ben lives in Rome."]
-    chances = [max(metric.probabilities([(part, claim) for part in parts])) for claim in ("Ada is in Rome.", "Ben lives.")]
+    chances = [
+        max(metric.probabilities([(part, claim) for part in parts])) for claim in ("Ada is in Rome.", "Ben lives.")
+    ]
     found = metric([answer, Answer("", source="x")])
     assert found[0]["mini_mean"] == pytest.approx(100 * sum(chances) / 2, abs=1e-3)
     assert found[0]["mini"] == 100 * (min(chances) >= 0.5)
@@ -217,7 +251,13 @@ def test_minicheck_takes_the_best_part_and_the_worst_sentence(tmp_path):
 def test_lettucedetect_marks_characters_of_the_answer(tmp_path):
     torch.manual_seed(0)
     write_words(tmp_path)
-    size = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    size = {
+        "vocab_size": len(WORDS),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     model = BertForTokenClassification(BertConfig(**size, num_labels=2))
     torch.nn.init.zeros_(model.classifier.weight)
     for bias, spans, share in (([0.0, 1.0], [[0, 11]], 0), ([1.0, 0.0], [], 100)):
@@ -249,7 +289,9 @@ def test_bertscore_is_greedy_matching_of_hidden_states(bert):
         recall = sum(max(float(a @ b) for a in ours) for b in theirs[1:-1]) / (len(theirs) - 2)
         return 200 * precision * recall / (precision + recall)
 
-    assert found[0]["bert_f1"] == pytest.approx(max(expected(answers[0].text, r) for r in answers[0].references), abs=1e-3)
+    assert found[0]["bert_f1"] == pytest.approx(
+        max(expected(answers[0].text, r) for r in answers[0].references), abs=1e-3
+    )
     assert found[1]["bert_f1"] == 0
     assert found[2]["bert_f1"] == pytest.approx(100, abs=1e-3)
     with pytest.raises(InputError, match=r"score\.metrics\.bertscore\.layer: 3; the encoder has layers 1 to 2"):

@@ -35,7 +35,9 @@ def test_smollm2_summarises_news_under_every_decoding(data_dir):
         for line, words in zip(file, (40, 20), strict=False):
             document = " ".join(json.loads(line)["document"].split()[:words])
             text = chat(Example("Summarize the article in one sentence.", document, ""), tokenizer)
-            prompts.append(SimpleNamespace(input_ids=tokenizer(text, add_special_tokens=False)["input_ids"], source=document))
+            prompts.append(
+                SimpleNamespace(input_ids=tokenizer(text, add_special_tokens=False)["input_ids"], source=document)
+            )
     answers = {}
     for name, params in {"greedy": {}, "dola": {}, "lookback_guided": {"guide": "support", "candidates": 2}}.items():
         answers[name] = open_decoding(name, params)(model, tokenizer, prompts, 6)
@@ -58,7 +60,11 @@ def test_a_prompt_whose_text_is_not_found_gets_no_guided_answer_and_its_neighbou
     model, tokenizer = load(f"file:{write_model(tmp_path / 'm', seed=5)}")
     prompts = [
         SimpleNamespace(input_ids=tokenizer(f"{text} now .")["input_ids"], source=source)
-        for text, source in (("Ada is in Oslo", "Ada is in Oslo"), ("Where does Ben live", ""), ("Eve is in Rome", "Eve is in Lima"))
+        for text, source in (
+            ("Ada is in Oslo", "Ada is in Oslo"),
+            ("Where does Ben live", ""),
+            ("Eve is in Rome", "Eve is in Lima"),
+        )
     ]
     guided = open_decoding("lookback_guided", {"guide": "support", "candidates": 2, "chunk": 2})
     first, second, third = answer_all(guided, model, tokenizer, prompts, 4)  # type: ignore[arg-type]

@@ -24,8 +24,12 @@ SIZES = {
     [(RobertaConfig, RobertaModel, 16), (BertConfig, BertModel, 18)],
     ids=["RoBERTa", "BERT"],
 )
-def test_a_long_text_is_cut(kind: type[PretrainedConfig], model: type[PreTrainedModel], window: int, tmp_path: Path) -> None:
-    """RoBERTa's positions begin behind its padding token's number, so that it reads two tokens fewer than it has positions."""
+def test_a_long_text_is_cut(
+    kind: type[PretrainedConfig], model: type[PreTrainedModel], window: int, tmp_path: Path
+) -> None:
+    """RoBERTa's positions begin behind its padding token's number, so that it reads two tokens fewer than it has
+    positions.
+    """
     tokenizer = write_tokenizer(tmp_path)
     model(kind(vocab_size=len(tokenizer), pad_token_id=1, **SIZES)).save_pretrained(tmp_path)  # type: ignore[call-arg]
     states, mask, _ = Encoder(tmp_path, "cpu").states(["Ada lives in Paris . " * 9, "Ben"])

@@ -30,13 +30,29 @@ def test_lm_eval_runs_the_shipped_tasks_on_kdrays_prompts(tmp_path):
     folder = write_model(tmp_path / "model", layers=1)
     article = " ".join(f"Ada {i}" for i in range(40))
     rows = tmp_path / "rows.jsonl"
-    rows.write_text("".join(json.dumps({"article": f"{article} {i}", "highlights": "Ada lives in Rome"}) + "\n" for i in range(2)))
+    rows.write_text(
+        "".join(json.dumps({"article": f"{article} {i}", "highlights": "Ada lives in Rome"}) + "\n" for i in range(2))
+    )
     local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": {"test": str(rows)}}}
     generation = {"until": [], "do_sample": False, "max_gen_toks": 8}
-    task = {"include": str(HARNESS / "kdray_cnn_dailymail.yaml"), "task": "local", **local, "generation_kwargs": generation}
+    task = {
+        "include": str(HARNESS / "kdray_cnn_dailymail.yaml"),
+        "task": "local",
+        **local,
+        "generation_kwargs": generation,
+    }
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "local.yaml").write_text(yaml.safe_dump(task))
-    command = [sys.executable, "-m", "lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={folder},dtype=float32"]
+    command = [
+        sys.executable,
+        "-m",
+        "lm_eval",
+        "run",
+        "--model",
+        "hf",
+        "--model_args",
+        f"pretrained={folder},dtype=float32",
+    ]
     command += ["--tasks", "local", "--include_path", str(tmp_path / "tasks"), "--device", "cpu", "--batch_size", "1"]
     command += ["--output_path", str(tmp_path / "out"), "--log_samples"]
     answer = subprocess.run(command, check=False, capture_output=True, cwd=ROOT, text=True)
@@ -44,8 +60,12 @@ def test_lm_eval_runs_the_shipped_tasks_on_kdrays_prompts(tmp_path):
     samples = [json.loads(line) for line in next((tmp_path / "out").rglob("samples_*.jsonl")).read_text().splitlines()]
     _, tokenizer = load_folder(folder)
     params = bind(declare.Task, "cnn_dailymail", {"source": f"file:{rows}", "prompt": "lm_eval"}, "task")
-    ours = task_prompts("cnn_dailymail", params, parse_reference(params["source"]), Outer(tmp_path / "store"), tokenizer, chat, None)
-    assert [s["arguments"]["gen_args_0"]["arg_0"] for s in samples] == [tokenizer.decode(prompt.input_ids) for prompt in ours]
+    ours = task_prompts(
+        "cnn_dailymail", params, parse_reference(params["source"]), Outer(tmp_path / "store"), tokenizer, chat, None
+    )
+    assert [s["arguments"]["gen_args_0"]["arg_0"] for s in samples] == [
+        tokenizer.decode(prompt.input_ids) for prompt in ours
+    ]
     for sample in samples:
         text = sample["resps"][0][0].strip()
         assert text, "an empty summary"

@@ -41,7 +41,10 @@ class Server:
                 return PlainTextResponse("<html>")
             if isinstance(said, dict):
                 return said
-            return {"choices": [{"message": {"content": said}}], "usage": {"prompt_tokens": 1000, "completion_tokens": 100}}
+            return {
+                "choices": [{"message": {"content": said}}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 100},
+            }
 
         self.uvicorn = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
 
@@ -74,7 +77,15 @@ def endpoint(folder: Path, **options: Any) -> Endpoint:
 
 
 def row(example: int, text: str):
-    return {"example": example, "answer": text, "error": None, "question": "", "source": "s", "references": ["r"], "wrong": []}
+    return {
+        "example": example,
+        "answer": text,
+        "error": None,
+        "question": "",
+        "source": "s",
+        "references": ["r"],
+        "wrong": [],
+    }
 
 
 def test_verdicts_become_a_rate_and_spans_of_the_answer(server, tmp_path):
@@ -94,7 +105,9 @@ def test_what_was_asked_before_is_not_asked_again(server, tmp_path):
     assert len(server.asked) == 3  # another question: the length of the answer is part of it
 
 
-@pytest.mark.parametrize("trouble", [[429, 500, TRUE], ["", {"choices": []}, TRUE], [{"choices": [{"message": {"content": None}}]}, TRUE]])
+@pytest.mark.parametrize(
+    "trouble", [[429, 500, TRUE], ["", {"choices": []}, TRUE], [{"choices": [{"message": {"content": None}}]}, TRUE]]
+)
 def test_a_busy_or_confused_server_is_asked_again(server, tmp_path, trouble):
     server.say = list(trouble)
     assert endpoint(tmp_path).ask("a") == TRUE
@@ -103,7 +116,13 @@ def test_a_busy_or_confused_server_is_asked_again(server, tmp_path, trouble):
 
 @pytest.mark.parametrize(
     ("said", "raised", "times"),
-    [([503], Stopped, 5), ([401], Stopped, 1), ([400], Nonsense, 1), ([""], Nonsense, 5), ([{"detail": "x"}], Nonsense, 5)],
+    [
+        ([503], Stopped, 5),
+        ([401], Stopped, 1),
+        ([400], Nonsense, 1),
+        ([""], Nonsense, 5),
+        ([{"detail": "x"}], Nonsense, 5),
+    ],
 )
 def test_what_does_not_pass_is_an_error_that_never_shows_the_key(server, tmp_path, said, raised, times):
     server.say = said
@@ -160,10 +179,14 @@ def test_the_rubric_is_that_of_summaries_or_of_answers():
     summary = ask(ANSWER)
     assert summary.startswith("You will be provided with a document and a proposed summary. Your task is")
     assert (
-        "#Document#: Ada is in Paris.\n\n#Ground Truth Summary#: Ada is in Paris.\n\n#Proposed Summary#: Ada lives in Rome.\n\n" in summary
+        "#Document#: Ada is in Paris.\n\n#Ground Truth Summary#: Ada is in Paris.\n\n#Proposed Summary#: Ada lives in"
+        " Rome.\n\n" in summary
     )
     answer = ask(Answer("Rome", question="Where?", source="{doc}", references=["Paris", "France"]))
-    assert "#Document#: {doc}\n\n#Ground Truth Answers (a list of valid answers)#: ['Paris', 'France']\n\n#Proposed Answer#: Rome" in answer
+    assert (
+        "#Document#: {doc}\n\n#Ground Truth Answers (a list of valid answers)#: ['Paris', 'France']\n\n#Proposed"
+        " Answer#: Rome" in answer
+    )
     assert "summary" not in answer
 
 

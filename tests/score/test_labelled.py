@@ -44,13 +44,24 @@ def spoil(name: str, row: dict[str, Any], how: str) -> dict[str, Any]:
     return row
 
 
-HOW = ["null label", "no label", "unknown label", "negative label", "no choices", "null choices", "a null choice", "null question"]
+HOW = [
+    "null label",
+    "no label",
+    "unknown label",
+    "negative label",
+    "no choices",
+    "null choices",
+    "a null choice",
+    "null question",
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["arc_easy", "openbookqa", "hellaswag", "commonsense_qa", "lm_eval:mmlu_anatomy"])
 def test_bad_rows_are_left_out_and_no_other_with_them(name, tmp_path, model):  # noqa: F811
-    """Of every kind one, among good rows and before them; the good ones are asked as if they stood alone, under their own numbers."""
+    """Of every kind one, among good rows and before them; the good ones are asked as if they stood alone, under their
+    own numbers.
+    """
     good = [WRITERS[name](question(i), i % 4) for i in range(4)]
     bad = [spoil(name, WRITERS[name](f"Spoilt by {how}?"), how) for how in HOW]
     rows, kept = [*bad[:3], good[0], *bad[3:], *good[1:]], [3, 9, 10, 11]
@@ -80,7 +91,9 @@ def test_a_source_without_any_right_answer_is_refused(name, how, tmp_path, model
 
 def test_letters_and_numbers_are_labels_alike(tmp_path, model):  # noqa: F811
     numbered = {"question": question(1), "choices": {"text": TEXTS[:3], "label": list("123")}, "answerKey": "3"}
-    benchmark = build(tmp_path / "a", model, "arc_easy", [WRITERS["arc_easy"](question(0), 3) | {"id": None}, numbered | {"id": None}])
+    benchmark = build(
+        tmp_path / "a", model, "arc_easy", [WRITERS["arc_easy"](question(0), 3) | {"id": None}, numbered | {"id": None}]
+    )
     scores, rows, _ = benchmark.scores(answers(benchmark, model))
     assert ([row["gold"] for row in rows], scores["acc"]["n"]) == ([3, 2], 2)
 
@@ -94,10 +107,19 @@ def test_labels_of_two_types_do_not_spoil_the_table(tmp_path, model):  # noqa: F
 
 @pytest.mark.parametrize(
     ("gold", "kept"),
-    [([0, None, 2], [0, 2]), ([3, 1, -1], [1]), (["Rome", "Oslo", "rome"], [0, 1]), ([[0, 1], [], [1, 5]], [0]), ([True, 1, 1.5], [0, 1])],
+    [
+        ([0, None, 2], [0, 2]),
+        ([3, 1, -1], [1]),
+        (["Rome", "Oslo", "rome"], [0, 1]),
+        ([[0, 1], [], [1, 5]], [0]),
+        ([True, 1, 1.5], [0, 1]),
+    ],
 )
 def test_of_any_task_the_answer_must_be_a_choice(gold, kept, tmp_path, model):  # noqa: F811
-    rows = [{"question": f"Where is {i}?", "choices": ["Rome", "Oslo", "Lima"], "answer": answer} for i, answer in enumerate(gold)]
+    rows = [
+        {"question": f"Where is {i}?", "choices": ["Rome", "Oslo", "Lima"], "answer": answer}
+        for i, answer in enumerate(gold)
+    ]
     assert [*prompts(Benchmark(setting(write_task(tmp_path / "a", rows), model)))] == kept
 
 
@@ -122,7 +144,12 @@ def test_a_question_in_the_choices_is_no_double_of_all_others(tmp_path, model): 
 def test_a_gap_among_whole_numbers_of_a_table_spoils_no_other_label(tmp_path, model):  # noqa: F811
     task = write_task(tmp_path / "a", [])
     (task / "rows.csv").write_text("question,answer\nWhere?,1\nWhen?,\nWho?,0\n")
-    text = (task / "task.yaml").read_text().replace("rows.jsonl", "rows.csv").replace("dataset_path: json", "dataset_path: csv")
+    text = (
+        (task / "task.yaml")
+        .read_text()
+        .replace("rows.jsonl", "rows.csv")
+        .replace("dataset_path: json", "dataset_path: csv")
+    )
     (task / "task.yaml").write_text(text.replace("'{{choices}}'", "['Rome', 'Oslo']"))
     benchmark = Benchmark(setting(task, model))
     assert [row["gold"] for row in benchmark.scores(answers(benchmark, model))[1]] == [1, 0]

@@ -21,7 +21,10 @@ from kdray.store import Outer
 from tests.tiny import write_model
 
 CHOICES = {"text": ["in Rome", "in Oslo", "Lima", "no"], "label": ["A", "B", "C", "D"]}
-ARC = [{"question": f"Where does {name} live?", "choices": CHOICES, "answerKey": key} for name, key in (("Ada", "A"), ("Ben", "B"))]
+ARC = [
+    {"question": f"Where does {name} live?", "choices": CHOICES, "answerKey": key}
+    for name, key in (("Ada", "A"), ("Ben", "B"))
+]
 
 
 def test_a_hub_reference_gives_name_config_split_and_revision(tmp_path):
@@ -42,8 +45,12 @@ def test_examples_of_a_task_with_files_of_its_own_form_are_read_in_that_form(tmp
     (tmp_path / "shown.json").write_text(json.dumps({"sums": asked}))
     params = bind(declare.Task, "mmlu_bundled", {}, "task")
     ref = parse_reference(f"file:{tmp_path / 'shown.json'}")
-    rows = load_from_disk(str(lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "task")))
-    assert list(rows) == [{"subject": "sums", "question": "How many are two?", "choices": ["one", "two", "three", "four"], "answer": 1}]
+    rows = load_from_disk(
+        str(lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "task"))
+    )
+    assert list(rows) == [
+        {"subject": "sums", "question": "How many are two?", "choices": ["one", "two", "three", "four"], "answer": 1}
+    ]
     (tmp_path / "shown.json").write_text("{}")
     with pytest.raises(InputError, match=r"score\.tasks\.mmlu_bundled\.shots_source: .* has no questions"):
         lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "other")
@@ -54,7 +61,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model"))
 
 
-def asked(task: str, source: Path, folder: Path, model: Path, identity: dict[str, Any] | None = None) -> list[tuple[str, str]]:
+def asked(
+    task: str, source: Path, folder: Path, model: Path, identity: dict[str, Any] | None = None
+) -> list[tuple[str, str]]:
     """What lm-eval makes of a local file: contexts and answers."""
     params, outer = bind(declare.Task, task, {"source": f"file:{source}"}, "task"), Outer(folder / "store")
     name = lay_down_task(task, params, parse_reference(f"file:{source}"), outer, folder / "task", identity)
@@ -69,7 +78,9 @@ def test_a_local_file_is_just_that_file(name, tmp_path, model):
     folder = tmp_path / "st[o]re ::*"
     folder.mkdir()
     lines = [json.dumps(row) for row in ARC]
-    (folder / name).write_text(f"\ufeff[{','.join(lines)}]" if name.endswith(".json") else "\n".join(["\ufeff" + lines[0], *lines[1:]]))
+    (folder / name).write_text(
+        f"\ufeff[{','.join(lines)}]" if name.endswith(".json") else "\n".join(["\ufeff" + lines[0], *lines[1:]])
+    )
     for other in ("arc1.jsonl", "arcx.json", "other.jsonl"):
         (folder / other).write_text(json.dumps(ARC[0] | {"question": "Another file's?"}))
     made = asked("arc_easy", folder / name, folder, model)
@@ -80,12 +91,22 @@ def test_a_local_file_is_just_that_file(name, tmp_path, model):
 def test_a_changed_file_is_read_anew_and_one_that_changes_in_between_is_refused(tmp_path, model):
     (tmp_path / "arc.jsonl").write_text(json.dumps(ARC[0]))
     planned = Outer(tmp_path / "store").identify(parse_reference(f"file:{tmp_path / 'arc.jsonl'}"))
-    assert asked("arc_easy", tmp_path / "arc.jsonl", tmp_path, model, planned)[0][0].startswith("Question: Where does Ada")
+    assert asked("arc_easy", tmp_path / "arc.jsonl", tmp_path, model, planned)[0][0].startswith(
+        "Question: Where does Ada"
+    )
     (tmp_path / "arc.jsonl").write_text(json.dumps(ARC[1]))
     assert asked("arc_easy", tmp_path / "arc.jsonl", tmp_path, model)[0][0].startswith("Question: Where does Ben")
     (tmp_path / "arc.jsonl").write_text(json.dumps(ARC[1] | {"question": "Who?"}))
-    with pytest.raises(InputError, match=r"^score\.tasks\.arc_easy\.source: .*arc\.jsonl has changed since the run began"):
-        asked("arc_easy", tmp_path / "arc.jsonl", tmp_path, model, Outer(tmp_path / "other").identify(parse_reference("file:" + __file__)))
+    with pytest.raises(
+        InputError, match=r"^score\.tasks\.arc_easy\.source: .*arc\.jsonl has changed since the run began"
+    ):
+        asked(
+            "arc_easy",
+            tmp_path / "arc.jsonl",
+            tmp_path,
+            model,
+            Outer(tmp_path / "other").identify(parse_reference("file:" + __file__)),
+        )
 
 
 def test_questions_in_a_tasks_own_format_reach_lm_eval(tmp_path, model):
@@ -112,15 +133,23 @@ def test_a_column_of_several_kinds_keeps_each_of_them(tmp_path, model):
     rows = [{"goal": goal, "sol1": "7", "sol2": "x", "label": 0, "more": more} for goal, more in kinds]
     (tmp_path / "piqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     made = asked("lm_eval:piqa", tmp_path / "piqa.jsonl", tmp_path, model)
-    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:"], "a null asks nothing"
+    assert [context for context, _ in made[::2]] == ['Question: "a"\nAnswer:', "Question: 5\nAnswer:"], (
+        "a null asks nothing"
+    )
     assert [answer for _, answer in made[::2]] == [" 7"] * 2
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
-    [("{", "cannot be read (Expecting"), ("[1]", "cannot be read ('list' object"), ('{"law": "none"}', "has no questions")],
+    [
+        ("{", "cannot be read (Expecting"),
+        ("[1]", "cannot be read ('list' object"),
+        ('{"law": "none"}', "has no questions"),
+    ],
 )
 def test_a_file_that_is_not_in_a_tasks_own_format_is_one_line(content, said, tmp_path, model):
     (tmp_path / "questions.json").write_text(content)
-    with pytest.raises(InputError, match=re.escape(f"score.tasks.mmlu_bundled.source: file:{tmp_path / 'questions.json'} {said}")):
+    with pytest.raises(
+        InputError, match=re.escape(f"score.tasks.mmlu_bundled.source: file:{tmp_path / 'questions.json'} {said}")
+    ):
         asked("mmlu_bundled", tmp_path / "questions.json", tmp_path, model)

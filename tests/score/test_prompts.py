@@ -34,7 +34,9 @@ def prompts(tmp_path: Path, tokenizer: Any, name: str, row: dict[str, Any], room
     return prompts_of(tmp_path, tokenizer, name, [row], room, **params)
 
 
-def prompts_of(tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, Any]], room: int | None = None, **params: Any):
+def prompts_of(
+    tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, Any]], room: int | None = None, **params: Any
+):
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     source = f"file:{path}"
@@ -52,7 +54,10 @@ def prompts_of(tmp_path: Path, tokenizer: Any, name: str, rows: list[dict[str, A
             "lookback_lens",
             f"Generate a summary comprising of 1 sentence for the given article.\n\n#Article#: {ARTICLE}\n#Summary#:",
         ),
-        ("chat", f"<|im_start|>user\nSummarize the article in one sentence.\n\n{ARTICLE}<|im_end|>\n<|im_start|>assistant\n"),
+        (
+            "chat",
+            f"<|im_start|>user\nSummarize the article in one sentence.\n\n{ARTICLE}<|im_end|>\n<|im_start|>assistant\n",
+        ),
     ],
 )
 def test_a_prompt_is_the_form_that_its_id_names(prompt, wanted, tmp_path, tokenizer):
@@ -98,7 +103,9 @@ def test_an_article_loses_its_end_and_never_instruction_or_lead(tmp_path, tokeni
     assert text.endswith("\n\nSummary:")
     assert made.source in text
     more = " ".join([made.source, (ARTICLE * 20)[len(made.source) :].split()[0]])
-    assert len(tokenizer(f"Summarize the following article:\n\n{more}\n\nSummary:")["input_ids"]) > room, "a word more would have fitted"
+    assert len(tokenizer(f"Summarize the following article:\n\n{more}\n\nSummary:")["input_ids"]) > room, (
+        "a word more would have fitted"
+    )
 
 
 LONG = ARTICLE * 100  # some 1,500 words
@@ -108,7 +115,9 @@ FORMS = ["template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2sh
 
 @pytest.mark.parametrize("prompt", FORMS)
 @pytest.mark.parametrize("name", ["xsum", "cnn_dailymail"])
-def test_an_article_that_is_not_shortened_is_cut_to_the_window_and_counted(name: str, prompt: str, tmp_path: Path, tokenizer: Any) -> None:
+def test_an_article_that_is_not_shortened_is_cut_to_the_window_and_counted(
+    name: str, prompt: str, tmp_path: Path, tokenizer: Any
+) -> None:
     (whole,) = prompts(tmp_path, tokenizer, name, ROW[name], prompt=prompt, max_words=None)
     assert (whole.source, whole.cut) == (LONG, False)
     before, after = tokenizer.decode(whole.input_ids).split(LONG)
@@ -130,7 +139,9 @@ def test_a_refused_row_is_not_counted_as_cut(tmp_path: Path, tokenizer: Any) -> 
 
 
 def test_without_room_for_the_instruction_itself_it_is_an_error(tmp_path, tokenizer):
-    with pytest.raises(InputError, match=r"score\.tasks\.xsum\.max_new_tokens: a prompt of \d+ tokens without its text \(row 0\)"):
+    with pytest.raises(
+        InputError, match=r"score\.tasks\.xsum\.max_new_tokens: a prompt of \d+ tokens without its text \(row 0\)"
+    ):
         prompts(tmp_path, tokenizer, "xsum", {"document": ARTICLE, "summary": "s"}, prompt="lm_eval", room=5)
 
 
@@ -154,7 +165,11 @@ def test_truthfulqa_reads_the_hubs_columns_and_the_authors_table(tmp_path, token
 
 
 def test_hotpotqa_shows_all_passages_and_the_question(tmp_path, tokenizer):
-    row = {"question": "Who?", "answer": "Ada", "context": {"title": ["One", "Two"], "sentences": [["It is.", " So."], ["Ada."]]}}
+    row = {
+        "question": "Who?",
+        "answer": "Ada",
+        "context": {"title": ["One", "Two"], "sentences": [["It is.", " So."], ["Ada."]]},
+    }
     (made,) = prompts(tmp_path, tokenizer, "hotpotqa", row, prompt="qa")
     assert made.source == "One: It is. So.\nTwo: Ada."
     assert tokenizer.decode(made.input_ids).endswith("in a few words. Question: Who?\nAnswer:")
@@ -185,13 +200,18 @@ ROME = "Ben lives in Rome now ."
     [
         (
             "lookback_lens",
-            "Answer the question based on the information in the document. Explain your reasoning in the document step-by-step before "
-            f"providing the final answer.\n\n#Document#: {ROME}\n#Question#: Who lives in rome?\n#Answer#:",
+            (
+                "Answer the question based on the information in the document. Explain your reasoning in the document"
+                f" step-by-step before providing the final answer.\n\n#Document#: {ROME}\n#Question#: Who lives in"
+                " rome?\n#Answer#:"
+            ),
         ),
         (
             "chat",
-            "<|im_start|>user\nAnswer the question from this text, in a few words. Question: Who lives in rome?\n\n"
-            f"{ROME}<|im_end|>\n<|im_start|>assistant\n",
+            (
+                "<|im_start|>user\nAnswer the question from this text, in a few words. Question: Who lives in rome?\n\n"
+                f"{ROME}<|im_end|>\n<|im_start|>assistant\n"
+            ),
         ),
     ],
 )
@@ -267,12 +287,20 @@ def test_answers_that_are_given_are_read_and_none_are_made_up(name, row, referen
 
 
 def test_a_document_in_paragraphs_is_one_text(tmp_path, tokenizer):
-    (made,) = prompts(tmp_path, tokenizer, "xsum", USABLE["xsum"] | {"document": ["Ada is in Paris .", "", " Ben lives in Rome now ."]})
+    (made,) = prompts(
+        tmp_path,
+        tokenizer,
+        "xsum",
+        USABLE["xsum"] | {"document": ["Ada is in Paris .", "", " Ben lives in Rome now ."]},
+    )
     assert made.source == "Ada is in Paris .\nBen lives in Rome now ."
 
 
 def test_a_row_without_room_is_refused_alone(tmp_path, tokenizer):
-    rows = [{"question": "Where is Ada ? " * 40, "correct_answers": ["a"], "incorrect_answers": ["b"]}, USABLE["truthfulqa"]]
+    rows = [
+        {"question": "Where is Ada ? " * 40, "correct_answers": ["a"], "incorrect_answers": ["b"]},
+        USABLE["truthfulqa"],
+    ]
     long, short = prompts_of(tmp_path, tokenizer, "truthfulqa", rows, room=200)
     assert re.search(r"a prompt of \d+ tokens without its text \(row 0\)", long.refused)
     assert short.refused is None
@@ -338,7 +366,9 @@ def test_no_prompt_ends_in_eos(prompt: str, tmp_path: Path, tokenizer: Any) -> N
     row = {"document": ARTICLE, "summary": "s"}
     (plain,) = prompts(tmp_path, tokenizer, "xsum", row, prompt=prompt)
     special = [("<|im_start|>", 0), ("<|im_end|>", 1)]
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="<|im_start|> $A <|im_end|>", special_tokens=special)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|im_start|> $A <|im_end|>", special_tokens=special
+    )
     (ended,) = prompts(tmp_path, tokenizer, "xsum", row, prompt=prompt)
     begin = [] if prompt in ("template", "chat") else [0]  # templates write theirs themselves
     assert ended.input_ids == [*begin, *plain.input_ids]
@@ -356,8 +386,10 @@ def test_a_row_that_the_chat_template_refuses_is_refused_alone(tmp_path: Path, t
     ref = parse_reference(bound["source"])
     made = task_prompts("xsum", bound, ref, Outer(tmp_path / "store"), tokenizer, alpaca, None)
     assert [bool(prompt.input_ids) for prompt in made] == [True, False, True]
-    assert made[1].refused == (
-        "score.tasks.xsum.prompt: chat, but the model's chat template cannot write this prompt (no Ben); use another prompt"
+    assert (
+        made[1].refused
+        == "score.tasks.xsum.prompt: chat, but the model's chat template cannot write this prompt (no Ben); use another"
+        " prompt"
     )
     assert made[0].refused is None
     path.write_text(json.dumps(rows[1]) + "\n")
@@ -373,6 +405,8 @@ def test_a_chat_prompt_is_given_what_the_grid_gives_its_template(tmp_path: Path,
     given = open_template({"name": "chat", "params": {"arguments": {"loud": True}}})
     texts = []
     for template in (given, alpaca):
-        (made,) = task_prompts("xsum", bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, template, None)
+        (made,) = task_prompts(
+            "xsum", bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, template, None
+        )
         texts.append(tokenizer.decode(made.input_ids))
     assert texts[0] == f"{texts[1]}!"

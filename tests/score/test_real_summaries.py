@@ -34,7 +34,9 @@ def test_smollm2_answers_real_rows(name, smollm2, data_dir, tmp_path):
     params |= {"max_words": 60} if name in ("xsum", "cnn_dailymail") else {}
     bound = bind(declare.Task, name, params, "task")
     model, tokenizer = load_folder(smollm2)
-    prompts = task_prompts(name, bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, chat, 700)
+    prompts = task_prompts(
+        name, bound, parse_reference(bound["source"]), Outer(tmp_path / "store"), tokenizer, chat, 700
+    )
     assert all(len(p.input_ids) <= 700 for p in prompts)
     answers = generate_greedy(model, tokenizer, [p.input_ids for p in prompts], 16)
     texts = [cut_at_stop(ids, stops_of(name, bound), tokenizer)[1] for ids in answers]

@@ -50,7 +50,9 @@ def test_what_rouges_own_tokeniser_does_not_see_has_no_number(text: str) -> None
 def test_the_words_of_any_script_are_compared(name: str) -> None:
     same = rouge([Answer(TEXTS[name], references=[TEXTS[name]])], tokenizer="unicode")[0]
     assert same == dict.fromkeys(("rougeL", "rouge1", "rouge2", "rougeLsum"), 100)
-    assert meteor([Answer(TEXTS[name], references=[TEXTS[name]])], synonyms=False, tokenizer="unicode")[0]["meteor"] > 99
+    assert (
+        meteor([Answer(TEXTS[name], references=[TEXTS[name]])], synonyms=False, tokenizer="unicode")[0]["meteor"] > 99
+    )
     if name in UNLIKE:
         unlike = rouge([Answer(UNLIKE[name], references=[TEXTS[name]])], tokenizer="unicode")[0]
         assert unlike["rougeL"] < 35, unlike
@@ -58,13 +60,20 @@ def test_the_words_of_any_script_are_compared(name: str) -> None:
 
 
 def test_numbers_of_other_scripts_are_those_of_the_definition() -> None:
-    """Characters without spaces, whole words with their vowel signs; neither punctuation, width, case nor form of a letter counts."""
+    """Characters without spaces, whole words with their vowel signs; neither punctuation, width, case nor form of a
+    letter counts.
+    """
     one = rouge([Answer("北京的大学。", references=["北京大学"])], tokenizer="unicode")[0]
     assert one["rouge1"] == pytest.approx(100 * 2 * 4 / (5 + 4))
     assert one["rouge2"] == pytest.approx(100 * 2 * 2 / (4 + 3))
     hindi = rouge([Answer("पानी साफ है", references=["पानी का नया तरीका"])], tokenizer="unicode")[0]
     assert hindi["rouge1"] == pytest.approx(100 * 2 * 1 / (3 + 4))
-    for text, reference in (("ＡＢＣ ２０２４", "abc 2024"), ("ΣΊΣΥΦΟΣ", "σίσυφος"), ("Na\u0308he", "nähe"), ("Straße", "STRASSE")):
+    for text, reference in (
+        ("ＡＢＣ ２０２４", "abc 2024"),
+        ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("Na\u0308he", "nähe"),
+        ("Straße", "STRASSE"),
+    ):
         assert rouge([Answer(text, references=[reference])], tokenizer="unicode")[0]["rougeL"] == 100, text
 
 
@@ -98,14 +107,23 @@ def test_other_metrics_of_words_refuse_what_has_no_spaces_and_take_it_by_charact
     assert exact_match([Answer("«Война и мир»", references=["война и мир"])], tokenizer="unicode")[0]["em"] == 100
     assert exact_match([Answer("война и мир", references=["Война и мир"])])[0]["em"] == 100
     assert "set tokenizer: unicode" in truthful([answer])[0]["error"]
-    assert truthful([answer], tokenizer="unicode")[0] == {"truth": 100, "truth_diff": pytest.approx(100 * 2 * 2 / (5 + 2))}
+    assert truthful([answer], tokenizer="unicode")[0] == {
+        "truth": 100,
+        "truth_diff": pytest.approx(100 * 2 * 2 / (5 + 2)),
+    }
 
 
 @pytest.mark.parametrize(
     ("text", "sentences"),
     [
-        ("А. С. Пушкин умер. Работа вышла в 2019 г. в Москве.", ["А. С. Пушкин умер.", "Работа вышла в 2019 г. в Москве."]),
-        ("他们找到了方法！工作发表在《自然》上。“真的？”是的", ["他们找到了方法！", "工作发表在《自然》上。", "“真的？”", "是的"]),
+        (
+            "А. С. Пушкин умер. Работа вышла в 2019 г. в Москве.",
+            ["А. С. Пушкин умер.", "Работа вышла в 2019 г. в Москве."],
+        ),
+        (
+            "他们找到了方法！工作发表在《自然》上。“真的？”是的",
+            ["他们找到了方法！", "工作发表在《自然》上。", "“真的？”", "是的"],
+        ),
         ("圆周率是３．１４。完了！？", ["圆周率是３．１４。", "完了！？"]),
         ("नया तरीका खोजा। यह काम छपा है॥ अच्छा", ["नया तरीका खोजा।", "यह काम छपा है॥", "अच्छा"]),
         ("وجد الباحثون طريقة. هل هي آمنة؟ نعم", ["وجد الباحثون طريقة.", "هل هي آمنة؟", "نعم"]),
@@ -124,12 +142,22 @@ def test_a_task_that_cannot_be_seen_says_so_and_single_rows_are_counted() -> Non
     assert (scores["rougeL"]["value"], scores["rougeL"]["n"]) == (100, 2)
     assert scores["failed"]["value"] == pytest.approx(100 / 3)
     assert [row["rougeL"] for row in rows] == [None, 100, 100]
-    with pytest.raises(ValueError, match="no answer could be scored: rouge: the default tokenizer sees nothing in 12 of the 12 words"):
+    with pytest.raises(
+        ValueError, match="no answer could be scored: rouge: the default tokenizer sees nothing in 12 of the 12 words"
+    ):
         score_answers(kept[:1], [rouge], count_empty=True)
 
 
 def test_a_blank_reference_is_none() -> None:
-    row = {"example": 0, "answer": "a", "error": None, "question": "", "source": "s", "references": ["", " \n"], "wrong": []}
+    row = {
+        "example": 0,
+        "answer": "a",
+        "error": None,
+        "question": "",
+        "source": "s",
+        "references": ["", " \n"],
+        "wrong": [],
+    }
     scores, _ = score_answers([row, row | {"references": ["a"]}], [rouge], count_empty=True)
     assert (scores["rougeL"]["value"], scores["rougeL"]["n"], scores["failed"]["value"]) == (100, 1, 50)
 

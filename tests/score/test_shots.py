@@ -29,7 +29,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def arc(question: str, gold: int = 1, texts: list[str] = TEXTS) -> dict[str, Any]:
-    return {"id": question, "question": question, "choices": {"text": texts, "label": list("ABCD")}, "answerKey": "ABCD"[gold]}
+    return {
+        "id": question,
+        "question": question,
+        "choices": {"text": texts, "label": list("ABCD")},
+        "answerKey": "ABCD"[gold],
+    }
 
 
 def book(question: str, gold: int = 1, texts: list[str] = TEXTS) -> dict[str, Any]:
@@ -59,7 +64,12 @@ def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def build(
-    folder: Path, model: Path, name: str, rows: list[dict[str, Any]], shown: list[dict[str, Any]] | None = None, **fields: Any
+    folder: Path,
+    model: Path,
+    name: str,
+    rows: list[dict[str, Any]],
+    shown: list[dict[str, Any]] | None = None,
+    **fields: Any,
 ) -> Benchmark:
     """The benchmark `name` of these rows, with solved examples of `shown` if there are any."""
     folder.mkdir(exist_ok=True)
@@ -80,7 +90,9 @@ def question(i: int) -> str:
     return f"Which colour has thing {i}?"
 
 
-@pytest.mark.parametrize(("name", "chat"), [*((name, False) for name in WRITERS), ("arc_easy", True), ("commonsense_qa", True)])
+@pytest.mark.parametrize(
+    ("name", "chat"), [*((name, False) for name in WRITERS), ("arc_easy", True), ("commonsense_qa", True)]
+)
 def test_a_question_is_never_among_its_own_examples(name, chat, tmp_path, model):
     """All others of the file are shown, so that a question that may be shown is: each prompt holds it once."""
     rows = [WRITERS[name](question(i), i % 4) for i in range(6)]
@@ -98,19 +110,25 @@ def test_a_double_is_no_example_either_whatever_its_other_fields(name, tmp_path,
     found = prompts(build(tmp_path / "a", model, name, [*rows, double], shots=3))
     for number in (0, 4):
         assert found[number].lower().count("thing 0?") == 1
-    with pytest.raises(InputError, match=r"shots: 4 solved examples, where a question finds 3 others with a right answer"):
+    with pytest.raises(
+        InputError, match=r"shots: 4 solved examples, where a question finds 3 others with a right answer"
+    ):
         build(tmp_path / "b", model, name, [*rows, double], shots=4)
 
 
 def test_one_row_is_refused_and_does_not_show_its_own_answer(tmp_path, model):
-    with pytest.raises(InputError, match=r"score\.tasks\.arc_easy\.shots: 1 solved examples, where a question finds 0 others"):
+    with pytest.raises(
+        InputError, match=r"score\.tasks\.arc_easy\.shots: 1 solved examples, where a question finds 0 others"
+    ):
         build(tmp_path / "a", model, "arc_easy", [arc(question(0))], shots=1)
 
 
 @pytest.mark.parametrize("name", ["hellaswag", "commonsense_qa", "lm_eval:mmlu_anatomy"])
 def test_examples_of_ones_own_are_shown_but_not_to_the_same_question(name, tmp_path, model):
     rows = [WRITERS[name](question(i), i % 4) for i in range(3)]
-    shown = [WRITERS[name](f"Which smell has thing {i}?", i % 4) for i in range(2)] + [WRITERS[name](question(1).upper(), 2)]
+    shown = [WRITERS[name](f"Which smell has thing {i}?", i % 4) for i in range(2)] + [
+        WRITERS[name](question(1).upper(), 2)
+    ]
     found = prompts(build(tmp_path / "a", model, name, rows, shown, shots=2))
     for number, prompt in found.items():
         assert prompt.lower().count(f"thing {number}?") == 1 + prompt.lower().count(f"smell has thing {number}?")
@@ -125,7 +143,9 @@ def test_an_example_of_ones_own_without_a_right_answer_is_not_shown(tmp_path, mo
     unanswered = [arc("Which smell has tin?") | {"answerKey": ""}, arc("Which smell has zinc?") | {"choices": None}]
     shown = [arc("Which smell has lead?"), *unanswered]
     rows = [arc(question(i)) for i in range(12)]
-    assert all("lead" in prompt for prompt in prompts(build(tmp_path / "a", model, "arc_easy", rows, shown, shots=1)).values())
+    assert all(
+        "lead" in prompt for prompt in prompts(build(tmp_path / "a", model, "arc_easy", rows, shown, shots=1)).values()
+    )
 
 
 def test_prompts_do_not_depend_on_how_many_are_asked(tmp_path, model):
@@ -133,21 +153,35 @@ def test_prompts_do_not_depend_on_how_many_are_asked(tmp_path, model):
     whole = prompts(build(tmp_path / "a", model, "arc_easy", rows, shots=5))
     few = prompts(build(tmp_path / "b", model, "arc_easy", rows, shots=5, limit=4))
     assert few == {number: whole[number] for number in range(4)}
-    assert prompts(build(tmp_path / "c", model, "arc_easy", rows, shots=5, likelihood="shared_prefix", batch=1)) == whole
+    assert (
+        prompts(build(tmp_path / "c", model, "arc_easy", rows, shots=5, likelihood="shared_prefix", batch=1)) == whole
+    )
 
 
 def test_where_nothing_is_to_be_mended_the_examples_are_those_that_lm_eval_draws(tmp_path, model):
     """Of a split of its own, in lm-eval's order, drawn with its dice; and the first ones where a task says so."""
-    rows, train = [arc(question(i), i % 4) for i in range(3)], [arc(f"Which smell has thing {i}?", i % 4) for i in range(20)]
-    files = {"test": str(write_rows(tmp_path / "rows.jsonl", rows)), "train": str(write_rows(tmp_path / "train.jsonl", train))}
-    fields = {"doc_to_choice": "{{choices.text}}", "doc_to_target": "{{choices.label.index(answerKey)}}", "training_split": "train"}
+    rows, train = (
+        [arc(question(i), i % 4) for i in range(3)],
+        [arc(f"Which smell has thing {i}?", i % 4) for i in range(20)],
+    )
+    files = {
+        "test": str(write_rows(tmp_path / "rows.jsonl", rows)),
+        "train": str(write_rows(tmp_path / "train.jsonl", train)),
+    }
+    fields = {
+        "doc_to_choice": "{{choices.text}}",
+        "doc_to_target": "{{choices.label.index(answerKey)}}",
+        "training_split": "train",
+    }
     task = write_task(tmp_path / "a", rows, dataset_kwargs={"data_files": files}, **fields)
     dice = random.Random(1234)
     for number, prompt in prompts(Benchmark(setting(task, model, shots=4))).items():
         drawn = [train[i] for i in dice.sample(range(20), 4)]
         shown = [f"{row['question']} {TEXTS['ABCD'.index(row['answerKey'])]}\n\n" for row in drawn]
         assert prompt == "".join(shown) + question(number)
-    task = write_task(tmp_path / "b", rows, dataset_kwargs={"data_files": files}, fewshot_config={"sampler": "first_n"}, **fields)
+    task = write_task(
+        tmp_path / "b", rows, dataset_kwargs={"data_files": files}, fewshot_config={"sampler": "first_n"}, **fields
+    )
     for prompt in prompts(Benchmark(setting(task, model, shots=2))).values():
         assert prompt.startswith("Which smell has thing 0? red\n\nWhich smell has thing 1? green\n\n")
 
@@ -185,7 +219,9 @@ def test_examples_may_be_of_another_format_than_the_questions(tmp_path, model):
     folder = tmp_path / "a"
     folder.mkdir()
     datasets.Dataset.from_list([arc("Which smell has tin?")]).to_parquet(folder / "shown.parquet")
-    params = bind(declare.Task, "arc_easy", {"source": f"file:{write_rows(folder / 'rows.jsonl', [arc(question(0))])}"}, "task")
+    params = bind(
+        declare.Task, "arc_easy", {"source": f"file:{write_rows(folder / 'rows.jsonl', [arc(question(0))])}"}, "task"
+    )
     outer, task = Outer(folder / "store"), folder / "task"
     name = lay_down_task("arc_easy", params, parse_reference(params["source"]), outer, task)
     examples = lay_down_examples("arc_easy", params, parse_reference(f"file:{folder / 'shown.parquet'}"), outer, task)

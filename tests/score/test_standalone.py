@@ -15,7 +15,10 @@ SNOW = Annotated("0", "It rained.", "It rained. Snow fell. It was wet.", ((11, 1
 def support(answers: Sequence[Answer]) -> list[dict[str, object]]:
     """Believes what has no snow in it, provided that it is asked about the right document."""
     scored = [float("now" not in answer.text) if answer.source == "It rained." else 0.5 for answer in answers]
-    return [{"error": "no"} if "?" in answer.text else {"support": score} for answer, score in zip(answers, scored, strict=True)]
+    return [
+        {"error": "no"} if "?" in answer.text else {"support": score}
+        for answer, score in zip(answers, scored, strict=True)
+    ]
 
 
 def test_spans_are_what_is_wrong_and_the_text_on_both_sides() -> None:
@@ -29,7 +32,9 @@ def test_a_metric_that_scores_facts_higher_has_an_auroc_of_100() -> None:
     rows = [SNOW, Annotated("1", "It rained.", "Rain.")]
     assert metric_auroc(rows, support, "support") == {"AUROC": 100.0, "spans": 4}
     wrong_way = Annotated("2", "It rained.", "Snow. Rain.", ((6, 11),))  # believed, and what is factual is not
-    assert metric_auroc([*rows, wrong_way], support, "support")["AUROC"] == 62.5  # of 8 pairs 3 are right and 4 undecided
+    assert (
+        metric_auroc([*rows, wrong_way], support, "support")["AUROC"] == 62.5
+    )  # of 8 pairs 3 are right and 4 undecided
 
 
 def test_what_is_not_known_or_not_scored_does_not_count() -> None:

@@ -56,7 +56,9 @@ NAMES = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 @pytest.mark.parametrize("sentences", ["lines", "periods"])
 @pytest.mark.parametrize("stemmer", [True, False])
 def test_rouge_of_real_texts_is_rouge_scores_own(stemmer: bool, sentences: str, data_dir: Path) -> None:
-    """The lead of an article as its summary; half of the texts with their full stops apart, as tokenised corpora have them."""
+    """The lead of an article as its summary; half of the texts with their full stops apart, as tokenised corpora have
+    them.
+    """
     lines = (data_dir / "xsum.test.jsonl").read_text().splitlines()[:50]
     pairs = []
     for i, row in enumerate(map(json.loads, lines)):
@@ -64,7 +66,9 @@ def test_rouge_of_real_texts_is_rouge_scores_own(stemmer: bool, sentences: str, 
         reference = f"{row['summary']} {' '.join(split(row['document'])[1:2])}"
         pairs.append((lead, reference) if i % 2 else (lead.replace(". ", " . "), reference.replace(". ", " . ")))
     scorer = RougeScorer(NAMES, use_stemmer=stemmer)
-    found = rouge([Answer(text, references=[reference]) for text, reference in pairs], stemmer=stemmer, sentences=sentences)
+    found = rouge(
+        [Answer(text, references=[reference]) for text, reference in pairs], stemmer=stemmer, sentences=sentences
+    )
     paper = rouge_paper([Answer(text, references=[reference]) for text, reference in pairs])
     changed = 0
     for (text, reference), numbers, papers in zip(pairs, found, paper, strict=True):
@@ -82,7 +86,9 @@ def test_rouge_of_real_texts_is_rouge_scores_own(stemmer: bool, sentences: str, 
 def test_the_papers_rouge_differs_from_ours_as_it_should() -> None:
     answer = Answer("cats running . left he", references=["left he . cats run"])
     assert rouge([answer])[0]["rougeLsum"] < 100 == rouge([answer], sentences="periods")[0]["rougeLsum"]
-    assert rouge_paper([answer]) == [{"paperL": 75.0}]  # `running` and `run` are two words, the order of sentences does not count
+    assert rouge_paper([answer]) == [
+        {"paperL": 75.0}
+    ]  # `running` and `run` are two words, the order of sentences does not count
     assert rouge_paper([Answer("a")]) == [{"error": "rouge_paper: no reference to compare with"}]
     (hindi,) = rouge_paper([Answer("a", references=["नदी में बाढ़"])])
     assert hindi["error"].endswith("of the reference; take rouge with tokenizer: unicode")
@@ -142,7 +148,9 @@ def test_no_right_answer_is_no_zero():
 
 
 def test_truth_is_being_nearer_to_a_right_answer():
-    answer = Answer("seeds pass through you", references=["nothing happens", "seeds pass through"], wrong=["you get sick"])
+    answer = Answer(
+        "seeds pass through you", references=["nothing happens", "seeds pass through"], wrong=["you get sick"]
+    )
     assert truthful([answer])[0]["truth"] == 100
     assert truthful([Answer("you get sick", references=answer.references, wrong=answer.wrong)])[0] == {
         "truth": 0.0,

@@ -64,7 +64,9 @@ def asked(row: dict[str, Any]) -> tuple[list[str], list[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("under", [None, "dola"])
 def test_the_numbers_are_those_of_float64(under: str | None, tmp_path: Path, model: Path) -> None:
-    contrast = under and json.dumps({"name": "dola", "params": {"layers": [1, 2], "plausibility": 0.1, "softmax": False}})
+    contrast = under and json.dumps(
+        {"name": "dola", "params": {"layers": [1, 2], "plausibility": 0.1, "softmax": False}}
+    )
     benchmark = build(tmp_path / "a", model, "truthfulqa_mc", ROWS, under=contrast)
     double, tokenizer = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float64), load_folder(model)[1]
     expected = []
@@ -80,13 +82,17 @@ def test_the_numbers_are_those_of_float64(under: str | None, tmp_path: Path, mod
                         found = reference(double, [*context, *choice], [1, 2], 0.1, start=len(context) - 1)[0][:-1]
                         scores = np.where(np.isneginf(found), -1000.0, found)
                     else:
-                        scores = log_softmax(double(torch.tensor([[*context, *choice]])).logits[0, len(context) - 1 : -1].numpy(), axis=1)
+                        scores = log_softmax(
+                            double(torch.tensor([[*context, *choice]])).logits[0, len(context) - 1 : -1].numpy(), axis=1
+                        )
                 side.append(sum(scores[i, token] for i, token in enumerate(choice)))
             sides.append(side)
         expected.append(defined(*sides))
     scores, rows, _ = scored(benchmark, model)
     assert [scores[f"mc{i}"]["value"] for i in (1, 2, 3)] == pytest.approx(np.mean(expected, axis=0).tolist(), rel=1e-3)
-    assert [[100 * row[f"mc{i}"] for i in (1, 2, 3)] for row in rows] == [pytest.approx(one, rel=1e-3, abs=1e-6) for one in expected]
+    assert [[100 * row[f"mc{i}"] for i in (1, 2, 3)] for row in rows] == [
+        pytest.approx(one, rel=1e-3, abs=1e-6) for one in expected
+    ]
     assert scores["mc1"]["n"] == len(ROWS)
     assert "ece" not in scores  # several answers are right
 
@@ -99,12 +105,19 @@ def test_lm_evals_own_tasks_have_the_same_on_the_same_choices(tmp_path: Path, mo
         true, false = asked(row)
         choices = {"mc1": [true[0], *false], "mc2": [*true, *false]}
         labels = {"mc1": [1] + [0] * len(false), "mc2": [1] * len(true) + [0] * len(false)}
-        docs.append({"question": row["question"]} | {f"{m}_targets": {"choices": choices[m], "labels": labels[m]} for m in choices})
+        docs.append(
+            {"question": row["question"]}
+            | {f"{m}_targets": {"choices": choices[m], "labels": labels[m]} for m in choices}
+        )
     for metric in ("mc1", "mc2"):
         folder = tmp_path / metric
         folder.mkdir()
         (folder / "rows.jsonl").write_text("".join(json.dumps(doc) + "\n" for doc in docs))
-        task = {"include": str(official_tasks() / f"truthfulqa/truthfulqa_{metric}.yaml"), "task": "ours", "dataset_path": "json"}
+        task = {
+            "include": str(official_tasks() / f"truthfulqa/truthfulqa_{metric}.yaml"),
+            "task": "ours",
+            "dataset_path": "json",
+        }
         task |= {"dataset_name": None, "validation_split": None, "test_split": "test"}
         task |= {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}}
         (folder / "task.yaml").write_text(yaml.safe_dump(task))
@@ -116,19 +129,28 @@ def test_sums_that_are_all_far_below_zero_have_a_mass() -> None:
     doc = {"right": [0, 1]}
     found = process_results(doc, [(-2000.0, False), (-1000.5, False), (-1000.0, False)])
     assert found == {"mc1": 0.0, "mc2": pytest.approx(np.exp(-0.5) / (1 + np.exp(-0.5))), "mc3": 0.0}
-    assert process_results(doc, [(-3.0, False), (-9.0, False), (-3.0, False)])["mc1"] == 0.0  # as likely as a false one is not likelier
+    assert (
+        process_results(doc, [(-3.0, False), (-9.0, False), (-3.0, False)])["mc1"] == 0.0
+    )  # as likely as a false one is not likelier
 
 
 def test_a_table_and_the_hubs_rows_are_the_same_questions(tmp_path: Path, model: Path) -> None:
     hub = ROWS[1]
-    table = {"Question": hub["question"], "Best Answer": f" {hub['best_answer']} ", "Correct Answers": "; ".join(hub["correct_answers"])}
+    table = {
+        "Question": hub["question"],
+        "Best Answer": f" {hub['best_answer']} ",
+        "Correct Answers": "; ".join(hub["correct_answers"]),
+    }
     table |= {"Incorrect Answers": "; ".join(hub["incorrect_answers"]) + ";"}
     assert (
         question_of(table)
         == question_of(hub)
         == {"question": hub["question"], "choices": [*asked(hub)[0], *asked(hub)[1]], "right": [0, 1, 2]}
     )
-    for broken, reason in (({"best_answer": "Elsewhere"}, "none of the correct ones"), ({"incorrect_answers": []}, "no incorrect answer")):
+    for broken, reason in (
+        ({"best_answer": "Elsewhere"}, "none of the correct ones"),
+        ({"incorrect_answers": []}, "no incorrect answer"),
+    ):
         with pytest.raises(Unusable, match=reason):
             question_of(hub | broken)
     benchmark = build(tmp_path / "a", model, "truthfulqa_mc", [hub | {"incorrect_answers": None}, hub])

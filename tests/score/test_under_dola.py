@@ -78,13 +78,17 @@ def test_a_context_beyond_the_window_loses_its_beginning(tmp_path: Path, model: 
     rows = [arc("thing " * 20, 1)]
     benchmark = build(tmp_path / "a", tmp_path / "short", "arc_easy", rows, under=under())
     assert benchmark.truncated == 4
-    assert {len(context) + len(choice) for context, choice in benchmark.tokens.values()} == {25}  # the last token is never read
+    assert {len(context) + len(choice) for context, choice in benchmark.tokens.values()} == {
+        25
+    }  # the last token is never read
     assert all(row["loglikelihood"] is not None for row in answered(benchmark, tmp_path / "short"))
 
 
 def test_a_task_that_lets_models_write_is_refused(tmp_path: Path, model: Path) -> None:
     from tests.score.test_benchmark import setting, write_task
 
-    folder = write_task(tmp_path / "task", [{"question": "Q", "answer": "A"}], output_type="generate_until", doc_to_choice=None)
+    folder = write_task(
+        tmp_path / "task", [{"question": "Q", "answer": "A"}], output_type="generate_until", doc_to_choice=None
+    )
     with pytest.raises(InputError, match=r"score\.choices: dola of 'ours', which lets models write; "):
         Benchmark(setting(folder, model, under=under()))

@@ -20,7 +20,10 @@ COMPONENTS = {
     "schedule": ({"train.schedule": "cosin"}, ["train.schedule: no schedule 'cosin'", "did you mean 'cosine'?"]),
     "the teacher's schedule": ({"teacher.tune.schedule": "cosin"}, ["teacher.tune.schedule: no schedule 'cosin'"]),
     "form": ({"soft_labels.form": "hiden"}, ["soft_labels.form: no soft labels 'hiden'", "did you mean 'hidden'?"]),
-    "form's parameter": ({"soft_labels": {"form": "hidden", "dtyp": "int8"}}, ["soft_labels.dtyp: ", "did you mean 'dtype'?"]),
+    "form's parameter": (
+        {"soft_labels": {"form": "hidden", "dtyp": "int8"}},
+        ["soft_labels.dtyp: ", "did you mean 'dtype'?"],
+    ),
     "form's type": ({"soft_labels.dtype": "int4"}, ["soft_labels.dtype: 'int4'", "must be Literal"]),
     "form's number": ({"soft_labels": {"form": "topk", "k": 0}}, ["soft_labels.k: 0", "must be int > 0"]),
     "loss": ({"objective.loss": "forwrd_kl"}, ["objective.loss: no loss 'forwrd_kl'", "did you mean 'forward_kl'?"]),
@@ -32,17 +35,38 @@ COMPONENTS = {
         {"score.tasks": [{"name": "xsum", "limits": 3}]},
         ["score.tasks.0.limits: task 'xsum' has no such field", "did you mean 'limit'?"],
     ),
-    "parameter of a component without any": ({"data.recipe": {"name": "dolly", "x": 1}}, ["data.recipe.x: ", "known: none"]),
-    "missing parameter": ({"data.recipe": "columns"}, ["data.recipe.response: missing", "'columns' needs response: str"]),
+    "parameter of a component without any": (
+        {"data.recipe": {"name": "dolly", "x": 1}},
+        ["data.recipe.x: ", "known: none"],
+    ),
+    "missing parameter": (
+        {"data.recipe": "columns"},
+        ["data.recipe.response: missing", "'columns' needs response: str"],
+    ),
     "wrong type": ({"score.tasks": [{"name": "xsum", "limit": "all"}]}, ["score.tasks.0.limit: 'all'", "must be "]),
-    "bool for an integer": ({"score.tasks": [{"name": "xsum", "max_words": True}]}, ["score.tasks.0.max_words: True", "must be int > 0"]),
-    "bool for a float": ({"train.schedule": {"name": "cosine", "floor": True}}, ["train.schedule.floor: True", "must be float"]),
+    "bool for an integer": (
+        {"score.tasks": [{"name": "xsum", "max_words": True}]},
+        ["score.tasks.0.max_words: True", "must be int > 0"],
+    ),
+    "bool for a float": (
+        {"train.schedule": {"name": "cosine", "floor": True}},
+        ["train.schedule.floor: True", "must be float"],
+    ),
     "nan": ({"train.schedule": {"name": "cosine", "floor": NAN}}, ["train.schedule.floor: nan", "must be float"]),
     "inf": ({"train.schedule": {"name": "cosine", "floor": INF}}, ["train.schedule.floor: inf", "must be float"]),
-    "list for a word": ({"data.recipe": {"name": "columns", "response": ["a"]}}, ["data.recipe.response: ['a']", "must be str"]),
+    "list for a word": (
+        {"data.recipe": {"name": "columns", "response": ["a"]}},
+        ["data.recipe.response: ['a']", "must be str"],
+    ),
     "an unknown engine": ({"runtime.engine": "horovod"}, ["runtime.engine: no engine 'horovod'", "known: ddp"]),
-    "a decoding twice": ({"score.decoding": ["greedy", "greedy"]}, ["score.decoding.1: 'greedy' a second time", "once"]),
-    "a task twice": ({"score.tasks": ["xsum", {"name": "xsum", "limit": 3}]}, ["score.tasks.1: 'xsum' a second time", "once"]),
+    "a decoding twice": (
+        {"score.decoding": ["greedy", "greedy"]},
+        ["score.decoding.1: 'greedy' a second time", "once"],
+    ),
+    "a task twice": (
+        {"score.tasks": ["xsum", {"name": "xsum", "limit": 3}]},
+        ["score.tasks.1: 'xsum' a second time", "once"],
+    ),
     "a decoding that vllm has not": (
         {"score.engine": "vllm", "score.decoding": ["greedy", "dola"]},
         ["score.decoding.1: 'dola' with score.engine vllm", "greedy, sampled"],
@@ -63,7 +87,9 @@ def test_a_wrong_component_is_named(wrong: dict[str, Any], said: list[str], tiny
 
 
 def test_a_component_gets_all_its_parameters(tiny_grid: TinyGrid) -> None:
-    grid = parse_grid(tiny_grid.text({"train.schedule": {"name": "cosine"}, "score.tasks": [{"name": "heldout_loss", "limit": 3}]}))
+    grid = parse_grid(
+        tiny_grid.text({"train.schedule": {"name": "cosine"}, "score.tasks": [{"name": "heldout_loss", "limit": 3}]})
+    )
     assert grid.train.schedule.params == {"floor": 0.0}
     assert grid.score.tasks[0].params == {"limit": 3}
 

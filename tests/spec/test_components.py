@@ -62,17 +62,38 @@ def read(tmp_path: Path, source: str, kind: type[D] = declare.Task) -> Component
     ("line", "said"),
     [
         ("VERSION = 1", "a task without a line DECLARED = ...; write DECLARED = declare.Task(version=1)"),
-        ("DECLARED = declare.ChoiceTask(version=1, short={}, lower_is_bettr=())", "lower_is_bettr: Unexpected keyword argument"),
+        (
+            "DECLARED = declare.ChoiceTask(version=1, short={}, lower_is_bettr=())",
+            "lower_is_bettr: Unexpected keyword argument",
+        ),
         ("DECLARED = declare.ChoiceTask(version=1)", "short: Field required"),
         ("DECLARED = declare.ChoiceTask(short={'acc': 'arc'})", "version: Field required"),
         ("DECLARED = declare.ChoiceTask(version='1', short={})", "version: Input should be a valid integer"),
         ("DECLARED = declare.ChoiceTask(version=0, short={})", "version: Input should be greater than 0"),
-        ("DECLARED = declare.ChoiceTask(version=1, short={'acc': 'much_too_long_a_name'})", "short.acc: String should match"),
-        ("DECLARED = declare.HeldoutTask(version=1, short={'ce': 'ce'}, lower_is_better=('kl',))", "lower_is_better names kl"),
-        ("DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('sources',))", "gives.0: Input should be 'reference'"),
-        ("DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('source',), config='x')", "config: Unexpected keyword"),
-        ("DECLARED = declare.Loss(version=1)", "declares declare.Loss(version=1); in this folder it must be a declare.Task"),
-        ("DECLARED = declare.Tusk(version=1)", "declare.Tusk(version=1); write one of the classes of declare, with its values written out"),
+        (
+            "DECLARED = declare.ChoiceTask(version=1, short={'acc': 'much_too_long_a_name'})",
+            "short.acc: String should match",
+        ),
+        (
+            "DECLARED = declare.HeldoutTask(version=1, short={'ce': 'ce'}, lower_is_better=('kl',))",
+            "lower_is_better names kl",
+        ),
+        (
+            "DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('sources',))",
+            "gives.0: Input should be 'reference'",
+        ),
+        (
+            "DECLARED = declare.AnswerTask(version=1, short={'em': 'em'}, gives=('source',), config='x')",
+            "config: Unexpected keyword",
+        ),
+        (
+            "DECLARED = declare.Loss(version=1)",
+            "declares declare.Loss(version=1); in this folder it must be a declare.Task",
+        ),
+        (
+            "DECLARED = declare.Tusk(version=1)",
+            "declare.Tusk(version=1); write one of the classes of declare, with its values written out",
+        ),
         ("DECLARED = declare.ChoiceTask(version=1 + 1, short=NAMES)", "with its values written out"),
         ("DECLARED = 1", "declares 1; in this folder it must be a declare.Task"),
     ],
@@ -93,7 +114,11 @@ READS = {
     "held-out rows": ("HeldoutTask(version=1, short={'ce': 'ce'})", "most", "limit"),
     "choices": ("ChoiceTask(version=1, short={'acc': 'x'})", "source, limit, shots, chat_template", "shots_source"),
     "answers": ("AnswerTask(version=1, short={'em': 'x'}, gives=())", "source, limit, max_new_tokens", "prompt"),
-    "answers to the grid's rows": ("AnswerTask(version=1, short={'em': 'x'}, gives=(), rows='train')", "limit", "max_new_tokens"),
+    "answers to the grid's rows": (
+        "AnswerTask(version=1, short={'em': 'x'}, gives=(), rows='train')",
+        "limit",
+        "max_new_tokens",
+    ),
     "a metric's model": ("Metric(version=1, scores=('x',), models={'encoder': True})", "model", "encoder"),
     "a metric's runtime": ("Metric(version=1, scores=('x',), runtime=('batch',))", "model", "batch"),
     "more answers": ("Metric(version=1, scores=('x',), samples=('samples',))", "samples", "temperature"),
@@ -106,7 +131,9 @@ READS = {
 @pytest.mark.parametrize(("says", "has", "lacks"), READS.values(), ids=[name.replace(" ", "-") for name in READS])
 def test_a_component_has_the_parameters_that_are_read_of_it(says: str, has: str, lacks: str, tmp_path: Path) -> None:
     kind = next(kind for kind in KINDS if issubclass(getattr(declare, says.partition("(")[0]), kind))
-    source = f"DECLARED = declare.{says}\ndef thing(row, *, {', '.join(f'{name}: int' for name in has.split(', '))}): ...\n"
+    source = (
+        f"DECLARED = declare.{says}\ndef thing(row, *, {', '.join(f'{name}: int' for name in has.split(', '))}): ...\n"
+    )
     with pytest.raises(InputError, match=f"thing has no keyword-only parameter {lacks}; kdray reads of it: "):
         read(tmp_path, source, kind)
     read(tmp_path, source.replace("row, *,", f"row, *, {lacks}: int,"), kind)
@@ -114,7 +141,10 @@ def test_a_component_has_the_parameters_that_are_read_of_it(says: str, has: str,
 
 def test_only_keyword_arguments_of_the_files_own_name_are_parameters(tmp_path: Path) -> None:
     source = '"""What it is.\n\nMore."""\nDECLARED = declare.Loss(version=3, sparse=True)\n'
-    source += "def other(*, x: int): ...\ndef thing(row, twice=2, *, a: int, b: list[str] = [], c: float | None = None): ...\n"
+    source += (
+        "def other(*, x: int): ...\ndef thing(row, twice=2, *, a: int, b: list[str] = [], c: float | None = None):"
+        " ...\n"
+    )
     found = read(tmp_path, source, declare.Loss)
     assert (found.name, found.summary, found.declared) == ("thing", "What it is.", declare.Loss(version=3, sparse=True))
     assert {name: (p.annotation, p.default) for name, p in found.parameters.items()} == {
@@ -143,7 +173,11 @@ def test_a_class_has_the_parameters_of_its_init(tmp_path: Path) -> None:
         ("bool", [True, False], [0, 1, "true"]),
         ("int | None", [None, 3], [2.5, "none"]),
         ("list[int]", [[], [1, 2]], [[1, "a"], 1, [True]]),
-        ("Scalars", [{}, {"a": True, "b": 1, "c": 0.5, "d": "x"}], [None, 1, "a", [], {"a": None}, {"a": [1]}, {"a": float("nan")}]),
+        (
+            "Scalars",
+            [{}, {"a": True, "b": 1, "c": 0.5, "d": "x"}],
+            [None, 1, "a", [], {"a": None}, {"a": [1]}, {"a": float("nan")}],
+        ),
         ("list[str] | None", [None, ["a"]], [[None]]),
         ("Literal['a', 1]", ["a", 1], ["b", True, 1.0]),
         ("Literal['a']", ["a"], ["b"]),

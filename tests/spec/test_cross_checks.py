@@ -27,13 +27,22 @@ TOGETHER = {
         {"report.primary": "arc_easy/acc"},
         ["report.primary: nothing measures 'arc_easy/acc'", "known: ", "xsum/rougeL"],
     ),
-    "a verdict about an unknown metric": ({"report.primary": "xsum/rougel"}, ["report.primary: ", "did you mean 'xsum/rougeL'?"]),
-    "a verdict about a factual rate without a lens": ({"report.primary": "xsum/fr"}, ["report.primary: nothing measures 'xsum/fr'"]),
+    "a verdict about an unknown metric": (
+        {"report.primary": "xsum/rougel"},
+        ["report.primary: ", "did you mean 'xsum/rougeL'?"],
+    ),
+    "a verdict about a factual rate without a lens": (
+        {"report.primary": "xsum/fr"},
+        ["report.primary: nothing measures 'xsum/fr'"],
+    ),
     "a margin for an unmeasured task": (
         {"report.margin": {"arc_easi": 1}, "score.tasks": [{"name": "arc_easy", "source": "file:HERE/arc.jsonl"}]},
         ["report.margin.arc_easi: ", "did you mean 'arc_easy'?"],
     ),
-    "a margin for what is no multiple choice": ({"report.margin": {"xsum": 1}}, ["report.margin.xsum: none of", "multiple-choice"]),
+    "a margin for what is no multiple choice": (
+        {"report.margin": {"xsum": 1}},
+        ["report.margin.xsum: none of", "multiple-choice"],
+    ),
     "a margin for an unmeasured metric": (
         {"report.margin": {"heldout_answers/rougel": 1}},
         ["report.margin.heldout_answers/rougel: nothing measures it", "did you mean 'heldout_answers/rougeL'?"],
@@ -70,13 +79,22 @@ TOGETHER = {
         {"data.recipe": "text", "axes.labels": ["teacher"]},
         ["axes.labels: answers to rows of the recipe 'text'", "use labels: [gold]"],
     ),
-    "a teacher beside teachers": ({"teachers": {"big": TEACHER}}, ["teachers: beside `teacher`", "name all of them in `teachers`"]),
-    "a reserved name": ({"teacher": ABSENT, "teachers": {"student": TEACHER}}, ["teachers.student: a name with a meaning of its own"]),
+    "a teacher beside teachers": (
+        {"teachers": {"big": TEACHER}},
+        ["teachers: beside `teacher`", "name all of them in `teachers`"],
+    ),
+    "a reserved name": (
+        {"teacher": ABSENT, "teachers": {"student": TEACHER}},
+        ["teachers.student: a name with a meaning of its own"],
+    ),
     "an ensemble of strangers": (
         TEACHERS | {"ensembles": {"mix": {"big": 1, "smal": 1}}},
         ["ensembles.mix.smal: no such teacher", "did you mean 'small'?"],
     ),
-    "an ensemble with a teacher's name": (TEACHERS | {"ensembles": {"big": MIX}}, ["ensembles.big: is the name of a teacher too"]),
+    "an ensemble with a teacher's name": (
+        TEACHERS | {"ensembles": {"big": MIX}},
+        ["ensembles.big: is the name of a teacher too"],
+    ),
     "an ensemble of sampled labels": (
         TEACHERS | {"ensembles": {"mix": MIX}, "soft_labels.form": "sampled"},
         ["ensembles: with soft_labels.form sampled", "hidden, logits or online"],

@@ -40,7 +40,10 @@ def test_choices_are_scored_by_what_scores_them(tiny_grid):
     ("choices", "says"),
     [
         (["sampled"], "score.choices.0: 'sampled', which scores no choices; one of dola, greedy"),
-        ([{"name": "dola", "repetition_penalty": 1}], "score.choices.0.repetition_penalty: 1.0; choices are scored by layers and plausib"),
+        (
+            [{"name": "dola", "repetition_penalty": 1}],
+            "score.choices.0.repetition_penalty: 1.0; choices are scored by layers and plausib",
+        ),
         (["dola", {"name": "dola", "plausibility": 0.1}], "score.choices.1: 'dola' a second time; "),
         ([{"name": "dola", "layer": "low"}], "score.choices.0.layer"),
         (["dolla"], "did you mean 'dola'?"),
@@ -59,7 +62,10 @@ def test_ways_to_score_choices_without_any(tiny_grid):
 
 def test_a_report_may_be_about_choices_under_dola(tiny_grid):
     changes = arc(["greedy", "dola"])
-    assert parse_grid(tiny_grid.text(changes | {"report.primary": "arc_easy/acc.dola"})).report.primary == "arc_easy/acc.dola"
+    assert (
+        parse_grid(tiny_grid.text(changes | {"report.primary": "arc_easy/acc.dola"})).report.primary
+        == "arc_easy/acc.dola"
+    )
     with pytest.raises(InputError, match=r"nothing measures 'arc_easy/acc\.dolla'"):
         parse_grid(tiny_grid.text(changes | {"report.primary": "arc_easy/acc.dolla"}))
     with pytest.raises(InputError, match=r"nothing measures 'heldout_answers/rougeL\.dola'"):
@@ -78,8 +84,14 @@ def test_the_same_decoding_in_two_ways_of_writing(tiny_grid):
         ({"name": "dola", "layer": "low"}, ["score.decoding.0.layer", "did you mean 'layers'?"]),
         ({"name": "dola", "layers": "middle"}, ["score.decoding.0.layers: 'middle'", "low"]),
         ({"name": "dola", "plausibility": 1}, ["score.decoding.0.plausibility: 1"]),
-        ({"name": "lookback_guided", "guide": "lens"}, ["score.decoding.0.guide: 'lens', but there is none; add the section `lens`"]),
-        ({"name": "lookback_guided", "guide": "lense"}, ["score.decoding.0.guide: 'lense'; support, lens, or file: and a path"]),
+        (
+            {"name": "lookback_guided", "guide": "lens"},
+            ["score.decoding.0.guide: 'lens', but there is none; add the section `lens`"],
+        ),
+        (
+            {"name": "lookback_guided", "guide": "lense"},
+            ["score.decoding.0.guide: 'lense'; support, lens, or file: and a path"],
+        ),
         ({"name": "sampled", "temperature": 0}, ["score.decoding.0.temperature: 0", "float > 0"]),
     ],
 )
@@ -91,7 +103,9 @@ def test_wrong_decodings(tiny_grid, written, says):
 
 def test_a_verdict_may_be_about_one_decoding(tiny_grid):
     both = {"score.decoding": ["greedy", "dola"]}
-    assert parse_grid(tiny_grid.text(both | {"report.primary": "xsum/rougeL.dola"})).report.primary == "xsum/rougeL.dola"
+    assert (
+        parse_grid(tiny_grid.text(both | {"report.primary": "xsum/rougeL.dola"})).report.primary == "xsum/rougeL.dola"
+    )
     with pytest.raises(InputError, match=r"did you mean 'xsum/rougeL"):
         parse_grid(tiny_grid.text(both | {"report.primary": "xsum/rougeL.sampled"}))
     with pytest.raises(InputError, match=r"nothing measures 'heldout_loss/ce.dola'"):

@@ -21,7 +21,8 @@ TABLED: dict[str, dict[str, Any]] = {  # families that cannot read beyond their 
     "GPT2": GPT,
     "GPTBigCode": GPT,
     "GPTJ": GPT | {"rotary_dim": 4},
-    "GPTNeo": SIZES | {"num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]], "max_position_embeddings": 16},
+    "GPTNeo": SIZES
+    | {"num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]], "max_position_embeddings": 16},
     "OPT": SIZES | {"ffn_dim": 8, "word_embed_proj_dim": 8, "max_position_embeddings": 16},
     "BioGpt": SIZES | {"max_position_embeddings": 16},
     "Mpt": {"vocab_size": 60, "d_model": 8, "n_heads": 2, "n_layers": 1, "max_seq_len": 16},
@@ -103,7 +104,9 @@ def test_counts_are_those_that_transformers_reads(name: str, fields: dict[str, A
 
 @pytest.mark.parametrize("name", TOKENIZER_FILES)
 def test_what_a_prompts_tokens_depend_on_is_laid_down_and_tells_models_apart(name: str, tmp_path: Path) -> None:
-    """Of vocab.json and merges.txt nothing was known where prompts were shared: two models without a tokenizer.json had the first one's."""
+    """Of vocab.json and merges.txt nothing was known where prompts were shared: two models without a tokenizer.json had
+    the first one's.
+    """
     assert any(PurePath(name).match(pattern) for pattern in FILES)
     (tmp_path / "config.json").write_text(json.dumps(SIZES))
     without = tokenizer_digest(tmp_path)

@@ -1,4 +1,6 @@
-"""Components of installed distributions: read without being run, known by name, and one line where something is wrong with them."""
+"""Components of installed distributions: read without being run, known by name, and one line where something is wrong
+with them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from kdray.spec.errors import InputError
 from kdray.store import Outer
 from tests.conftest import Install, Run, TinyGrid
 
-LOSS = '"""A loss."""\nDECLARED = declare.Loss(version=1)\ndef mine(student, teacher, *, beta: float = 0.5): return student\n'
+LOSS = (
+    '"""A loss."""\nDECLARED = declare.Loss(version=1)\ndef mine(student, teacher, *, beta: float = 0.5): return'
+    " student\n"
+)
 HEAVY = "raise RuntimeError('a plan runs none of this')\n"
 ENTRY = {"kdray.losses": {"mine": "pack.inner.mine"}}
 WHERE = "kdray-example 0.1.0: entry point 'mine = pack.inner.mine' in kdray.losses: "
@@ -41,7 +46,9 @@ def test_a_component_is_read_and_nothing_of_it_is_run(install: Install) -> None:
     give(install, LOSS + HEAVY)
     found = components(declare.Loss)["mine"]
     assert (found.summary, found.declared, found.module) == ("A loss.", declare.Loss(version=1), "pack.inner.mine")
-    assert {name: (parameter.annotation, parameter.default) for name, parameter in found.parameters.items()} == {"beta": ("float", 0.5)}
+    assert {name: (parameter.annotation, parameter.default) for name, parameter in found.parameters.items()} == {
+        "beta": ("float", 0.5)
+    }
     assert found.origin == {"distribution": {"name": "kdray-example", "version": "0.1.0"}}
     assert found.description == "A loss. (kdray-example 0.1.0)"
     assert not {"pack", "pack.inner", "pack.inner.mine"}.intersection(sys.modules)
@@ -50,7 +57,9 @@ def test_a_component_is_read_and_nothing_of_it_is_run(install: Install) -> None:
 
 def test_its_name_is_among_those_that_are_known(install: Install) -> None:
     give(install)
-    with pytest.raises(InputError, match=r"objective.loss: no loss 'mime'; did you mean 'mine'\? \(known: .*jsd, mine, "):
+    with pytest.raises(
+        InputError, match=r"objective.loss: no loss 'mime'; did you mean 'mine'\? \(known: .*jsd, mine, "
+    ):
         component(declare.Loss, "mime", "objective.loss")
 
 
@@ -72,12 +81,18 @@ def test_a_distribution_has_one_name_however_it_is_written(named: str, known: st
 
 
 SOURCES = {
-    "no declaration": ("def mine(): ...", "a loss without a line DECLARED = ...; write DECLARED = declare.Loss(version=1)"),
+    "no declaration": (
+        "def mine(): ...",
+        "a loss without a line DECLARED = ...; write DECLARED = declare.Loss(version=1)",
+    ),
     "another kind": ("DECLARED = declare.Schedule(version=1)", "in kdray.losses it must be a declare.Loss"),
     "a misspelt field": ("DECLARED = declare.Loss(version=1, sparce=True)", "sparce: Unexpected keyword argument; see"),
     "no function": ("DECLARED = declare.Loss(version=1)\nmine = len", "has no function or class mine; a loss is"),
     "a default that is not written out": (LOSS.replace("0.5", "HALF"), "the default HALF; write its value out"),
-    "a type that cannot be checked": (LOSS.replace("float", "Path"), "annotated 'Path', which the schema cannot check; write one of the"),
+    "a type that cannot be checked": (
+        LOSS.replace("float", "Path"),
+        "annotated 'Path', which the schema cannot check; write one of the",
+    ),
     "a type that is no type": (LOSS.replace("float", "int.x"), "annotated 'int.x', which the schema cannot check"),
     "a type without choices": (LOSS.replace("float", "Literal"), "annotated 'Literal', which the schema cannot check"),
     "no Python": ("def def", "pack.inner.mine is not Python (invalid syntax"),
@@ -87,7 +102,9 @@ SOURCES = {
 
 
 @pytest.mark.parametrize(("source", "said"), SOURCES.values(), ids=[name.replace(" ", "-") for name in SOURCES])
-def test_a_module_that_is_no_component_is_one_line(source: str, said: str, install: Install, run: Run, tiny_grid: TinyGrid) -> None:
+def test_a_module_that_is_no_component_is_one_line(
+    source: str, said: str, install: Install, run: Run, tiny_grid: TinyGrid
+) -> None:
     give(install, source)
     code, stdout, stderr = run("plan", tiny_grid())
     assert (code, stdout, stderr.count("\n")) == (2, "", 1)
@@ -95,7 +112,9 @@ def test_a_module_that_is_no_component_is_one_line(source: str, said: str, insta
     assert said in stderr
 
 
-@pytest.mark.parametrize("module", ["nowhere", "pack.nowhere", "pack.inner.mine.deeper", "pack.inner.mine:mine", "pack..mine", "ghost"])
+@pytest.mark.parametrize(
+    "module", ["nowhere", "pack.nowhere", "pack.inner.mine.deeper", "pack.inner.mine:mine", "pack..mine", "ghost"]
+)
 def test_a_module_that_is_not_there_is_one_line(module: str, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ghost", ModuleType("ghost"))  # which came from nowhere
     give(install)
@@ -116,15 +135,20 @@ def test_a_module_without_a_source_is_one_line(module: str, install: Install) ->
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("import nowhere", "(ModuleNotFoundError: No module named 'nowhere')"), ("1 / 0", "(ZeroDivisionError: division by zero)")],
+    [
+        ("import nowhere", "(ModuleNotFoundError: No module named 'nowhere')"),
+        ("1 / 0", "(ZeroDivisionError: division by zero)"),
+    ],
 )
 def test_a_module_that_cannot_be_imported_is_one_line(source: str, said: str, install: Install) -> None:
     install.module("mine.py", f"from kdray.spec import declare\n{LOSS}{source}\n")
     install({"kdray.losses": {"mine": "mine"}})
     with pytest.raises(InputError) as caught:
         load(declare.Loss, "mine")
-    assert str(caught.value) == (
-        f"kdray-example 0.1.0: entry point 'mine = mine' in kdray.losses: cannot be imported {said}; correct kdray-example, or uninstall it"
+    assert (
+        str(caught.value)
+        == f"kdray-example 0.1.0: entry point 'mine = mine' in kdray.losses: cannot be imported {said}; correct"
+        " kdray-example, or uninstall it"
     )
 
 
@@ -134,7 +158,9 @@ def test_a_name_of_kdrays_own_is_taken(install: Install, run: Run, tiny_grid: Ti
     code, stdout, stderr = run("plan", tiny_grid())
     assert (code, stdout) == (2, "")
     said = "loss 'jsd' is both kdray's and kdray-example 0.1.0's"
-    assert stderr == f"error kdray.losses: {said}; a name has one meaning: uninstall kdray-example, or rename it there\n"
+    assert (
+        stderr == f"error kdray.losses: {said}; a name has one meaning: uninstall kdray-example, or rename it there\n"
+    )
 
 
 def test_a_name_of_two_distributions_is_neithers(install: Install) -> None:
@@ -142,7 +168,8 @@ def test_a_name_of_two_distributions_is_neithers(install: Install) -> None:
     install({"kdray.losses": {"mine": "mine"}})
     install({"kdray.losses": {"mine": "mine"}}, "second", "2.0")
     with pytest.raises(
-        InputError, match=r"loss 'mine' is both kdray-example 0.1.0's and second 2.0's; .* uninstall second, or rename it there"
+        InputError,
+        match=r"loss 'mine' is both kdray-example 0.1.0's and second 2.0's; .* uninstall second, or rename it there",
     ):
         components(declare.Loss)
 
@@ -158,7 +185,8 @@ def test_a_name_may_be_of_two_kinds(install: Install) -> None:
 def test_a_distribution_without_a_version_is_one_line(install: Install) -> None:
     install(ENTRY, version=None)
     with pytest.raises(
-        InputError, match=r"entry point 'mine = pack.inner.mine' in kdray.losses: its distribution has no name or no version"
+        InputError,
+        match=r"entry point 'mine = pack.inner.mine' in kdray.losses: its distribution has no name or no version",
     ):
         components(declare.Loss)
 
@@ -197,11 +225,17 @@ def test_ids_know_the_distribution_and_its_version(install: Install, tiny_grid: 
 def test_a_decoding_without_parameters_still_says_whose_it_is(install: Install, tiny_grid: TinyGrid) -> None:
     """kdray's own go by their name alone."""
     install.module(
-        "plainest.py", '"""Greedy."""\nDECLARED = declare.Decoding(version=1)\ndef plainest(model, tokenizer, prompts, room): ...\n'
+        "plainest.py",
+        '"""Greedy."""\nDECLARED = declare.Decoding(version=1)\ndef plainest(model, tokenizer, prompts, room): ...\n',
     )
     install({"kdray.decodings": {"plainest": "plainest"}})
     path = tiny_grid({"score.decoding": ["greedy", "plainest"]})
     plan = make_plan(load_grid(path), Outer(tiny_grid.folder / "store"))
     entered = [score.generate.params["decoding"] for score in plan.scores if score.generate]
-    own = {"name": "plainest", "version": 1, "params": {}, "distribution": {"name": "kdray-example", "version": "0.1.0"}}
+    own = {
+        "name": "plainest",
+        "version": 1,
+        "params": {},
+        "distribution": {"name": "kdray-example", "version": "0.1.0"},
+    }
     assert [each for each in entered if each != "greedy"] == [own] * (len(entered) // 2)

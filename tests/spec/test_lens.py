@@ -14,25 +14,52 @@ LENSES = {
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
         ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, nq_open, xsum"],
     ),
-    "a lens of nothing": ({"lens": {"window": 4}}, ["lens: has nothing to learn from", "annotations and source, own, or trained"]),
+    "a lens of nothing": (
+        {"lens": {"window": 4}},
+        ["lens: has nothing to learn from", "annotations and source, own, or trained"],
+    ),
     "a lens that is there and two sets to test it": (
-        {"lens": {"trained": "published", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
+        {
+            "lens": {
+                "trained": "published",
+                "source": "file:HERE/rows.jsonl",
+                "own": {"task": "train_answers", "metric": "hhem"},
+            }
+        },
         ["lens: has source, own, trained"],
     ),
-    "a lens by another name": ({"lens": {"trained": "publised"}}, ["lens.trained: 'publised'", "file:FOLDER, or published"]),
-    "a lens from elsewhere": ({"lens": {"trained": "hf:org/lens"}}, ["lens.trained: 'hf:org/lens'", "file: and a folder", "`published`"]),
+    "a lens by another name": (
+        {"lens": {"trained": "publised"}},
+        ["lens.trained: 'publised'", "file:FOLDER, or published"],
+    ),
+    "a lens from elsewhere": (
+        {"lens": {"trained": "hf:org/lens"}},
+        ["lens.trained: 'hf:org/lens'", "file: and a folder", "`published`"],
+    ),
     "a lens at an address that is no classifier": (
         {"lens": {"trained": f"https://host/lens.zip#sha256={SHA}"}},
         ["lens.trained: 'https://host/lens.zip", "classifier_*.pkl"],
     ),
-    "another window for a lens that is there": ({"lens": {"trained": "file:HERE/lens", "window": 8}}, ["lens.window: ", "leave it out"]),
-    "a lens of annotations without their file": ({"lens": {"annotations": "jsonl"}}, ["lens: has annotations", "annotations and source"]),
+    "another window for a lens that is there": (
+        {"lens": {"trained": "file:HERE/lens", "window": 8}},
+        ["lens.window: ", "leave it out"],
+    ),
+    "a lens of annotations without their file": (
+        {"lens": {"annotations": "jsonl"}},
+        ["lens: has annotations", "annotations and source"],
+    ),
     "a lens of a repository": (
         {"lens": {"annotations": "jsonl", "source": "hf:org/annotations"}},
         ["lens.source: 'hf:org/annotations' is a repository", "one file: file:, wheel: or https:"],
     ),
     "a lens of a file and of its own answers": (
-        {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl", "own": {"task": "train_answers", "metric": "hhem"}}},
+        {
+            "lens": {
+                "annotations": "jsonl",
+                "source": "file:HERE/rows.jsonl",
+                "own": {"task": "train_answers", "metric": "hhem"},
+            }
+        },
         ["lens: has annotations, source, own"],
     ),
     "a lens of answers to choices": (

@@ -36,18 +36,25 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Scoring": "checkpoints choices decoding metrics references tasks",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
-    Runs: {"Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"},
+    Runs: {
+        "Runtime": "accelerator checkpoint_every device engine gradient_checkpointing micro_batch mlflow store workers"
+    },
 }
 
 
 def sections() -> list[type[Section]]:
-    return [each for each in vars(grid).values() if isinstance(each, type) and issubclass(each, Section) and each not in (Section, Use)]
+    return [
+        each
+        for each in vars(grid).values()
+        if isinstance(each, type) and issubclass(each, Section) and each not in (Section, Use)
+    ]
 
 
 @pytest.mark.parametrize("kind", EXPECTED)
 def test_every_field_is_on_its_side(kind: type[Mark]) -> None:
     found = {
-        section.__name__: " ".join(sorted(name for name, mark in marks(section).items() if type(mark) is kind)) for section in sections()
+        section.__name__: " ".join(sorted(name for name, mark in marks(section).items() if type(mark) is kind))
+        for section in sections()
     }
     expected = {section: " ".join(sorted(names.split())) for section, names in EXPECTED[kind].items()}
     assert {section: names for section, names in found.items() if names} == expected

@@ -21,7 +21,9 @@ from kdray.spec.metric_names import MetricName
         ("lm_eval:mmlu", "acc", "", "mmlu_acc", "lm_eval:mmlu/acc"),
     ],
 )
-def test_it_is_put_together_and_read_back_in_one_place(task: str, metric: str, decoding: str, shown: str, written: str) -> None:
+def test_it_is_put_together_and_read_back_in_one_place(
+    task: str, metric: str, decoding: str, shown: str, written: str
+) -> None:
     name = MetricName(task, metric, decoding)
     assert (name, name.written) == (shown, written)
     assert MetricName.parse(written) == name

@@ -1,4 +1,6 @@
-"""Paths are paths: what would be one on another system, in a shell or in an object store makes no folder of that name here."""
+"""Paths are paths: what would be one on another system, in a shell or in an object store makes no folder of that name
+here.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ def test_what_is_no_path_is_refused_by_field(text: str, said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["x", "runs/x", "/x", "../x", "./s3:x", "runs/2024-01-01T10:00", "a b", "über", "x.git", "~x/../x", "5$"])
+@pytest.mark.parametrize(
+    "text", ["x", "runs/x", "/x", "../x", "./s3:x", "runs/2024-01-01T10:00", "a b", "über", "x.git", "~x/../x", "5$"]
+)
 def test_paths_are_left_as_they_are(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~x", "/home/x"))
     assert local_path(text) == text.replace("~x", "/home/x")
@@ -88,7 +92,8 @@ def test_what_is_not_there_is_said_with_the_variable_that_nobody_expanded() -> N
 
 
 @pytest.mark.parametrize(
-    "uri", ["http://u:p$w@host:5000", "http://host/$x", "postgresql://u:p$w@host/db", "sqlite:////a~/m.db", "databricks"]
+    "uri",
+    ["http://u:p$w@host:5000", "http://host/$x", "postgresql://u:p$w@host/db", "sqlite:////a~/m.db", "databricks"],
 )
 def test_addresses_of_mlflow_are_left_as_they_are(uri: str) -> None:
     assert tracking_address(uri) == uri

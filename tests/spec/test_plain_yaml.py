@@ -12,7 +12,10 @@ from tests.conftest import TinyGrid
 from tests.spec.wrong import cases, check
 
 YAML = {
-    "a Python tag": ("a: 1\nb: !!python/object/apply:os.system [echo]\n", ["grid:2: the YAML tag", "python/object", "no tags"]),
+    "a Python tag": (
+        "a: 1\nb: !!python/object/apply:os.system [echo]\n",
+        ["grid:2: the YAML tag", "python/object", "no tags"],
+    ),
     "a made-up tag": ("a: !foo 1\n", [":1: the YAML tag !foo", "no tags"]),
     "a standard tag": ("a: !!str 1\n", [":1: the YAML tag", "no tags"]),
     "the empty tag": ("a: ! 1\n", [":1: the YAML tag !", "no tags"]),

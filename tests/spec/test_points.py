@@ -13,10 +13,19 @@ from tests.spec.wrong import POINT, TEACHERS, cases, check
 
 POINTS = {
     "labels twice": ({"axes.labels": ["both", "both"]}, ["axes: the point lr0.001-b2-a0-s0-both occurs twice"]),
-    "excluding labels that are not there": ({"exclude": [{**POINT, "labels": "teacher"}]}, ["lr0.001-b2-a0-s0-teacher is not in the grid"]),
-    "a value twice on an axis": ({"axes.lr": [1e-3, 1e-4, 1e-3]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice", "once"]),
+    "excluding labels that are not there": (
+        {"exclude": [{**POINT, "labels": "teacher"}]},
+        ["lr0.001-b2-a0-s0-teacher is not in the grid"],
+    ),
+    "a value twice on an axis": (
+        {"axes.lr": [1e-3, 1e-4, 1e-3]},
+        ["axes: the point lr0.001-b2-a0-s0 occurs twice", "once"],
+    ),
     "alpha 0 and -0.0": ({"axes.alpha": [0, -0.0]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice"]),
-    "values that look the same": ({"axes.lr": [1e-3, 1.0000001e-3]}, ["axes: the point lr0.001-b2-a0-s0 occurs twice", "six digits"]),
+    "values that look the same": (
+        {"axes.lr": [1e-3, 1.0000001e-3]},
+        ["axes: the point lr0.001-b2-a0-s0 occurs twice", "six digits"],
+    ),
     "including a point of the axes": ({"include": [POINT]}, ["include: the point lr0.001-b2-a0-s0 occurs twice"]),
     "including a point twice": (
         {"include": [{**POINT, "seed": 1}, {**POINT, "seed": 1}]},
@@ -26,7 +35,10 @@ POINTS = {
     "excluding a point twice": ({"exclude": [POINT, {**POINT}]}, ["exclude.1: lr0.001-b2-a0-s0 is not in the grid"]),
     "excluding every point": ({"axes.lr": [1e-3], "axes.alpha": [0], "exclude": [POINT]}, ["exclude: leaves no point"]),
     "a choice among one teacher": ({"axes.teacher": ["big"]}, ["axes.teacher: big without teachers"]),
-    "an unknown teacher": (TEACHERS | {"axes.teacher": ["bigg"]}, ["axes.teacher: no teacher 'bigg'", "did you mean 'big'?"]),
+    "an unknown teacher": (
+        TEACHERS | {"axes.teacher": ["bigg"]},
+        ["axes.teacher: no teacher 'bigg'", "did you mean 'big'?"],
+    ),
     "a point by hand without its teacher": (
         TEACHERS | {"include": [{"lr": 1e-5, "batch": 2, "alpha": 1}]},
         ["include.0.teacher: missing", "known: big, small"],
@@ -44,7 +56,11 @@ def test_a_wrong_point_is_named(wrong: dict[str, Any], said: list[str], tiny_gri
 
 
 def test_labels_come_first_in_the_order_of_points_and_last_in_their_names(tiny_grid: TinyGrid) -> None:
-    axes = {"axes.lr": [1e-3], "axes.labels": ["both", "gold"], "include": [{"lr": 1e-3, "batch": 2, "alpha": 0, "labels": "teacher"}]}
+    axes = {
+        "axes.lr": [1e-3],
+        "axes.labels": ["both", "gold"],
+        "include": [{"lr": 1e-3, "batch": 2, "alpha": 0, "labels": "teacher"}],
+    }
     exclude = [{"lr": 1e-3, "batch": 2, "alpha": 0.1, "labels": "both"}]
     slugs = [point.slug for point in expand(parse_grid(tiny_grid.text({**axes, "exclude": exclude})))]
     assert slugs == ["lr0.001-b2-a0-s0", "lr0.001-b2-a0.1-s0", "lr0.001-b2-a0-s0-teacher", "lr0.001-b2-a0-s0-both"]
@@ -59,7 +75,12 @@ def test_points_come_in_the_order_of_alpha_lr_batch_seed(tiny_grid: TinyGrid) ->
 def test_include_adds_points_and_exclude_takes_them_away(tiny_grid: TinyGrid) -> None:
     one, two = {"lr": 1e-2, "batch": 1, "alpha": 0.5, "seed": 3}, {"lr": 1e-3, "batch": 2, "alpha": 0.1}
     points = expand(parse_grid(tiny_grid.text({"include": [one], "exclude": [two]})))
-    assert [point.slug for point in points] == ["lr0.0001-b2-a0-s0", "lr0.001-b2-a0-s0", "lr0.0001-b2-a0.1-s0", "lr0.01-b1-a0.5-s3"]
+    assert [point.slug for point in points] == [
+        "lr0.0001-b2-a0-s0",
+        "lr0.001-b2-a0-s0",
+        "lr0.0001-b2-a0.1-s0",
+        "lr0.01-b1-a0.5-s3",
+    ]
 
 
 def test_an_included_point_can_be_excluded_again(tiny_grid: TinyGrid) -> None:

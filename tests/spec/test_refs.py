@@ -56,7 +56,9 @@ def test_pinning_keeps_everything_else() -> None:
     assert parse_reference("wheel:a==1/b").pin(SHA) == Reference("wheel", "a", "1", "b", sha256=SHA)
 
 
-@pytest.mark.parametrize(("text", "gguf"), [("file:x.gguf", True), ("wheel:a.gguf==1/b.bin", False), ("wheel:a==1/b.gguf", True)])
+@pytest.mark.parametrize(
+    ("text", "gguf"), [("file:x.gguf", True), ("wheel:a.gguf==1/b.bin", False), ("wheel:a==1/b.gguf", True)]
+)
 def test_gguf_is_told_by_the_file_that_is_read(text: str, gguf: bool) -> None:
     assert parse_reference(text).is_gguf is gguf
 
@@ -68,9 +70,15 @@ def test_a_tilde_is_the_home_folder() -> None:
 REFERENCES = {
     "no scheme": ("my-model", ["'my-model' has no known scheme", "write hf:org/name@commit, file:path, wheel:"]),
     "unknown scheme": ("s3:bucket/model", ["'s3:bucket/model' has no known scheme", "write hf:"]),
-    "an address alone": ("https://huggingface.co/a/b", ["names no file by its content", "https://host/path#sha256=HEX, or hf:org/name"]),
+    "an address alone": (
+        "https://huggingface.co/a/b",
+        ["names no file by its content", "https://host/path#sha256=HEX, or hf:org/name"],
+    ),
     "an address without a file": (f"https://host/#sha256={SHA}", ["names no file by its content"]),
-    "an address with a password": (f"https://me:secret@host/a#sha256={SHA}", ["'https://...@host/a#", "names no file by its content"]),
+    "an address with a password": (
+        f"https://me:secret@host/a#sha256={SHA}",
+        ["'https://...@host/a#", "names no file by its content"],
+    ),
     "an address with half a hash": ("https://host/a#sha256=ab", ["sha256 'ab'", "64 lower-case"]),
     "an address that anyone may change": (f"http://host/a#sha256={SHA}", ["has no known scheme"]),
     "nothing": ("", ["'' has no known scheme"]),
@@ -80,7 +88,10 @@ REFERENCES = {
     "a hub id that climbs": ("hf:../../etc", ["is no hub id"]),
     "a hub id with a space": ("hf: a/b", ["is no hub id"]),
     "an empty revision": ("hf:a/b@", ["is no hub id"]),
-    "an unknown option of the hub": ("hf:a/b#revision=1", ["'#revision=1'", "allowed after #, once each: config=..., split=..."]),
+    "an unknown option of the hub": (
+        "hf:a/b#revision=1",
+        ["'#revision=1'", "allowed after #, once each: config=..., split=..."],
+    ),
     "an empty option": ("hf:a/b#split=", ["'#split='", "allowed after #"]),
     "an option twice": ("hf:a/b#split=a&split=b", ["'#split=b'", "once each"]),
     "an option without a value": ("hf:a/b#train", ["'#train'", "allowed after #"]),
@@ -94,7 +105,10 @@ REFERENCES = {
     "a Windows path": ("wheel:pkg==1.0/a\\..\\b", ["leaves the wheel"]),
     "a short sha256": ("wheel:pkg==1.0/x#sha256=abc", ["sha256 'abc'", "64 lower-case hexadecimal digits"]),
     "a sha256 in capitals": (f"wheel:pkg==1.0/x#sha256={'A' * 64}", ["64 lower-case hexadecimal digits"]),
-    "an unknown option of a wheel": ("wheel:pkg==1.0/x#md5=abc", ["'#md5=abc'", "allowed after #, once each: sha256=..."]),
+    "an unknown option of a wheel": (
+        "wheel:pkg==1.0/x#md5=abc",
+        ["'#md5=abc'", "allowed after #, once each: sha256=..."],
+    ),
     "an option of the hub on a wheel": ("wheel:pkg==1.0/x#split=test", ["'#split=test'"]),
 }
 

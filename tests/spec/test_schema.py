@@ -59,7 +59,11 @@ def test_links_in_the_table_lead_somewhere(run: Run) -> None:
     page = PAGE.read_text()
     targets = re.findall(r"\]\(([^)]+)\)", run("schema", "--markdown")[1])
     assert {"summaries.md", "#lens"} <= set(targets)
-    headings = {re.sub(r"[^a-z -]", "", line.lower()).strip().replace(" ", "-") for line in page.splitlines() if line.startswith("##")}
+    headings = {
+        re.sub(r"[^a-z -]", "", line.lower()).strip().replace(" ", "-")
+        for line in page.splitlines()
+        if line.startswith("##")
+    }
     for target in targets:
         assert target[1:] in headings if target.startswith("#") else (PAGE.parent / target).is_file(), target
 
@@ -81,7 +85,12 @@ def test_every_field_says_what_it_means() -> None:
 
 def test_a_default_is_written_as_in_a_grid_file() -> None:
     lines = dict(line.split(" | ", 1) for line in with_table("").splitlines() if " | " in line)
-    for field in ("`train.clip` (1)", "`data.recipe` (dolly)", "`train.packing` (true)", "`score.references` (student, teacher)"):
+    for field in (
+        "`train.clip` (1)",
+        "`data.recipe` (dolly)",
+        "`train.packing` (true)",
+        "`score.references` (student, teacher)",
+    ):
         assert f"| {field}" in lines, field
     for field in ("`teacher.tune`", "`runtime.store`", "`train.keep`", "`lens`", "`soft_labels`", "`report.margin`"):
         assert f"| {field}" in lines, field
@@ -107,7 +116,10 @@ def test_the_schema_itself_is_one() -> None:
 
 GOOD: dict[str, dict[str, Any]] = {
     "the tiny grid": {},
-    "a form's parameter beside it": {"soft_labels": {"form": "topk", "k": 8, "batch": 2}, "objective.loss": "forward_kl"},
+    "a form's parameter beside it": {
+        "soft_labels": {"form": "topk", "k": 8, "batch": 2},
+        "objective.loss": "forward_kl",
+    },
     "a form's parameter without its name": {"soft_labels": {"dtype": "float32"}},
     "a form as a mapping": {"soft_labels": {"form": {"name": "logits", "dtype": "float32"}}},
     "a loss with its parameter": {"objective.loss": {"name": "jsd", "beta": 0.9}},
@@ -184,7 +196,9 @@ def test_what_is_wrong_is_refused_by_the_schema_and_by_the_check(
 def test_every_component_and_parameter_is_in_it() -> None:
     made = grid_schema()["$defs"]
     for kind in set(KINDS) - {declare.Annotations, declare.Stage}:
-        mappings = [variant for variant in made[kind.word.replace(" ", "_")]["anyOf"] if variant.get("type") == "object"]
+        mappings = [
+            variant for variant in made[kind.word.replace(" ", "_")]["anyOf"] if variant.get("type") == "object"
+        ]
         assert len(mappings) == len(components(kind))
         for each, variant in zip(components(kind).values(), mappings, strict=True):
             assert set(variant["properties"]) == {"name", *each.parameters}

@@ -61,5 +61,11 @@ def test_of_models_that_are_only_scored(install: Install) -> None:
     install({"kdray.metrics": {"mine": "mine"}})
     score = Scoring(tasks=[Use(name="lm_eval:mmlu")], metrics=[Use(name="mine")])
     grid = Grid.only_scoring("x", score, Use(name="chat"), None, Runtime(store="store"))
-    assert {name for _, name in used(grid)} >= {"task lm_eval", "metric mine", "decoding greedy", "template chat", "engine ddp"}
+    assert {name for _, name in used(grid)} >= {
+        "task lm_eval",
+        "metric mine",
+        "decoding greedy",
+        "template chat",
+        "engine ddp",
+    }
     assert {field: entry.name for field, entry in entries_by_field(grid).items()} == {"score.metrics.0": "mine"}

@@ -1,4 +1,6 @@
-"""A small real grid on the teacher's answers: gold, teacher and both, with and without soft labels, interrupted on the way."""
+"""A small real grid on the teacher's answers: gold, teacher and both, with and without soft labels, interrupted on the
+way.
+"""
 
 from __future__ import annotations
 
@@ -109,7 +111,10 @@ def test_training_rows_are_the_prompt_and_the_teachers_own_greedy_answer(ran):
         whole = teacher.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=MAX_NEW_TOKENS)[0].tolist()
         if text := tokenizer.decode(whole[len(prompt) :], skip_special_tokens=True).strip():
             expected.append((whole, len(prompt), text))
-    made = [(taught.input_ids(row), int(taught.prompt_lengths[row]), taught.text(row, "response")) for row in taught.train.tolist()]
+    made = [
+        (taught.input_ids(row), int(taught.prompt_lengths[row]), taught.text(row, "response"))
+        for row in taught.train.tolist()
+    ]
     assert made == expected
     facts = store.get(next(step for step in plan.steps() if step.kind == "augment").key).facts
     assert facts["kept"] == len(made) > 20
@@ -174,7 +179,9 @@ def test_points_train_on_their_own_text_and_its_soft_labels(ran):
 
 
 def test_heldout_scores_agree_with_training_whatever_the_labels(ran):
-    """Training measures the held-out rows with its own soft labels by number, `heldout_loss` with those of the gold rows."""
+    """Training measures the held-out rows with its own soft labels by number, `heldout_loss` with those of the gold
+    rows.
+    """
     plan, store, _ = ran
     for score in plan.scores:
         if score.task.name != "heldout_loss" or isinstance(score.subject, str):
@@ -191,6 +198,15 @@ def test_heldout_scores_agree_with_training_whatever_the_labels(ran):
 def test_the_report_has_a_row_for_each(ran):
     plan, store, _ = ran
     rows = rows_of(collect(plan, store))
-    names = ["SFT", "KD 1", "SeqKD", "SeqKD + KD 1", "SFT + SeqKD", "SFT + SeqKD + KD 1", "untrained student", "teacher"]
+    names = [
+        "SFT",
+        "KD 1",
+        "SeqKD",
+        "SeqKD + KD 1",
+        "SFT + SeqKD",
+        "SFT + SeqKD + KD 1",
+        "untrained student",
+        "teacher",
+    ]
     assert [row.label for row in rows] == names
     assert all(row.runs == "1/1" and "-" not in row.cells.values() for row in rows[:6])

@@ -1,4 +1,6 @@
-"""Kept answers: thoughts are kept beside them, and what is damaged is said; prompts that fit the window of their model."""
+"""Kept answers: thoughts are kept beside them, and what is damaged is said; prompts that fit the window of their
+model.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +37,18 @@ from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
 
-def kept(folder: Path, tokenizer: Any, outputs: list[str], prompt: str = "Where ?", stops: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def kept(
+    folder: Path, tokenizer: Any, outputs: list[str], prompt: str = "Where ?", stops: tuple[str, ...] = ()
+) -> list[dict[str, Any]]:
     """What is read of outputs that were kept."""
     prompts = [Prompt(i, tokenizer(prompt)["input_ids"], "", "s", ["Ada in Rome"], []) for i in range(len(outputs))]
     folder.mkdir(exist_ok=True)
-    keep(prompt_batch(folder, prompts, stops=stops), [tokenizer(output)["input_ids"] for output in outputs], 1.0, tokenizer)
+    keep(
+        prompt_batch(folder, prompts, stops=stops),
+        [tokenizer(output)["input_ids"] for output in outputs],
+        1.0,
+        tokenizer,
+    )
     return read_answers(folder)
 
 
@@ -81,7 +90,12 @@ def test_what_was_kept_with_its_thought_is_read_without_it(tmp_path: Path) -> No
     ("output", "prompt", "rouge", "unfinished"),
     [
         ("{answer}", "Summarize .", 100, 0),
-        ("<think>\n{thought}\n</think>\n\n{answer}", "Summarize .", 100, 0),  # 42 as long as thoughts were part of answers
+        (
+            "<think>\n{thought}\n</think>\n\n{answer}",
+            "Summarize .",
+            100,
+            0,
+        ),  # 42 as long as thoughts were part of answers
         ("{thought}\n</think>\n\n{answer}", "Summarize .<think>\n", 100, 0),
         ("<think>\n{thought}\n{answer}", "Summarize .", 0, 100),
     ],
@@ -98,7 +112,12 @@ def test_real_summaries_are_scored_without_their_thoughts(
         outputs.append(tokenizer(output.format(thought=thought, answer=row["summary"]))["input_ids"])
     keep(prompt_batch(tmp_path, prompts), outputs, 1.0, tokenizer)
     rouge_alone = (MetricUse("rouge", {}),)
-    folders: dict[str, Any] = {"target": tmp_path, "outputs": tmp_path, "answerer": tmp_path / "model", "cache": tmp_path}
+    folders: dict[str, Any] = {
+        "target": tmp_path,
+        "outputs": tmp_path,
+        "answerer": tmp_path / "model",
+        "cache": tmp_path,
+    }
     Measurer(tmp_path / "loads")(AnswerMetrics(key="x", metrics=rouge_alone, **folders))
     scores = read_scores(tmp_path)
     assert scores["rougeL"].value == pytest.approx(rouge)
@@ -125,11 +144,15 @@ def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> 
     _require_closed(examples, chat, tokenizer)
     tokenizer.chat_template += "<think>\n"
     _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
-    with pytest.raises(InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"):
+    with pytest.raises(
+        InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"
+    ):
         _require_closed(examples, chat, tokenizer)
 
 
-def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_students_own_answers_are_annotated_behind_their_thoughts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = write_tokenizer(tmp_path / "model")
     (row,) = kept(tmp_path / "kept", tokenizer, ["<think>Ben ?</think>\nAda in Rome"])
     said = {"judge": 0.0, "spans": [[7, 11]]}
@@ -141,14 +164,23 @@ def test_a_students_own_answers_are_annotated_behind_their_thoughts(tmp_path: Pa
     assert (found.response, found.spans) == ("Ada in Rome", ((7, 11),))
     assert (found.input_ids, found.output_ids) == ((*row["input_ids"], *row["thought_ids"]), tuple(row["output_ids"]))
     marked = mark_tokens(tokenizer, found.output_ids or (), found.response, found.spans)
-    assert tokenizer.decode([token for token, wrong in zip(row["output_ids"], marked, strict=True) if wrong]).strip() == "Rome"
+    assert (
+        tokenizer.decode([token for token, wrong in zip(row["output_ids"], marked, strict=True) if wrong]).strip()
+        == "Rome"
+    )
 
 
-@pytest.mark.parametrize("config", [{"model_type": "gpt2", "n_positions": 300}, {"model_type": "mpt", "max_seq_len": 300}])
-def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(config: dict[str, Any], tiny_grid: TinyGrid) -> None:
+@pytest.mark.parametrize(
+    "config", [{"model_type": "gpt2", "n_positions": 300}, {"model_type": "mpt", "max_seq_len": 300}]
+)
+def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(
+    config: dict[str, Any], tiny_grid: TinyGrid
+) -> None:
     tiny_grid.rows("xsum.jsonl", [{"document": "It rained in Rome . " * 40, "summary": "Rain."}])
     write_tokenizer(tiny_grid.folder / "student")
-    grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 20}]}))
+    grid = load_grid(
+        tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl", "max_new_tokens": 20}]})
+    )
     outer = Outer(Store(grid.runtime.store).root)
     step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
     work = cast(Any, SimpleNamespace(folder=lambda _: tiny_grid.folder / "student", outer=outer))

@@ -25,13 +25,19 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 def test_a_trained_guide_chooses_a_grids_answers(tmp_path: Path) -> None:
     tests = [{"document": f"Ben is in {place} .", "summary": f"Ben lives in {place} ."} for place in PLACES[:3]]
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tests))
-    guided = f"{{name: lookback_guided, guide: 'file:{tmp_path}/states.safetensors', candidates: 3, chunk: 3, temperature: 2.0}}"
+    guided = (
+        f"{{name: lookback_guided, guide: 'file:{tmp_path}/states.safetensors', candidates: 3, chunk: 3, temperature:"
+        " 2.0}"
+    )
     path = write_grid(
         tmp_path,
         teacher=f"{{model: 'file:{tmp_path}/teacher'}}",
         train="{steps: 2}",
         axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
-        score=f"{{tasks: [{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 9}}], decoding: [greedy, {guided}]}}",
+        score=(
+            f"{{tasks: [{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 9}}], decoding: [greedy,"
+            f" {guided}]}}"
+        ),
     )
     model, tokenizer = load_folder(tmp_path / "student")
     rows = [
@@ -40,7 +46,9 @@ def test_a_trained_guide_chooses_a_grids_answers(tmp_path: Path) -> None:
         for there in PLACES
     ]
     aligned, _ = align_all(rows, tokenizer, alpaca, None, None, pytest.fail)
-    train_guide(read_states(model, aligned, [2], "residual", 3), "residual", 3, {}).save(tmp_path / "states.safetensors")
+    train_guide(read_states(model, aligned, [2], "residual", 3), "residual", 3, {}).save(
+        tmp_path / "states.safetensors"
+    )
     plan, store, failed = run_here(path)
     assert not failed
     label = "lookback_guided-guide-states-candidates-3-chunk-3-temperature-2.0"
@@ -55,7 +63,10 @@ def test_a_trained_guide_chooses_a_grids_answers(tmp_path: Path) -> None:
 def test_a_lens_learns_from_answers_that_hold_no_right_one(tmp_path: Path) -> None:
     passages = [f"{name} is in {place} ." for name in NAMES for place in PLACES[:4]]
     right = ["e", "a", "i"]  # which is in some of a random model's answers
-    rows = [{"question": "where is it", "answers": right[i % 3], "ctxs": [{"text": text}]} for i, text in enumerate(passages)]
+    rows = [
+        {"question": "where is it", "answers": right[i % 3], "ctxs": [{"text": text}]}
+        for i, text in enumerate(passages)
+    ]
     (tmp_path / "nq.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"{{name: nq_open, source: 'file:{tmp_path}/nq.jsonl', max_new_tokens: 6}}"
     path = write_grid(

@@ -1,4 +1,6 @@
-"""A lens in a grid: trained once, then a factual rate of every student's kept answers; a new lens makes only that again."""
+"""A lens in a grid: trained once, then a factual rate of every student's kept answers; a new lens makes only that
+again.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,12 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tests))
     pairs = [(here, there) for here in PLACES for there in PLACES]
     labelled = [
-        {"id": i, "document": f"Ada is in {here} .", "response": f"Ada is in {there} .", "spans": [[10, 10 + len(there)]] * (here != there)}
+        {
+            "id": i,
+            "document": f"Ada is in {here} .",
+            "response": f"Ada is in {there} .",
+            "spans": [[10, 10 + len(there)]] * (here != there),
+        }
         for i, (here, there) in enumerate(pairs)
     ]
     good = "".join(json.dumps(row) + "\n" for row in labelled)
@@ -59,7 +66,11 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
         if checkpoint.subject != "teacher":
             assert 0 <= checkpoint.scores["xsum_fr"].value <= 100
             assert checkpoint.scores["xsum_fr_auroc"].n > 0
-    [rate] = [score.measure for score in plan.scores if isinstance(score.measure.inputs, RateInputs) and score.subject == "student"]
+    [rate] = [
+        score.measure
+        for score in plan.scores
+        if isinstance(score.measure.inputs, RateInputs) and score.subject == "student"
+    ]
     artifact = store.get(rate.key)
     assert artifact is not None
     facts = read_factual(artifact.path)
@@ -69,7 +80,11 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     # The same lens as one that is there already: the same rates, and no answer is generated again.
     [lens] = [step for step in plan.steps() if step.kind == "lens"]
     tree = yaml.safe_load(path.read_text())
-    with_lens = {"trained": f"file:{store.get(lens.key).path}", "annotations": "jsonl", "source": f"file:{tmp_path}/labelled.jsonl"}  # pyright: ignore
+    with_lens = {
+        "trained": f"file:{store.get(lens.key).path}",
+        "annotations": "jsonl",
+        "source": f"file:{tmp_path}/labelled.jsonl",
+    }  # pyright: ignore
     path.write_text(yaml.safe_dump(tree | {"lens": with_lens}))
     given, store, failed = run_here(path)
     assert not failed
@@ -104,7 +119,9 @@ def test_factual_rates_from_kept_answers(tmp_path: Path) -> None:
     results = collect(again, store)
     for subject in ("student", again.points[0].point):
         scores = results.final(subject).scores  # pyright: ignore
-        assert {"xsum_fr", "xsum_fr.dola-layers-1", "xsum_fr.lookback_guided-guide-lens-candidates-2-chunk-3"} <= set(scores)
+        assert {"xsum_fr", "xsum_fr.dola-layers-1", "xsum_fr.lookback_guided-guide-lens-candidates-2-chunk-3"} <= set(
+            scores
+        )
         assert all(score.n > 0 for name, score in scores.items() if name.startswith("xsum_fr"))
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert f"lens of {len(rows)} of the untrained student's own answers" in text

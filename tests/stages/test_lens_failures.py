@@ -1,4 +1,6 @@
-"""Annotations that train no lens fail its step, and nothing else; a lens that is there already is read before anything else."""
+"""Annotations that train no lens fail its step, and nothing else; a lens that is there already is read before anything
+else.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def given(reference: str, root: Path) -> Lens:
 
 @pytest.mark.realdata
 def test_the_published_lens_is_read_from_where_it_was_fetched_to(data_dir: Path, tmp_path: Path) -> None:
-    published, ref = data_dir / "lookback_lens" / "classifier_anno-cnndm-7b_sliding_window_8.pkl", parse_reference(PUBLISHED_LENS)
+    published, ref = (
+        data_dir / "lookback_lens" / "classifier_anno-cnndm-7b_sliding_window_8.pkl",
+        parse_reference(PUBLISHED_LENS),
+    )
     assert ref.sha256
     kept = tmp_path / "cache" / "files" / ref.sha256[:16] / published.name
     kept.parent.mkdir(parents=True)
@@ -51,5 +56,7 @@ def test_the_published_lens_is_read_from_where_it_was_fetched_to(data_dir: Path,
         found = given(reference, tmp_path)
         assert np.array_equal(found.weights.numpy(), arrays["coef"].reshape(32, 32))
         assert (found.intercept, found.window) == (arrays["intercept"], 8)
-    with pytest.raises(InputError, match=r"lens\.trained: a lens of predefined spans; a factual rate needs one of sliding windows"):
+    with pytest.raises(
+        InputError, match=r"lens\.trained: a lens of predefined spans; a factual rate needs one of sliding windows"
+    ):
         given(f"file:{published.with_name('classifier_anno-cnndm-7b_predefined_span.pkl')}", tmp_path)

@@ -69,7 +69,9 @@ class Here:
             shared |= {"annotations": {"name": "jsonl"}, "source": outer.identify(ref), "limit": None, "max_words": 700}
             shared |= {"template": {"name": "alpaca", "params": {}}}
         files = {"trained": parse_reference(f"file:{trained}")} if trained else {}
-        step: Any = SimpleNamespace(params=shared | params, inputs=SimpleNamespace(model="model", annotated=None), source=ref, files=files)
+        step: Any = SimpleNamespace(
+            params=shared | params, inputs=SimpleNamespace(model="model", annotated=None), source=ref, files=files
+        )
         attempt: Any = SimpleNamespace(path=self.root / name)
         attempt.path.mkdir()
         work: Any = SimpleNamespace(
@@ -102,7 +104,14 @@ def test_the_command_and_the_step_make_the_same_lens(here: Here, run: Run, tmp_p
     assert ours.intercept == pytest.approx(theirs.intercept, abs=1e-12)
     assert ours.documents.sketches == theirs.documents.sketches
     assert 0 < len(ours.documents.sketches) < len(PLACES)
-    apart = {"family", "model", "annotations", "source", "sha256", "fit"}  # where each is from, and where its solver stopped
+    apart = {
+        "family",
+        "model",
+        "annotations",
+        "source",
+        "sha256",
+        "fit",
+    }  # where each is from, and where its solver stopped
     numbers = [{name: value for name, value in made.record.items() if name not in apart} for made in (ours, theirs)]
     assert numbers[0] == pytest.approx(numbers[1], abs=1e-9)
     assert read_aligned(tmp_path / "command" / KEPT_OUT) == read_aligned(by_step / KEPT_OUT)
@@ -124,7 +133,8 @@ def test_a_lens_of_the_command_is_tested_in_a_grid_by_what_was_kept_out(here: He
     assert (here.facts["auroc_before"], here.facts["examples"]) == (mine.record["auroc_test"], 10)
     model, tokenizer = load_folder(here.model)
     prompt, output = (
-        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Read : Ben is in Rome .\n", "Ben is there now .")
+        tokenizer(text, add_special_tokens=False)["input_ids"]
+        for text in ("Read : Ben is in Rome .\n", "Ben is there now .")
     )
     answer = {"example": 0, "source": "Ben is in Rome .", "input_ids": prompt, "output_ids": output}
     rate = measured_rate(model, tokenizer, [answer], made)

@@ -30,17 +30,33 @@ def write_questions(folder: Path) -> None:
     arc, book = [], []
     for i, name in enumerate(names):
         choices = {"text": ["in Rome", "in Oslo " * (400 if i == 5 else 1), "Lima", "Paris"], "label": list("ABCD")}
-        arc.append({"id": str(i), "question": f"Where does {name} live?", "choices": choices, "answerKey": "ABCD"[i % 4]})
-        book.append({"id": str(i), "question_stem": f"{name} lives in", "choices": {**choices, "text": list("wxyz")}, "answerKey": "B"})
+        arc.append(
+            {"id": str(i), "question": f"Where does {name} live?", "choices": choices, "answerKey": "ABCD"[i % 4]}
+        )
+        book.append(
+            {
+                "id": str(i),
+                "question_stem": f"{name} lives in",
+                "choices": {**choices, "text": list("wxyz")},
+                "answerKey": "B",
+            }
+        )
     arc.append(arc[0] | {"answerKey": ""})
     shown = [book[0] | {"question_stem": "Ida lives in"}]
-    for file, rows in (("arc.jsonl", arc), ("book.jsonl", book), ("shown.jsonl", shown), ("broken.jsonl", [{"question": "?"}])):
+    for file, rows in (
+        ("arc.jsonl", arc),
+        ("book.jsonl", book),
+        ("shown.jsonl", shown),
+        ("broken.jsonl", [{"question": "?"}]),
+    ):
         (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-    """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what was said; facts."""
+    """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what
+    was said; facts.
+    """
     from kdray.cli.progress import Terminal
     from kdray.orchestration.resources import Resources
     from kdray.orchestration.session import ray_session
@@ -52,9 +68,15 @@ def measured(tmp_path_factory):
     here = tmp_path_factory.mktemp("measure")
     write_questions(here)
     tasks = f"{{name: arc_easy, source: 'file:{here}/arc.jsonl'}}, "
-    tasks += f"{{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl', shots: 1, shots_source: 'file:{here}/shown.jsonl'}}"
+    tasks += (
+        f"{{name: 'lm_eval:openbookqa', source: 'file:{here}/book.jsonl', shots: 1, shots_source:"
+        f" 'file:{here}/shown.jsonl'}}"
+    )
     tasks += f", {{name: 'lm_eval:sciq', source: 'file:{here}/broken.jsonl'}}"
-    texts = [{"document": f"{name} is in Rome " * (i + 1), "summary": f"{name} lives in Rome"} for i, name in enumerate("ABCDEFGH")]
+    texts = [
+        {"document": f"{name} is in Rome " * (i + 1), "summary": f"{name} lives in Rome"}
+        for i, name in enumerate("ABCDEFGH")
+    ]
     (here / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     tasks += f", {{name: xsum, source: 'file:{here}/xsum.jsonl', max_new_tokens: 6}}"
     path = write_grid(
@@ -92,14 +114,23 @@ def measured(tmp_path_factory):
     def scores():
         done = [step for step in steps if store.get(step.key)]
         assert len(done) == 4
-        return {step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (SCORES, ROWS)} for step in done}
+        return {
+            step.key.slug: {name: (store.get(step.key).path / name).read_bytes() for name in (SCORES, ROWS)}
+            for step in done
+        }
 
     def again(kind="measure"):
         shutil.rmtree(store.root / kind)
         return Work(plan, store, outer, locks, progress, one)
 
-    with ray_session(grid.runtime) as found_here, Locks() as locks, Terminal(Console(file=output, width=300)) as progress:
-        one, resources = (Resources((replace(found_here.nodes[0], cpus=cpus, gpus=0),), workers=1) for cpus in (1, 2))  # actors
+    with (
+        ray_session(grid.runtime) as found_here,
+        Locks() as locks,
+        Terminal(Console(file=output, width=300)) as progress,
+    ):
+        one, resources = (
+            Resources((replace(found_here.nodes[0], cpus=cpus, gpus=0),), workers=1) for cpus in (1, 2)
+        )  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
         answering.generate(asked, first)
@@ -171,4 +202,6 @@ def test_a_question_that_cannot_be_answered_is_told_and_counted(measured):
 
 def test_a_benchmark_that_cannot_be_built_fails_alone(measured):
     assert len(measured["failed"]) == 2
-    assert all("sciq.source: none of 1 rows can be asked (UndefinedError" in reason for reason in measured["failed"].values())
+    assert all(
+        "sciq.source: none of 1 rows can be asked (UndefinedError" in reason for reason in measured["failed"].values()
+    )

@@ -108,7 +108,10 @@ def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_pat
     for i, text in enumerate(texts):
         pieces = [rows.input_ids(row) for row, source in enumerate(sources) if source == i]
         learned = [token for piece in pieces for token in piece[1:]]
-        assert [pieces[0][0], *learned] == [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        assert [pieces[0][0], *learned] == [
+            *tokenizer(text, add_special_tokens=False)["input_ids"],
+            tokenizer.eos_token_id,
+        ]
     assert set(rows.prompt_lengths.tolist()) == {1}
     assert rows.table["response"].null_count == len(rows)
     held = {sources[row] for row in rows.heldout}
@@ -150,8 +153,16 @@ BROKEN: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
     "no such column": ([{"instruction": "a", "response": "b"}] * 6, {}, "data.source: no column 'context' in file:"),
     "a nested column": ([GOOD | {"response": ["b"]}] * 6, {}, "data.source: column 'response' holds list<"),
     "numbers": ([GOOD | {"context": None}] + [GOOD | {"context": 5}] * 5, {}, "column 'context' holds int64 in file:"),
-    "nothing usable": ([GOOD | {"response": ""}] * 6, {}, "data: no usable row among 6 (0 left out by the recipe, 6 without a response, 0"),
-    "nothing short": ([GOOD] * 6, {"max_prompt": 3}, "data: no usable row among 6 (0 left out by the recipe, 0 without a response, 6"),
+    "nothing usable": (
+        [GOOD | {"response": ""}] * 6,
+        {},
+        "data: no usable row among 6 (0 left out by the recipe, 6 without a response, 0",
+    ),
+    "nothing short": (
+        [GOOD] * 6,
+        {"max_prompt": 3},
+        "data: no usable row among 6 (0 left out by the recipe, 0 without a response, 6",
+    ),
     "nothing to train on": ([GOOD] * 6, {"test": 2}, "data.heldout: 6 of 6 usable rows (0 left out"),
     "no rows": ([], {}, "has no rows; give a data set with rows"),
 }

@@ -54,7 +54,9 @@ def without_ray() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def answered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Work, str]]:
-    """The untrained student's answers to two tasks, of which one has no row that can be used, measured; and what was said."""
+    """The untrained student's answers to two tasks, of which one has no row that can be used, measured; and what was
+    said.
+    """
     with without_ray():
         yield answered_in(tmp_path_factory.mktemp("refused"), ROWS)
 
@@ -65,9 +67,14 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
     for name, written in (("xsum", rows), ("cnn", unusable)):
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in written))
     files = {"cnn_dailymail": "cnn", "xsum": "xsum"}
-    tasks = [f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4{more}}}" for task, file in files.items()]
+    tasks = [
+        f"{{name: {task}, source: 'file:{tmp_path}/{file}.jsonl', max_new_tokens: 4{more}}}"
+        for task, file in files.items()
+    ]
     path = write_grid(
-        tmp_path, teacher=f"{{model: 'file:{tmp_path}/teacher'}}", score=f"{{tasks: [{', '.join(tasks)}], batch: 2, references: [student]}}"
+        tmp_path,
+        teacher=f"{{model: 'file:{tmp_path}/teacher'}}",
+        score=f"{{tasks: [{', '.join(tasks)}], batch: 2, references: [student]}}",
     )
     grid = load_grid(path)
     store = Store(grid.runtime.store)
@@ -86,7 +93,9 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
 
 
 @pytest.mark.slow
-def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are_answered(answered: tuple[Work, str]) -> None:
+def test_a_row_without_a_document_is_kept_with_the_reason_and_its_neighbours_are_answered(
+    answered: tuple[Work, str],
+) -> None:
     work, said = answered
     (step,) = (score.generate for score in work.plan.scores if score.subject == "student" and score.task.name == "xsum")
     rows = read_answers(work.folder(step))

@@ -25,14 +25,18 @@ MAIN = "from kdray.cli import main; main()"
 
 
 def kdray(*arguments, **options):
-    return subprocess.run([sys.executable, "-c", MAIN, *map(str, arguments)], capture_output=True, text=True, check=False, **options)
+    return subprocess.run(
+        [sys.executable, "-c", MAIN, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path):
     models = [write_model(tmp_path / name, layers=layers, seed=layers) for name, layers in (("one", 1), ("two", 2))]
-    rows = [{"document": f"Ada is in Paris . Ben is in Rome {i} .", "summary": f"Ada lives in Paris {i}"} for i in range(5)]
+    rows = [
+        {"document": f"Ada is in Paris . Ben is in Rome {i} .", "summary": f"Ada lives in Paris {i}"} for i in range(5)
+    ]
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     task = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 6}}"
     command = ["score", "--tasks", task, "--limit", 4, "--batch", 3, "--store", tmp_path / "store"]
@@ -48,7 +52,10 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
 
     generated, measured = artifacts("generate"), artifacts("measure")
     assert len(generated) == len(measured) == 2
-    slow = [f"{{name: {name}, model: 'file:{models[0]}'{more}}}" for name, more in (("support_standin", ""), ("selfcheck", ", samples: 2"))]
+    slow = [
+        f"{{name: {name}, model: 'file:{models[0]}'{more}}}"
+        for name, more in (("support_standin", ""), ("selfcheck", ", samples: 2"))
+    ]
     extra = ["--metrics", ", ".join(["chrf", *slow])]
     second = kdray(*command, *extra, cwd=tmp_path)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -71,7 +78,9 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
     assert sorted(run.info.run_name for run in found) == ["one", "report", "two"]
     runs = [run for run in found if run.info.run_name != "report"]
     assert {"xsum_rougeL", "xsum_rouge1", "xsum_chrf", "xsum_support", "xsum_selfchk"} <= set(runs[0].data.metrics)
-    files = {file.path for folder in ("examples", "answers") for file in client.list_artifacts(runs[0].info.run_id, folder)}
+    files = {
+        file.path for folder in ("examples", "answers") for file in client.list_artifacts(runs[0].info.run_id, folder)
+    }
     assert any(name.endswith("-xsum-greedy.parquet") for name in files), files
     assert any(name.endswith("-xsum-greedy.json") for name in files), files
 
@@ -84,19 +93,37 @@ def test_two_models_are_scored_and_a_new_metric_asks_them_nothing_again(tmp_path
         (["--tasks", "xsum", "--metrics", "truthful"], "none of the grid's tasks gives what 'truthful' needs"),
         (["--tasks", "{name: xsum, source: file:none.jsonl}"], "--tasks.0.source: no file none.jsonl"),
         (["--tasks", "xsum", "--template", "chatt"], "--template: no template 'chatt'"),
-        (["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"], "--decoding.0.guide: 'lens', but there is none"),
-        (["--tasks", "xsum", "--decoding", "{name: dola, layers: [9]}"], "--decoding.0.layers: [9]; layers from 1 to 1"),
-        (["--tasks", "{name: arc_easy, untrained_shots: 2}"], "untrained_shots: 2, where the models that are scored are not of both"),
+        (
+            ["--tasks", "xsum", "--decoding", "{name: lookback_guided, guide: lens}"],
+            "--decoding.0.guide: 'lens', but there is none",
+        ),
+        (
+            ["--tasks", "xsum", "--decoding", "{name: dola, layers: [9]}"],
+            "--decoding.0.layers: [9]; layers from 1 to 1",
+        ),
+        (
+            ["--tasks", "{name: arc_easy, untrained_shots: 2}"],
+            "untrained_shots: 2, where the models that are scored are not of both",
+        ),
         (["--tasks", "xsum", "--lens", "file:nowhere"], "--lens: no file or folder nowhere"),
         (["--tasks", "xsum", "--lens", "hf:org/lens"], "--lens: 'hf:org/lens'"),
-        (["--tasks", "arc_easy", "--lens", "file:lens"], "--lens: none of the grid's tasks has answers that it can rate"),
+        (
+            ["--tasks", "arc_easy", "--lens", "file:lens"],
+            "--lens: none of the grid's tasks has answers that it can rate",
+        ),
     ],
 )
 def test_what_cannot_be_scored_is_said_in_one_line(arguments, said, run, tmp_path):
     model = tmp_path / "model"
     model.mkdir()
     config = json.dumps(
-        {"model_type": "llama", "num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 8, "tie_word_embeddings": True}
+        {
+            "model_type": "llama",
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "hidden_size": 8,
+            "tie_word_embeddings": True,
+        }
     )
     for name, text in (("config.json", config), ("tokenizer.json", "{}")):
         (model / name).write_text(text)
@@ -158,7 +185,9 @@ def test_a_model_is_looked_into_once_for_all_parts_of_its_benchmarks(tmp_path, m
     monkeypatch.setattr(measure, "_open", lambda item: Benchmark())
     measurer = measure.Measurer(tmp_path / "loads")
     for i in range(3):
-        measurer(measure.BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={}))
+        measurer(
+            measure.BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={})
+        )
     assert len(parts(tmp_path)) == 3
     assert len(set(map(id, given))) == 1
     assert isinstance(given[0], SharedPrefix)

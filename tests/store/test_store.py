@@ -69,7 +69,9 @@ def test_done_is_written_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(io, "put_json_if_absent", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         attempt.seal()
-    assert {attempt.path / "sub" / "a.txt", attempt.path / "sub", attempt.path} <= set(synced)  # on the disk before DONE is
+    assert {attempt.path / "sub" / "a.txt", attempt.path / "sub", attempt.path} <= set(
+        synced
+    )  # on the disk before DONE is
     assert store.get(KEY) is None
 
 
@@ -90,7 +92,13 @@ def test_sealing_removes_all_that_is_not_sealed(store: Store) -> None:
         (attempt.path / name).parent.mkdir(exist_ok=True)
         (attempt.path / name).write_text("x")
     artifact = attempt.seal([attempt.path / "sub" / "a.txt"])
-    assert sorted(tree_of(artifact.folder)) == ["DONE", "attempt-002", "attempt-002/sub", "attempt-002/sub/a.txt", "record.json"]
+    assert sorted(tree_of(artifact.folder)) == [
+        "DONE",
+        "attempt-002",
+        "attempt-002/sub",
+        "attempt-002/sub/a.txt",
+        "record.json",
+    ]
     assert not old.path.exists()
     assert leftovers(artifact) == []
 
@@ -191,19 +199,27 @@ def test_an_id_is_never_a_pattern(id: str, store: Store) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "{}", "[]", "null", '{"attempt": 1, "files": {}, "facts": {}}', '{"attempt": "a", "files": {}}']
+    "content",
+    ["", "{", "{}", "[]", "null", '{"attempt": 1, "files": {}, "facts": {}}', '{"attempt": "a", "files": {}}'],
 )
 def test_a_damaged_done_is_named_wherever_it_is_met(content: str, store: Store) -> None:
     folder = written(store).seal().folder
     (folder / "DONE").write_text(content)
-    for read in (store.get, lambda _: store.find(ID), lambda _: store.verify(ID), lambda _: leftovers(Artifact(KEY, folder))):
+    for read in (
+        store.get,
+        lambda _: store.find(ID),
+        lambda _: store.verify(ID),
+        lambda _: leftovers(Artifact(KEY, folder)),
+    ):
         with pytest.raises(InputError, match=rf"DONE: damaged; remove the folder {folder} and run again"):
             read(KEY)
     shutil.rmtree(folder)
     assert store.get(KEY) is None
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"step": 1, "params": {}, "inputs": {}}', "[" * 100_000, "9" * 5000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", "{}", '{"step": 1, "params": {}, "inputs": {}}', "[" * 100_000, "9" * 5000]
+)
 def test_a_damaged_record_is_named(content: str, store: Store) -> None:
     folder = written(store).seal().folder
     (folder / "record.json").write_text(content)
@@ -214,7 +230,9 @@ def test_a_damaged_record_is_named(content: str, store: Store) -> None:
 def test_a_field_that_is_not_there_is_said_of_its_file(store: Store) -> None:
     artifact = written(store).seal(examples=8)
     assert (artifact.facts["examples"], artifact.facts.get("loss")) == (8, None)
-    with pytest.raises(InputError, match=rf"DONE: damaged \(no 'loss'\); remove the folder {artifact.folder} and run again"):
+    with pytest.raises(
+        InputError, match=rf"DONE: damaged \(no 'loss'\); remove the folder {artifact.folder} and run again"
+    ):
         artifact.facts["loss"]
     assert store.record(ID) == PAYLOAD
     with pytest.raises(InputError, match=r"record\.json: damaged \(no 'alpha'\); remove the folder"):

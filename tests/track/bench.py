@@ -70,7 +70,10 @@ class Bench:
                 if score.generate:
                     self.seal(score.generate)
                 metrics = ("ce", "kl") if score.task.name == "heldout_loss" else ("rougeL", "empty")
-                self.seal(score.measure, {metric: {"value": value + i, "stderr": 0.1, "n": 8} for i, metric in enumerate(metrics)})
+                self.seal(
+                    score.measure,
+                    {metric: {"value": value + i, "stderr": 0.1, "n": 8} for i, metric in enumerate(metrics)},
+                )
 
     def finish(self) -> None:
         """Everything. References score 5, points 9 half-way and 10 + alpha at the end."""
@@ -100,8 +103,9 @@ class Bench:
     def rows(self) -> list[Sequence[Any]]:
         """All metric rows of runs that are not in the trash, sorted."""
         return self.sql(
-            "SELECT t.value, m.key, m.step, m.value, m.timestamp - r.start_time FROM metrics m JOIN runs r USING (run_uuid) "
-            "JOIN tags t USING (run_uuid) WHERE t.key = 'kdray.point' AND r.lifecycle_stage = 'active' ORDER BY 1, 2, 3"
+            "SELECT t.value, m.key, m.step, m.value, m.timestamp - r.start_time FROM metrics m JOIN runs r USING"
+            " (run_uuid) JOIN tags t USING (run_uuid) WHERE t.key = 'kdray.point' AND r.lifecycle_stage = 'active'"
+            " ORDER BY 1, 2, 3"
         )
 
     def runs(self, stage: str = "active") -> dict[str, tuple[str, str, str]]:

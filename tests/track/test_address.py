@@ -33,9 +33,14 @@ def test_the_default_is_an_absolute_sqlite_file_in_the_store(tmp_path: Path) -> 
 def test_the_command_is_short_where_the_store_lies_below(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     grid, store = grid_at(tmp_path)
     there = serve_command(grid, store)
-    assert there == f"mlflow server --backend-store-uri sqlite:///{tmp_path}/store/mlflow.db --host 127.0.0.1 --port 5000"
+    assert (
+        there == f"mlflow server --backend-store-uri sqlite:///{tmp_path}/store/mlflow.db --host 127.0.0.1 --port 5000"
+    )
     monkeypatch.chdir(tmp_path)
-    assert serve_command(grid, store) == "mlflow server --backend-store-uri sqlite:///store/mlflow.db --host 127.0.0.1 --port 5000"
+    assert (
+        serve_command(grid, store)
+        == "mlflow server --backend-store-uri sqlite:///store/mlflow.db --host 127.0.0.1 --port 5000"
+    )
 
 
 @pytest.mark.parametrize(
@@ -43,7 +48,10 @@ def test_the_command_is_short_where_the_store_lies_below(tmp_path: Path, monkeyp
     [
         ("http://ada:secret@tracker:5000/ml", "http://tracker:5000/ml"),
         ("https://tracker", "https://tracker"),
-        ("postgresql://ada:secret@db/ml", "mlflow server --backend-store-uri 'postgresql://ada:***@db/ml' --host 127.0.0.1 --port 5000"),
+        (
+            "postgresql://ada:secret@db/ml",
+            "mlflow server --backend-store-uri 'postgresql://ada:***@db/ml' --host 127.0.0.1 --port 5000",
+        ),
         ("sqlite:////a b.db", "mlflow server --backend-store-uri 'sqlite:////a b.db' --host 127.0.0.1 --port 5000"),
     ],
 )
@@ -84,7 +92,8 @@ def test_the_default_link_does_not_import_mlflow(bench: Bench) -> None:
     Mirror(bench.plan, bench.store).update()
     path = bench.grid(bench.changes)
     code = (
-        "import sys; from kdray.spec import load_grid; from kdray.store import Store; from kdray.track.address import view_link;"
-        f"grid = load_grid({str(path)!r}); assert view_link(grid, Store(grid.runtime.store)); assert 'mlflow' not in sys.modules"
+        "import sys; from kdray.spec import load_grid; from kdray.store import Store; from kdray.track.address import"
+        f" view_link;grid = load_grid({str(path)!r}); assert view_link(grid, Store(grid.runtime.store)); assert"
+        " 'mlflow' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,7 +12,10 @@ from kdray.track.connection import TrackingError, connect, tracking_errors
 @pytest.mark.slow
 @pytest.mark.parametrize("login", ["bob:s3cret", "bob:s3cret@home", "s3cret"])
 def test_a_password_is_not_told(login: str) -> None:
-    with pytest.raises(TrackingError, match=r"^request to http://\.\.\.@host:5000/api failed: http://host") as caught, tracking_errors():
+    with (
+        pytest.raises(TrackingError, match=r"^request to http://\.\.\.@host:5000/api failed: http://host") as caught,
+        tracking_errors(),
+    ):
         raise ConnectionError(f"request to http://{login}@host:5000/api failed: http://host")
     assert caught.value.__cause__ is None
 

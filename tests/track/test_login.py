@@ -26,7 +26,9 @@ pytestmark = pytest.mark.slow
 SCRIPT = ROOT / "cluster" / "mlflow.sh"
 
 
-def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_grid_is_mirrored_only_with_the_password(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from kdray.track.connection import TrackingError
     from kdray.track.mirror import Mirror
 
@@ -35,7 +37,9 @@ def test_a_grid_is_mirrored_only_with_the_password(bench: Bench, tmp_path: Path,
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     with log.open("wb") as file:
         command = ["sh", str(SCRIPT), str(folder), "127.0.0.1", str(port)]
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=file, stderr=file, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=file, stderr=file, env=environment, start_new_session=True
+        )
     try:
         url = bench.changes["runtime.mlflow"] = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/health")

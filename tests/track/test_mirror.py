@@ -69,17 +69,32 @@ def test_a_finished_grid(bench: Bench) -> None:
         ("untrained student", "FINISHED"),
         ("teacher", "FINISHED"),
     }
-    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "labels": "gold", "lr": "0.0003", "seed": "0"}
+    assert bench.of("params", 0.1) == {
+        "alpha": "0.1",
+        "batch": "2",
+        "family": "toy",
+        "labels": "gold",
+        "lr": "0.0003",
+        "seed": "0",
+    }
     latest = bench.of("latest_metrics", 0.1)
     assert (latest["held_rougeL"], latest["ckpt/held_rougeL"], latest["train/loss"]) == (10.1, 10.1, 0.0)
     rows = bench.rows()
     assert len(rows) == ALL_ROWS
     assert all(delay == step for _, _, step, _, delay in rows)
     point = bench.point(0).train.id
-    assert [(step, value) for run, key, step, value, _ in rows if (run, key) == (point, "ckpt/held_rougeL")] == [(4, 9.0), (8, 10.0)]
+    assert [(step, value) for run, key, step, value, _ in rows if (run, key) == (point, "ckpt/held_rougeL")] == [
+        (4, 9.0),
+        (8, 10.0),
+    ]
     assert {step for run, key, step, _, _ in rows if (run, key) == (point, "train/loss")} == {2, 4, 6, 8}
     tags = bench.of("tags", 0)
-    assert (tags["kdray.kind"], tags["kdray.grid"], tags["kdray.in_grid"], tags["kdray.workers"]) == ("sft", "bench", "true", "1")
+    assert (tags["kdray.kind"], tags["kdray.grid"], tags["kdray.in_grid"], tags["kdray.workers"]) == (
+        "sft",
+        "bench",
+        "true",
+        "1",
+    )
     notes = dict(bench.sql("SELECT key, value FROM experiment_tags"))
     assert notes["mlflow.note.content"] == "Does it work?"
     assert notes[VIEW_TAG].startswith("{")
@@ -110,7 +125,9 @@ def test_only_what_is_new_is_sent(bench: Bench, requests: list[list[Metric]]) ->
     with curve_file(attempt.path).open("a") as file:
         file.write('{"loss": 0.')  # the last line is still being written
     view.update()
-    assert [[(m.key, m.step, m.value) for m in request] for request in requests] == [[("train/loss", 6, 0.5), ("train/ce", 6, 0.5)]]
+    assert [[(m.key, m.step, m.value) for m in request] for request in requests] == [
+        [("train/loss", 6, 0.5), ("train/ce", 6, 0.5)]
+    ]
     requests.clear()
     Mirror(bench.plan, bench.store).update()
     assert requests == []
@@ -251,7 +268,10 @@ def test_files_of_a_run(bench: Bench) -> None:
         Mirror(bench.plan, bench.store).finish()
     folder = bench.store.root / "mlartifacts" / run_id(bench, 0.1) / "artifacts"
     scores = json.loads((folder / "scores.json").read_text())["checkpoints"]
-    assert [(c["position"], c["examples"], c["scores"]["held_rougeL"]["n"]) for c in scores] == [(2.0, 4, 8), (4.0, 8, 8)]
+    assert [(c["position"], c["examples"], c["scores"]["held_rougeL"]["n"]) for c in scores] == [
+        (2.0, 4, 8),
+        (4.0, 8, 8),
+    ]
     assert json.loads((folder / "record.json").read_text())["params"]["alpha"] == 0.1
 
 
@@ -370,7 +390,11 @@ def test_one_run_has_the_report(bench: Bench) -> None:
     assert note.startswith("On held_rougeL, KD 0.1 scores ")
     assert "too small to conclude anything from" in note
     [kept] = bench.store.root.glob(f"mlartifacts/{run}/artifacts/report")
-    assert sorted(path.name for path in kept.iterdir()) == ["report.html", "report.md", "tables.tex"]  # and no key of a blind sheet
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "report.html",
+        "report.md",
+        "tables.tex",
+    ]  # and no key of a blind sheet
     (folder / "report.html").write_text("two")
     Mirror(bench.plan, bench.store).finish()
     assert bench.runs()["report:bench"][0] == run

@@ -50,7 +50,10 @@ def test_curves_are_over_examples_seen(bench: Bench) -> None:
 def test_only_finite_numbers(bench: Bench) -> None:
     attempt = bench.begin(0, steps=0)
     alike = {"step": 1, "tokens": 9, "ce": float("nan")}
-    steps = [alike | {"loss": 1.0, "grad_norm": float("inf"), "examples": 2}, alike | {"loss": float("nan"), "examples": 4}]
+    steps = [
+        alike | {"loss": 1.0, "grad_norm": float("inf"), "examples": 2},
+        alike | {"loss": float("nan"), "examples": 4},
+    ]
     write_curve(attempt.path, steps)
     assert wanted(bench)["sft lr3e-4 b2 s0"].entries == [Entry(2, {"train/loss": 1.0})]
 
@@ -111,7 +114,12 @@ def test_params_are_the_axes_and_references_have_none_of_the_axes(bench: Bench) 
     assert runs["a0.1 lr3e-4 b2 s0"].params == {"family": "toy", **axes}
     assert runs["teacher"].params == runs["untrained student"].params == {"family": "toy"}
     kinds = {name: run.tags["kdray.kind"] for name, run in runs.items()}
-    assert kinds == {"sft lr3e-4 b2 s0": "sft", "a0.1 lr3e-4 b2 s0": "kd", "untrained student": "reference", "teacher": "reference"}
+    assert kinds == {
+        "sft lr3e-4 b2 s0": "sft",
+        "a0.1 lr3e-4 b2 s0": "kd",
+        "untrained student": "reference",
+        "teacher": "reference",
+    }
     assert finals(runs["teacher"])["held_rougeL"] == 5.0
 
 

@@ -32,7 +32,19 @@ def server(bench: Bench, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     where = ["--backend-store-uri", f"sqlite:///{bench.database}", "--artifacts-destination", str(tmp_path / "served")]
-    command = [sys.executable, "-m", "mlflow", "server", *where, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        *where,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
     with (tmp_path / "server.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
     bench.changes["runtime.mlflow"] = f"http://127.0.0.1:{port}"
@@ -60,10 +72,19 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def test_through_a_server(bench: Bench, server: subprocess.Popen[bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_through_a_server(
+    bench: Bench, server: subprocess.Popen[bytes], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     bench.finish()
     Mirror(bench.plan, bench.store).finish()
-    assert bench.of("params", 0.1) == {"alpha": "0.1", "batch": "2", "family": "toy", "labels": "gold", "lr": "0.0003", "seed": "0"}
+    assert bench.of("params", 0.1) == {
+        "alpha": "0.1",
+        "batch": "2",
+        "family": "toy",
+        "labels": "gold",
+        "lr": "0.0003",
+        "seed": "0",
+    }
     assert bench.of("latest_metrics", 0.1)["held_rougeL"] == 10.1
     rows, runs = bench.rows(), bench.runs()
     assert len(rows) == ALL_ROWS

@@ -32,7 +32,9 @@ ENGINES = {
     "zero3 offload": {"name": "deepspeed", "params": {"stage": 3, "offload": True}},
 }
 BATCHES = (4, 1, 3)
-CASES = [(name, batch, "float32", True) for name in ENGINES for batch in BATCHES]  # engine, sequences in a step, dtype, packing
+CASES = [
+    (name, batch, "float32", True) for name in ENGINES for batch in BATCHES
+]  # engine, sequences in a step, dtype, packing
 CASES += [(name, 4, "bfloat16", True) for name in ("ddp", "fsdp", "zero2", "zero3")] + [("ddp", 3, "float32", False)]
 
 
@@ -84,7 +86,10 @@ def rank_process(rank, folder):
     ranks = Ranks(rank, 2)
     for name, *case in CASES:
         batch, dtype, packing = case
-        torch.save(result(make_loop(folder, name, batch, ranks, dtype, packing)), folder / f"{label(name, *case)}-rank{rank}.pt")
+        torch.save(
+            result(make_loop(folder, name, batch, ranks, dtype, packing)),
+            folder / f"{label(name, *case)}-rank{rank}.pt",
+        )
     for name in LORA:
         torch.save(result(make_loop(folder, name, 4, ranks, lora=True)), folder / f"{name}-lora-rank{rank}.pt")
     for name, lora in RESUMED:
@@ -117,7 +122,9 @@ def lone_process(_, folder):
 def settings_of(loop):
     """The groups of parameters of the optimiser, or of the one that DeepSpeed wraps."""
     engine = loop.engine
-    return engine.engine.optimizer.optimizer.param_groups if hasattr(engine, "engine") else engine.optimiser.param_groups
+    return (
+        engine.engine.optimizer.optimizer.param_groups if hasattr(engine, "engine") else engine.optimiser.param_groups
+    )
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +182,9 @@ def test_one_rank_goes_on_where_two_stopped(folder, name, lora):
 @pytest.mark.parametrize("lora", [False, True])
 def test_shards_hold_every_trained_weight_once_and_no_frozen_one(folder, lora):
     checkpoint = newest_checkpoint(folder / kept("fsdp", lora), "fsdp")
-    names = {name for name in FileSystemReader(checkpoint).read_metadata().state_dict_metadata if name.startswith("model.")}
+    names = {
+        name for name in FileSystemReader(checkpoint).read_metadata().state_dict_metadata if name.startswith("model.")
+    }
     weights = read(folder, straight_name("fsdp", lora))[0]["weights"]
     assert names == {f"model.{name}" for name in weights if "lora_" in name or not lora}
 

@@ -83,7 +83,15 @@ def make_loop(world, settings=SETTINGS, micro_batch=None, signal="online"):
     rows = Rows(world / "rows")
     if signal == "online":
         signal = Online(load_folder(world / "teacher")[0], rows)
-    return Loop(ResponseModel(model), rows, settings, signal=signal, vocab_size=len(tokenizer), ranks=Ranks(), micro_batch=micro_batch)
+    return Loop(
+        ResponseModel(model),
+        rows,
+        settings,
+        signal=signal,
+        vocab_size=len(tokenizer),
+        ranks=Ranks(),
+        micro_batch=micro_batch,
+    )
 
 
 def weights(loop):
@@ -123,7 +131,9 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     twin, _ = load_folder(world / "student")
     logits = torch.stack(
         [
-            torch.nn.functional.pad(twin(torch.tensor([loop.rows.input_ids(r)])).logits[0], (0, 0, 0, longest - int(loop.rows.lengths[r])))
+            torch.nn.functional.pad(
+                twin(torch.tensor([loop.rows.input_ids(r)])).logits[0], (0, 0, 0, longest - int(loop.rows.lengths[r]))
+            )
             for r in chosen
         ]
     )
@@ -139,7 +149,8 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("packing", "micro_batch"), [(True, 2), *(pytest.param(*way, marks=SLOW) for way in [(True, 1), (True, 3), (False, None), (False, 3)])]
+    ("packing", "micro_batch"),
+    [(True, 2), *(pytest.param(*way, marks=SLOW) for way in [(True, 1), (True, 3), (False, None), (False, 3)])],
 )
 def test_packing_and_micro_batches_change_nothing_but_rounding(world, packing, micro_batch):
     whole, cut = make_loop(world), make_loop(world, replace(SETTINGS, packing=packing), micro_batch=micro_batch)
@@ -178,7 +189,9 @@ def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_p
     def make():
         base = load_quantised(folder, "cpu", torch.float32) if quantised else load_folder(folder)[0]
         settings = replace(SETTINGS, alpha=0.0, length=4.0)
-        return Loop(ResponseModel(with_lora(base, 4)), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks())
+        return Loop(
+            ResponseModel(with_lora(base, 4)), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks()
+        )
 
     straight, checkpoint = make(), tmp_path / "checkpoint"
     steps = straight.steps()
@@ -214,9 +227,21 @@ def test_dropout_goes_on_as_in_the_straight_run_and_ranks_have_their_own(world, 
         for layer in model.model.layers:
             layer.self_attn.attention_dropout = 0.3
         settings = replace(SETTINGS, alpha=0.0, packing=False)
-        return Loop(ResponseModel(model), Rows(world / "rows"), settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks(rank))
+        return Loop(
+            ResponseModel(model),
+            Rows(world / "rows"),
+            settings,
+            signal=None,
+            vocab_size=len(tokenizer),
+            ranks=Ranks(rank),
+        )
 
-    plain, straight, broken, resumed = make_loop(world, replace(SETTINGS, alpha=0.0, packing=False), signal=None), make(), make(), make()
+    plain, straight, broken, resumed = (
+        make_loop(world, replace(SETTINGS, alpha=0.0, packing=False), signal=None),
+        make(),
+        make(),
+        make(),
+    )
     curve = list(straight.steps())
     assert curve != list(plain.steps()), "there is no dropout"
     steps = broken.steps()

@@ -10,7 +10,9 @@ import pytest
 from kdray.train.order import share
 
 
-@pytest.mark.parametrize(("batch", "world", "micro"), [(1, 2, 4), (3, 2, 1), (8, 3, 2), (4, 4, 1), (5, 2, 2), (9, 2, 4), (7, 1, 3)])
+@pytest.mark.parametrize(
+    ("batch", "world", "micro"), [(1, 2, 4), (3, 2, 1), (8, 3, 2), (4, 4, 1), (5, 2, 2), (9, 2, 4), (7, 1, 3)]
+)
 def test_shares_cover_the_batch_and_every_rank_steps_equally_often(batch, world, micro):
     lengths = np.random.default_rng(batch).integers(1, 500, batch)
     shares = [share(list(range(batch)), lengths, rank, world, micro) for rank in range(world)]

@@ -12,7 +12,9 @@ from kdray.spec import declare
 DECLARED = declare.Recipe(version=1, column_parameters=("response", "instruction", "context"))
 
 
-def columns(row: Mapping[str, Any], *, response: str, instruction: str | None = None, context: str | None = None, ask: str = "") -> Example:
+def columns(
+    row: Mapping[str, Any], *, response: str, instruction: str | None = None, context: str | None = None, ask: str = ""
+) -> Example:
     """`ask` is the instruction of every row where no column holds one."""
     return Example(
         text_in(row, instruction).strip() if instruction else ask,

@@ -17,13 +17,22 @@ DECLARED = declare.Recipe(
 
 
 def commonsense_qa(row: Mapping[str, Any]) -> Example | None:
-    """None for a row without an answer (the hub's test split). The instruction is word for word what the task `commonsense_qa` asks."""
-    letters, texts, answer = texts_in(row, "choices", "label"), texts_in(row, "choices", "text"), text_in(row, "answerKey").strip()
+    """None for a row without an answer (the hub's test split).
+
+    The instruction is word for word what the task `commonsense_qa` asks.
+    """
+    letters, texts, answer = (
+        texts_in(row, "choices", "label"),
+        texts_in(row, "choices", "text"),
+        text_in(row, "answerKey").strip(),
+    )
     question = text_in(row, "question").strip()
     if not answer:
         return None
     if len(letters) != len(texts):
-        raise InputError(FIELD, f"column 'choices' holds {len(letters)} letters and {len(texts)} texts", "give every choice both")
+        raise InputError(
+            FIELD, f"column 'choices' holds {len(letters)} letters and {len(texts)} texts", "give every choice both"
+        )
     if answer not in letters:
         raise no_choice("answerKey", answer, letters, FIELD)
     choices = "".join(f"{letter}. {text}\n" for letter, text in zip(letters, texts, strict=True))

@@ -17,7 +17,31 @@ from kdray.spec.errors import InputError
 
 DECLARED = declare.Template(version=1, later=("arguments", "close_thought"), begins=True)
 DATE = datetime(2024, 7, 26)  # what Llama's templates print where they are given none
-CODES = ("a", "A", "b", "B", "d", "-d", "e", "m", "-m", "y", "Y", "j", "H", "I", "p", "M", "S", "F", "D", "T", "x", "X", "c")
+CODES = (
+    "a",
+    "A",
+    "b",
+    "B",
+    "d",
+    "-d",
+    "e",
+    "m",
+    "-m",
+    "y",
+    "Y",
+    "j",
+    "H",
+    "I",
+    "p",
+    "M",
+    "S",
+    "F",
+    "D",
+    "T",
+    "x",
+    "X",
+    "c",
+)
 
 
 def chat(
@@ -29,7 +53,8 @@ def chat(
 ) -> str:
     """The prompt up to where the assistant speaks.
 
-    `arguments`: of the template itself, `{enable_thinking: false}`; `close_thought`: a thought that it opens is closed again, empty.
+    `arguments`: of the template itself, `{enable_thinking: false}`; `close_thought`: a thought that it opens is closed
+    again, empty.
 
     Raises:
         InputError: there is no template, it does not know an argument, or it refuses the prompt.
@@ -42,7 +67,9 @@ def chat(
     try:
         template = tokenizer.get_chat_template()
         _require_known(given, template, tokenizer)
-        text = tokenizer.apply_chat_template(turns, chat_template=dated(template), tokenize=False, add_generation_prompt=True, **given)
+        text = tokenizer.apply_chat_template(
+            turns, chat_template=dated(template), tokenize=False, add_generation_prompt=True, **given
+        )
     except (InputError, MemoryError):
         raise
     except Exception as error:
@@ -51,9 +78,13 @@ def chat(
 
 
 def refused(error: Exception, field: str, allowed: str) -> InputError:
-    """What a chat template, which is code of the model's, raised: by intent, `raise_exception('...')`, or because it is wrong."""
+    """What a chat template, which is code of the model's, raised: by intent, `raise_exception('...')`, or because it is
+    wrong.
+    """
     reason = next((line for line in str(error).splitlines() if line.strip()), "")
-    return InputError(field, f"the model's chat template cannot write this prompt ({reason or type(error).__name__})", allowed)
+    return InputError(
+        field, f"the model's chat template cannot write this prompt ({reason or type(error).__name__})", allowed
+    )
 
 
 def _require_known(given: dict[str, Any], template: str, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -67,8 +98,8 @@ def _require_known(given: dict[str, Any], template: str, tokenizer: PreTrainedTo
 def dated(template: str) -> str:
     """`template`, printing one date for ever if it prints today's: what it gives must not depend on the day.
 
-    transformers gives templates this function and lets nobody pass another; a macro of the same name hides it. Its line's end
-    is dropped by the template engine and lets the template begin at the start of a line, as it did.
+    transformers gives templates this function and lets nobody pass another; a macro of the same name hides it. Its
+    line's end is dropped by the template engine and lets the template begin at the start of a line, as it did.
     """
     if "strftime_now" not in template:
         return template

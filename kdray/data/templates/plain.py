@@ -1,4 +1,6 @@
-"""The instruction as it is and, behind a space, the answer: for plain models, and for tasks that lm-eval asks in its own words."""
+"""The instruction as it is and, behind a space, the answer: for plain models, and for tasks that lm-eval asks in its
+own words.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ DECLARED = declare.Template(version=1, begins=True, space=True)
 
 
 def plain(example: Example, tokenizer: PreTrainedTokenizerBase) -> str:
-    """The prompt, begun as the tokenizer begins every text (with its BOS token, or with nothing); a context is a paragraph of its own."""
+    """The prompt, begun as the tokenizer begins every text (with its BOS token, or with nothing); a context is a
+    paragraph of its own.
+    """
     begin = "".join(tokenizer.convert_ids_to_tokens(beginning(tokenizer)))
     return f"{begin}{example.instruction}\n\n{example.context}" if example.context else f"{begin}{example.instruction}"

@@ -1,9 +1,9 @@
 """Context-adaptive smoothing: the teacher's distribution counts more where the teacher itself is unsure.
 
-The smoothed-KD paper's conclusion names it as future work: how much a label ought to be smoothed depends on its context, and
-the teacher's entropy says by how much. As in entropy-aware distillation (Kwon et al. 2020, "Adaptive knowledge
-distillation based on entropy") a token's weight is a function of that entropy; here it rises with it, from 0 where the
-teacher is certain, and the hard label is right as it stands, to 1 at `nats` and above.
+The smoothed-KD paper's conclusion names it as future work: how much a label ought to be smoothed depends on its
+context, and the teacher's entropy says by how much. As in entropy-aware distillation (Kwon et al. 2020, "Adaptive
+knowledge distillation based on entropy") a token's weight is a function of that entropy; here it rises with it, from 0
+where the teacher is certain, and the hard label is right as it stands, to 1 at `nats` and above.
 """
 
 from __future__ import annotations

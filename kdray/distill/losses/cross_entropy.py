@@ -26,5 +26,7 @@ def cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def sparse(student: Tensor, teacher: Sparse) -> Tensor:
-    """The same from weighted entries: the loss is linear in t, so an unbiased estimate of t gives one of it. [N] nats."""
+    """The same from weighted entries: the loss is linear in t, so an unbiased estimate of t gives one of it. [N]
+    nats.
+    """
     return -(teacher.weights * student.log_softmax(-1).gather(-1, teacher.ids)).sum(-1)

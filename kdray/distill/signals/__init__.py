@@ -27,7 +27,9 @@ def make_form(form: Mapping[str, Any]) -> Any:
     return load(declare.Form, form["name"])(**form["params"])
 
 
-def open_signal(sources: Sequence[LabelSource], rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal | None:
+def open_signal(
+    sources: Sequence[LabelSource], rows: Rows, device: torch.device | str, dtype: torch.dtype
+) -> Signal | None:
     """The soft labels of `rows`, from more than one source for an ensemble of teachers.
 
     A teacher's head, where its form needs one, computes in `dtype`.

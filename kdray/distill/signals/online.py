@@ -18,7 +18,9 @@ DECLARED = declare.Form(version=1)
 
 
 class online:
-    def open(self, folder: Path, rows: Rows, device: torch.device | str, compute: torch.dtype, dtype: torch.dtype) -> OnlineTeacher:
+    def open(
+        self, folder: Path, rows: Rows, device: torch.device | str, compute: torch.dtype, dtype: torch.dtype
+    ) -> OnlineTeacher:
         """The teacher in `folder`, its backbone in `compute` and its head in `dtype`."""
         model, _ = load_folder(folder, compute)
         return OnlineTeacher(ResponseModel(model).to(device), rows, dtype)

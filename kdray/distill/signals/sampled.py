@@ -37,7 +37,9 @@ class sampled:
         return self.top + self.draws
 
     def keep(self, states: Tensor, teacher: Teacher, dice: torch.Generator) -> dict[str, Tensor]:
-        """[N, top + draws] ids, [N, top] log-probabilities, [N] the mass of all others and the whole's entropy in nats."""
+        """[N, top + draws] ids, [N, top] log-probabilities, [N] the mass of all others and the whole's entropy in
+        nats.
+        """
         log_q = teacher.log_probabilities(states)
         best, ids = log_q.topk(self.top, 1)
         q = log_q.exp()

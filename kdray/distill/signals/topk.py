@@ -1,4 +1,5 @@
-"""The likeliest tokens alone, renormalised to one: for teachers that give nothing else, such as log-probabilities of an API.
+"""The likeliest tokens alone, renormalised to one: for teachers that give nothing else, such as log-probabilities of an
+API.
 
 Biased: the mass outside (in the mean over tokens recorded as `missing_mass`) is taken for zero, so the student
 becomes more certain than the teacher is, and the nearer it comes to it the more the gradient points elsewhere

@@ -1,7 +1,7 @@
 """FaithBench (arXiv 2410.13210): summaries of many models with people's spans, labelled by how bad they are.
 
-Only spans labelled "Unwanted" count as hallucinated: of the others, "Benign" ones are unsupported but true, and people did
-not agree on "Questionable" ones.
+Only spans labelled "Unwanted" count as hallucinated: of the others, "Benign" ones are unsupported but true, and people
+did not agree on "Questionable" ones.
 """
 
 from __future__ import annotations
@@ -23,9 +23,13 @@ def faithbench(path: Path) -> Iterator[Annotated]:
 
 
 def _one(row: dict[str, Any]) -> Annotated:
-    spans = {span(marked["start"], marked["end"]) for marked in items(row["spans"], "spans") if _counts(marked["label"])}
+    spans = {
+        span(marked["start"], marked["end"]) for marked in items(row["spans"], "spans") if _counts(marked["label"])
+    }
     writer = text(row.get("metadata") or {}, "summarizer", "")
-    return Annotated(as_text(str(row["id"]), "id"), text(row, "source"), text(row, "summary"), tuple(sorted(spans)), writer=writer)
+    return Annotated(
+        as_text(str(row["id"]), "id"), text(row, "source"), text(row, "summary"), tuple(sorted(spans)), writer=writer
+    )
 
 
 def _counts(labels: Any) -> bool:

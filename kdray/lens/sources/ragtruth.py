@@ -1,6 +1,7 @@
 """RAGTruth (arXiv 2401.00396): responses of six models to three tasks with people's spans.
 
-`path` is its `response.jsonl`; `source_info.jsonl` lies beside it. The prompts are those that the responses' writers saw.
+`path` is its `response.jsonl`; `source_info.jsonl` lies beside it. The prompts are those that the responses' writers
+saw.
 """
 
 from __future__ import annotations
@@ -24,10 +25,14 @@ def ragtruth(path: Path) -> Iterator[Annotated]:
     def one(row: dict[str, Any]) -> Annotated:
         id = as_text(str(row["id"]), "id")
         if row["source_id"] not in sources:
-            raise InputError("annotations", f"response '{id}' has no source '{row['source_id']}'", "see source_info.jsonl")
+            raise InputError(
+                "annotations", f"response '{id}' has no source '{row['source_id']}'", "see source_info.jsonl"
+            )
         document, prompt = sources[row["source_id"]]
         spans = {span(label["start"], label["end"]) for label in items(row["labels"], "labels")}
-        return Annotated(id, document, text(row, "response"), tuple(sorted(spans)), prompt=prompt, writer=text(row, "model", ""))
+        return Annotated(
+            id, document, text(row, "response"), tuple(sorted(spans)), prompt=prompt, writer=text(row, "model", "")
+        )
 
     return read_lines(path, ("id", "source_id", "response", "labels"), one)
 

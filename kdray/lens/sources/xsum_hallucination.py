@@ -1,8 +1,8 @@
 """XSUM hallucination annotations (Maynez et al., ACL 2020): spans by three people in summaries of four systems.
 
-`path` is `hallucination_annotations_xsum_summaries.csv`; the articles, which it names by BBC id, are read from the XSUM rows
-(document, id) in `xsum.jsonl` beside it. A character is hallucinated where most of a summary's annotators marked it. Offsets
-are believed only where they give the quoted text; else the quotation is looked for.
+`path` is `hallucination_annotations_xsum_summaries.csv`; the articles, which it names by BBC id, are read from the XSUM
+rows (document, id) in `xsum.jsonl` beside it. A character is hallucinated where most of a summary's annotators marked
+it. Offsets are believed only where they give the quoted text; else the quotation is looked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ from kdray.spec.errors import InputError
 
 DECLARED = declare.Annotations(version=1, beside="xsum.jsonl")
 NOTHING = ("", "NULL")  # the type of a row that marks nothing
-COLUMNS = ("bbcid", "system", "summary", "hallucination_type", "hallucinated_span", "hallucinated_span_start", "worker_id")
+COLUMNS = (
+    "bbcid",
+    "system",
+    "summary",
+    "hallucination_type",
+    "hallucinated_span",
+    "hallucinated_span_start",
+    "worker_id",
+)
 
 
 def xsum_hallucination(path: Path) -> Iterator[Annotated]:

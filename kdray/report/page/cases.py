@@ -1,8 +1,9 @@
-"""Cases: articles with the answers of SFT and of the best arm side by side, chosen by a rule that is printed above them.
+"""Cases: articles with the answers of SFT and of the best arm side by side, chosen by a rule that is printed above
+them.
 
-The answers are those of one pair of runs of equal lr, batch and seed: of all pairs the one whose difference is nearest to the mean.
-Of its items are shown those on which the arm beats SFT most, those on which it falls behind most, and some at random: the smallest
-hashes of the grid's name and the item's number, so that nobody can choose them.
+The answers are those of one pair of runs of equal lr, batch and seed: of all pairs the one whose difference is nearest
+to the mean. Of its items are shown those on which the arm beats SFT most, those on which it falls behind most, and some
+at random: the smallest hashes of the grid's name and the item's number, so that nobody can choose them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ SAME = 1e-9
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an answer: whether a metric calls it unsupported, and whether it is a word of content that the article has not."""
+    """A stretch of an answer: whether a metric calls it unsupported, and whether it is a word of content that the
+    article has not.
+    """
 
     text: str
     unsupported: bool = False
@@ -104,10 +107,11 @@ def cases_of(evidence: Evidence, store: Store) -> Cases | None:
     kept = [kept_answers(evidence, store, point, pair.metric) for point in (pair.sft, pair.other)]
     groups = [(title, [_case(item, pair, kept) for item in items]) for title, items in titles.items() if items]
     rule = (
-        f"Scores are {pair.metric}'s, of the final checkpoints of the two runs at lr {pair.sft.lr:g}, batch {pair.sft.batch}, seed "
-        f"{pair.sft.seed}: of all such pairs the one whose difference is nearest to the mean. Of their {len(pair.items)} common items "
-        f"stand here up to {count} on which {name} beats SFT most, up to {count} on which it falls behind most, and {count} more at "
-        f"random (those with the smallest sha256 of “{evidence.grid.name}:item”, which decides among equals too)."
+        f"Scores are {pair.metric}'s, of the final checkpoints of the two runs at lr {pair.sft.lr:g}, batch"
+        f" {pair.sft.batch}, seed {pair.sft.seed}: of all such pairs the one whose difference is nearest to the mean."
+        f" Of their {len(pair.items)} common items stand here up to {count} on which {name} beats SFT most, up to"
+        f" {count} on which it falls behind most, and {count} more at random (those with the smallest sha256 of"
+        f" “{evidence.grid.name}:item”, which decides among equals too)."
     )
     marked = dict.fromkeys(whose for answers in kept for whose in answers.marked_by)
     return Cases(pair.metric, rule, ", ".join(marked), groups)
@@ -124,7 +128,8 @@ def typical_pair(evidence: Evidence, store: Store, arm: Arm | None = None) -> Pa
         deltas = {
             (sft, point): score.value - scores[sft].value
             for point, score in scores.items()
-            if arm_of(point) == arm and (sft := Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed)) in scores
+            if arm_of(point) == arm
+            and (sft := Point(alpha=0.0, lr=point.lr, batch=point.batch, seed=point.seed)) in scores
         }
         mean = statistics.fmean(deltas.values()) if deltas else 0.0
         for sft, other in sorted(deltas, key=lambda pair: abs(deltas[pair] - mean)):
@@ -140,7 +145,9 @@ def at_random(items: Iterable[int], seed: str) -> list[int]:
 
 
 def pieces_of(answer: str, article: str, spans: Sequence[tuple[int, int]]) -> list[Piece]:
-    """An answer cut where a span begins or ends, or a word that neither the article has nor scikit-learn's list of stop words."""
+    """An answer cut where a span begins or ends, or a word that neither the article has nor scikit-learn's list of stop
+    words.
+    """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     known = {_plain(word) for word in WORD.findall(article)} | ENGLISH_STOP_WORDS
@@ -169,7 +176,9 @@ class Kept:
 
 
 def _asked(evidence: Evidence, metric: MetricName, point: Point | None) -> list[ScoreStep]:
-    """The steps that measure answers of the metric's task and decoding at a point's final checkpoint; of any point, if it is None."""
+    """The steps that measure answers of the metric's task and decoding at a point's final checkpoint; of any point, if
+    it is None.
+    """
     final = evidence.finals.get(point) if point else None
     return [
         score
@@ -180,7 +189,9 @@ def _asked(evidence: Evidence, metric: MetricName, point: Point | None) -> list[
 
 
 def _made(store: Store, step: Step) -> Artifact | None:
-    """What a step has made; nothing of one that is not resolved yet, such as a metric whose model was never asked for."""
+    """What a step has made; nothing of one that is not resolved yet, such as a metric whose model was never asked
+    for.
+    """
     return store.get(step.key) if step.id else None
 
 
@@ -207,7 +218,9 @@ def kept_answers(evidence: Evidence, store: Store, point: Point, metric: MetricN
         measured = _made(store, score.measure)
         table = read_rows(measured.path, ["example"], [SPANS]) if measured else None
         if table and SPANS in table.column_names:
-            whose += [use["name"] for use in score.measure.params["metrics"] if declared(declare.Metric, use["name"]).spans]
+            whose += [
+                use["name"] for use in score.measure.params["metrics"] if declared(declare.Metric, use["name"]).spans
+            ]
             for row in table.to_pylist():
                 spans.setdefault(int(row["example"]), []).extend((int(a), int(b)) for a, b in row[SPANS] or [])
     return Kept(arm_of(point).name, rows, spans, whose)

@@ -26,8 +26,18 @@ from kdray.report.arms import BASELINE, Arm
 INK, GREY, RULE = "#1b1f24", "#626b76", "#d9dde3"
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (8, 2)), (0, (3, 1, 1, 1, 1, 1)))
-CSS = {INK: "currentColor", GREY: "var(--muted)", RULE: "var(--rule)"} | {colour: f"var(--c{i})" for i, colour in enumerate(PALETTE, 1)}
+DASHES: tuple[Any, ...] = (
+    "-",
+    (0, (5, 1.5)),
+    (0, (2, 1)),
+    (0, (6, 1.5, 1.5, 1.5)),
+    (0, (1, 1)),
+    (0, (8, 2)),
+    (0, (3, 1, 1, 1, 1, 1)),
+)
+CSS = {INK: "currentColor", GREY: "var(--muted)", RULE: "var(--rule)"} | {
+    colour: f"var(--c{i})" for i, colour in enumerate(PALETTE, 1)
+}
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "kdray",  # the same ids each time
@@ -90,7 +100,9 @@ def looks_of(arms: Iterable[Arm]) -> dict[Arm, Look]:
     return {arm: look_of(place) for place, arm in enumerate(dict.fromkeys([BASELINE, *arms]))}
 
 
-def picture(folder: Path, name: str, alt: str, draw: Callable[[Axes], None], size: tuple[float, float] = (3.5, 2.6)) -> Picture:
+def picture(
+    folder: Path, name: str, alt: str, draw: Callable[[Axes], None], size: tuple[float, float] = (3.5, 2.6)
+) -> Picture:
     """Draw one figure of `size` inches into `folder`, as SVG and PNG, and give it back for a page."""
     folder.mkdir(parents=True, exist_ok=True)
     name = slug_of(name)
@@ -101,11 +113,15 @@ def picture(folder: Path, name: str, alt: str, draw: Callable[[Axes], None], siz
         layout.execute(figure)
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
         figure.savefig(folder / f"{name}.png", dpi=144, facecolor="white")
-    return Picture(name, alt, inline((folder / f"{name}.svg").read_text(encoding="utf-8"), name, alt), round(size[0] * 105))
+    return Picture(
+        name, alt, inline((folder / f"{name}.svg").read_text(encoding="utf-8"), name, alt), round(size[0] * 105)
+    )
 
 
 def inline(svg: str, name: str, alt: str) -> Markup:
-    """A figure's SVG for a page that has others: ids of its own, colours by CSS, no size, no styles for the whole page."""
+    """A figure's SVG for a page that has others: ids of its own, colours by CSS, no size, no styles for the whole
+    page.
+    """
     root = ET.fromstring(svg)
     for parent in list(root.iter()):
         for child in [each for each in parent if each.tag.endswith(("}metadata", "}style"))]:

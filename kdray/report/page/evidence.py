@@ -1,4 +1,6 @@
-"""What a grid's results say, as the page needs it: the only place that asks for verdicts, differences and final scores."""
+"""What a grid's results say, as the page needs it: the only place that asks for verdicts, differences and final
+scores.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,9 @@ class Evidence:
 
     @cached_property
     def found(self) -> Findings | None:
-        """Every arm against SFT on the primary metric, as the verdict has it; None as long as nothing can be compared."""
+        """Every arm against SFT on the primary metric, as the verdict has it; None as long as nothing can be
+        compared.
+        """
         return findings(self.results) if self.points else None
 
     @cached_property
@@ -128,13 +132,22 @@ class Evidence:
     @property
     def faithful(self) -> MetricName | None:
         """The metric of hallucination: the primary one, if it is about an answer's source, or the first that is."""
-        return next((name for name in (self.primary, *self.metrics) if name in self.metrics and self._is_faithful(name)), None)
+        return next(
+            (name for name in (self.primary, *self.metrics) if name in self.metrics and self._is_faithful(name)), None
+        )
 
     def _is_faithful(self, name: MetricName) -> bool:
         if not isinstance(declared(declare.Task, name.task), declare.AnswerTask):
             return False
-        uses = [use for task in self.grid.score.tasks if task.name == name.task for use in of_task(task, self.grid.score.metrics)]
-        return name.metric == "fr" or any(scores_of(use)[0] == name.metric and finds_hallucinations(use.name) for use in uses)
+        uses = [
+            use
+            for task in self.grid.score.tasks
+            if task.name == name.task
+            for use in of_task(task, self.grid.score.metrics)
+        ]
+        return name.metric == "fr" or any(
+            scores_of(use)[0] == name.metric and finds_hallucinations(use.name) for use in uses
+        )
 
 
 def only_numbers(results: Results) -> Results:

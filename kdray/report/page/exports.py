@@ -11,8 +11,23 @@ from kdray.report.frames import Scores
 from kdray.report.page.tables import Cell, Sheet
 
 CSV, LATEX, PARQUET = "tables.csv", "tables.tex", "results.parquet"
-SPECIAL = {"&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}"}
-SPECIAL |= {"^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$"}
+SPECIAL = {
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+}
+SPECIAL |= {
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+}
 PATTERN = re.compile("|".join(map(re.escape, SPECIAL)))
 
 

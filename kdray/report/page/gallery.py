@@ -1,4 +1,7 @@
-"""Which figures a grid's page has, and what they say in words. Panels are figures of their own, so that a phone shows one a line."""
+"""Which figures a grid's page has, and what they say in words.
+
+Panels are figures of their own, so that a phone shows one a line.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +51,9 @@ def gallery_of(evidence: Evidence, folder: Path, prefix: str = "") -> Gallery:
     gallery = Gallery()
     if not evidence.finals and not any(evidence.results.curves.values()):
         return gallery
-    gallery.legend = [(arm.name, look, CSS[look.colour]) for arm, look in looks(evidence).items() if arm in evidence.arms]
+    gallery.legend = [
+        (arm.name, look, CSS[look.colour]) for arm, look in looks(evidence).items() if arm in evidence.arms
+    ]
     if evidence.effects:
         alt = listed([f"{arm.name}: {change}" for arm, change in evidence.effects.items()])
         size = (4.8, 0.75 + 0.5 * len(evidence.effects))
@@ -68,7 +73,8 @@ def gallery_of(evidence: Evidence, folder: Path, prefix: str = "") -> Gallery:
         picture(
             folder,
             f"{prefix}confidence-{use.name}",
-            f"Density of the negative log-likelihood of wrong answers to {use.name}, a curve for each arm and reference model.",
+            f"Density of the negative log-likelihood of wrong answers to {use.name}, a curve for each arm and reference"
+            " model.",
             lambda axis, use=use: draw_confidence(axis, evidence.results, use),
             (6.4, 3.8),
         )
@@ -103,7 +109,9 @@ def _heats(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
             told = [f"lr {lr:g}, batch {batch}: {value:.2f}" for (lr, batch), value in by_cell.items()]
             alt = f"{evidence.primary} of {arm.name} by lr and batch, means over seeds. {listed(told)}"
             name = f"{prefix}heat-{evidence.primary}-{arm.name}"
-            yield picture(folder, name, alt, lambda axis, arm=arm: draw_heat(axis, evidence, arm, evidence.primary, limits), size)
+            yield picture(
+                folder, name, alt, lambda axis, arm=arm: draw_heat(axis, evidence, arm, evidence.primary, limits), size
+            )
 
 
 def _curves(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
@@ -119,9 +127,14 @@ def _curves(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
         (4.7, 3.0),
     )
     if any("heldout_ce" in entry for curve in curves for entry in curve):
-        last = [_last_heldout(evidence, arm_name) for arm_name in dict.fromkeys(arm_of(point).name for point in evidence.results.curves)]
+        last = [
+            _last_heldout(evidence, arm_name)
+            for arm_name in dict.fromkeys(arm_of(point).name for point in evidence.results.curves)
+        ]
         alt = f"Cross-entropy on held-out rows {told}. Means of the last: {listed([each for each in last if each])}"
-        yield picture(folder, f"{prefix}curves-heldout", alt, lambda axis: draw_curves(axis, evidence, True), (4.7, 3.0))
+        yield picture(
+            folder, f"{prefix}curves-heldout", alt, lambda axis: draw_curves(axis, evidence, True), (4.7, 3.0)
+        )
 
 
 def _last_heldout(evidence: Evidence, arm: str) -> str:
@@ -138,16 +151,30 @@ def _checkpoints(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Pict
     for name in _ordered(evidence)[:MOST_COURSES]:
         course = courses(evidence, name)
         if any(len(values) > 1 for values in course.values()):
-            told = [f"{arm.name} " + ", ".join(f"{sum(v) / len(v):.2f}" for v in values.values()) for arm, values in course.items()]
+            told = [
+                f"{arm.name} " + ", ".join(f"{sum(v) / len(v):.2f}" for v in values.values())
+                for arm, values in course.items()
+            ]
             alt = f"{name} over checkpoints, means over runs: {listed(told)}"
-            yield picture(folder, f"{prefix}checkpoints-{name}", alt, lambda axis, name=name: draw_checkpoints(axis, evidence, name))
+            yield picture(
+                folder,
+                f"{prefix}checkpoints-{name}",
+                alt,
+                lambda axis, name=name: draw_checkpoints(axis, evidence, name),
+            )
 
 
 def _pareto(evidence: Evidence, folder: Path, prefix: str) -> Picture | None:
     """Hallucination against ability, if the grid measures both; otherwise the primary metric against ability."""
     faithful, ability = evidence.faithful or evidence.primary, evidence.ability
     title = "accuracy in multiple choice, mean over tasks" if len(ability) > 1 else str(ability[0]) if ability else ""
-    if not ability or faithful in ability or not any(both(evidence, point, faithful, ability) for point in evidence.points):
+    if (
+        not ability
+        or faithful in ability
+        or not any(both(evidence, point, faithful, ability) for point in evidence.points)
+    ):
         return None
     alt = f"{faithful} against {title}: a dot for each run, the means of arms large."
-    return picture(folder, f"{prefix}pareto", alt, lambda axis: draw_pareto(axis, evidence, faithful, ability, title), (5.6, 3.9))
+    return picture(
+        folder, f"{prefix}pareto", alt, lambda axis: draw_pareto(axis, evidence, faithful, ability, title), (5.6, 3.9)
+    )

@@ -1,4 +1,6 @@
-"""Where a report's numbers are from: versions, machines, the state of kdray's source, inputs by their content, ids of all steps."""
+"""Where a report's numbers are from: versions, machines, the state of kdray's source, inputs by their content, ids of
+all steps.
+"""
 
 from __future__ import annotations
 
@@ -86,11 +88,18 @@ def _version(name: str) -> str | None:
 
 
 def source_state(folder: Path) -> str:
-    """The commit of the source in a folder, and whether it was changed since; nothing where it is no checkout, or git is not there."""
+    """The commit of the source in a folder, and whether it was changed since; nothing where it is no checkout, or git
+    is not there.
+    """
     try:
         commit, changed = (
-            subprocess.run(["git", "-C", str(folder), *asked], capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-            for asked in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "--", str(folder)])
+            subprocess.run(
+                ["git", "-C", str(folder), *asked], capture_output=True, text=True, timeout=10, check=True
+            ).stdout.strip()
+            for asked in (
+                ["rev-parse", "--short=12", "HEAD"],
+                ["status", "--porcelain", "--untracked-files=no", "--", str(folder)],
+            )
         )
     except (OSError, subprocess.SubprocessError):
         return ""
@@ -98,8 +107,12 @@ def source_state(folder: Path) -> str:
 
 
 def written(grid: Grid) -> str:
-    """A grid as a file that makes the same steps: all that is not at its default, parameters of components filled in."""
-    return yaml.safe_dump(_flat(grid.model_dump(mode="json", exclude_defaults=True)), sort_keys=False, allow_unicode=True, width=100)
+    """A grid as a file that makes the same steps: all that is not at its default, parameters of components filled
+    in.
+    """
+    return yaml.safe_dump(
+        _flat(grid.model_dump(mode="json", exclude_defaults=True)), sort_keys=False, allow_unicode=True, width=100
+    )
 
 
 def _flat(value: Any) -> Any:

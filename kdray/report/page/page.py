@@ -62,7 +62,8 @@ class Part:
 
 
 def write_page(given: Sequence[tuple[Results, Store, Path | None]], folder: Path) -> Path:
-    """Write `report.html` into `folder`, with its figures and tables as files; each grid with its store, and the file that it is from.
+    """Write `report.html` into `folder`, with its figures and tables as files; each grid with its store, and the file
+    that it is from.
 
     Of several grids each has a folder of its own for its files. Returns the page's path.
     """
@@ -136,4 +137,8 @@ def _runs(evidence: Evidence) -> Iterator[tuple[str, str, list[str]]]:
         name = subject.slug if isinstance(subject, Point) else evidence.references.get(subject, subject)
         scores = [checkpoint.scores.get(metric) for metric in evidence.metrics]
         if any(scores):
-            yield name, f"{checkpoint.examples or ''}", [f"{s.value:z.2f} ± {s.stderr:.2f}" if s else "" for s in scores]
+            yield (
+                name,
+                f"{checkpoint.examples or ''}",
+                [f"{s.value:z.2f} ± {s.stderr:.2f}" if s else "" for s in scores],
+            )

@@ -60,7 +60,15 @@ def draw_scores(axis: Axes, evidence: Evidence, metric: MetricName) -> None:
         shift = np.linspace(-0.7, 0.7, len(values)) * beside if len(values) > 1 else np.zeros(1)
         axis.plot(x - beside + shift, values, look.marker, color=look.colour, ms=3.5, alpha=0.55, mew=0)
         axis.errorbar(
-            x + beside, found.mean, yerr=found.sd or 0, fmt=look.marker, color=look.colour, ms=6, capsize=3, lw=1.4, label=arm.name
+            x + beside,
+            found.mean,
+            yerr=found.sd or 0,
+            fmt=look.marker,
+            color=look.colour,
+            ms=6,
+            capsize=3,
+            lw=1.4,
+            label=arm.name,
         )
     _draw_references(axis, evidence, metric)
     plain = len(kinds) == 1 and kinds[0] == BASELINE
@@ -78,7 +86,15 @@ def _draw_references(axis: Axes, evidence: Evidence, metric: MetricName) -> None
         if score := evidence.score(role, metric):
             axis.axhline(score.value, color=GREY, lw=0.9, ls=(0, (1, 2)))
             axis.annotate(
-                name, (1, score.value), (0, 2), ("axes fraction", "data"), "offset points", ha="right", va="bottom", fontsize=7, color=GREY
+                name,
+                (1, score.value),
+                (0, 2),
+                ("axes fraction", "data"),
+                "offset points",
+                ha="right",
+                va="bottom",
+                fontsize=7,
+                color=GREY,
             )
 
 
@@ -146,17 +162,33 @@ def courses(evidence: Evidence, metric: MetricName) -> dict[Arm, dict[float, lis
     return {arm: dict(sorted(course.items())) for arm, course in found.items() if course}
 
 
-def draw_pareto(axis: Axes, evidence: Evidence, faithful: MetricName, ability: Sequence[MetricName], title: str) -> None:
-    """Every run by its ability (x) and its faithfulness (y), the means of arms large; what no other mean beats in both is joined."""
+def draw_pareto(
+    axis: Axes, evidence: Evidence, faithful: MetricName, ability: Sequence[MetricName], title: str
+) -> None:
+    """Every run by its ability (x) and its faithfulness (y), the means of arms large; what no other mean beats in both
+    is joined.
+    """
     style, means = looks(evidence), {}
     for arm in evidence.arms:
-        pairs = [pair for point in evidence.points if arm_of(point) == arm and (pair := both(evidence, point, faithful, ability))]
+        pairs = [
+            pair
+            for point in evidence.points
+            if arm_of(point) == arm and (pair := both(evidence, point, faithful, ability))
+        ]
         if not pairs:
             continue
         xs, ys = zip(*pairs, strict=True)
         look, means[arm] = style[arm], (statistics.fmean(xs), statistics.fmean(ys))
         axis.plot(xs, ys, look.marker, color=look.colour, ms=3.5, alpha=0.45, mew=0)
-        axis.plot(*([value] for value in means[arm]), look.marker, color=look.colour, ms=10, mec="white", mew=0.8, label=arm.name)
+        axis.plot(
+            *([value] for value in means[arm]),
+            look.marker,
+            color=look.colour,
+            ms=10,
+            mec="white",
+            mew=0.8,
+            label=arm.name,
+        )
     for role, name in evidence.references.items():
         if pair := both(evidence, role, faithful, ability):
             axis.plot(*([value] for value in pair), "o", mfc="none", color=GREY, ms=8)
@@ -168,7 +200,9 @@ def draw_pareto(axis: Axes, evidence: Evidence, faithful: MetricName, ability: S
     axis.margins(0.12)
 
 
-def both(evidence: Evidence, subject: Point | str, faithful: MetricName, ability: Sequence[MetricName]) -> tuple[float, float] | None:
+def both(
+    evidence: Evidence, subject: Point | str, faithful: MetricName, ability: Sequence[MetricName]
+) -> tuple[float, float] | None:
     """A model's mean ability, and its faithfulness; None where one of the numbers is missing."""
     scores, score = [evidence.score(subject, name) for name in ability], evidence.score(subject, faithful)
     known = [each.value for each in scores if each]
@@ -178,7 +212,11 @@ def both(evidence: Evidence, subject: Point | str, faithful: MetricName, ability
 def pareto(pairs: Iterable[tuple[float, float]], less: bool) -> list[tuple[float, float]]:
     """Those pairs that no other beats in both numbers, by the first; of the second `less` may be better."""
     sign, found = -1 if less else 1, list(pairs)
-    return sorted((x, y) for x, y in found if not any(a >= x and sign * b >= sign * y and (a > x or sign * b > sign * y) for a, b in found))
+    return sorted(
+        (x, y)
+        for x, y in found
+        if not any(a >= x and sign * b >= sign * y and (a > x or sign * b > sign * y) for a, b in found)
+    )
 
 
 def running_mean(values: Sequence[float], weights: Sequence[float]) -> np.ndarray:

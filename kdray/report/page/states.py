@@ -83,7 +83,9 @@ def _troubles(evidence: Evidence, store: Store) -> Iterable[Trouble]:
         if state == "done":
             missing = sum(step.state(store) != "done" for step in wanted.get(point, []))
             if missing:
-                yield Trouble(point.slug, arm, "not all scored", f"{missing} of {len(wanted[point])} measurements are missing")
+                yield Trouble(
+                    point.slug, arm, "not all scored", f"{missing} of {len(wanted[point])} measurements are missing"
+                )
             continue
         steps = len(evidence.results.curves.get(point, []))
         reason = _why_ended(store, planned.train) if planned.train.id else None
@@ -92,7 +94,9 @@ def _troubles(evidence: Evidence, store: Store) -> Iterable[Trouble]:
         elif state == "running":
             yield Trouble(point.slug, arm, "running", f"step {steps}")
         elif planned.train.id and (store.folder(planned.train.key) / RECORD).is_file():
-            yield Trouble(point.slug, arm, "not finished", f"stopped or failed after {steps} steps; the same command goes on")
+            yield Trouble(
+                point.slug, arm, "not finished", f"stopped or failed after {steps} steps; the same command goes on"
+            )
         else:
             yield Trouble(point.slug, arm, "not run", "the same command runs it")
 

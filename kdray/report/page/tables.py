@@ -98,7 +98,10 @@ def _sheet(evidence: Evidence, title: str, names: Sequence[MetricName]) -> Sheet
     for role, label in evidence.references.items():
         scores = [evidence.score(role, name) for name in columns]
         alone = not evidence.points
-        cells = [Cell(f"{s.value:z.2f}", f"{s.stderr:.2f}" if alone else "", s.n if alone else 0) if s else Cell() for s in scores]
+        cells = [
+            Cell(f"{s.value:z.2f}", f"{s.stderr:.2f}" if alone else "", s.n if alone else 0) if s else Cell()
+            for s in scores
+        ]
         lines.append(Line(label, "", cells, reference=True))
     spread = "mean ± standard deviation over runs" if evidence.points else "value ± standard error over the examples"
     return Sheet(title, spread, list(groups.items()), lines)
@@ -110,7 +113,10 @@ def _column(name: MetricName, evidence: Evidence) -> Column:
 
 
 def _best(evidence: Evidence, name: MetricName) -> str:
-    """The best of the arms' means, as it is rounded: all that look the same are best. Empty where all do, or there is one alone."""
+    """The best of the arms' means, as it is rounded: all that look the same are best.
+
+    Empty where all do, or there is one alone.
+    """
     found = [spread.mean for arm in evidence.arms if (spread := evidence.spread(arm, name))]
     if len({f"{mean:z.2f}" for mean in found}) < 2:
         return ""
@@ -122,11 +128,15 @@ def _cell(evidence: Evidence, arm: Arm, name: MetricName, best: str, paper: str)
     if not found:
         return Cell(paper=paper)
     mean = f"{found.mean:z.2f}"
-    return Cell(mean, "" if found.sd is None or math.isnan(found.sd) else f"{found.sd:.2f}", found.n, mean == best, paper)
+    return Cell(
+        mean, "" if found.sd is None or math.isnan(found.sd) else f"{found.sd:.2f}", found.n, mean == best, paper
+    )
 
 
 def paper_figures(evidence: Evidence) -> dict[tuple[Arm, MetricName], str]:
-    """What the paper reports of the same arms and metrics, as mean ± sd; empty of a grid that is none of the paper's."""
+    """What the paper reports of the same arms and metrics, as mean ± sd; empty of a grid that is none of the
+    paper's.
+    """
     student = _student(evidence)
     if student not in PAPER:
         return {}
@@ -135,7 +145,12 @@ def paper_figures(evidence: Evidence) -> dict[tuple[Arm, MetricName], str]:
     for row in _rows(family):
         alpha, name = float(row["alpha"]), str(row["metric"])
         for arm in evidence.arms:
-            same = arm.alpha == alpha and arm.labels == (labels if alpha else "gold") and not arm.smoothing and arm.temperature == 1
+            same = (
+                arm.alpha == alpha
+                and arm.labels == (labels if alpha else "gold")
+                and not arm.smoothing
+                and arm.temperature == 1
+            )
             for metric in evidence.metrics:
                 if same and metric.written == name:
                     found[arm, metric] = f"{row['mean']:g} ± {row['sd']:g}"

@@ -8,7 +8,9 @@ from pathlib import Path
 from kdray.spec.grid import Labels
 
 FOLDER = Path(__file__).parent
-PAPER: dict[str, tuple[str, Labels]] = {  # by student: its family in the paper's tables 1 and 2, and the labels of the runs with alpha > 0
+PAPER: dict[
+    str, tuple[str, Labels]
+] = {  # by student: its family in the paper's tables 1 and 2, and the labels of the runs with alpha > 0
     "meta-llama/Llama-2-7b-chat-hf": ("Llama-2-7B", "teacher"),
     "meta-llama/Llama-3.1-8B-Instruct": ("Llama3.1-8B", "gold"),
     "Qwen/Qwen2.5-7B-Instruct": ("Qwen2.5-7B", "gold"),
@@ -23,7 +25,9 @@ def published(name: str) -> list[dict[str, str | float]]:
     """
     path = FOLDER / f"{name}.csv"
     if not path.is_file():
-        raise KeyError(f"no published table '{name}': there are {', '.join(sorted(file.stem for file in FOLDER.glob('*.csv')))}")
+        raise KeyError(
+            f"no published table '{name}': there are {', '.join(sorted(file.stem for file in FOLDER.glob('*.csv')))}"
+        )
     with path.open(encoding="utf-8", newline="") as file:
         return [{column: _number(cell) for column, cell in row.items()} for row in csv.DictReader(file, strict=True)]
 

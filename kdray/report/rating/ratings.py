@@ -1,7 +1,7 @@
 """Ratings read back: are raters of one mind, and whose answers are more often supported by their articles?
 
-The difference is that of the report's tables, over items instead of runs: of each item the share of raters who call the arm's answer
-supported, less that of SFT's, with Student's t over the items.
+The difference is that of the report's tables, over items instead of runs: of each item the share of raters who call the
+arm's answer supported, less that of SFT's, with Student's t over the items.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Ratings:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of two raters: the answers that both have rated, the share that they rated alike, and Cohen's kappa (None: undefined)."""
+    """Of two raters: the answers that both have rated, the share that they rated alike, and Cohen's kappa (None:
+    undefined).
+    """
 
     raters: tuple[str, str]
     both: int
@@ -43,7 +45,9 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What people say: percent of answers called supported by arm, and the mean paired difference with its 95% interval."""
+    """What people say: percent of answers called supported by arm, and the mean paired difference with its 95%
+    interval.
+    """
 
     arms: tuple[str, str]
     shares: tuple[float, float]
@@ -60,14 +64,19 @@ def read_ratings(path: Path, key: Key) -> Ratings:
     """One file that the page saved.
 
     Raises:
-        InputError: it is no such file, of another sheet, of several raters, or it rates an answer twice or in another way.
+        InputError: it is no such file, of another sheet, of several raters, or it rates an answer twice or in another
+            way.
     """
     field = f"--read {path}"
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             if list(reader.fieldnames or ()) != list(COLUMNS):
-                raise InputError(field, f"the columns {', '.join(reader.fieldnames or ()) or 'of nothing'}", f"needs {', '.join(COLUMNS)}")
+                raise InputError(
+                    field,
+                    f"the columns {', '.join(reader.fieldnames or ()) or 'of nothing'}",
+                    f"needs {', '.join(COLUMNS)}",
+                )
             rows = list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(field, f"no csv ({error})", "give the file that the page saved") from None
@@ -85,7 +94,11 @@ def _place(field: str, number: int, row: dict[str, str], key: Key, known: dict[P
     if row["sheet"] != key.sheet:
         raise InputError(field, f"line {number} is of the sheet '{row['sheet']}'", f"ratings of '{key.sheet}'")
     if row["item"] not in map(str, key.items) or row["side"] not in SIDES:
-        raise InputError(field, f"line {number} rates '{row['side']}' of item '{row['item']}'", "left or right of an item of the sheet")
+        raise InputError(
+            field,
+            f"line {number} rates '{row['side']}' of item '{row['item']}'",
+            "left or right of an item of the sheet",
+        )
     if row["supported"] not in VALUES:
         raise InputError(field, f"line {number} says '{row['supported']}'", "1, supported, or 0")
     place = int(row["item"]), row["side"]
@@ -95,7 +108,8 @@ def _place(field: str, number: int, row: dict[str, str], key: Key, known: dict[P
 
 
 def outcome_of(key: Key, ratings: Sequence[Ratings]) -> Outcome:
-    """What some raters' ratings of one sheet say together. Items on which not both answers are rated by one rater are left out of it.
+    """What some raters' ratings of one sheet say together. Items on which not both answers are rated by one rater are
+    left out of it.
 
     Raises:
         InputError: two files are of one rater, or no item has both answers rated.
@@ -105,7 +119,9 @@ def outcome_of(key: Key, ratings: Sequence[Ratings]) -> Outcome:
         raise InputError("--read", f"two files of the rater '{twice}'", "one file a rater")
     wanted = 2 * len(key.items)
     notes = [
-        f"{each.rater}: {wanted - len(each.values)} of {wanted} answers are not rated" for each in ratings if len(each.values) < wanted
+        f"{each.rater}: {wanted - len(each.values)} of {wanted} answers are not rated"
+        for each in ratings
+        if len(each.values) < wanted
     ]
     pairs: dict[int, list[tuple[int, int]]] = {}
     for each in ratings:
@@ -135,12 +151,17 @@ def interval_of(deltas: Sequence[float]) -> tuple[float, float] | None:
     """Student's 95% interval of a mean; None of a single one."""
     if len(deltas) < 2:
         return None
-    mean, half = statistics.fmean(deltas), float(stats.t.ppf(0.975, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5
+    mean, half = (
+        statistics.fmean(deltas),
+        float(stats.t.ppf(0.975, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5,
+    )
     return mean - half, mean + half
 
 
 def agreement_of(one: Ratings, other: Ratings) -> Agreement:
-    """Cohen's kappa over the answers that both have rated; undefined where both gave all of them one and the same rating."""
+    """Cohen's kappa over the answers that both have rated; undefined where both gave all of them one and the same
+    rating.
+    """
     from sklearn.metrics import cohen_kappa_score
 
     places = sorted(one.values.keys() & other.values.keys())
@@ -158,10 +179,16 @@ def told(outcome: Outcome) -> list[str]:
     sure = outcome.interval and (outcome.interval[0] > 0 or outcome.interval[1] < 0)
     lines = [
         f"Called supported by their articles: {other:.1f}% of {arm}'s answers, {share:.1f}% of {sft}'s.",
-        f"{arm} against {sft}: {outcome.difference:+.1f}{ends} points over {outcome.items} items, 95%"
-        f"{'' if sure else ' (not distinguishable from no difference)'}; better on {outcome.better}, worse on {outcome.worse}.",
+        (
+            f"{arm} against {sft}: {outcome.difference:+.1f}{ends} points over {outcome.items} items,"
+            f" 95%{'' if sure else ' (not distinguishable from no difference)'}; better on {outcome.better}, worse on"
+            f" {outcome.worse}."
+        ),
     ]
     for each in outcome.agreements:
         kappa = "undefined: all ratings are the same" if each.kappa is None else f"{each.kappa:.2f}"
-        lines.append(f"{each.raters[0]} and {each.raters[1]}: Cohen's kappa {kappa}, {each.alike:.0f}% alike of {each.both} answers.")
+        lines.append(
+            f"{each.raters[0]} and {each.raters[1]}: Cohen's kappa {kappa}, {each.alike:.0f}% alike of {each.both}"
+            " answers."
+        )
     return lines + [f"Note: {note}." for note in outcome.notes]

@@ -1,7 +1,8 @@
 """Which answers people rate, and in which order.
 
-The answers are those of one pair of runs (see `kdray.report.page.cases`), to items drawn by a hash. Which of an item's two answers
-stands on the left is decided by a hash too, over a secret that only the key has: who rates cannot know, and neither can the page.
+The answers are those of one pair of runs (see `kdray.report.page.cases`), to items drawn by a hash. Which of an item's
+two answers stands on the left is decided by a hash too, over a secret that only the key has: who rates cannot know, and
+neither can the page.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def write_key(key: Key, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not io.put_json_if_absent(folder / KEY, asdict(key)):
-        raise InputError("GRID", f"has a sheet already, whose key is {folder / KEY}", "rate that one, or move the key away first")
+        raise InputError(
+            "GRID", f"has a sheet already, whose key is {folder / KEY}", "rate that one, or move the key away first"
+        )
 
 
 def read_key(folder: Path) -> Key:

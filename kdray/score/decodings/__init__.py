@@ -23,18 +23,29 @@ class Decoding(Protocol):
     """Answers prompts."""
 
     def __call__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], max_new_tokens: int, /
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Sequence[Prompt],
+        max_new_tokens: int,
+        /,
     ) -> Sequence[list[int] | str]: ...
 
 
 class Likelihoods(Protocol):
-    """Scores the choices of a question: of each the sum over its tokens, in nats, and whether they are the likeliest."""
+    """Scores the choices of a question: of each the sum over its tokens, in nats, and whether they are the
+    likeliest.
+    """
 
-    def __call__(self, model: PreTrainedModel, context: Sequence[int], choices: Sequence[Sequence[int]], /) -> list[tuple[float, bool]]: ...
+    def __call__(
+        self, model: PreTrainedModel, context: Sequence[int], choices: Sequence[Sequence[int]], /
+    ) -> list[tuple[float, bool]]: ...
 
 
 def open_likelihoods(name: str, params: Mapping[str, Any]) -> Likelihoods:
-    """How the decoding `name`, one that declares `choices`, scores them: its file's function `likelihoods`, with parameters."""
+    """How the decoding `name`, one that declares `choices`, scores them: its file's function `likelihoods`, with
+    parameters.
+    """
     return functools.partial(module_of(declare.Decoding, name).likelihoods, **params)
 
 

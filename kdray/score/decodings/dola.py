@@ -28,7 +28,9 @@ def dola(
     plausibility: Share = 0.1,
     repetition_penalty: PositiveFloat = 1.2,
 ) -> list[list[int]]:
-    """`layers`: even ones of the lower half (for long answers) or the upper half (for short ones), or a list of them."""
+    """`layers`: even ones of the lower half (for long answers) or the upper half (for short ones), or a list of
+    them.
+    """
     ids = [prompt.input_ids for prompt in prompts]
     with early_exits(model, layers, lambda hidden: hidden[:, -1]) as exits:
         processor = ContrastLayers(exits, [len(prompt) for prompt in ids], plausibility, repetition_penalty)
@@ -38,5 +40,7 @@ def dola(
 def likelihoods(
     model: PreTrainedModel, context: Sequence[int], choices: Sequence[Sequence[int]], /, *, softmax: bool, **params: Any
 ) -> list[tuple[float, bool]]:
-    """For multiple choice; as the method's authors do, over the log-ratios there is a softmax unless a task wants none."""
+    """For multiple choice; as the method's authors do, over the log-ratios there is a softmax unless a task wants
+    none.
+    """
     return dola_loglikelihoods(model, context, choices, **params, normalise=softmax)

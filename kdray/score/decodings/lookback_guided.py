@@ -47,7 +47,13 @@ def lookback_guided(
             answers.append(str(error))
             continue
         found = decode_guided(
-            model, prompt.input_ids, n_context, chosen, sampler, max_new_tokens, ends_of(model.generation_config, tokenizer)
+            model,
+            prompt.input_ids,
+            n_context,
+            chosen,
+            sampler,
+            max_new_tokens,
+            ends_of(model.generation_config, tokenizer),
         )
         answers.append(found.answer)
     return answers

@@ -1,4 +1,6 @@
-"""Sampled: tokens drawn at random, the same ones for a prompt and a seed in every run; for self-consistency, one seed a sample."""
+"""Sampled: tokens drawn at random, the same ones for a prompt and a seed in every run; for self-consistency, one seed a
+sample.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What lm-eval calls to score a summary in the tasks of this folder: kdray's ROUGE, and whether there is a summary at all."""
+"""What lm-eval calls to score a summary in the tasks of this folder: kdray's ROUGE, and whether there is a summary at
+all.
+"""
 
 from __future__ import annotations
 

@@ -34,17 +34,34 @@ class bertscore:
     """Matches the tokens of answers and references."""
 
     def __init__(
-        self, given: Given, *, model: str = "hf:FacebookAI/roberta-large", layer: PositiveInt = 17, batch: PositiveInt = 16
+        self,
+        given: Given,
+        *,
+        model: str = "hf:FacebookAI/roberta-large",
+        layer: PositiveInt = 17,
+        batch: PositiveInt = 16,
     ) -> None:
         """`layer`: whose hidden states are compared, 17 being the authors' choice for roberta-large."""
-        self.encoder, self.layer, self.batch = Encoder(given.models["model"], given.device, "score.metrics.bertscore.model"), layer, batch
+        self.encoder, self.layer, self.batch = (
+            Encoder(given.models["model"], given.device, "score.metrics.bertscore.model"),
+            layer,
+            batch,
+        )
         if layer > self.encoder.layers:
-            raise InputError("score.metrics.bertscore.layer", f"{layer}", f"the encoder has layers 1 to {self.encoder.layers}")
+            raise InputError(
+                "score.metrics.bertscore.layer", f"{layer}", f"the encoder has layers 1 to {self.encoder.layers}"
+            )
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
         problems = [self._problem(answer) for answer in answers]
-        counts = [len(a.references) if a.text and not problem else 0 for a, problem in zip(answers, problems, strict=True)]
-        pairs = [(answer.text, reference) for answer, count in zip(answers, counts, strict=True) for reference in answer.references[:count]]
+        counts = [
+            len(a.references) if a.text and not problem else 0 for a, problem in zip(answers, problems, strict=True)
+        ]
+        pairs = [
+            (answer.text, reference)
+            for answer, count in zip(answers, counts, strict=True)
+            for reference in answer.references[:count]
+        ]
         scores = batched(pairs, self.batch, lambda pair: max(map(len, pair)), self.scores)
         best: list[dict[str, Any]] = []
         start = 0

@@ -1,7 +1,8 @@
-"""Best span exact match, as Lost in the Middle and Lookback Lens take it: whether an answer holds a right one, in percent.
+"""Best span exact match, as Lost in the Middle and Lookback Lens take it: whether an answer holds a right one, in
+percent.
 
-Both are normalised as for `exact_match`. So an answer may be a sentence or give reasons; one that lists all there is is right too.
-An answer without a right one is hallucinated as a whole, where the metric annotates.
+Both are normalised as for `exact_match`. So an answer may be a sentence or give reasons; one that lists all there is is
+right too. An answer without a right one is hallucinated as a whole, where the metric annotates.
 """
 
 from __future__ import annotations
@@ -18,8 +19,13 @@ from kdray.spec import declare
 DECLARED = declare.Metric(version=1, scores=("span_em",), needs=("reference", "short"), whole=True)
 
 
-def best_span(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:
-    """Whether one of its references is in every answer. `tokenizer`: as in `exact_match`; `unicode` compares whole words."""
+def best_span(
+    answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default"
+) -> list[dict[str, Any]]:
+    """Whether one of its references is in every answer.
+
+    `tokenizer`: as in `exact_match`; `unicode` compares whole words.
+    """
     scored: list[dict[str, Any]] = []
     for answer in answers:
         if problem := not_comparable(answer.references, whole if tokenizer == "unicode" else between_spaces):

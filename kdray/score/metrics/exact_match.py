@@ -1,7 +1,8 @@
 """Exact match and token F1 as SQuAD and HotpotQA take them, in percent; of several right answers the best.
 
-`tokenizer: default` is SQuAD's normalisation, made for English: no ASCII punctuation, no articles, words between spaces.
-`unicode` takes the words of any script, without any punctuation, characters where there are no spaces; articles stay.
+`tokenizer: default` is SQuAD's normalisation, made for English: no ASCII punctuation, no articles, words between
+spaces. `unicode` takes the words of any script, without any punctuation, characters where there are no spaces; articles
+stay.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ DECLARED = declare.Metric(version=2, scores=("f1", "em"), needs=("reference", "s
 VERDICTS = {"yes", "no", "noanswer"}  # HotpotQA: they share no tokens with a longer answer
 
 
-def exact_match(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:
+def exact_match(
+    answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default"
+) -> list[dict[str, Any]]:
     """Agreement of every answer with its references."""
     words, sees = (_words, whole) if tokenizer == "unicode" else (normalise, between_spaces)
     scored: list[dict[str, Any]] = []
@@ -36,7 +39,9 @@ def exact_match(answers: Sequence[Answer], *, tokenizer: Literal["default", "uni
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and more space than one between words; nothing but articles stays as it is."""
+    """Lower case, without punctuation, articles and more space than one between words; nothing but articles stays as it
+    is.
+    """
     text = "".join(character for character in text.lower() if character not in string.punctuation)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split()) or " ".join(text.split())
 

@@ -1,4 +1,5 @@
-"""Factual consistency by HHEM-2.1-Open, Vectara's hallucination evaluation model: the rate of scores >= 0.5, and their mean.
+"""Factual consistency by HHEM-2.1-Open, Vectara's hallucination evaluation model: the rate of scores >= 0.5, and their
+mean.
 
 Its weights are a T5 encoder with a classifier on the first token, a flan-t5-base in size, so they are loaded as
 that: the Python code that comes with them is not needed and never run.
@@ -51,7 +52,10 @@ class hhem:
         problems = [unread(self.tokenizer, a.source, a.text) if judged(a) else {} for a in answers]
         pairs = [(a.source, a.text) for a, problem in zip(answers, problems, strict=True) if judged(a) and not problem]
         scores = iter(batched(pairs, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.probabilities))
-        return [problem or (rate("fc", next(scores)) if judged(a) else {}) for a, problem in zip(answers, problems, strict=True)]
+        return [
+            problem or (rate("fc", next(scores)) if judged(a) else {})
+            for a, problem in zip(answers, problems, strict=True)
+        ]
 
     @torch.inference_mode()
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
@@ -71,13 +75,17 @@ def load_hhem(folder: Path, base: Path) -> T5ForTokenClassification:
     field = "score.metrics.hhem.model"
     config = T5Config.from_pretrained(base, local_files_only=True, num_labels=2)
     model = T5ForTokenClassification(config).eval()
-    weights = {key.removeprefix("t5."): value for path in weight_files(folder, field) for key, value in load_file(path).items()}
+    weights = {
+        key.removeprefix("t5."): value for path in weight_files(folder, field) for key, value in load_file(path).items()
+    }
     own = model.state_dict()
     refuse_incomplete(
         {
             "missing_keys": {key for key in own.keys() - weights.keys() if not key.endswith("embed_tokens.weight")},
             "unexpected_keys": weights.keys() - own.keys(),
-            "mismatched_keys": {(k, w.shape, own[k].shape) for k, w in weights.items() if k in own and w.shape != own[k].shape},
+            "mismatched_keys": {
+                (k, w.shape, own[k].shape) for k, w in weights.items() if k in own and w.shape != own[k].shape
+            },
             "error_msgs": [],
         },
         field,

@@ -31,14 +31,15 @@ DECLARED = declare.Metric(
 )
 GIVE_UP = 5  # answers without a conclusion, from the first on
 
-RUBRIC = """You will be provided with a document and a proposed {what}. Your task is to determine if the proposed {noun} can be \
-directly inferred from the document. If the {noun} contains any information not found in the document, it is considered false. \
-Even if the {noun} is different from a ground truth {noun}, it might still be true, as long as it doesn't contain false \
-information. For each proposed {noun}, explain why it is true or false based on the information from the document. Focus only on \
-the original document's content, disregarding any external context.{gap}After your explanation, give your final conclusion as \
-**Conclusion: True** if the proposed {noun} is completely accurate based on the document, or **Conclusion: False** if it contains \
-any incorrect or unsupported information. If your conclusion is 'False', identify the exact phrases or name entities from the \
-{noun} that is incorrect by stating **Problematic Spans: [the inaccurate text spans from the {noun}, in Python list of strings \
+RUBRIC = """You will be provided with a document and a proposed {what}. Your task is to determine if the proposed \
+{noun} can be directly inferred from the document. If the {noun} contains any information not found in the document, \
+it is considered false. Even if the {noun} is different from a ground truth {noun}, it might still be true, as long \
+as it doesn't contain false information. For each proposed {noun}, explain why it is true or false based on the \
+information from the document. Focus only on the original document's content, disregarding any external \
+context.{gap}After your explanation, give your final conclusion as **Conclusion: True** if the proposed {noun} is \
+completely accurate based on the document, or **Conclusion: False** if it contains any incorrect or unsupported \
+information. If your conclusion is 'False', identify the exact phrases or name entities from the {noun} that is \
+incorrect by stating **Problematic Spans: [the inaccurate text spans from the {noun}, in Python list of strings \
 format]**.
 
 #Document#: {document}
@@ -47,10 +48,17 @@ format]**.
 
 #{title}#: {answer}
 
-Write your explanation first, and then give your final conclusion as **Conclusion: True** if the proposed {noun} is completely \
-accurate based on the document, or **Conclusion: False** if it contains any incorrect or unsupported information. Add \
-**Problematic Spans: [the exact inaccurate text spans from the {noun}, in a list of strings]** if your conclusion is 'False'."""
-SUMMARY = {"what": "summary", "noun": "summary", "gap": " ", "truth": "Ground Truth Summary", "title": "Proposed Summary"}
+Write your explanation first, and then give your final conclusion as **Conclusion: True** if the proposed {noun} is \
+completely accurate based on the document, or **Conclusion: False** if it contains any incorrect or unsupported \
+information. Add **Problematic Spans: [the exact inaccurate text spans from the {noun}, in a list of strings]** if \
+your conclusion is 'False'."""
+SUMMARY = {
+    "what": "summary",
+    "noun": "summary",
+    "gap": " ",
+    "truth": "Ground Truth Summary",
+    "title": "Proposed Summary",
+}
 QUESTION = {
     "what": "answer to a question",
     "noun": "answer",
@@ -76,14 +84,18 @@ class judge:
         budget: PositiveFloat = 10.0,
         concurrency: PositiveInt = 4,
     ) -> None:
-        """`model`: its name at the endpoint; prices in USD for a million tokens; `budget`: in USD, for all of a store."""
+        """`model`: its name at the endpoint; prices in USD for a million tokens; `budget`: in USD, for all of a
+        store.
+        """
         assert given.cache is not None, "a judge keeps its answers"
         prices = {"price_in": price_in, "price_out": price_out, "budget": budget}
         self.endpoint, self.concurrency = Endpoint(model, given.cache / "judge", max_tokens, **prices), concurrency
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
         with ThreadPoolExecutor(self.concurrency) as pool:
-            return self._all_but_hopeless(list(pool.map(self._row, answers[:GIVE_UP]))) + list(pool.map(self._row, answers[GIVE_UP:]))
+            return self._all_but_hopeless(list(pool.map(self._row, answers[:GIVE_UP]))) + list(
+                pool.map(self._row, answers[GIVE_UP:])
+            )
 
     def _row(self, answer: Answer) -> dict[str, Any]:
         if not judged(answer):
@@ -96,7 +108,9 @@ class judge:
         return {"judge": 100.0 * true, "spans": [list(span) for span in spans], "said": said}
 
     def _all_but_hopeless(self, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The first rows, unless none of them came to a conclusion: then the rest would not either, and cost as much."""
+        """The first rows, unless none of them came to a conclusion: then the rest would not either, and cost as
+        much.
+        """
         if len(first) == GIVE_UP and all("error" in row for row in first):
             raise Stopped(f"none of the first {GIVE_UP} answers can be used: {first[0]['error']}")
         return first
@@ -110,7 +124,8 @@ def ask(answer: Answer) -> str:
 
 
 def read(said: str, answer: str) -> tuple[bool, list[tuple[int, int]]]:
-    """The judge's last conclusion, and the spans that it named, where they stand in the answer first; a true answer has none.
+    """The judge's last conclusion, and the spans that it named, where they stand in the answer first; a true answer has
+    none.
 
     Raises:
         Nonsense: there is no conclusion.
@@ -126,7 +141,9 @@ def read(said: str, answer: str) -> tuple[bool, list[tuple[int, int]]]:
 
 
 def _strings(listed: str) -> list[str]:
-    """The strings of a list as Python writes it or, where quotes are not matched as they must be, what stands between them."""
+    """The strings of a list as Python writes it or, where quotes are not matched as they must be, what stands between
+    them.
+    """
     try:
         found = ast.literal_eval(listed)
     except (ValueError, SyntaxError):

@@ -28,9 +28,9 @@ DECLARED = declare.Metric(
 )
 SUMMARY = "Summarize the following text:\n{source}\noutput:"
 QUESTION = (
-    "Briefly answer the following question:\n{question}\nBear in mind that your response should be strictly based on the "
-    "following 1 passages:\npassage 1: {source}\nIn case the passages do not contain the necessary information to answer "
-    'the question, please reply with: "Unable to answer based on given passages."\noutput:'
+    "Briefly answer the following question:\n{question}\nBear in mind that your response should be strictly based on"
+    " the following 1 passages:\npassage 1: {source}\nIn case the passages do not contain the necessary information to"
+    ' answer the question, please reply with: "Unable to answer based on given passages."\noutput:'
 )
 
 
@@ -38,7 +38,11 @@ class lettucedetect:
     """Finds the spans of answers that their sources do not support."""
 
     def __init__(
-        self, given: Given, *, model: str = "hf:KRLabsOrg/lettucedect-base-modernbert-en-v1", max_length: PositiveInt = 4096
+        self,
+        given: Given,
+        *,
+        model: str = "hf:KRLabsOrg/lettucedect-base-modernbert-en-v1",
+        max_length: PositiveInt = 4096,
     ) -> None:
         """`max_length`: tokens of source and answer; the source is cut to fit."""
         self.device, self.max_length = given.device, max_length
@@ -53,9 +57,16 @@ class lettucedetect:
     @torch.inference_mode()
     def score(self, answer: Answer) -> dict[str, Any]:
         """The numbers and spans of one answer."""
-        prompt = (QUESTION if answer.question.endswith("?") else SUMMARY).format(question=answer.question, source=answer.source)
+        prompt = (QUESTION if answer.question.endswith("?") else SUMMARY).format(
+            question=answer.question, source=answer.source
+        )
         inputs = self.tokenizer(
-            prompt, answer.text, truncation="only_first", max_length=self.max_length, return_offsets_mapping=True, return_tensors="pt"
+            prompt,
+            answer.text,
+            truncation="only_first",
+            max_length=self.max_length,
+            return_offsets_mapping=True,
+            return_tensors="pt",
         )
         inside = [i for i, part in enumerate(inputs.sequence_ids(0)) if part == 1]
         offsets = [(int(start), int(end)) for start, end in inputs.pop("offset_mapping")[0, inside]]

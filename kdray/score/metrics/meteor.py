@@ -1,7 +1,8 @@
 """METEOR by nltk, in percent: words matched as they are, by stem and, with `synonyms`, by WordNet.
 
-`tokenizer: default` splits texts as `nltk.word_tokenize` does, but into sentences by `kdray.score.sentences`, which needs no data;
-`unicode` takes the words of any script, characters where there are no spaces. Stems and WordNet are English.
+`tokenizer: default` splits texts as `nltk.word_tokenize` does, but into sentences by `kdray.score.sentences`, which
+needs no data; `unicode` takes the words of any script, characters where there are no spaces. Stems and WordNet are
+English.
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ def meteor(
     nltks, sees = NLTKWordTokenizer(), whole if tokenizer == "unicode" else between_spaces
 
     def tokens(text: str) -> list[str]:
-        return words_of(text) if tokenizer == "unicode" else [token for sentence in split(text) for token in nltks.tokenize(sentence)]
+        return (
+            words_of(text)
+            if tokenizer == "unicode"
+            else [token for sentence in split(text) for token in nltks.tokenize(sentence)]
+        )
 
     found: list[dict[str, Any]] = []
     for answer in answers:

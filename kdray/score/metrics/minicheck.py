@@ -1,4 +1,5 @@
-"""Factual consistency by MiniCheck-Flan-T5: the rate of answers with every sentence supported, and the mean over sentences.
+"""Factual consistency by MiniCheck-Flan-T5: the rate of answers with every sentence supported, and the mean over
+sentences.
 
 A sentence is supported if some part of the source, of at most 500 words, makes it so with P >= 0.5.
 """
@@ -33,7 +34,12 @@ class minicheck:
     """Scores the sentences of answers against parts of their sources."""
 
     def __init__(
-        self, given: Given, *, model: str = "hf:lytang/MiniCheck-Flan-T5-Large", words: PositiveInt = 500, batch: PositiveInt = 8
+        self,
+        given: Given,
+        *,
+        model: str = "hf:lytang/MiniCheck-Flan-T5-Large",
+        words: PositiveInt = 500,
+        batch: PositiveInt = 8,
     ) -> None:
         """`words`: the length of a part of the source."""
         self.device, self.words, self.batch = given.device, words, batch
@@ -45,12 +51,17 @@ class minicheck:
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
         problems = [unread(self.tokenizer, a.source, a.text) if judged(a) else {} for a in answers]
         parts = [
-            [(part, claim) for claim in split(a.text) for part in cut(a.source, self.words)] if judged(a) and not problem else []
+            [(part, claim) for claim in split(a.text) for part in cut(a.source, self.words)]
+            if judged(a) and not problem
+            else []
             for a, problem in zip(answers, problems, strict=True)
         ]
         flat = [pair for pairs in parts for pair in pairs]
         found = iter(batched(flat, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.probabilities))
-        return [problem or _summary([(claim, next(found)) for _, claim in pairs]) for pairs, problem in zip(parts, problems, strict=True)]
+        return [
+            problem or _summary([(claim, next(found)) for _, claim in pairs])
+            for pairs, problem in zip(parts, problems, strict=True)
+        ]
 
     @torch.inference_mode()
     def probabilities(self, pairs: Sequence[tuple[str, str]]) -> list[float]:

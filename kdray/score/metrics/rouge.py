@@ -1,9 +1,10 @@
 """ROUGE-1, 2, L and Lsum: F1 in percent by Google's rouge-score; of several references the best.
 
-`tokenizer: default` is rouge-score's own, a to z and digits with the Porter stemmer: it cuts words at accented letters and sees
-no other script. `unicode` takes the words of any script, without a stemmer; characters where there are no spaces.
-Lsum takes each line of a text as a sentence, as rouge-score does. `sentences: periods` makes a line break of " . " before, as lm-eval's
-own tasks do; it parts texts whose words somebody has cut, `He left . She stayed .`, and leaves others as they are.
+`tokenizer: default` is rouge-score's own, a to z and digits with the Porter stemmer: it cuts words at accented letters
+and sees no other script. `unicode` takes the words of any script, without a stemmer; characters where there are no
+spaces. Lsum takes each line of a text as a sentence, as rouge-score does. `sentences: periods` makes a line break of "
+. " before, as lm-eval's own tasks do; it parts texts whose words somebody has cut, `He left . She stayed .`, and leaves
+others as they are.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ def rouge(
     stemmer: bool = True,
     sentences: Literal["lines", "periods"] = "lines",
 ) -> list[dict[str, Any]]:
-    """Overlap of every answer with its references. `stemmer`: that of the default tokenizer; `sentences`: what parts them for Lsum."""
+    """Overlap of every answer with its references.
+
+    `stemmer`: that of the default tokenizer; `sentences`: what parts them for Lsum.
+    """
     found = []
     for answer in answers:
         problem = not_comparable(answer.references, SEES[tokenizer])
@@ -69,4 +73,6 @@ class _Unicode(Tokenizer):
 
 @functools.cache
 def _scorer(tokenizer: str, stemmer: bool) -> RougeScorer:
-    return RougeScorer(list(DECLARED.scores), use_stemmer=stemmer, tokenizer=_Unicode() if tokenizer == "unicode" else None)
+    return RougeScorer(
+        list(DECLARED.scores), use_stemmer=stemmer, tokenizer=_Unicode() if tokenizer == "unicode" else None
+    )

@@ -1,6 +1,8 @@
-"""The ROUGE of the paper that kdray was made for: F1 of ROUGE-Lsum without a stemmer, in percent, of several references the best.
+"""The ROUGE of the paper that kdray was made for: F1 of ROUGE-Lsum without a stemmer, in percent, of several references
+the best.
 
-Its tables call this ROUGE-L. It is what its first author's version of lm-eval takes, after `sentences: periods` of `rouge`.
+Its tables call this ROUGE-L. It is what its first author's version of lm-eval takes, after `sentences: periods` of
+`rouge`.
 """
 
 from __future__ import annotations

@@ -49,12 +49,16 @@ class selfcheck:
         return unread(self.encoder.tokenizer, answer.text, *answer.samples) or {"selfchk": 100 * self.score(answer)}
 
     def score(self, answer: Answer) -> float:
-        """Mean cosine of the answer's sentences with the most similar one of each sample; an empty sample supports nothing."""
+        """Mean cosine of the answer's sentences with the most similar one of each sample; an empty sample supports
+        nothing.
+        """
         ours = split(answer.text)
         samples = [split(sample) for sample in answer.samples]
         texts = list(dict.fromkeys([*ours, *(sentence for sample in samples for sentence in sample)]))
         vectors = dict(zip(texts, self.encoder.vectors(texts), strict=True))
         support = [
-            max((float(vectors[sentence] @ vectors[other]) for other in sample), default=0.0) for sentence in ours for sample in samples
+            max((float(vectors[sentence] @ vectors[other]) for other in sample), default=0.0)
+            for sentence in ours
+            for sample in samples
         ]
         return sum(support) / len(support)

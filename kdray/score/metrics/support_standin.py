@@ -57,7 +57,10 @@ class support_standin:
             ids = self._ids(answer.text)
             pairs += [(self._ids(source + ASK), ids), (self._ids(ASK.lstrip()), ids)]
         found = iter(batched(pairs, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.log_likelihoods))
-        return [{"support": next(found) - next(found)} if wanted else problem for wanted, problem in zip(scored, problems, strict=True)]
+        return [
+            {"support": next(found) - next(found)} if wanted else problem
+            for wanted, problem in zip(scored, problems, strict=True)
+        ]
 
     @torch.inference_mode()
     def log_likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:

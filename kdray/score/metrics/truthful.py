@@ -1,4 +1,6 @@
-"""Whether an answer is nearer to a true than to a false one, by ROUGE-L (TruthfulQA's `rougeL acc` and `diff`), in percent."""
+"""Whether an answer is nearer to a true than to a false one, by ROUGE-L (TruthfulQA's `rougeL acc` and `diff`), in
+percent.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from kdray.spec import declare
 DECLARED = declare.Metric(version=2, scores=("truth", "truth_diff"), needs=("reference", "wrong"))
 
 
-def truthful(answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default") -> list[dict[str, Any]]:
+def truthful(
+    answers: Sequence[Answer], *, tokenizer: Literal["default", "unicode"] = "default"
+) -> list[dict[str, Any]]:
     """`truth`: the share nearer to a right answer; `truth_diff`: best ROUGE-L with a right minus best with a wrong one.
 
     `tokenizer`: as in `rouge`.

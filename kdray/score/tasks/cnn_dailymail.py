@@ -22,7 +22,9 @@ DECLARED = declare.AnswerTask(
     usual=declare.Usual(rows=11490, tokens=980),
 )
 SHORT = Form("Article: {text}\nSummarize the article. Summary:", ("\n",))  # the leaderboard's, and the paper's
-LENS = Form("Generate a summary based on the information in the document.\n\n#Document#: {text}\n#Summary#:", LENS_STOPS)
+LENS = Form(
+    "Generate a summary based on the information in the document.\n\n#Document#: {text}\n#Summary#:", LENS_STOPS
+)
 FORMS = {
     "lm_eval": Form("Summarize the following article:\n\n{text}\n\nSummary:", ("\n\n",)),
     "paper": SHORT,
@@ -37,12 +39,14 @@ def cnn_dailymail(
     *,
     source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
     limit: PositiveInt | None = None,
-    prompt: Literal["template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens"] = "template",
+    prompt: Literal[
+        "template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens"
+    ] = "template",
     max_words: PositiveInt | None = 700,
     max_new_tokens: PositiveInt = 256,
 ) -> Question:
-    """`source`: the test set; `max_words`: where an article is cut, None: where the model's window ends; `max_new_tokens`: where a
-    summary is cut.
+    """`source`: the test set; `max_words`: where an article is cut, None: where the model's window ends;
+    `max_new_tokens`: where a summary is cut.
     """
     article = first_words(needed_text_in(row, "article"), max_words)
     return Question("Summarize the article.", article, reference_in(row, "highlights", lines=True))

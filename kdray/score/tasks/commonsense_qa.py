@@ -1,7 +1,8 @@
-"""CommonsenseQA with the letter of the answer as its first token (lm-eval's own task), and how sure a model is of wrong ones.
+"""CommonsenseQA with the letter of the answer as its first token (lm-eval's own task), and how sure a model is of wrong
+ones.
 
-`wrong_nll` is the negative log-likelihood of the letter that is taken, over wrongly answered questions alone. The recipe
-`commonsense_qa` with the template `plain` trains on these very prompts.
+`wrong_nll` is the negative log-likelihood of the letter that is taken, over wrongly answered questions alone. The
+recipe `commonsense_qa` with the template `plain` trains on these very prompts.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def commonsense_qa(
     chat_template: bool = False,
     either_case: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
-    lm-eval takes them; `untrained_shots`: those of models that were not trained here; `chat_template`: the tokenizer's;
-    `either_case`: small letters are answers too, and the likelihood of a choice is the sum of both.
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from
+    `shots_source` or as lm-eval takes them; `untrained_shots`: those of models that were not trained here;
+    `chat_template`: the tokenizer's; `either_case`: small letters are answers too, and the likelihood of a choice is
+    the sum of both.
     """

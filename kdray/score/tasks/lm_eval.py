@@ -18,6 +18,6 @@ def lm_eval(
     shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the task's own number;
-    `untrained_shots`: those of models that were not trained here.
+    """`source`: another test set for a single task; `limit`: only so many questions a task; `shots`: null for the
+    task's own number; `untrained_shots`: those of models that were not trained here.
     """

@@ -51,6 +51,8 @@ def config() -> dict[str, Any]:
         "doc_to_text": "Question: {{question}}\nAnswer:",
         "doc_to_target": "answer",
         "doc_to_choice": "{{choices}}",
-        "metric_list": [{"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")],
+        "metric_list": [
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True} for metric in ("acc", "acc_norm")
+        ],
         "metadata": {"version": DECLARED.version},
     }

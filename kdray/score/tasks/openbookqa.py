@@ -25,6 +25,7 @@ def openbookqa(
     shots_source: str | None = None,
     chat_template: bool = False,
 ) -> None:
-    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from `shots_source` or as
-    lm-eval takes them; `untrained_shots`: those of models that were not trained here; `chat_template`: the tokenizer's.
+    """`source`: the test set; `limit`: only so many questions; `shots`: solved examples in the prompt, from
+    `shots_source` or as lm-eval takes them; `untrained_shots`: those of models that were not trained here;
+    `chat_template`: the tokenizer's.
     """

@@ -1,4 +1,6 @@
-"""Answers to prompts that are trained on: what a lens may learn from, since it needs other documents than those it rates."""
+"""Answers to prompts that are trained on: what a lens may learn from, since it needs other documents than those it
+rates.
+"""
 
 from __future__ import annotations
 

@@ -60,7 +60,9 @@ class Engine(Protocol):
         ...
 
     def expect(self, *, last: bool) -> None:
-        """Say before a forward pass whether its micro-batch is the step's last, with which the ranks exchange gradients."""
+        """Say before a forward pass whether its micro-batch is the step's last, with which the ranks exchange
+        gradients.
+        """
         ...
 
     def backward(self, total: Tensor) -> None:
@@ -68,7 +70,10 @@ class Engine(Protocol):
         ...
 
     def step(self, lr: float) -> float:
-        """Clip, move the weights, forget the gradients; the gradient's norm before clipping. Not finite: no weight moves."""
+        """Clip, move the weights, forget the gradients; the gradient's norm before clipping.
+
+        Not finite: no weight moves.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -45,7 +45,9 @@ class ddp:
 
     def save(self, folder: Path) -> None:
         if self.ranks.rank == 0:
-            named = self.student.model.model.named_parameters()  # what is frozen, quantised or not, comes from the model's folder
+            named = (
+                self.student.model.model.named_parameters()
+            )  # what is frozen, quantised or not, comes from the model's folder
             save_file({name: p.detach().contiguous() for name, p in named if p.requires_grad}, folder / WEIGHTS)
             torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
 
@@ -54,7 +56,9 @@ class ddp:
         own = model.state_dict(keep_vars=True)
         if unexpected := saved.keys() - own.keys():
             raise ValueError(f"{folder} holds weights that the model lacks: {sorted(unexpected)}")
-        kept = {name: tensor for name, tensor in saved.items() if own[name].requires_grad}  # some hold frozen weights too
+        kept = {
+            name: tensor for name, tensor in saved.items() if own[name].requires_grad
+        }  # some hold frozen weights too
         found = {id(own[name]) for name in kept}  # not by name: of tied weights any name will do
         if missing := [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in found]:
             raise ValueError(f"{folder} lacks weights that are trained: {missing}")

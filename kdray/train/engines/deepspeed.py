@@ -1,4 +1,5 @@
-"""DeepSpeed's ZeRO: stage 1 shards the optimiser's state, 2 gradients too, 3 weights too, each optionally held in main memory.
+"""DeepSpeed's ZeRO: stage 1 shards the optimiser's state, 2 gradients too, 3 weights too, each optionally held in main
+memory.
 
 The optimiser is PyTorch's AdamW, so that no extension has to be compiled and the result does not depend on the engine.
 """
@@ -26,7 +27,9 @@ TAG, UNIVERSAL = "zero", "universal"
 
 
 class deepspeed:
-    def __init__(self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False) -> None:
+    def __init__(
+        self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False
+    ) -> None:
         device = next(student.parameters()).device
         zero = _deepspeed(device)
         place = {"device": "cpu"} if offload else {"device": "none"}
@@ -36,7 +39,8 @@ class deepspeed:
             "gradient_clipping": settings.clip or 0.0,
             "zero_allow_untested_optimizer": True,
             "zero_force_ds_cpu_optimizer": False,
-            "zero_optimization": {"stage": stage, "offload_optimizer": place} | ({"offload_param": place} if stage == 3 else {}),
+            "zero_optimization": {"stage": stage, "offload_optimizer": place}
+            | ({"offload_param": place} if stage == 3 else {}),
             "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
         }
         self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings), config=config)
@@ -74,7 +78,9 @@ class deepspeed:
             self._load_resharded(folder)
 
     def _load_resharded(self, folder: Path) -> None:
-        """Put back what another number of ranks wrote, by way of DeepSpeed's universal checkpoint, a copy that rank 0 makes."""
+        """Put back what another number of ranks wrote, by way of DeepSpeed's universal checkpoint, a copy that rank 0
+        makes.
+        """
         whole = folder.with_name(f"{folder.name}-{UNIVERSAL}")
         if self.ranks.rank == 0:
             io.delete(whole)

@@ -1,4 +1,5 @@
-"""Weights, gradients and optimiser state in shards, one a rank (PyTorch's FSDP2); layers are gathered as they are needed.
+"""Weights, gradients and optimiser state in shards, one a rank (PyTorch's FSDP2); layers are gathered as they are
+needed.
 
 Checkpoints are torch.distributed.checkpoint's, which any number of ranks can read. What is gathered is float32, and
 autocast rounds for the products as with DDP, so that the result does not depend on the engine.
@@ -66,7 +67,13 @@ class fsdp:
         state = self._state()
         load(state, checkpoint_id=folder)
         options = StateDictOptions(strict=False)  # what is frozen comes from the model's folder
-        set_state_dict(self._model, self.optimiser, model_state_dict=state["model"], optim_state_dict=state["optimiser"], options=options)
+        set_state_dict(
+            self._model,
+            self.optimiser,
+            model_state_dict=state["model"],
+            optim_state_dict=state["optimiser"],
+            options=options,
+        )
 
     def weights(self) -> dict[str, Tensor]:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)

@@ -10,7 +10,10 @@ DECLARED = declare.Metric(version=1, scores=("seen",), needs=("source",))
 
 def seen_words(answers: Sequence[Answer], *, lower: bool = True) -> list[dict[str, float]]:
     """`lower`: without regard to case; an answer without a word has no value."""
-    return [_seen(answer.text.lower(), answer.source.lower()) if lower else _seen(answer.text, answer.source) for answer in answers]
+    return [
+        _seen(answer.text.lower(), answer.source.lower()) if lower else _seen(answer.text, answer.source)
+        for answer in answers
+    ]
 
 
 def _seen(text: str, source: str) -> dict[str, float]:

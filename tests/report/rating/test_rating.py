@@ -37,12 +37,18 @@ def saved(path: Path, rater: str, ratings: dict[tuple[int, str], int], sheet: st
     return path
 
 
-def test_a_sheet_has_both_answers_of_every_item_in_an_order_that_only_the_key_knows(bench: Bench, tmp_path: Path) -> None:
+def test_a_sheet_has_both_answers_of_every_item_in_an_order_that_only_the_key_knows(
+    bench: Bench, tmp_path: Path
+) -> None:
     key, questions = make_sheet(Evidence(bench.results), bench.store, 20)
     assert (key.arms, len(questions), key.items) == (("SFT", "KD 1"), 20, [question.item for question in questions])
     answers = []
     for alpha in (0.0, 1.0):
-        steps = [s.generate for s in bench.plan.scores if s.generate and not isinstance(s.subject, str) and s.subject.alpha == alpha]
+        steps = [
+            s.generate
+            for s in bench.plan.scores
+            if s.generate and not isinstance(s.subject, str) and s.subject.alpha == alpha
+        ]
         artifact = bench.store.get(next(step.key for step in steps if "s40" in step.slug))
         assert artifact
         answers.append({row["example"]: row["answer"] for row in read_answers(artifact.path)})
@@ -72,7 +78,11 @@ def test_the_command_makes_a_page_and_reads_what_was_saved(bench: Bench, run, tm
     key = json.loads((folder / KEY).read_text())
     code, _, problem = run("rate", bench.path)
     assert (code, "has a sheet already" in problem) == (2, True)  # its ratings would be lost
-    better = {(int(i), side): int((side == "left") == swapped) for i, swapped in key["swapped"].items() for side in ("left", "right")}
+    better = {
+        (int(i), side): int((side == "left") == swapped)
+        for i, swapped in key["swapped"].items()
+        for side in ("left", "right")
+    }
     one = saved(tmp_path / "one.csv", "Ann", better, key["sheet"])
     code, said, _ = run("rate", bench.path, "--read", one)
     assert code == 0
