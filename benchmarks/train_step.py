@@ -123,8 +123,8 @@ def make_step(kind: str, world: World) -> Callable[[], Any]:
 
 def plain_step(world: World, loss_of: Callable[..., torch.Tensor], with_teacher: bool) -> Callable[[], None]:
     """A step as it is written where full logits are made."""
-    student = world.model("student").model.train()
-    teacher = world.model("teacher").model.eval() if with_teacher else None
+    student = world.model("student").whole.train()
+    teacher = world.model("teacher").whole.eval() if with_teacher else None
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-5, weight_decay=0.01)
     dtype = getattr(torch, world.shapes["dtype"])
 

@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_packed_is_refused_and_left_as_it_was(case):
 
 def test_lora_adapters_get_the_same_gradients():
     torch.manual_seed(0)
-    base = llama().model
+    base = llama().whole
     wrapped = get_peft_model(
         base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     )
@@ -159,7 +159,7 @@ def test_lora_adapters_get_the_same_gradients():
 def test_layers_that_are_computed_again_in_the_backward_pass_stay_apart():
     model, some = llama().train(), sequences()
     expected = gradients(model, packed_states(model, some))
-    model.model.gradient_checkpointing_enable()
+    model.whole.gradient_checkpointing_enable()
     assert_same_gradients(gradients(model, packed_states(model, some)), expected)
 
 
@@ -170,7 +170,7 @@ def test_rows_that_are_not_packed_and_saved_models_do_not_notice(tmp_path):
     assert torch.equal(padded_states(model, some), before[0])
     assert torch.equal(padded_states(model, some[2:3]), before[1])
     assert torch.equal(packed_states(model, some[2:3]), before[1])  # a row of one sequence
-    model.model.save_pretrained(tmp_path)
+    model.whole.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 

@@ -46,13 +46,13 @@ class ddp:
     def save(self, folder: Path) -> None:
         if self.ranks.rank == 0:
             named = (
-                self.student.model.model.named_parameters()
+                self.student.model.whole.named_parameters()
             )  # what is frozen, quantised or not, comes from the model's folder
             save_file({name: p.detach().contiguous() for name, p in named if p.requires_grad}, folder / WEIGHTS)
             torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
 
     def load(self, folder: Path) -> None:
-        model, saved = self.student.model.model, load_file(folder / WEIGHTS)
+        model, saved = self.student.model.whole, load_file(folder / WEIGHTS)
         own = model.state_dict(keep_vars=True)
         if unexpected := saved.keys() - own.keys():
             raise ValueError(f"{folder} holds weights that the model lacks: {sorted(unexpected)}")
@@ -67,4 +67,4 @@ class ddp:
         self.optimiser.load_state_dict(torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: tensor.cpu() for name, tensor in self.student.model.model.state_dict().items()}
+        return {name: tensor.cpu() for name, tensor in self.student.model.whole.state_dict().items()}

@@ -101,7 +101,7 @@ class deepspeed:
 
     def weights(self) -> dict[str, Tensor]:
         found = {}
-        for name, tensor in self.student.model.model.state_dict(keep_vars=True).items():
+        for name, tensor in self.student.model.whole.state_dict(keep_vars=True).items():
             with self._zero.zero.GatheredParameters([tensor], enabled=self.stage == 3):
                 found[name] = tensor.detach().cpu().clone()
         return found

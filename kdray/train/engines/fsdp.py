@@ -42,7 +42,7 @@ class fsdp:
         assert isinstance(student, FSDPModule)
         self.student, self.clip = student, settings.clip or float("inf")
         self._sharded: FSDPModule = student
-        self._model = student.model.model  # the student itself knows every weight by two names
+        self._model = student.model.whole  # the student itself knows every weight by two names
         self.optimiser = adamw(student, settings)
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
