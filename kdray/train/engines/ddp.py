@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdray.distill.student import Student
 from kdray.spec import declare
-from kdray.train.engines import Ranks
-from kdray.train.optimiser import adamw, move
+from kdray.train.engines import Ranks, exported
+from kdray.train.optimiser import adamw, move, restore
 from kdray.train.settings import Settings
 
 DECLARED = declare.Engine(version=1)
@@ -22,10 +22,11 @@ WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 class ddp:
     layout = "ddp"
+    keeps_casts = True
 
     def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
         self.student, self.ranks, self.clip = student, ranks, settings.clip or float("inf")
-        self.optimiser = adamw(student, settings)
+        self._settings, self.optimiser = settings, adamw(student, settings)
         self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -63,8 +64,9 @@ class ddp:
         if missing := [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in found]:
             raise ValueError(f"{folder} lacks weights that are trained: {missing}")
         model.load_state_dict(kept, strict=False)
-        device = next(self.student.parameters()).device
-        self.optimiser.load_state_dict(torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
+        restore(self.optimiser, torch.load(folder / OPTIMISER, weights_only=True, map_location="cpu"))
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: tensor.cpu() for name, tensor in self.student.model.whole.state_dict().items()}
+        if self.ranks.rank:
+            return {}
+        return {name: p.detach().cpu() for name, p in exported(self.student.model.whole, self._settings).items()}

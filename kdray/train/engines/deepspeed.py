@@ -18,7 +18,7 @@ from torch import Tensor
 from kdray.distill.student import Student
 from kdray.spec import declare
 from kdray.store import io
-from kdray.train.engines import Ranks
+from kdray.train.engines import Ranks, exported
 from kdray.train.optimiser import adamw
 from kdray.train.settings import Settings
 
@@ -43,12 +43,13 @@ class deepspeed:
             | ({"offload_param": place} if stage == 3 else {}),
             "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
         }
-        self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings), config=config)
+        self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings, fused=False), config=config)
         if stage == 3:  # the loss reads the head's weight without calling the head
             for parameter in student.model.head.parameters():
                 zero.zero.register_external_parameter(student, parameter)
-        self.student, self.stage, self._zero = student, stage, zero
+        self.student, self.stage, self._zero, self._settings = student, stage, zero, settings
         self.ranks, self.layout = ranks, f"deepspeed-{stage}"
+        self.keeps_casts = stage < 3  # then layers are let go of, and so must be their copies
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self.engine(*arguments)
@@ -101,9 +102,10 @@ class deepspeed:
 
     def weights(self) -> dict[str, Tensor]:
         found = {}
-        for name, tensor in self.student.model.whole.state_dict(keep_vars=True).items():
+        for name, tensor in exported(self.student.model.whole, self._settings).items():
             with self._zero.zero.GatheredParameters([tensor], enabled=self.stage == 3):
-                found[name] = tensor.detach().cpu().clone()
+                if self.ranks.rank == 0:
+                    found[name] = tensor.detach().cpu().clone()
         return found
 
 
