@@ -27,6 +27,8 @@ TAG, UNIVERSAL = "zero", "universal"
 
 
 class deepspeed:
+    keeps_casts = True  # ZeRO-3 lets go of them itself
+
     def __init__(
         self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False
     ) -> None:
@@ -49,7 +51,6 @@ class deepspeed:
                 zero.zero.register_external_parameter(student, parameter)
         self.student, self.stage, self._zero, self._settings = student, stage, zero, settings
         self.ranks, self.layout = ranks, f"deepspeed-{stage}"
-        self.keeps_casts = stage < 3  # then layers are let go of, and so must be their copies
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self.engine(*arguments)
