@@ -62,7 +62,7 @@ class Loop:
         self.step = 0
         self.history: list[dict[str, float]] = []
         if settings.packing:
-            enable_packing(model.backbone)
+            enable_packing(model.backbone, torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self.engine = make_engine(engine, Student(model), settings, ranks)
         self._schedule = schedule(settings)
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from kdray.models import packed
 from kdray.models.head import ResponseModel
-from kdray.models.packed import NAME, Sequences, enable_packing, packed_mask
+from kdray.models.packed import NAME, OWN, Sequences, enable_packing, packed_mask
 from kdray.spec.errors import InputError
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
@@ -218,6 +218,25 @@ def test_one_call_over_all_sequences_takes_and_gives_the_same_layout(monkeypatch
     expected = packed_states(model, some)
     monkeypatch.setattr(packed, "_has_kernel", lambda *_: True)
     torch.testing.assert_close(packed_states(model, some), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_that_fails_only_in_the_type_of_training_is_found_before_training(monkeypatch):
+    """On a GPU the kernel takes all sequences at once in bfloat16 alone; in float32 nothing of it is seen."""
+
+    def broken(*_, **__):
+        raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
+
+    monkeypatch.setattr(packed, "varlen_attn", broken)
+    monkeypatch.setattr(packed, "_has_kernel", lambda *_: torch.is_autocast_enabled("cpu"))
+    model, some = llama(), sequences()
+    expected = padded_states(model, some)
+    with pytest.raises(InputError, match=r"takes no packed rows: TypeError, varlen_attn\(\) got an unexpected"):
+        enable_packing(model.backbone, torch.bfloat16)
+    assert model.backbone.config._attn_implementation == OWN
+    assert torch.equal(padded_states(model, some), expected)
+    monkeypatch.undo()
+    enable_packing(model.backbone, torch.bfloat16)
+    assert model.backbone.config._attn_implementation == NAME
 
 
 @pytest.mark.gpu
