@@ -64,7 +64,8 @@ class ddp:
         if missing := [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in found]:
             raise ValueError(f"{folder} lacks weights that are trained: {missing}")
         model.load_state_dict(kept, strict=False)
-        restore(self.optimiser, torch.load(folder / OPTIMISER, weights_only=True, map_location="cpu"))
+        device = next(self.student.parameters()).device
+        restore(self.optimiser, torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
 
     def weights(self) -> dict[str, Tensor]:
         if self.ranks.rank:
