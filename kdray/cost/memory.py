@@ -63,7 +63,9 @@ def of_training(model: Decoder, how: Training, tokens: float, predicted: float) 
     copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised and not how.shares else 0
     moments = ADAM * trained / (how.workers if how.shares or how.stage in (1, 2) else 1)
     parts = {"weights": whole * own} | ({"adapters": FLOAT32 * trained * own} if how.rank else {})
-    parts |= {"optimiser": moments, "gradients and copies": max(FLOAT32 * trained * own, copies)}
+    in_buckets = how.engine == "ddp" and how.workers > 1  # gradients are there, and buckets stay
+    gradients = 0 if in_buckets else FLOAT32 * trained * own
+    parts |= {"optimiser": moments, "gradients and copies": max(gradients, copies)}
     if how.shares:  # the layer at work, the next one, the gradients of one, and the embeddings all the time
         parts["gathered"] = width * 2 * model.layer + tables * rest + (0 if how.rank else FLOAT32 * model.layer)
     elif how.workers > 1:

@@ -83,6 +83,14 @@ def gradients(folder, engine, ranks):
     return share, [metrics["loss"] for metrics in make_loop(folder, engine, ranks).steps()]
 
 
+def places(folder, ranks):
+    """In how many pieces of memory the gradients of DDP lie, once its buckets are what they stay."""
+    loop = make_loop(folder, "ddp", ranks)
+    list(loop.steps())
+    loop._accumulate(loop.order.batch_at(0)[:1], 10, last=True)
+    return len({p.grad.untyped_storage().data_ptr() for p in loop.model.parameters()})
+
+
 def checked(folder, engine, ranks):
     """The files whose checksums this rank takes of a checkpoint."""
     loop, taken, checksum = make_loop(folder, engine, ranks), [], checkpoints._checksum
@@ -101,6 +109,7 @@ def rank_process(rank, folder):
     os.environ["LOCAL_RANK"] = str(rank)
     ranks = Ranks(rank, 2)
     found = {
+        "places": places(folder, ranks),
         "casts": casts(folder, "fsdp", ranks),
         "gradients": {name: gradients(folder, name, ranks) for name in ("fsdp", "once")},
         "checked": {name: checked(folder, name, ranks) for name in ("fsdp", "zero2")},
@@ -126,6 +135,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def found(folder):
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+
+
+def test_the_gradients_of_ddp_lie_in_the_bucket_that_is_sent(found):
+    assert [rank["places"] for rank in found] == [1, 1]
 
 
 def test_bfloat16_copies_of_weights_go_with_their_layer(found):

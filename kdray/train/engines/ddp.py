@@ -27,7 +27,9 @@ class ddp:
     def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
         self.student, self.ranks, self.clip = student, ranks, settings.clip or float("inf")
         self._settings, self.optimiser = settings, adamw(student, settings)
-        self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
+        # Gradients lie in the buckets that are sent: copies of their own would take four more bytes a parameter.
+        several = ranks.world > 1
+        self._replica = DistributedDataParallel(student, gradient_as_bucket_view=True) if several else student
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self._replica(*arguments)
