@@ -25,10 +25,11 @@ from kdray.spec.columns import recipe_columns, task_columns
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CONFIG, VOCABULARIES, check_config, read_config, read_vocabulary, window_of
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
 from kdray.spec.paths import not_found
 from kdray.spec.points import expand
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
 from kdray.spec.weights import (
     INDEX,
     WEIGHTS,

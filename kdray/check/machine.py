@@ -21,9 +21,11 @@ from typing import Literal
 from kdray.spec import declare
 from kdray.spec.components import component
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Optimiser, Use
+from kdray.spec.grid import Grid
 from kdray.spec.metrics import metrics_of
 from kdray.spec.points import expand
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.training import Optimiser
 from kdray.spec.uses import entries_by_field
 
 CLUSTER, SUBMITTED = (

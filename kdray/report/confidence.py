@@ -25,7 +25,7 @@ from kdray.report.results import Results
 from kdray.report.table import reference_name
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.grid import Use
+from kdray.spec.sections.base import Use
 
 LEAST = 3  # wrong answers for a curve
 SHOWN = 0.99  # of a curve's answers lie on the axis, however far out the last ones are

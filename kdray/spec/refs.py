@@ -124,7 +124,8 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
 
 
 def names_of(references: Sequence[str], field: str) -> dict[str, str]:
-    """References by short names that tell them apart: the last part of what each names.
+    """References by short names that tell them apart: the last part of what each names; of an attempt in a store, such
+    as `store/student/lr1e-05-0a1b2c3d4e5f6789/attempt-001`, the artifact's slug.
 
     Raises:
         InputError: a malformed reference, or one twice.

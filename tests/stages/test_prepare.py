@@ -18,8 +18,8 @@ from kdray.data.collate import collate
 from kdray.models.load import load_tokenizer
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
-from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.running import Runtime
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid, write_instructions
 
