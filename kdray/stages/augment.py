@@ -72,7 +72,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     eos: Any = tokenizer.eos_token_id
     make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
     if step.params["engine"] == "vllm":
-        ask = functools.partial(_ask_vllm, teacher, step.params, rows, [eos], work.resources)
+        ask = functools.partial(ask_vllm, teacher, step.params, rows, [eos], work.resources)
     if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
@@ -101,7 +101,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
         )
 
 
-def _ask_vllm(
+def ask_vllm(
     teacher: Path, params: Mapping[str, Any], rows: Rows, ends: list[int], resources: Resources, items: list[Part]
 ) -> Iterator[tuple[str, str]]:
     """As a pipeline of `Answerer`s. An answer that vLLM has none of fails the step: rows are not left out by chance."""
