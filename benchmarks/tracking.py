@@ -2,9 +2,9 @@
 
     python benchmarks/tracking.py [RUNS ...] [--steps N] [--whole] [--json]
 
-Stores of so many finished points, each with a curve of N steps, are made by hand and mirrored into MLflow's sqlite file;
-a real server answers from it. Timed are the list of runs, and one chart over a hundred runs' curves (what the page shows at once). The baseline, with
---whole, is the same store with every step of every curve in MLflow.
+Stores of so many finished points, each with a curve of N steps, are made by hand and mirrored into MLflow's sqlite
+file; a real server answers from it. Timed are the list of runs, and one chart over a hundred runs' curves (what the
+page shows at once). The baseline, with --whole, is the same store with every step of every curve in MLflow.
 """
 
 from __future__ import annotations
