@@ -6,6 +6,7 @@ time; all kinds of step take turns; minimum and median over the rounds. Memory i
 does nothing but the one kind of step.
 
     sft       our loop without a teacher: response tokens only, fused loss
+    smoothed  the same with label smoothing
     hf        the model's own loss on full logits
     hidden    our loop, soft labels on disk as hidden states (bfloat16)
     sampled   our loop, soft labels on disk as 32 + 32 entries
@@ -47,7 +48,7 @@ from kdray.train.loop import Loop, Ranks
 from kdray.train.settings import Settings
 
 BATCH, ROWS = 4, 17
-KINDS = ("sft", "hf", "hidden", "sampled", "online", "plain")
+KINDS = ("sft", "smoothed", "hf", "hidden", "sampled", "online", "plain")
 CPU = {"student": ("smollm2-135m", 10), "teacher": ("smollm2-135m", 30), "dtype": "float32"}
 CUDA = {"student": ("qwen2.5-1.5b", 28), "teacher": ("qwen2.5-7b", 28), "dtype": "bfloat16"}
 PEAK_FLOPS = 989e12  # of an H100 or H200 SXM, dense bfloat16
@@ -66,11 +67,12 @@ class World:
         dtype = torch.bfloat16 if role == "teacher" and self.device == "cuda" else torch.float32
         return ResponseModel(make_model(shape, layers, dtype).to(self.device))
 
-    def settings(self, alpha: float) -> Settings:
+    def settings(self, alpha: float, smoothing: float) -> Settings:
         return Settings(
             lr=1e-5,
             batch=BATCH,
             alpha=alpha,
+            smoothing=smoothing,
             seed=0,
             unit="steps",
             length=10_000.0,
@@ -82,12 +84,9 @@ class World:
             packing=True,
         )
 
-    def loop(self, signal: Any = None) -> Loop:
-        model = self.model("student")
-        vocab_size = 49_000
-        return Loop(
-            model, self.rows, self.settings(1.0 if signal else 0.0), signal=signal, vocab_size=vocab_size, ranks=Ranks()
-        )
+    def loop(self, signal: Any = None, smoothing: float = 0.0) -> Loop:
+        settings = self.settings(1.0 if signal else 0.0, smoothing)
+        return Loop(self.model("student"), self.rows, settings, signal=signal, vocab_size=49_000, ranks=Ranks())
 
     def stored(self, name: str) -> Stored:
         """Soft labels of random hidden states: no teacher is loaded but for its head."""
@@ -111,6 +110,8 @@ def make_step(kind: str, world: World) -> Callable[[], Any]:
     """A function that takes one optimiser step of this kind."""
     if kind == "sft":
         steps = world.loop().steps()
+    elif kind == "smoothed":
+        steps = world.loop(smoothing=0.1).steps()
     elif kind in ("hidden", "sampled"):
         steps = world.loop(world.stored(kind)).steps()
     elif kind == "online":
@@ -281,6 +282,7 @@ def main() -> None:
             "kd_sampled_over_sft": middle["sampled"] / middle["sft"],
             "kd_hidden_over_online": middle["hidden"] / middle["plain"],
             "mem_hidden_over_online": peaks["hidden"] / peaks["plain"],
+            "smoothed_over_sft": middle["smoothed"] / middle["sft"],
             "sft_fused_over_hf": middle["sft"] / middle["hf"],
         }
         if arguments.device == "cuda":
