@@ -14,7 +14,7 @@ from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
 from kdray.report.confidence import plot_confidence
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
+from kdray.report.table import Row, calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.installed import Distribution
@@ -27,21 +27,38 @@ AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch",
 
 
 def print_table(results: Results, console: Console) -> None:
-    """The table and the verdict."""
-    metrics = metrics_of(results)
+    """The table, in several below each other where it is wider than the console, and the verdict."""
+    rows = rows_of(results)
     spread = "mean ± sd over lr x batch x seed" if results.plan.points else "value ± standard error over the examples"
     console.print(f"\n[bold]{results.plan.grid.name}[/]: {spread}", highlight=False)
-    table = Table(box=None)
-    table.add_column("")
-    table.add_column("runs", justify="right")
-    for metric in metrics:
-        table.add_column(metric, justify="right", no_wrap=True)
-    for row in rows_of(results):
-        style = "dim" if row.reference else None
-        table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
-    console.print(table)
+    for i, metrics in enumerate(_that_fit(metrics_of(results), rows, console.width)):
+        table = Table(box=None)
+        table.add_column("", no_wrap=True)
+        table.add_column("runs", justify="right", no_wrap=True)
+        for metric in metrics:
+            table.add_column(metric, justify="right", no_wrap=True)
+        for row in rows:
+            style = "dim" if row.reference else None
+            table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
+        console.print(*[""] * (i > 0), table)
     for sentence in [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
+
+
+def _that_fit(metrics: list[MetricName], rows: list[Row], width: int) -> list[list[MetricName]]:
+    """The metrics in runs of as many as fit beside the rows' labels, one at least."""
+    gap = 2  # characters between columns
+    labels = sum(gap + max(map(len, cells)) for cells in ([r.label for r in rows], ["runs", *(r.runs for r in rows)]))
+    tables: list[list[MetricName]] = [[]]
+    room = width - labels
+    for metric in metrics:
+        needed = gap + max(len(metric), *(len(row.cells[metric]) for row in rows))
+        if needed > room and tables[-1]:
+            tables.append([])
+            room = width - labels
+        tables[-1].append(metric)
+        room -= needed
+    return tables
 
 
 def write_report(results: Results, folder: Path) -> Path:

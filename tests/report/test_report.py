@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import statistics
 
 import pytest
@@ -212,6 +213,21 @@ def test_a_grid_without_scores_still_prints(tiny_grid):
     assert "nothing to compare yet" in text.getvalue()
     folder = write_report(results, tiny_grid.folder / "report")
     assert not (folder / "scores.png").exists()
+
+
+@pytest.mark.parametrize(("width", "tables"), [(40, 3), (56, 2), (200, 1)])
+def test_a_table_wider_than_the_console_is_broken_between_metrics(tiny_grid, width, tables):
+    results = labelled_results(tiny_grid)
+    for checkpoint in results.checkpoints:
+        checkpoint.scores |= {MetricName("heldout_loss", name): Score(1.5, 0.1, 200) for name in ("ce", "kl")}
+    text = io.StringIO()
+    print_table(results, Console(file=text, width=width))
+    lines = text.getvalue().splitlines()
+    headers = [line.split()[1:] for line in lines if line.split()[:1] == ["runs"]]
+    assert [*itertools.chain(*headers)] == ["held_rougeL", "held_ce", "held_kl"]
+    assert len(headers) == tables
+    assert sum("SFT + SeqKD + KD 1 " in line for line in lines) == tables
+    assert text.getvalue().count("1.50 ± 0.00") == 2 * 6
 
 
 def test_training_losses_are_drawn_as_running_means_over_their_tokens():
