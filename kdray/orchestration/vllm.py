@@ -79,10 +79,11 @@ def _answers(
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
+    batches = [item.read() for item in items]
     prompts = [
         {"item": i, "place": j, "tokenized_prompt": prompt.input_ids, "sampling_params": sampling_of(item, ends)}
-        for i, item in enumerate(items)
-        for j, prompt in enumerate(item.prompts)
+        for i, (item, batch) in enumerate(zip(items, batches, strict=True))
+        for j, prompt in enumerate(batch)
         if prompt.input_ids
     ]
     gpus = items[0].gpus
@@ -108,6 +109,6 @@ def _answers(
             str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
         )
     return [
-        [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(item.prompts)]
-        for i, item in enumerate(items)
+        [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(batch)]
+        for i, batch in enumerate(batches)
     ]
