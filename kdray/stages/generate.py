@@ -49,7 +49,7 @@ DECLARED = declare.Stage(version=3)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """A task's prompts on disk, and how they are cut into batches, by their rows; those of refused ones come first."""
 
     path: Path
@@ -68,12 +68,12 @@ class Generating:
 
     def __init__(self, steps: Sequence[Step[GenerateInputs]], work: Work) -> None:
         self.steps, self.work = steps, work
-        self.asked: dict[str, _Asked | InputError] = {}
+        self.asked: dict[str, Asked | InputError] = {}
 
     def begin(self, claimed: Sequence[tuple[Step[GenerateInputs], Attempt]], hands: int) -> list[list[PromptBatch]]:
         groups = defaultdict[Path, list[PromptBatch]](list)
         for step, attempt in claimed:
-            asked, present = self._asked_of(step), carry_over(attempt)
+            asked, present = self.asked_of(step), carry_over(attempt)
             if isinstance(asked, InputError):
                 self.work.fail(step, str(asked))
                 continue
@@ -87,16 +87,16 @@ class Generating:
         return spread(list(groups.values()), hands)
 
     def finish(self, step: Step[GenerateInputs], attempt: Attempt) -> None:
-        asked = self._asked_of(step)
-        assert isinstance(asked, _Asked)
+        asked = self.asked_of(step)
+        assert isinstance(asked, Asked)
         if len(parts(attempt.path)) == len(asked.batches):
             self.work.seal(step, attempt, None, cut=asked.cut, **measured_cost(attempt.path))
 
-    def _asked_of(self, step: Step[GenerateInputs]) -> _Asked | InputError:
+    def asked_of(self, step: Step[GenerateInputs]) -> Asked | InputError:
         """The prompts, written for the first model that is asked them and told of if some are refused or cut; a task
         whose data cannot be used fails alone.
         """
-        if (kind := _kind(step, self.work)) not in self.asked:
+        if (kind := what_is_asked(step, self.work)) not in self.asked:
             try:
                 self.asked[kind] = _write(step, self.work.scratch / f"prompts-{len(self.asked)}.arrow", self.work)
             except InputError as error:
@@ -184,13 +184,13 @@ def _answer_all(
         return one_by_one
 
 
-def _write(step: Step[GenerateInputs], path: Path, work: Work) -> _Asked:
+def _write(step: Step[GenerateInputs], path: Path, work: Work) -> Asked:
     """Write a task's prompts, longest first, those that are refused before all others: the same whatever is done.
 
     Raises:
         InputError: its data cannot be used.
     """
-    prompts, task = _prompts(step, work), step.params["task"]["name"]
+    prompts, task = prompts_of(step, work), step.params["task"]["name"]
     prompts.sort(key=lambda prompt: (not prompt.refused, -len(prompt.input_ids), prompt.example))
     write_prompts(path, prompts)
     refused, cut = [prompt for prompt in prompts if prompt.refused], sum(prompt.cut for prompt in prompts)
@@ -208,7 +208,7 @@ def _write(step: Step[GenerateInputs], path: Path, work: Work) -> _Asked:
             work.progress.say(f"[yellow]{task}[/] will have no number of {use.name}: {escape(reason)}")
     ends, size = (0, len(refused), len(prompts)), step.params["batch"]
     kinds = [[range(i, min(i + size, end)) for i in range(begin, end, size)] for begin, end in itertools.pairwise(ends)]
-    return _Asked(path, [*kinds[0], *kinds[1]], len(kinds[0]), cut)
+    return Asked(path, [*kinds[0], *kinds[1]], len(kinds[0]), cut)
 
 
 def _text_metrics(task: str, work: Work) -> list[Use]:
@@ -218,7 +218,7 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     return [use for use in uses if not declared(declare.Metric, use.name).slow]
 
 
-def _prompts(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
+def prompts_of(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
     """The task's prompts for the step's model."""
     task, params = step.params["task"], step.params
     folder = work.folder(step.inputs.model)
@@ -250,14 +250,14 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
         raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
-def _kind(step: Step[GenerateInputs], work: Work) -> str:
+def what_is_asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
     folder = work.folder(step.inputs.model)
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
     return json.dumps([kind, tokenizer_digest(folder)])
 
 
-def _items(step: Step[GenerateInputs], target: Path, asked: _Asked, work: Work) -> list[PromptBatch]:
+def _items(step: Step[GenerateInputs], target: Path, asked: Asked, work: Work) -> list[PromptBatch]:
     task, model, dtype = step.params["task"], step.inputs.model, step.params["dtype"]
     gpus, folder, decoding = work.gpus_for(model, dtype), work.folder(model), _decoding(step, work)
     return [

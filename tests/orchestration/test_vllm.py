@@ -17,6 +17,7 @@ from kdray.artifacts.parts import parts
 from kdray.artifacts.rows import Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder
+from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.vllm import answer_by_vllm, sampling_of
@@ -33,9 +34,9 @@ def item(folder: Path, index: int, texts: list[str], tokenizer: Any) -> PromptBa
     return prompt_batch(folder, prompts, index)
 
 
-def test_what_vllm_is_asked() -> None:
+def test_what_vllm_is_asked(tmp_path: Path) -> None:
     sampled = {"temperature": 0.9, "top_p": None, "seed": 7}
-    batch = prompt_batch(Path(), [], max_new_tokens=5)
+    batch = prompt_batch(tmp_path, [], max_new_tokens=5)
     asked = sampling_of(replace(batch, decoding={"name": "sampled", "params": sampled}), ends=[2])
     assert asked == {"temperature": 0.9, "top_p": 1.0, "seed": 7, "max_tokens": 5, "stop_token_ids": [2]}
     greedy = sampling_of(batch, ends=[2, 7])
@@ -70,7 +71,7 @@ def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monke
     theirs = [item(tmp_path / "theirs", i, texts, tokenizer) for i, texts in enumerate(batches)]
     gpu = Resources((Node(2, 1),), 1)
     assert list(answer_by_vllm({tmp_path / "model": theirs}, keep, gpu)) == [(str(i), "") for i in range(3)]
-    generator = Generator()
+    generator = Generator(load_as)
     for i, texts in enumerate(batches):
         generator(item(tmp_path / "ours", i, texts, tokenizer))
     tables = [
@@ -125,7 +126,13 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
     (tmp_path / "ours").mkdir()
     cuts, resources = [[3, 1], [2]], Resources((Node(2, 1),), 1)
     ask = functools.partial(
-        _ask_vllm, tmp_path / "model", {"compute": "float32", "max_new_tokens": 6}, rows, [end], resources
+        _ask_vllm,
+        tmp_path / "model",
+        {"compute": "float32", "max_new_tokens": 6},
+        rows,
+        tmp_path / "prompts.arrow",
+        [end],
+        resources,
     )
 
     def items(side: str) -> list[Part]:

@@ -57,6 +57,7 @@ def measured(tmp_path_factory):
     """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what
     was said; facts.
     """
+    from kdray import scorer
     from kdray.cli.progress import Terminal
     from kdray.orchestration.resources import Resources
     from kdray.orchestration.session import ray_session
@@ -133,45 +134,45 @@ def measured(tmp_path_factory):
         )  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
-        answering.generate(asked, first)
+        scorer.score(asked, [], first)
         found["answers"] = {"plain": answers()}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(answering, "Generator", MortalGenerator)
-            answering.generate(asked, again("generate"))
+            patch.setattr(scorer, "Generator", MortalGenerator)
+            scorer.score(asked, [], again("generate"))
         assert answerer_killed.exists()
         found["answers"]["killed"] = answers()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(answering, "measured_cost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                answering.generate(asked, again("generate"))
+                scorer.score(asked, [], again("generate"))
         made = parts(store.folder(asked[0].key) / "attempt-001")
         made[1].unlink()
         made[2].write_bytes(b"damaged")
-        answering.generate(asked, Work(plan, store, outer, locks, progress, one))
+        scorer.score(asked, [], Work(plan, store, outer, locks, progress, one))
         found["answers"]["resumed"] = answers()
         output.truncate(0)
-        stage.measure(steps, first)
+        scorer.score([], steps, first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "Measurer", Mortal)
-            stage.measure(steps, again())
+            patch.setattr(scorer, "Measurer", Mortal)
+            scorer.score([], steps, again())
         assert killed.exists()
         found["killed"] = scores()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(stage, "read_details", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                stage.measure(steps, again())
+                scorer.score([], steps, again())
         left = parts(store.folder(steps[0].key) / "attempt-001")
         left[1].unlink()
         left[2].write_bytes(b"damaged")
-        stage.measure(steps, Work(plan, store, outer, locks, progress, one))
+        scorer.score([], steps, Work(plan, store, outer, locks, progress, one))
         found["kept"], found["resumed"] = len(left), scores()
     return found
 
 
 def test_weights_are_loaded_once_a_model_whatever_the_number_of_tasks(measured):
-    assert "measure: 2 models, weights loaded 2 times" in measured["said"]
+    assert "score: weights loaded 2 times" in measured["said"]
 
 
 @pytest.mark.parametrize("how", ["killed", "resumed"])

@@ -12,7 +12,8 @@ import pytest
 
 from kdray.artifacts.parts import parts
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import load_folder
+from kdray.models.load import Latest, load_folder
+from kdray.models.loaded import load_as
 from kdray.score.decodings.greedy import greedy
 from kdray.score.prompts import Prompt
 from kdray.stages import measure
@@ -183,7 +184,7 @@ def test_a_model_is_looked_into_once_for_all_parts_of_its_benchmarks(tmp_path, m
             return [{"request": index, "loglikelihood": 0.0, "greedy": True, "text": None, "error": None}]
 
     monkeypatch.setattr(measure, "_open", lambda item: Benchmark())
-    measurer = measure.Measurer(tmp_path / "loads")
+    measurer = measure.Measurer(Latest(load_as))
     for i in range(3):
         measurer(
             measure.BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={})
