@@ -96,7 +96,7 @@ def test_every_point_is_a_tune_trial_of_a_torch_trainer_and_all_else_is_ray_data
     path, seen = undisturbed
     plan, store = planned(path)
     assert seen["trials"] == len(plan.points) == 3
-    assert seen["pipelines"] == ["_tokenise", "Softener", "Generator", "Measurer"]
+    assert seen["pipelines"] == ["_tokenise", "Softener", "Scorer", "Scorer"]  # beside points, and more of them after
     trials = set()
     for point in plan.points:
         facts = store.get(point.train.key).facts

@@ -108,6 +108,10 @@ class Pipeline(Generic[I]):
         """Let the actors go once all is done."""
         self._feed.close()
 
+    def join(self, seconds: float) -> None:
+        """Wait for that, for so long at most."""
+        self._thread.join(seconds)
+
     def _listen(self, answers: ray.data.Dataset) -> None:
         try:
             for answer in _finished(answers):

@@ -20,6 +20,7 @@ from kdray.plan import Step
 from kdray.store import Attempt
 
 TICK = 0.2  # seconds between looks at what actors have finished
+PATIENCE = 5.0  # seconds for actors to end
 LOOK = 2.0  # seconds between looks at what has become ready
 Claimed = tuple[Step[Any], Attempt]
 
@@ -104,9 +105,12 @@ class Pools:
             self.pipelines.append(Pipeline(self.make, self.resources, size, gpus))
 
     def close(self) -> None:
-        """Let all actors go once they are done with what they have."""
+        """Let all actors go once they are done with what they have; wait for it, unless it takes long."""
         for pipeline in self.pipelines:
             pipeline.close()
+        until = time.monotonic() + PATIENCE
+        for pipeline in self.pipelines:
+            pipeline.join(max(0.0, until - time.monotonic()))
 
 
 class Scoring:

@@ -40,3 +40,6 @@ class InlinePipeline:
 
     def close(self) -> None:
         self.closed = True
+
+    def join(self, seconds: float) -> None:
+        assert self.closed

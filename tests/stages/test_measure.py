@@ -112,6 +112,11 @@ def measured(tmp_path_factory):
                 os.kill(os.getpid(), signal.SIGKILL)
             super()._answer(item)
 
+    class MortalScorer(scorer.Scorer):
+        def __init__(self, loads):
+            super().__init__(loads)
+            self.generate, self.measure = MortalGenerator(self.generate.load), Mortal(self.measure.load)
+
     def scores():
         done = [step for step in steps if store.get(step.key)]
         assert len(done) == 4
@@ -137,7 +142,7 @@ def measured(tmp_path_factory):
         scorer.score(asked, [], first)
         found["answers"] = {"plain": answers()}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scorer, "Generator", MortalGenerator)
+            patch.setattr(scorer, "Scorer", MortalScorer)
             scorer.score(asked, [], again("generate"))
         assert answerer_killed.exists()
         found["answers"]["killed"] = answers()
@@ -155,7 +160,7 @@ def measured(tmp_path_factory):
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(scorer, "Measurer", Mortal)
+            patch.setattr(scorer, "Scorer", MortalScorer)
             scorer.score([], steps, again())
         assert killed.exists()
         found["killed"] = scores()
