@@ -14,7 +14,7 @@ does nothing but the one kind of step.
     gkd       TRL's GKDTrainer.compute_loss on given responses (with --trl)
 
 With --device cuda: a student of Qwen2.5-1.5B's shape, a teacher of 7B's, in bfloat16; wall time, and the peak of
-allocated GPU memory.
+allocated GPU memory. There is no room for the models of all kinds at once: each has a process of its own.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ def make_step(kind: str, world: World) -> Callable[[], Any]:
 
 def plain_step(world: World, loss_of: Callable[..., torch.Tensor], with_teacher: bool) -> Callable[[], None]:
     """A step as it is written where full logits are made."""
-    student = world.model("student").model.train()
-    teacher = world.model("teacher").model.eval() if with_teacher else None
+    student = world.model("student").whole.train()
+    teacher = world.model("teacher").whole.eval() if with_teacher else None
     optimiser = torch.optim.AdamW(student.parameters(), lr=1e-5, weight_decay=0.01)
     dtype = getattr(torch, world.shapes["dtype"])
 
@@ -208,27 +209,35 @@ def now(device: str) -> float:
     return time.process_time()
 
 
-def peak_bytes(kind: str, length: int, device: str) -> int:
-    """Of a process of its own that takes two steps of this kind."""
-    command = [sys.executable, __file__, "--peak", kind, "--lengths", str(length), "--device", device]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return int(done.stdout.split()[-1])
+@dataclass(frozen=True)
+class Alone:
+    """Of a process that takes steps of one kind: the seconds of every step but the first, and its peak of memory."""
+
+    seconds: list[float]
+    peak: int
 
 
-def report_peak(kind: str, length: int, device: str) -> None:
-    """Print the peak memory of this process after two steps, in bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        world = World(Path(folder), length, device)
-        step = make_step(kind, world)
-        gc.collect()
-        for _ in range(2):
-            step()
+def alone(kind: str, length: int, rounds: int, device: str) -> Alone:
+    """Measured in a process of its own."""
+    size = ["--lengths", str(length), "--rounds", str(rounds), "--device", device]
+    done = subprocess.run(
+        [sys.executable, __file__, "--alone", kind, *size], check=True, stdout=subprocess.PIPE, text=True
+    )
+    return Alone(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def report_alone(kind: str, length: int, rounds: int, device: str) -> None:
+    """Print what `alone` reads."""
+    print(json.dumps(asdict(Alone(times([kind], length, rounds, device)[kind], peak_bytes(device)))))
+
+
+def peak_bytes(device: str) -> int:
+    """Of this process until now."""
     if device == "cuda":
-        print(torch.cuda.max_memory_allocated())
-        return
+        return torch.cuda.max_memory_allocated()
     # Not getrusage: what it gives a child begins at its parent's peak.
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    print(int(line.split()[1]) * 1024)
+    return int(line.split()[1]) * 1024
 
 
 def main() -> None:
@@ -241,17 +250,23 @@ def main() -> None:
     parser.add_argument(
         "--json", action="store_true", help="end with one line of JSON: ratios of medians at the first length"
     )
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if arguments.peak:
-        report_peak(arguments.peak, arguments.lengths[0], arguments.device)
+    if arguments.alone:
+        report_alone(arguments.alone, arguments.lengths[0], arguments.rounds, arguments.device)
         return
     summary: dict[str, float] = {}
     for length in arguments.lengths:
         kinds = [*KINDS, *(["gkd"] if arguments.trl else [])]
-        seconds = times(kinds, length, arguments.rounds, arguments.device)
-        peaks = {kind: peak_bytes(kind, length, arguments.device) for kind in kinds}
+        # A GPU has no room for the models of all kinds at once, as turns would need.
+        turns = arguments.device == "cpu"
+        rounds = 1 if turns else arguments.rounds
+        found = {kind: alone(kind, length, rounds, arguments.device) for kind in kinds}
+        peaks = {kind: one.peak for kind, one in found.items()}
+        seconds = {kind: one.seconds for kind, one in found.items()}
+        if turns:
+            seconds = times(kinds, length, arguments.rounds, arguments.device)
         print(flush=True)
         print(f"batch {BATCH} x {length} tokens, {arguments.device}, {arguments.rounds} rounds")
         print(f"{'step':10}{'min s':>9}{'median s':>10}{'/ sft':>8}{'/ plain':>9}{'peak GB':>9}{'/ plain':>9}")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 
 ADAM = 2 * FLOAT32  # of a weight: both moments
-CHUNK = 256  # response tokens whose logits the fused loss holds at once
+CHUNK = 256  # response tokens whose logits the fused loss holds at once, at least,
+LOGITS = 1 << 30  # and as many as fit here
 NF4 = 0.53  # bytes of a quantised weight, its scales counted
 
 
@@ -58,21 +59,21 @@ def of_training(model: Decoder, how: Training, tokens: float, predicted: float) 
     rest = model.weights - model.body
     whole = width * model.body + tables * rest
     trained = adapters(model, how.rank) if how.rank else model.weights
-    copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised else 0
+    # Where layers are shared, autocast keeps no copy of theirs.
+    copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised and not how.shares else 0
     moments = ADAM * trained / (how.workers if how.shares or how.stage in (1, 2) else 1)
     parts = {"weights": whole * own} | ({"adapters": FLOAT32 * trained * own} if how.rank else {})
-    parts |= {"optimiser": moments, "gradients and copies": max(FLOAT32 * trained * own, copies)}
+    in_buckets = how.engine == "ddp" and how.workers > 1  # gradients are there, and buckets stay
+    gradients = 0 if in_buckets else FLOAT32 * trained * own
+    parts |= {"optimiser": moments, "gradients and copies": max(gradients, copies)}
     if how.shares:  # the layer at work, the next one, the gradients of one, and the embeddings all the time
         parts["gathered"] = width * 2 * model.layer + tables * rest + (0 if how.rank else FLOAT32 * model.layer)
     elif how.workers > 1:
         parts["buckets"] = FLOAT32 * trained
     parts["activations"] = activations(model, how, tokens)
-    heads = (
-        0 if how.rank else 3
-    )  # the gradient of the output head, summed over chunks; its copy; the head as it is used
-    parts["loss"] = (
-        FLOAT32 * (heads * model.embedding + 2 * CHUNK * model.vocabulary) + 2 * FLOAT32 * predicted * model.hidden
-    )
+    heads = 0 if how.rank else 2  # the gradient of the output head, summed over chunks; the head as it is used
+    logits = min(max(FLOAT32 * CHUNK * model.vocabulary, LOGITS), FLOAT32 * predicted * model.vocabulary)
+    parts["loss"] = FLOAT32 * heads * model.embedding + 2 * logits + 2 * FLOAT32 * predicted * model.hidden
     training = Memory(parts)
     return training if training.total > whole else Memory({"weights, whole while they are loaded": whole})
 

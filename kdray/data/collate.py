@@ -27,8 +27,15 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         return replace(
-            self, **{name: tensor.to(device) for name, tensor in self.__dict__.items() if tensor is not None}
+            self, **{name: moved(tensor, device) for name, tensor in self.__dict__.items() if tensor is not None}
         )
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """`tensor` on a device; on a GPU by way of pinned memory, so that nobody waits for the copy."""
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def collate(rows: Rows, chosen: Sequence[int]) -> Batch:

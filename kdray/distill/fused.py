@@ -23,7 +23,8 @@ from kdray.distill.labels import SoftLabels, Sparse
 from kdray.distill.objective import Objective, Sums
 from kdray.models.head import Head
 
-CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, with more only memory grows
+CHUNK = 256  # tokens; with 32 the head's products take nearly twice as long, with more only a CPU's memory grows
+GPU_BYTES = 1 << 30  # of one model's logits of a chunk on a GPU, whose products want thousands of tokens
 BLOCK = 16  # tokens whose softmaxes are taken together on a CPU, so that both models' logits stay in its cache
 
 
@@ -77,9 +78,10 @@ class _Fused(torch.autograd.Function):
         ]
         sums = torch.zeros(4, dtype=torch.promote_types(weight.dtype, torch.float32), device=hidden.device)
         with torch.autocast(device, enabled=False):
-            for begin in range(0, len(labels), CHUNK):
-                end = min(begin + CHUNK, len(labels))
-                ours, theirs = (_scratch(i, size, sums.dtype, hidden.device)[: end - begin] for i in (0, 1))
+            chunk = chunk_of(hidden.device, size * sums.element_size(), by_hand=objective.is_softmax_difference)
+            for begin in range(0, len(labels), chunk):
+                end = min(begin + chunk, len(labels))
+                ours, theirs = (_scratch(i, end - begin, size, sums.dtype, hidden.device) for i in (0, 1))
                 teacher = soft.chunk(begin, end, theirs) if soft is not None and objective.alpha > 0 else None
                 if dtype == ours.dtype:
                     torch.mm(states[begin:end], matrix.T, out=ours)
@@ -110,20 +112,36 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor, *_: Any) -> Any:  # type: ignore[override]
-        factor = float(upstream)
-        if factor != 1.0:
-            for grad in ctx.grads:
+        # While anything else refers to a gradient, autograd copies it: the head's has a float for every weight.
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            raise RuntimeError("the fused loss is differentiated a second time: its gradient is made only once")
+        # A GPU would have to be waited for to learn that the factor is 1, as it is in a training step.
+        if upstream.device.type != "cpu" or float(upstream) != 1.0:
+            for grad in grads:
                 if grad is not None:
-                    grad *= factor
-        return *ctx.grads, None, None, None, None, None, None
+                    grad *= upstream
+        return *grads, None, None, None, None, None, None
 
 
-def _scratch(which: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """[CHUNK, width] for a chunk's logits.
+def chunk_of(device: torch.device, token_bytes: int, *, by_hand: bool = True) -> int:
+    """How many tokens have their logits at once, `token_bytes` each in each model; a loss that is not differentiated by
+    hand keeps several copies of them.
+    """
+    if device.type == "cpu":
+        return CHUNK
+    room = GPU_BYTES if by_hand else GPU_BYTES // 4
+    return max(CHUNK, room // token_bytes // CHUNK * CHUNK)
+
+
+def _scratch(which: int, count: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[count, width] for a chunk's logits.
 
     On a CPU the memory is kept: to get 50 MB anew costs a third of the product.
     """
-    return _kept(which, width, dtype) if device.type == "cpu" else torch.empty(CHUNK, width, dtype=dtype, device=device)
+    if device.type == "cpu":
+        return _kept(which, width, dtype)[:count]
+    return torch.empty(count, width, dtype=dtype, device=device)
 
 
 @functools.lru_cache(4)

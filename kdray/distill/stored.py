@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kdray.artifacts.soft_labels import KeptHead, KeptLabels, has_head, read_kept_head, write_kept_head
+from kdray.data.collate import moved
 from kdray.distill.labels import SoftLabels
 from kdray.models.head import Head
 
@@ -63,7 +64,7 @@ class Stored:
     def read(self, rows: Sequence[int]) -> SoftLabels:
         """The labels at the response tokens of `rows`, one row after the other."""
         return self.form.labels(
-            {name: tensor.to(self.device) for name, tensor in self._kept.read(rows).items()}, self.head
+            {name: moved(tensor, self.device) for name, tensor in self._kept.read(rows).items()}, self.head
         )
 
     def mean(self, name: str) -> float | None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+
+Asked = TypeVar("Asked")
+Answered = TypeVar("Answered")
 
 
 @torch.inference_mode()
@@ -49,6 +52,23 @@ def generate_greedy(
         model.generation_config = own
     answers = output[:, longest:].tolist()
     return [list(itertools.takewhile(lambda token: token not in ends, answer)) for answer in answers]
+
+
+def by_halves(answer: Callable[[Sequence[Asked]], Sequence[Answered]], prompts: Sequence[Asked]) -> list[Answered]:
+    """What `answer` gives for all prompts at once or, where a GPU's memory is too short for that, for halves of them.
+
+    Raises:
+        torch.OutOfMemoryError: memory is short even for one.
+    """
+    try:
+        return list(answer(prompts))
+    except torch.OutOfMemoryError:
+        if len(prompts) == 1:
+            raise
+    # Out here, since the tensors of the pass that failed are held as long as its error is.
+    torch.cuda.empty_cache()  # does nothing without a GPU
+    half = len(prompts) // 2
+    return [found for some in (prompts[:half], prompts[half:]) for found in by_halves(answer, some)]
 
 
 def ends_of(own: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -65,11 +65,11 @@ class Head(nn.Module):
 
 
 class ResponseModel(nn.Module):
-    """A causal language model that returns logits at chosen positions only."""
+    """A causal language model, `whole`, that returns logits at chosen positions only."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
-        self.model = model
+        self.whole = model
         self.backbone, self.head = split(model)
 
     @property

@@ -43,7 +43,7 @@ class SharedPrefix:
     """
 
     def __init__(self, model: ResponseModel) -> None:
-        self.model, self.config = model, model.model.config
+        self.model, self.config = model, model.whole.config
         self.device, self.dtype = model.head.linear.weight.device, model.head.linear.weight.dtype
         probe = [Continued([1, 2, 3], [[4, 5], [6, 7, 8]]), Continued([2], [[3]])]
         try:
@@ -124,5 +124,5 @@ class SharedPrefix:
 
     def _refused(self, found: str) -> InputError:
         return InputError(
-            "score.likelihood", f"shared_prefix on {type(self.model.model).__name__}: {found}", "use hflm"
+            "score.likelihood", f"shared_prefix on {type(self.model.whole).__name__}: {found}", "use hflm"
         )

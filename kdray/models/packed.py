@@ -126,8 +126,11 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, sca
     return output[None]
 
 
-def enable_packing(backbone: PreTrainedModel) -> None:
+def enable_packing(backbone: PreTrainedModel, autocast: torch.dtype | None = None) -> None:
     """Switch `backbone` to attention that keeps the sequences of a packed row apart; once is enough.
+
+    It is tried as it is and, where it will run under `autocast` to another type, so too: a GPU's kernel takes no
+    float32.
 
     Raises:
         InputError: a packed row does not give every sequence the hidden states that it has alone; nothing is switched.
@@ -135,13 +138,17 @@ def enable_packing(backbone: PreTrainedModel) -> None:
     own = backbone.config._attn_implementation
     if own == NAME:
         return
-    why = _try(backbone) if own == OWN else f"it uses {own} attention, which has no packed form"
+    dtypes = [None] if autocast is None else [None, autocast]
+    if own != OWN:
+        why = f"it uses {own} attention, which has no packed form"
+    else:
+        why = next((why for dtype in dtypes if (why := _try(backbone, dtype))), None)
     if why:
         allowed = "set train.packing: false (teacher.tune.packing where the teacher is tuned)"
         raise InputError("train.packing", f"{type(backbone).__name__} takes no packed rows: {why}", allowed)
 
 
-def _try(backbone: PreTrainedModel) -> str | None:
+def _try(backbone: PreTrainedModel, autocast: torch.dtype | None) -> str | None:
     """Switch `backbone`, or say why it is not switched: a packed row differs from its sequences alone."""
     device = next(backbone.parameters()).device
     ids = torch.arange(1, 1 + sum(PROBE), device=device)[None] % backbone.config.vocab_size
@@ -152,16 +159,16 @@ def _try(backbone: PreTrainedModel) -> str | None:
 
     was_training, why = backbone.training, None
     try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
             backbone.eval()
+            backbone.set_attn_implementation(OWN)
             pairs = zip(ids.split(PROBE, 1), positions.split(PROBE, 1), strict=True)
             alone = torch.cat([states(*pair) for pair in pairs], dim=1)
             backbone.set_attn_implementation(NAME)
             together = states(ids, positions)
             # Weights that are not finite are the loop's to find: they give the same nan here and there.
-            limit = (
-                max(TOLERANCE, 8 * torch.finfo(alone.dtype).eps) * alone.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
-            )
+            rounding = torch.finfo(autocast or alone.dtype).eps
+            limit = max(TOLERANCE, 8 * rounding) * alone.nan_to_num(0.0, 0.0, 0.0).abs().max().item()
             if not torch.allclose(together, alone, rtol=0.0, atol=limit, equal_nan=True):
                 why = "there its sequences see each other"
             if backbone.config._attn_implementation != NAME:

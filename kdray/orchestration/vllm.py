@@ -21,6 +21,7 @@ from kdray.models.load import load_tokenizer
 from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.resources import Resources
 from kdray.spec.errors import InputError
+from kdray.spec.folders import read_config, window_of
 
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
 NOTHING_ASKED = "a prompt without a token"
@@ -63,13 +64,43 @@ def answer_by_vllm(
 def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
     """vLLM's parameters for a decoding of ours, greedy or sampled, up to a token of `ends`."""
     given = item.decoding["params"]
-    drawn = {"top_p": given["top_p"] or 1.0, "seed": given["seed"]} if "temperature" in given else {}
     return {
-        "temperature": given.get("temperature", 0.0),
-        **drawn,
+        # A greedy answer reads neither top_p nor seed, but has them: requests of both kinds share a table, which would
+        # fill the gaps with nulls, and vLLM refuses those.
+        "temperature": float(given.get("temperature", 0.0)),
+        "top_p": float(given.get("top_p") or 1.0),
+        "seed": given.get("seed", 0),
         "max_tokens": item.max_new_tokens,
         "stop_token_ids": list(ends),
     }
+
+
+def engine_arguments(model: Path, items: Sequence[PromptBatch]) -> dict[str, Any]:
+    """vLLM's own arguments for an engine that answers all of `items`, on one GPU or several of a node."""
+    gpus = split_evenly(read_config(model), items[0].gpus)
+    longest = max(len(prompt.input_ids) + item.max_new_tokens for item in items for prompt in item.prompts)
+    return {
+        "dtype": items[0].dtype,
+        "generation_config": "vllm",  # not the model's own penalties and temperatures
+        # Else an engine starts only where there is room for an answer as long as the whole window.
+        "max_model_len": min(longest, window_of(model) or longest),
+        "enable_prefix_caching": True,  # examples and instructions are the same before every question
+        "tensor_parallel_size": gpus,
+        # With Ray's own the placement group of a finished engine stays, and its GPUs with it.
+        **({"distributed_executor_backend": "mp"} if gpus > 1 else {}),
+    }
+
+
+def split_evenly(config: Mapping[str, Any], gpus: int) -> int:
+    """The fewest GPUs, `gpus` at least, that a model's attention heads can be dealt out to, equally many to each, and
+    likewise its heads of keys, each of which may be on several instead. `config` as `read_config` gives it.
+    """
+    heads = config.get("num_attention_heads")
+    if not heads or gpus == 1:
+        return gpus
+    keys = config.get("num_key_value_heads") or heads
+    fitting = [n for n in range(gpus, heads + 1) if heads % n == 0 and (keys % n == 0 or n % keys == 0)]
+    return fitting[0] if fitting else gpus
 
 
 def _answers(
@@ -86,15 +117,14 @@ def _answers(
         for j, prompt in enumerate(batch)
         if prompt.input_ids
     ]
-    gpus = items[0].gpus
+    arguments = engine_arguments(model, items)
+    gpus = arguments["tensor_parallel_size"]
+    if not (places := resources.actors(gpus)):
+        raise InputError("engine", f"vllm with {gpus} GPUs of one node", f"the largest has {max(resources.units)}")
     config = vLLMEngineProcessorConfig(
         model_source=str(model),
-        engine_kwargs={
-            "dtype": items[0].dtype,
-            "generation_config": "vllm",  # not the model's own penalties and temperatures
-            "tensor_parallel_size": gpus,
-        },
-        concurrency=max(1, min(resources.actors(gpus), -(-len(prompts) // BATCH))),
+        engine_kwargs=arguments,
+        concurrency=max(1, min(places, -(-len(prompts) // BATCH))),
         accelerator_type=resources.accelerator,
         batch_size=BATCH,
         chat_template_stage=False,

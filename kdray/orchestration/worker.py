@@ -160,7 +160,7 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
     weights = loop.engine.weights()
     if loop.ranks.rank:
         return
-    rank, model = job.settings.rank, loop.model.model
+    rank, model = job.settings.rank, loop.model.whole
     if rank is not None:
         model, weights = merged(job.model, rank, weights, job.settings.scale), None
     store = Store(job.store)

@@ -16,7 +16,7 @@ import torch
 from kdray.artifacts.responses import read_responses, write_responses
 from kdray.artifacts.rows import Rows, rows_files
 from kdray.data.answers import write_answered, write_both
-from kdray.models.generation import generate_greedy
+from kdray.models.generation import by_halves, generate_greedy
 from kdray.models.load import load_placed, load_tokenizer
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.pipeline import make_parts
@@ -53,7 +53,9 @@ class Answerer:
 
     def __call__(self, item: Part) -> None:
         prompts = [_prompt(self.rows, row) for row in item.rows]
-        answers = generate_greedy(self.model, self.tokenizer, prompts, self.max_new_tokens, self.ends)
+        answers = by_halves(
+            lambda some: generate_greedy(self.model, self.tokenizer, some, self.max_new_tokens, self.ends), prompts
+        )
         write_responses(item.target, item.index, item.rows, answers)
 
 

@@ -23,6 +23,7 @@ from kdray.artifacts.parts import carry_over, parts
 from kdray.artifacts.rows import Rows
 from kdray.data.known import unknown
 from kdray.data.templates import open_template
+from kdray.models.generation import by_halves
 from kdray.models.load import load_tokenizer
 from kdray.models.loaded import Load
 from kdray.orchestration.items import PromptBatch
@@ -156,9 +157,11 @@ def answer_all(
 ) -> list[list[int] | str]:
     """The answer to every prompt, as token ids, or in its place why there is none; a prompt without a token has none.
 
+    Where a GPU's memory is too short for all at once, they are answered in halves.
+
     Raises:
-        Exception: several prompts fail, each by itself, or memory is short: no row is to blame, another attempt may do
-            better.
+        Exception: several prompts fail, each by itself, or memory is short even for one: no row is to blame, another
+            attempt may do better.
     """
     if asked := [prompt for prompt in prompts if prompt.input_ids]:
         answers = iter(_answer_all(decode, model, tokenizer, asked, max_new_tokens))
@@ -170,7 +173,7 @@ def _answer_all(
     decode: Decoding, model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int
 ) -> list[list[int] | str]:
     try:
-        return list(decode(model, tokenizer, prompts, max_new_tokens))
+        return by_halves(lambda some: decode(model, tokenizer, some, max_new_tokens), prompts)
     except (*FATAL, InputError):
         raise
     except Exception as failure:

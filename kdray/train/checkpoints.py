@@ -1,7 +1,8 @@
 """Resume state of a run: weights, optimiser and history, sealed by a manifest of checksums.
 
-Every rank writes its own files, then rank 0 seals them. A checkpoint without a valid manifest is no checkpoint:
-half-written and damaged ones are passed over, and so are those that this engine cannot read.
+Every rank writes its own files and takes the checksums of its share of all, then rank 0 seals them. A checkpoint
+without a valid manifest is no checkpoint: half-written and damaged ones are passed over, and so are those that this
+engine cannot read.
 """
 
 from __future__ import annotations
@@ -27,16 +28,23 @@ def save_checkpoint(loop: Loop, folder: Path) -> None:
         folder.mkdir()
     loop.ranks.wait()
     loop.engine.save(folder)
-    loop.ranks.wait()
     if loop.ranks.rank == 0:
         (folder / HISTORY).write_text(json.dumps(loop.history))
-        sums = {str(path.relative_to(folder)): _checksum(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    loop.ranks.wait()
+    names = loop.ranks.agree(_by_size(folder) if loop.ranks.rank == 0 else None)
+    mine = names[loop.ranks.rank :: loop.ranks.world]
+    sums = loop.ranks.gather({name: _checksum(folder / name) for name in mine})
+    if loop.ranks.rank == 0:
         io.put_json(folder / MANIFEST, {"step": loop.step, "layout": loop.engine.layout, "xxh3": sums})
     loop.ranks.wait()
 
 
 def load_checkpoint(loop: Loop, folder: Path) -> None:
-    """Put the loop where it was when the checkpoint was written: with the same ranks, bit for bit. On every rank."""
+    """Put the loop where it was when the checkpoint was written: with the same ranks, on CPUs bit for bit. On every
+    rank.
+
+    On GPUs up to rounding: products and sums there may come in another order from run to run.
+    """
     loop.engine.load(folder)
     loop.resume(json.loads((folder / HISTORY).read_text()))
 
@@ -53,6 +61,12 @@ def newest_checkpoint(artifact: Path, layout: str) -> Path | None:
         if all(file.is_file() and _checksum(file) == sums[name] for name, file in files.items()):
             return Path(folder)
     return None
+
+
+def _by_size(folder: Path) -> list[str]:
+    """The files in a folder, the largest first: dealt out in turn they are about as many bytes for every rank."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [str(path.relative_to(folder)) for path in sorted(files, key=lambda path: -path.stat().st_size)]
 
 
 def _checksum(path: Path) -> str:

@@ -62,7 +62,7 @@ class Loop:
         self.step = 0
         self.history: list[dict[str, float]] = []
         if settings.packing:
-            enable_packing(model.backbone)
+            enable_packing(model.backbone, torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self.engine = make_engine(engine, Student(model), settings, ranks)
         self._schedule = schedule(settings)
 
@@ -87,7 +87,7 @@ class Loop:
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
         self._seed_dropout()
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
             sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
@@ -111,7 +111,7 @@ class Loop:
             # Engines average gradients over ranks where the sum is wanted.
             total, terms = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
         self.engine.backward(total)
-        return terms.detach().to("cpu", torch.float64)
+        return terms.detach().double()
 
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
@@ -124,7 +124,9 @@ class Loop:
         return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.signal else {})
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.dtype == "bfloat16")
+        bfloat16 = self.settings.dtype == "bfloat16"
+        kept = self.engine.keeps_casts
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=kept)
 
     def _seed_dropout(self) -> None:
         """By step and rank: a resumed run needs no random state to go on as the straight one would."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from torch import nn
@@ -183,6 +185,68 @@ def test_the_largest_tensor_is_one_chunk_of_logits(monkeypatch):
     fused_sums(Objective(0.5, V), head, hidden, labels, teacher)
     assert made
     assert max(len(product) for product in made) == fused.CHUNK
+
+
+def test_the_gradients_are_handed_over_not_copied(monkeypatch):
+    made, zeros_like = [], torch.zeros_like
+    monkeypatch.setattr(torch, "zeros_like", lambda like: made.append(zeros_like(like)) or made[-1])
+    head, (hidden, teacher, labels) = make_head(), make_inputs()
+    total = fused_sums(Objective(0.5, V), head, hidden, labels, teacher).total
+    places = [tensor.data_ptr() for tensor in made]
+    made.clear()
+    total.backward()
+    assert [hidden.grad.data_ptr(), head.linear.weight.grad.data_ptr()] == places
+
+
+def test_the_gradients_are_made_for_one_backward_pass():
+    head, (hidden, teacher, labels) = make_head(), make_inputs()
+    total = fused_sums(Objective(0.5, V), head, hidden, labels, teacher).total
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="a second time"):
+        total.backward()
+
+
+@pytest.mark.parametrize("factor", [1.0, -2.0])
+@pytest.mark.parametrize(
+    ("name", "temperature", "sparse"),
+    [
+        *((name, 1.0, False) for name in components(declare.Loss)),
+        ("cross_entropy", 1.0, True),
+        ("forward_kl", 2.0, False),
+        ("forward_kl", 2.0, True),
+    ],
+)
+def test_nothing_is_asked_of_a_gpu_before_the_step(monkeypatch, name, temperature, sparse, factor):
+    """On the `meta` device, whose tensors have no numbers: to read one is an error there, and a wait on a GPU."""
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    head, (hidden, teacher, labels) = make_head(**HEADS["all"]).to("meta"), make_inputs()
+    hidden, labels = hidden.detach().to("meta").requires_grad_(), labels.to("meta")
+    theirs = sparse_labels() if sparse else teacher
+    soft = (
+        Sparse(*(getattr(theirs, part).to("meta") for part in ("ids", "weights", "entropy")))
+        if sparse
+        else Hidden(theirs.states.to("meta"), theirs.head.to("meta"))
+    )
+    sums = fused_sums(Objective(0.5, V, name, {}, temperature, smoothing=0.1), head, hidden, labels, soft)
+    (sums.total * factor).backward()
+    assert hidden.grad.shape == hidden.shape
+    assert head.linear.weight.grad.shape == head.linear.weight.shape
+
+
+@pytest.mark.parametrize(
+    ("device", "vocabulary", "by_hand", "tokens"),
+    [
+        ("cpu", 128_256, True, 256),
+        ("cuda", 128_256, True, 2048),
+        ("cuda", 32_000, True, 8192),
+        ("cuda", 128_256, False, 512),
+        ("cuda", 2_000_000, True, 256),
+    ],
+)
+def test_a_chunk_is_a_gigabyte_of_logits_on_a_gpu(monkeypatch, device, vocabulary, by_hand, tokens):
+    monkeypatch.setattr(fused, "CHUNK", 256)
+    assert fused.chunk_of(torch.device(device), 4 * vocabulary, by_hand=by_hand) == tokens
 
 
 def test_soft_labels_of_other_tokens_are_refused():

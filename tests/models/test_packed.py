@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from kdray.models import packed
 from kdray.models.head import ResponseModel
-from kdray.models.packed import NAME, Sequences, enable_packing, packed_mask
+from kdray.models.packed import NAME, OWN, Sequences, enable_packing, packed_mask
 from kdray.spec.errors import InputError
 
 SIZES = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50}
@@ -144,7 +144,7 @@ def test_a_model_that_cannot_be_packed_is_refused_and_left_as_it_was(case):
 
 def test_lora_adapters_get_the_same_gradients():
     torch.manual_seed(0)
-    base = llama().model
+    base = llama().whole
     wrapped = get_peft_model(
         base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
     )
@@ -159,7 +159,7 @@ def test_lora_adapters_get_the_same_gradients():
 def test_layers_that_are_computed_again_in_the_backward_pass_stay_apart():
     model, some = llama().train(), sequences()
     expected = gradients(model, packed_states(model, some))
-    model.model.gradient_checkpointing_enable()
+    model.whole.gradient_checkpointing_enable()
     assert_same_gradients(gradients(model, packed_states(model, some)), expected)
 
 
@@ -170,7 +170,7 @@ def test_rows_that_are_not_packed_and_saved_models_do_not_notice(tmp_path):
     assert torch.equal(padded_states(model, some), before[0])
     assert torch.equal(padded_states(model, some[2:3]), before[1])
     assert torch.equal(packed_states(model, some[2:3]), before[1])  # a row of one sequence
-    model.model.save_pretrained(tmp_path)
+    model.whole.save_pretrained(tmp_path)
     assert NAME not in (tmp_path / "config.json").read_text()
     assert AutoModelForCausalLM.from_pretrained(tmp_path).config._attn_implementation == "sdpa"
 
@@ -218,6 +218,25 @@ def test_one_call_over_all_sequences_takes_and_gives_the_same_layout(monkeypatch
     expected = packed_states(model, some)
     monkeypatch.setattr(packed, "_has_kernel", lambda *_: True)
     torch.testing.assert_close(packed_states(model, some), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_kernel_that_fails_only_in_the_type_of_training_is_found_before_training(monkeypatch):
+    """On a GPU the kernel takes all sequences at once in bfloat16 alone; in float32 nothing of it is seen."""
+
+    def broken(*_, **__):
+        raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
+
+    monkeypatch.setattr(packed, "varlen_attn", broken)
+    monkeypatch.setattr(packed, "_has_kernel", lambda *_: torch.is_autocast_enabled("cpu"))
+    model, some = llama(), sequences()
+    expected = padded_states(model, some)
+    with pytest.raises(InputError, match=r"takes no packed rows: TypeError, varlen_attn\(\) got an unexpected"):
+        enable_packing(model.backbone, torch.bfloat16)
+    assert model.backbone.config._attn_implementation == OWN
+    assert torch.equal(padded_states(model, some), expected)
+    monkeypatch.undo()
+    enable_packing(model.backbone, torch.bfloat16)
+    assert model.backbone.config._attn_implementation == NAME
 
 
 @pytest.mark.gpu

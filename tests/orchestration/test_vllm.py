@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,12 +22,14 @@ from kdray.models.load import load_folder
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.vllm import answer_by_vllm, sampling_of
+from kdray.orchestration.vllm import answer_by_vllm, engine_arguments, sampling_of, split_evenly
 from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
+from kdray.spec.folders import window_of
 from kdray.stages.augment import Answerer, _ask_vllm
 from kdray.stages.generate import Generator, keep
 from tests.answers import prompt_batch
+from tests.conftest import ROOT
 from tests.tiny import write_model, write_rows
 
 
@@ -40,7 +44,73 @@ def test_what_vllm_is_asked(tmp_path: Path) -> None:
     asked = sampling_of(replace(batch, decoding={"name": "sampled", "params": sampled}), ends=[2])
     assert asked == {"temperature": 0.9, "top_p": 1.0, "seed": 7, "max_tokens": 5, "stop_token_ids": [2]}
     greedy = sampling_of(batch, ends=[2, 7])
-    assert greedy == {"temperature": 0.0, "max_tokens": 5, "stop_token_ids": [2, 7]}
+    assert greedy == {"temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 5, "stop_token_ids": [2, 7]}
+
+
+def test_greedy_and_sampled_requests_go_through_one_table_as_they_are() -> None:
+    batch = prompt_batch(Path(), [], max_new_tokens=5)
+    sampled = {"name": "sampled", "params": {"temperature": 1, "top_p": 0.9, "seed": 7}}
+    asked = [{"sampling_params": sampling_of(one, ends=[2])} for one in (batch, replace(batch, decoding=sampled))]
+    assert pa.Table.from_pylist(asked).to_pylist() == asked, "what one of them lacks would come back as null"
+
+
+@pytest.mark.parametrize(
+    ("shape", "gpus", "wanted"),
+    [
+        ("Llama-3.1-70B-Instruct", 1, 1),
+        ("Llama-3.1-70B-Instruct", 2, 2),
+        ("Llama-3.1-70B-Instruct", 3, 4),
+        ("Llama-3.1-70B-Instruct", 5, 8),
+        ("Qwen2.5-32B-Instruct", 2, 2),
+        ("Qwen2.5-32B-Instruct", 3, 4),  # 40 heads, of keys 8
+        ("Qwen2.5-32B-Instruct", 5, 8),
+        ("Llama-2-13b-hf", 3, 4),  # 40 heads, each with its own keys
+    ],
+)
+def test_heads_are_dealt_out_evenly(shape: str, gpus: int, wanted: int) -> None:
+    config = json.loads((ROOT / "tests" / "shapes" / f"{shape}.json").read_text())
+    assert split_evenly(config, gpus) == wanted
+
+
+@pytest.mark.parametrize(("gpus", "nodes"), [(1, (2,)), (2, (2, 2)), (3, (4,))])
+def test_the_engine_is_told_how_long_and_how_wide_it_must_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int, nodes: tuple[int, ...]
+) -> None:
+    """What is given to ray.data.llm passes its own checks."""
+    _, tokenizer = load_folder(write_model(tmp_path / "model"))
+    given: list[Any] = []
+
+    def look(config: Any) -> Any:
+        given.append(config)
+        raise RuntimeError("seen enough")
+
+    monkeypatch.setattr("ray.data.llm.build_processor", look)
+    (tmp_path / "out").mkdir()
+    items = [replace(item(tmp_path / "out", i, text, tokenizer), gpus=gpus) for i, text in enumerate(["Ada", "Ben"])]
+    longest = max(len(prompt.input_ids) for one in items for prompt in one.prompts)
+    resources = Resources(tuple(Node(8, count) for count in nodes), 1)
+    list(answer_by_vllm({tmp_path / "model": items}, keep, resources))
+    arguments, wide = given[0].engine_kwargs, 4 if gpus == 3 else gpus  # of four heads
+    assert arguments["max_model_len"] == longest + items[0].max_new_tokens
+    assert arguments["tensor_parallel_size"] == wide
+    assert arguments.get("distributed_executor_backend") == (None if wide == 1 else "mp")
+    assert arguments["enable_prefix_caching"]
+
+
+def test_no_longer_than_the_models_window(tmp_path: Path) -> None:
+    _, tokenizer = load_folder(write_model(tmp_path / "model"))
+    window = window_of(tmp_path / "model")
+    assert window
+    long = replace(item(tmp_path, 0, ["Ada"], tokenizer), model=tmp_path / "model", max_new_tokens=2 * window)
+    assert engine_arguments(tmp_path / "model", [long])["max_model_len"] == window
+
+
+def test_a_model_wider_than_a_node_is_told(tmp_path: Path) -> None:
+    _, tokenizer = load_folder(write_model(tmp_path / "model"))
+    (tmp_path / "out").mkdir()
+    wide = replace(item(tmp_path / "out", 0, ["Ada"], tokenizer), gpus=3)
+    told = list(answer_by_vllm({tmp_path / "model": [wide]}, keep, Resources((Node(8, 3), Node(8, 3)), 1)))
+    assert told == [("0", "InputError: engine: vllm with 4 GPUs of one node; the largest has 3")]
 
 
 def test_without_a_gpu_it_is_refused() -> None:

@@ -11,16 +11,18 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+import torch
 
 from kdray.artifacts.answers import THOUGHTS, read_answers
 from kdray.artifacts.parts import all_parts
+from kdray.artifacts.responses import read_responses
 from kdray.artifacts.scores import read_scores
 from kdray.artifacts.tables import write_table_part
 from kdray.data.example import Example
 from kdray.data.templates.chat import chat
 from kdray.lens.align import mark_tokens
 from kdray.lens.sources.jsonl import jsonl
-from kdray.models.load import load_tokenizer
+from kdray.models.load import load_folder, load_tokenizer
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part
 from kdray.plan import make_plan
@@ -29,13 +31,14 @@ from kdray.score.prompts import Prompt
 from kdray.spec import load_grid
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
+from kdray.stages.augment import Answerer
 from kdray.stages.generate import answer_all, keep, prompts_of, what_is_asked
 from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.stages.prepare import _require_closed
 from kdray.store import Outer, Store
 from tests.answers import prompt_batch
 from tests.conftest import TinyGrid
-from tests.tiny import write_tokenizer
+from tests.tiny import write_model, write_rows, write_tokenizer
 
 
 def kept(
@@ -123,6 +126,43 @@ def test_real_summaries_are_scored_without_their_thoughts(
     scores = read_scores(tmp_path)
     assert scores["rougeL"].value == pytest.approx(rouge)
     assert scores["unfinished"].value == scores["empty"].value == unfinished
+
+
+@pytest.mark.parametrize(("room", "asked"), [(8, [6]), (3, [6, 3, 3]), (2, [6, 3, 1, 2, 3, 1, 2])])
+def test_a_batch_that_memory_is_too_short_for_is_answered_in_halves(room: int, asked: list[int]) -> None:
+    sizes = []
+
+    def decode(model: Any, tokenizer: Any, prompts: Any, max_new_tokens: int, /) -> list[list[int]]:
+        sizes.append(len(prompts))
+        if len(prompts) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [[prompt.example] for prompt in prompts]
+
+    prompts = [Prompt(i, [5], "", "", [], []) for i in range(6)]
+    assert answer_all(decode, None, None, prompts, 4) == [[i] for i in range(6)]
+    assert sizes == asked
+    room = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        answer_all(decode, None, None, prompts, 4)
+
+
+def test_the_teachers_answers_are_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = load_folder(write_model(tmp_path / "model"))[1]
+    write_rows(tmp_path / "rows", tokenizer)
+    sizes: list[int] = []
+
+    def answers(model: Any, tokenizer: Any, prompts: Any, *_: Any) -> list[list[int]]:
+        sizes.append(len(prompts))
+        if len(prompts) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return [[len(prompt)] for prompt in prompts]
+
+    monkeypatch.setattr("kdray.stages.augment.generate_greedy", answers)
+    answerer = Answerer(tmp_path / "model", "float32", tmp_path / "rows", 6, [])
+    answerer(Part(key="0", target=tmp_path, index=0, rows=[3, 1, 2]))
+    assert sizes == [3, 1, 2]
+    lengths = answerer.rows.prompt_lengths
+    assert [ids.as_py() for ids in read_responses(tmp_path)] == [[int(lengths[row])] for row in (1, 2, 3)]
 
 
 def test_a_prompt_without_a_token_is_its_own_rows_error() -> None:

@@ -95,7 +95,7 @@ def make_loop(world, settings=SETTINGS, micro_batch=None, signal="online"):
 
 
 def weights(loop):
-    return {name: value.clone() for name, value in loop.model.model.state_dict().items()}
+    return {name: value.clone() for name, value in loop.model.whole.state_dict().items()}
 
 
 def assert_same(a, b, tolerance=0.0):
@@ -118,13 +118,13 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     chosen = loop.order.batch_at(0)
     longest = max(int(loop.rows.lengths[row]) for row in chosen)
     labels = torch.full((len(chosen), longest), -100)
-    width = loop.model.model.config.vocab_size
+    width = loop.model.whole.config.vocab_size
     student, teacher = torch.zeros(*labels.shape, width), torch.zeros(*labels.shape, width + 5)
     for i, row in enumerate(chosen):
         ids = torch.tensor(loop.rows.input_ids(row))
         labels[i, int(loop.rows.prompt_lengths[row]) : len(ids)] = ids[int(loop.rows.prompt_lengths[row]) :]
         with torch.no_grad():
-            student[i, : len(ids)] = loop.model.model(ids[None]).logits[0]
+            student[i, : len(ids)] = loop.model.whole(ids[None]).logits[0]
             teacher[i, : len(ids)] = loop.signal.model(ids[None]).logits[0]
     expected, gradient = reference(student, teacher, labels.numpy(), 0.5, loop.vocab_size)
 
@@ -141,7 +141,7 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     loop.engine.optimiser.zero_grad = lambda **_: None  # so that they can be looked at afterwards
     metrics = next(loop.steps())
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
-    ours = dict(loop.model.model.named_parameters())
+    ours = dict(loop.model.whole.named_parameters())
     for name, parameter in twin.named_parameters():
         error = (ours[name].grad - parameter.grad).norm() / parameter.grad.norm()
         assert error < 1e-5, name
@@ -199,7 +199,7 @@ def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_p
     save_checkpoint(straight, checkpoint)
     assert all("lora_" in name for name in load_file(checkpoint / WEIGHTS)), "frozen weights are kept too"
     if whole:
-        save_model(straight.model.model, str(checkpoint / WEIGHTS))
+        save_model(straight.model.whole, str(checkpoint / WEIGHTS))
     curve = list(steps)
     resumed = make()
     load_checkpoint(resumed, checkpoint)
@@ -210,7 +210,7 @@ def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_p
 def test_a_checkpoint_of_other_weights_is_refused(world, tmp_path):
     loop = make_loop(world, signal=None)
     save_checkpoint(loop, tmp_path / "checkpoint")
-    loop.model.model.model.norm = torch.nn.Identity()
+    loop.model.whole.model.norm = torch.nn.Identity()
     with pytest.raises(ValueError, match=r"the model lacks: \['model.norm.weight'\]"):
         load_checkpoint(loop, tmp_path / "checkpoint")
     whole = make_loop(world, signal=None)
@@ -341,7 +341,7 @@ def test_the_eos_is_learned_although_pad_is_the_same_token(world):
 
     def probability():
         with torch.no_grad():
-            return loop.model.model(ids).logits[0, -2].softmax(-1)[eos].item()
+            return loop.model.whole(ids).logits[0, -2].softmax(-1)[eos].item()
 
     before = probability()
     list(loop.steps())
@@ -372,7 +372,7 @@ def test_clipping_bounds_the_gradient_and_reports_the_norm_before(world):
 def test_a_loss_that_is_not_finite_stops_before_the_weights_move(world):
     loop = make_loop(world, replace(SETTINGS, alpha=0.0), signal=None)
     with torch.no_grad():
-        loop.model.model.model.norm.weight.fill_(float("nan"))
+        loop.model.whole.model.norm.weight.fill_(float("nan"))
     before = weights(loop)
     with pytest.raises(DivergedError, match="step 1"):
         next(loop.steps())
@@ -411,11 +411,11 @@ def test_heldout_loss_is_the_mean_over_tokens_and_kl_is_zero_against_oneself(wor
         ids = torch.tensor([loop.rows.input_ids(row)])
         begin = int(loop.rows.prompt_lengths[row])
         with torch.no_grad():
-            logits = loop.model.model(ids).logits[0, begin - 1 : -1, : loop.vocab_size].double()
+            logits = loop.model.whole(ids).logits[0, begin - 1 : -1, : loop.vocab_size].double()
         total += torch.nn.functional.cross_entropy(logits, ids[0, begin:], reduction="sum").item()
         tokens += ids.shape[1] - begin
     assert loop.heldout(3)["heldout_ce"] == pytest.approx(total / tokens, rel=1e-5)
-    loop.signal = Online(loop.model.model, loop.rows)
+    loop.signal = Online(loop.model.whole, loop.rows)
     assert loop.heldout(3)["heldout_kl"] == pytest.approx(0, abs=1e-5)
 
 

@@ -2,7 +2,8 @@
 
 A decoding is a function from a model, its tokenizer, prompts and the greatest number of new tokens to the answers'
 token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
-What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch.
+What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch,
+but for rounding: in bfloat16 on a GPU the shape of a batch may decide between two tokens that are about as likely.
 In place of an answer it may say why it has none.
 """
 

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdray.distill.student import Student
 from kdray.spec import declare
@@ -43,6 +43,14 @@ class Ranks:
         dist.broadcast_object_list(values)
         return values[0]
 
+    def gather(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        """What all ranks have, in one, on every rank."""
+        if self.world == 1:
+            return value
+        values: list[Any] = [None] * self.world
+        dist.all_gather_object(values, value)
+        return {key: found for one in values for key, found in one.items()}
+
     def wait(self) -> None:
         """For all ranks to come here."""
         if self.world > 1:
@@ -54,6 +62,7 @@ class Engine(Protocol):
 
     student: Student
     layout: str  # of its checkpoints: another one cannot be read
+    keeps_casts: bool  # whether autocast's copies of weights may stay to the end of a forward pass
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         """`Student.forward`."""
@@ -85,8 +94,16 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """The Hugging Face model's whole state, on the CPU; on rank 0 (others may get nothing)."""
+        """The Hugging Face model's whole state or, where adapters are trained, those alone, on the CPU of rank 0; the
+        others get nothing.
+        """
         ...
+
+
+def exported(model: nn.Module, settings: Settings) -> dict[str, Tensor]:
+    """What an export needs of a model, on its device: adapters are merged into the weights in the model's folder."""
+    state = model.state_dict(keep_vars=True)
+    return {name: tensor for name, tensor in state.items() if settings.rank is None or tensor.requires_grad}
 
 
 def make_engine(use: Mapping[str, Any], student: Student, settings: Settings, ranks: Ranks) -> Engine:

@@ -12,8 +12,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from kdray.distill.student import Student
 from kdray.spec import declare
-from kdray.train.engines import Ranks
-from kdray.train.optimiser import adamw, move
+from kdray.train.engines import Ranks, exported
+from kdray.train.optimiser import adamw, move, restore
 from kdray.train.settings import Settings
 
 DECLARED = declare.Engine(version=1)
@@ -22,11 +22,14 @@ WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 class ddp:
     layout = "ddp"
+    keeps_casts = True
 
     def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
         self.student, self.ranks, self.clip = student, ranks, settings.clip or float("inf")
-        self.optimiser = adamw(student, settings)
-        self._replica = DistributedDataParallel(student) if ranks.world > 1 else student
+        self._settings, self.optimiser = settings, adamw(student, settings)
+        # Gradients lie in the buckets that are sent: copies of their own would take four more bytes a parameter.
+        several = ranks.world > 1
+        self._replica = DistributedDataParallel(student, gradient_as_bucket_view=True) if several else student
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self._replica(*arguments)
@@ -46,13 +49,13 @@ class ddp:
     def save(self, folder: Path) -> None:
         if self.ranks.rank == 0:
             named = (
-                self.student.model.model.named_parameters()
+                self.student.model.whole.named_parameters()
             )  # what is frozen, quantised or not, comes from the model's folder
             save_file({name: p.detach().contiguous() for name, p in named if p.requires_grad}, folder / WEIGHTS)
             torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
 
     def load(self, folder: Path) -> None:
-        model, saved = self.student.model.model, load_file(folder / WEIGHTS)
+        model, saved = self.student.model.whole, load_file(folder / WEIGHTS)
         own = model.state_dict(keep_vars=True)
         if unexpected := saved.keys() - own.keys():
             raise ValueError(f"{folder} holds weights that the model lacks: {sorted(unexpected)}")
@@ -64,7 +67,9 @@ class ddp:
             raise ValueError(f"{folder} lacks weights that are trained: {missing}")
         model.load_state_dict(kept, strict=False)
         device = next(self.student.parameters()).device
-        self.optimiser.load_state_dict(torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
+        restore(self.optimiser, torch.load(folder / OPTIMISER, weights_only=True, map_location=device))
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: tensor.cpu() for name, tensor in self.student.model.model.state_dict().items()}
+        if self.ranks.rank:
+            return {}
+        return {name: p.detach().cpu() for name, p in exported(self.student.model.whole, self._settings).items()}

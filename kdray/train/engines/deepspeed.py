@@ -18,7 +18,7 @@ from torch import Tensor
 from kdray.distill.student import Student
 from kdray.spec import declare
 from kdray.store import io
-from kdray.train.engines import Ranks
+from kdray.train.engines import Ranks, exported
 from kdray.train.optimiser import adamw
 from kdray.train.settings import Settings
 
@@ -27,6 +27,8 @@ TAG, UNIVERSAL = "zero", "universal"
 
 
 class deepspeed:
+    keeps_casts = True  # ZeRO-3 lets go of them itself
+
     def __init__(
         self, student: Student, settings: Settings, ranks: Ranks, *, stage: Literal[1, 2, 3] = 2, offload: bool = False
     ) -> None:
@@ -43,11 +45,11 @@ class deepspeed:
             | ({"offload_param": place} if stage == 3 else {}),
             "torch_autocast": {"enabled": settings.dtype == "bfloat16", "dtype": "bfloat16"},
         }
-        self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings), config=config)
+        self.engine, *_ = zero.initialize(model=student, optimizer=adamw(student, settings, fused=False), config=config)
         if stage == 3:  # the loss reads the head's weight without calling the head
             for parameter in student.model.head.parameters():
                 zero.zero.register_external_parameter(student, parameter)
-        self.student, self.stage, self._zero = student, stage, zero
+        self.student, self.stage, self._zero, self._settings = student, stage, zero, settings
         self.ranks, self.layout = ranks, f"deepspeed-{stage}"
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -101,9 +103,10 @@ class deepspeed:
 
     def weights(self) -> dict[str, Tensor]:
         found = {}
-        for name, tensor in self.student.model.model.state_dict(keep_vars=True).items():
+        for name, tensor in exported(self.student.model.whole, self._settings).items():
             with self._zero.zero.GatheredParameters([tensor], enabled=self.stage == 3):
-                found[name] = tensor.detach().cpu().clone()
+                if self.ranks.rank == 0:
+                    found[name] = tensor.detach().cpu().clone()
         return found
 
 

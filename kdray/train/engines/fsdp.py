@@ -2,7 +2,11 @@
 needed.
 
 Checkpoints are torch.distributed.checkpoint's, which any number of ranks can read. What is gathered is float32, and
-autocast rounds for the products as with DDP, so that the result does not depend on the engine.
+autocast rounds for the products as with DDP, so that the result does not depend on the engine. Its copies of weights
+go with the layer: kept, they would hold the whole model in bfloat16 however it is shared.
+
+Gradients are summed over ranks after every micro-batch, each rank keeping its share. To sum once a step saves links,
+and costs every rank the gradient of the whole model.
 """
 
 from __future__ import annotations
@@ -24,8 +28,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from kdray.distill.student import Student
 from kdray.spec import declare
-from kdray.train.engines import Ranks
-from kdray.train.optimiser import adamw, move
+from kdray.train.engines import Ranks, exported
+from kdray.train.optimiser import adamw, move, settle
 from kdray.train.settings import Settings
 
 DECLARED = declare.Engine(version=1)
@@ -33,8 +37,9 @@ DECLARED = declare.Engine(version=1)
 
 class fsdp:
     layout = "fsdp"
+    keeps_casts = False
 
-    def __init__(self, student: Student, settings: Settings, ranks: Ranks) -> None:
+    def __init__(self, student: Student, settings: Settings, ranks: Ranks, *, sum_once: bool = False) -> None:
         backbone: Any = student.model.backbone
         for layer in backbone.layers:
             fully_shard(layer)
@@ -42,14 +47,16 @@ class fsdp:
         assert isinstance(student, FSDPModule)
         self.student, self.clip = student, settings.clip or float("inf")
         self._sharded: FSDPModule = student
-        self._model = student.model.model  # the student itself knows every weight by two names
+        self._sum_once, self._settings = sum_once, settings
+        self._model = student.model.whole  # the student itself knows every weight by two names
         self.optimiser = adamw(student, settings)
 
     def __call__(self, *arguments: Any) -> tuple[Tensor, Tensor]:
         return self.student(*arguments)
 
     def expect(self, *, last: bool) -> None:
-        self._sharded.set_requires_gradient_sync(last)
+        if self._sum_once:
+            self._sharded.set_requires_gradient_sync(last)
 
     def backward(self, total: Tensor) -> None:
         total.backward()
@@ -64,7 +71,7 @@ class fsdp:
         save(self._state(), checkpoint_id=folder)
 
     def load(self, folder: Path) -> None:
-        state = self._state()
+        state, own = self._state(), [group["fused"] for group in self.optimiser.param_groups]
         load(state, checkpoint_id=folder)
         options = StateDictOptions(strict=False)  # what is frozen comes from the model's folder
         set_state_dict(
@@ -74,10 +81,15 @@ class fsdp:
             optim_state_dict=state["optimiser"],
             options=options,
         )
+        settle(self.optimiser, own)
 
     def weights(self) -> dict[str, Tensor]:
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return cast(dict[str, Tensor], get_model_state_dict(self._model, options=options))
+        adapters = self._settings.rank is not None
+        # Gathered weight by weight, for rank 0 alone; frozen ones are not gathered for nothing.
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=adapters)
+        found = cast(dict[str, Tensor], get_model_state_dict(self._model, options=options))
+        wanted = exported(self._model, self._settings)  # a frozen head comes under the other of its two names
+        return {name: tensor for name, tensor in found.items() if name in wanted}
 
     def _state(self) -> dict[str, Any]:
         model, optimiser = get_state_dict(self._model, self.optimiser)
