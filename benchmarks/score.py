@@ -31,8 +31,8 @@ from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task
 from kdray.spec import declare
 from kdray.spec.components import bind
-from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.running import Runtime
 from kdray.stages.measure import Measurer
 from kdray.store import Outer
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,32 @@ def test_style() -> None:
 
 def test_layers() -> None:
     holds("lint-imports", "--no-cache")
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Names of modules, and of what is imported from them, wherever it stands but under TYPE_CHECKING."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.ImportFrom):
+            yield from [str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"):
+            yield from imported(node)
+
+
+def test_imports_make_no_circle() -> None:
+    """Imports inside of functions count too; `kdray` itself, which everything lies in, alone does not."""
+    paths = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in (ROOT / "kdray").rglob("*.py")
+    }
+    graph = {
+        name: {each for each in imported(ast.parse(path.read_text())) if each in paths and each not in ("kdray", name)}
+        for name, path in paths.items()
+    }
+    for name, needs in graph.items():  # `from package import module` is no use of what the package's own file imports
+        needs -= {each for each in needs if name.startswith(f"{each}.") and paths[each].name == "__init__.py"}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(paths)
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ from kdray.spec.chat import bos_warning, require_marks, require_read
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_object, read_vocabulary
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
+from kdray.spec.sections.base import Use
 
 TURNS = [{"role": "user", "content": "Say yes."}]
 

@@ -6,9 +6,7 @@ file's inside) is checked again by the step that first reads it.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,16 +17,18 @@ from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.check.questions import Look, check_answers, check_questions, check_untrained
 from kdray.check.shapes import check_shapes, shape_of
 from kdray.check.tables import check_table
+from kdray.check.tracking import check_tracking
 from kdray.plan.build import make_plan
 from kdray.spec import declare
 from kdray.spec.columns import recipe_columns, task_columns
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CONFIG, VOCABULARIES, check_config, read_config, read_vocabulary, window_of
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
 from kdray.spec.paths import not_found
 from kdray.spec.points import expand
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
 from kdray.spec.weights import (
     INDEX,
     WEIGHTS,
@@ -40,11 +40,6 @@ from kdray.spec.weights import (
 )
 from kdray.store import Outer
 from kdray.store.outer import ask_hub, is_dataset, list_hub
-
-DATABASES = ("postgresql", "mysql", "sqlite", "mssql")
-HOSTED = ("databricks", "databricks-uc", "uc")  # whole addresses too
-TRACKING = ("http", "https", "file", *DATABASES, *HOSTED)
-FOLDERS_ALLOWED = "MLFLOW_ALLOW_FILE_STORE"  # without it MLflow writes into no folder any more
 
 
 def check_grid(
@@ -130,54 +125,6 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: 
     _check_sources(_tasks(grid), look)
     check_machine(grid, trains=False, offline=False, elsewhere=runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
-
-
-def check_tracking(uri: str | None, *, served: bool = False) -> None:
-    """Whether MLflow can take `uri` for a tracking URI, and if `served` for what its own server shows. A password is
-    not shown.
-
-    Raises:
-        InputError: it cannot.
-    """
-    try:
-        parts = urllib.parse.urlsplit(uri or "")
-        scheme = parts.scheme.partition("+")[0]  # mysql+pymysql
-        lacks = (scheme in ("http", "https") and not parts.hostname) or parts.port == 0
-    except ValueError as error:
-        raise InputError(
-            "runtime.mlflow", f"no address ({error})", "write http://host:port, or another tracking URI"
-        ) from None
-    if lacks:
-        raise InputError("runtime.mlflow", f"a {scheme} address without a host or port", "write http://host:port")
-    if scheme in DATABASES and "://" not in (uri or ""):
-        raise InputError(
-            "runtime.mlflow",
-            f"'{scheme}:' without ://",
-            "write sqlite:////path/of/mlflow.db, or another database's URL",
-        )
-    if (
-        uri
-        and scheme in ("", "file")
-        and uri not in HOSTED
-        and os.environ.get(FOLDERS_ALLOWED, "").lower() not in ("true", "1")
-    ):
-        allowed = (
-            "write sqlite:////path/of/mlflow.db, or http://host:port (MLflow writes into folders only with"
-            f" {FOLDERS_ALLOWED}=true)"
-        )
-        raise InputError("runtime.mlflow", f"'{uri}' is a folder or file", allowed)
-    if scheme == "sqlite" and (parts.netloc or not parts.path.strip("/")):
-        raise InputError("runtime.mlflow", f"'{uri}' names no file", "write sqlite:////path/of/mlflow.db")
-    if (
-        scheme
-        and scheme not in TRACKING
-        and not importlib.metadata.entry_points(group="mlflow.tracking_store", name=scheme)
-    ):
-        raise InputError("runtime.mlflow", f"the scheme '{scheme}'", f"MLflow knows {', '.join(TRACKING)}")
-    if served and scheme not in ("", "http", "https", "file", *DATABASES):  # a server's address is told apart later
-        raise InputError(
-            "runtime.mlflow", f"the scheme '{scheme}' with --serve", "only files and databases are served here"
-        )
 
 
 def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:

@@ -21,9 +21,11 @@ from typing import Literal
 from kdray.spec import declare
 from kdray.spec.components import component
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Optimiser, Use
+from kdray.spec.grid import Grid
 from kdray.spec.metrics import metrics_of
 from kdray.spec.points import expand
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.training import Optimiser
 from kdray.spec.uses import entries_by_field
 
 CLUSTER, SUBMITTED = (
@@ -143,7 +145,7 @@ def _check_devices(grid: Grid, trains: bool, elsewhere: bool) -> None:
     runtime = grid.runtime
     if runtime.device == "cpu":
         require_gpus(grid, "with runtime.device cpu", trains=trains)
-    elif not elsewhere and not _has_gpu():
+    elif not elsewhere and not has_gpu():
         allowed = f"leave it out, or set {CLUSTER} (to submit it, {SUBMITTED}) to a cluster with GPUs"
         if runtime.device == "gpu":
             raise InputError("runtime.device", "gpu, but this machine has none", allowed)
@@ -162,14 +164,14 @@ def _idle_workers(grid: Grid) -> list[str]:
 
 def _check_accelerator(name: str | None) -> list[str]:
     """A note if Ray's list has no such type of GPU: it may still be what somebody called his nodes."""
-    known = _ray_accelerators()
+    known = ray_accelerators()
     if not name or name in known:
         return []
     advice = f"{did_you_mean(name.upper(), known)}; `ray status` shows a cluster's own"
     return [f"runtime.accelerator: '{name}' is not in Ray's list; {advice}"]
 
 
-def _ray_accelerators() -> list[str]:
+def ray_accelerators() -> list[str]:
     """The types of GPU that Ray has a name for, from the text of its list: to import it takes a second."""
     spec = importlib.util.find_spec("ray")
     assert spec is not None
@@ -181,7 +183,7 @@ def _ray_accelerators() -> list[str]:
     return [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     """Whether this machine shows processes a GPU; where it only seems so, the run itself finds out."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and any(next(Path("/dev").glob(name), None) for name in GPUS)
 

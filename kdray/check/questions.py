@@ -13,8 +13,8 @@ from kdray.spec import declare
 from kdray.spec.columns import Column, recipe_columns, task_columns
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
 from kdray.store.records import TEXTS, Records, no_choice, open_table
 
 Look = Callable[[Reference, str, Sequence[Column] | None], None]

@@ -17,10 +17,12 @@ from kdray.spec.components import declared
 from kdray.spec.decodings import candidate_layers, references
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
-from kdray.spec.grid import Grid, Model, Use
+from kdray.spec.grid import Grid
 from kdray.spec.lens import PICKLED, PUBLISHED_SHAPE
 from kdray.spec.paths import not_found
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.models import Model
 
 LENS = (WEIGHTS, RECORD)
 

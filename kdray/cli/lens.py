@@ -147,8 +147,8 @@ def import_(
     """Turn a published classifier into a lens without running what is in it; any other pickle is refused."""
     from kdray.lens.pickles import import_pickle
     from kdray.models.load import CACHE
-    from kdray.spec.grid import PUBLISHED_LENS
     from kdray.spec.refs import parse_reference
+    from kdray.spec.sections.scoring import PUBLISHED_LENS
     from kdray.store import Outer
 
     given = to_folder(to) if to is not None else None

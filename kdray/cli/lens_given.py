@@ -19,7 +19,7 @@ from kdray.spec.paths import local_path
 if TYPE_CHECKING:
     from kdray.lens.align import Aligned
     from kdray.lens.annotations import Annotated as Marked
-    from kdray.spec.grid import Use
+    from kdray.spec.sections.base import Use
 
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)

@@ -44,10 +44,11 @@ def score(
     from kdray.data.look import look_into
     from kdray.plan import make_scoring_plan
     from kdray.run import resolved
-    from kdray.spec.grid import Grid, Runtime
+    from kdray.spec.grid import Grid
     from kdray.spec.load import parse_scoring
     from kdray.spec.paths import local_path, tracking_address
     from kdray.spec.refs import names_of
+    from kdray.spec.sections.running import Runtime
     from kdray.store import Outer, Store
 
     with _named_as_options():

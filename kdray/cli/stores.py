@@ -23,7 +23,7 @@ def track(
     serve: Annotated[bool, typer.Option("--serve", help="then serve the MLflow UI on 127.0.0.1:5000")] = False,
 ) -> None:
     """Rebuild the MLflow view of a grid from the store. Running it twice changes nothing."""
-    from kdray.check.checks import check_tracking
+    from kdray.check.tracking import check_tracking
     from kdray.track.connection import TrackingError
     from kdray.track.mirror import Mirror
 

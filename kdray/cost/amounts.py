@@ -8,8 +8,9 @@ from pathlib import Path
 from kdray.plan.steps import Plan
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Use
 from kdray.store import Store
 
 PROMPT, RESPONSE = 75, 105  # tokens of Dolly's rows in the mean, under a limit of 256 for prompts and 512 in all

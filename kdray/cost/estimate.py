@@ -17,8 +17,8 @@ from kdray.plan.sizes import bytes_per_token
 from kdray.plan.steps import Plan, PointPlan, ScoreStep, Step, reading
 from kdray.spec import declare
 from kdray.spec.components import bind, components, declared
-from kdray.spec.grid import Optimiser
 from kdray.spec.points import Point
+from kdray.spec.sections.training import Optimiser
 from kdray.store import Store
 
 ROOM = 0.8  # of a GPU's memory that weights may take where a model answers or is scored

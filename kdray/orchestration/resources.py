@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Runtime
+from kdray.spec.sections.running import Runtime
 
 ROOM = 0.8  # of a GPU's memory for a model's weights; the rest is for states and logits
 SHARE = 0.1  # of all GPUs, for answers and scores beside points that train

@@ -30,7 +30,7 @@ class Stage(Protocol):
 
     steps: Sequence[Step[Any]]
 
-    def begin(self, claimed: Sequence[Claimed], hands: int) -> list[list[Item]]:
+    def begin(self, claimed: Sequence[Claimed], hands: int) -> Sequence[Sequence[Item]]:
         """What is still to be done for attempts, in groups that one of `hands` actors does, by the steps' ids as keys.
 
         A step that cannot be done is failed here.
@@ -59,7 +59,7 @@ class Pools:
 
     def __init__(self, make: Callable[[], Maker[Any]], resources: Resources, room: Callable[[], int]) -> None:
         self.make, self.resources, self.room = make, resources, room
-        self.waiting: dict[int, list[list[Item]]] = {}  # by the GPUs that an actor needs
+        self.waiting: dict[int, list[Sequence[Item]]] = {}  # by the GPUs that an actor needs
         self.pipelines: list[Pipeline[Any]] = []
 
     @property
@@ -67,7 +67,7 @@ class Pools:
         """How many groups can be done side by side now."""
         return max(1, self.room())
 
-    def put(self, group: list[Item]) -> Iterator[tuple[str, str]]:
+    def put(self, group: Sequence[Item]) -> Iterator[tuple[str, str]]:
         """Take a group; (key, error) of its items if no node of the cluster can hold their model."""
         gpus = max(item.gpus for item in group)
         if self.resources.actors(gpus):
@@ -144,10 +144,11 @@ class Scoring:
                         training = self.training()  # asked first: what is done by then is seen by the look
                         self._begin_ready()
                         looked = time.monotonic()
-                        if not self.begun and not (missing := self._missing()):
+                        missing = [] if self.begun else self._missing()
+                        if not self.begun and not missing:
                             bar.set(total)
                             return
-                        if not self.begun and not training and not told:
+                        if missing and not training and not told:
                             self.work.progress.say(f"waiting for {self.work.holder(missing[0])}")
                             told = True
                     parts = sum(1 - begun.left / begun.items for begun in self.begun.values())
@@ -162,7 +163,7 @@ class Scoring:
         return [step for stage in self.stages for step in self.work.missing(stage.steps)]
 
     def _begin_ready(self) -> None:
-        ready: list[list[Item]] = []
+        ready: list[Sequence[Item]] = []
         for stage in self.stages:
             claimed = self.work.claim_ready(step for step in stage.steps if step.key.id not in self.begun)
             if not claimed:

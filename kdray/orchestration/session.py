@@ -19,7 +19,7 @@ import kdray
 from kdray.check.machine import Need
 from kdray.orchestration.resources import Resources, usable
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Runtime
+from kdray.spec.sections.running import Runtime
 from kdray.store import Store
 
 QUIET = {

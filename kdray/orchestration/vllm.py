@@ -78,7 +78,7 @@ def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
 def engine_arguments(model: Path, items: Sequence[PromptBatch]) -> dict[str, Any]:
     """vLLM's own arguments for an engine that answers all of `items`, on one GPU or several of a node."""
     gpus = split_evenly(read_config(model), items[0].gpus)
-    longest = max(len(prompt.input_ids) + item.max_new_tokens for item in items for prompt in item.prompts)
+    longest = max(len(prompt.input_ids) + item.max_new_tokens for item in items for prompt in item.read())
     return {
         "dtype": items[0].dtype,
         "generation_config": "vllm",  # not the model's own penalties and temperatures

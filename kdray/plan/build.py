@@ -23,9 +23,12 @@ from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Labels, Model, Train, Tune
+from kdray.spec.grid import Grid
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Labels
+from kdray.spec.sections.models import Model
+from kdray.spec.sections.training import Train, Tune
 from kdray.store import Outer
 
 CUT_VERSION = 2  # of how layers are cut: of models that are only fetched, nothing has changed

@@ -10,8 +10,8 @@ from typing import Any
 
 from kdray.spec.components import component
 from kdray.spec.declare import Declared
-from kdray.spec.grid import Section, Use
 from kdray.spec.marks import Enters, marks
+from kdray.spec.sections.base import Section, Use
 
 ONLINE = (
     "form",

@@ -25,11 +25,13 @@ from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, component, declared
 from kdray.spec.decodings import PLAIN, decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Grid, LensSection, OwnAnswers, Use
+from kdray.spec.grid import Grid
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.scoring import LensSection, OwnAnswers
 from kdray.store import Outer
 
 

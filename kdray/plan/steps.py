@@ -24,9 +24,10 @@ from typing_extensions import TypeVar
 from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, MeasureInputs, PrepareInputs, Softened, TrainInputs
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference
+from kdray.spec.sections.base import Use
 from kdray.store import Key, Store, fingerprint
 
 State = Literal["done", "running", "missing", "unresolved"]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdray.spec.grid import Labels
 from kdray.spec.points import Point
+from kdray.spec.sections.base import Labels
 
 HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of training on hard labels alone
 

@@ -25,7 +25,7 @@ from kdray.report.results import Results
 from kdray.report.table import reference_name
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.grid import Use
+from kdray.spec.sections.base import Use
 
 LEAST = 3  # wrong answers for a curve
 SHOWN = 0.99  # of a curve's answers lie on the axis, however far out the last ones are
@@ -61,14 +61,14 @@ def plot_confidence(results: Results, path: Path) -> bool:
 
 def confidence_tasks(results: Results) -> list[Use]:
     """The tasks that ask for it and have a curve to draw."""
-    return [use for use in _tasks(results) if _curves(results, use)[0]]
+    return [use for use in _tasks(results) if curves_of(results, use)[0]]
 
 
 def draw_confidence(axis: Axes, results: Results, use: Use) -> None:
     """One curve an arm (over all its runs) or reference model."""
-    curves, choices = _curves(results, use)
+    curves, choices = curves_of(results, use)
     most = max(np.quantile(taken.wrong, SHOWN) for taken in curves.values())
-    places, styles = np.linspace(0, most * 1.05, 300), _styles(curves, results)
+    places, styles = np.linspace(0, most * 1.05, 300), styles_of(curves, results)
     for label, taken in curves.items():
         share = f"{len(taken.wrong)} of {taken.asked} wrong"
         axis.plot(places, density(taken.wrong, places), label=f"{label} ({share})", **styles[label])
@@ -92,7 +92,7 @@ def density(values: Sequence[float], places: np.ndarray) -> np.ndarray:
     return kernel(places) + kernel(-places)
 
 
-def _styles(curves: Mapping[str, Taken], results: Results) -> dict[str, dict]:
+def styles_of(curves: Mapping[str, Taken], results: Results) -> dict[str, dict]:
     """Dots for reference models, the arms as in every figure."""
     looks = looks_of(arm_of(point.point) for point in results.plan.points)
     references = [label for label, taken in curves.items() if taken.arm is None]
@@ -114,7 +114,7 @@ def _tasks(results: Results) -> list[Use]:
     ]
 
 
-def _curves(results: Results, use: Use) -> tuple[dict[str, Taken], int | None]:
+def curves_of(results: Results, use: Use) -> tuple[dict[str, Taken], int | None]:
     """What is behind each curve, of final checkpoints, by its label: references first, without those that have no
     density.
 

@@ -21,9 +21,9 @@ from kdray.report.table import reference_name
 from kdray.spec import load_grid
 from kdray.spec.decodings import decoding_label
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Labels, Use
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
+from kdray.spec.sections.base import Labels, Use
 from kdray.store import Artifact, Key, Outer, Store
 
 if TYPE_CHECKING:

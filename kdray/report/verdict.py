@@ -72,13 +72,15 @@ def _nothing(results: Results) -> str:
 def _answer(found: Findings, plan: Plan) -> str:
     """The sentence that people quote: it says by itself how sure it is, and of what."""
     metric, change = found.metric, found.change
-    told = f"{found.best.name} scores {change} against SFT ({_direction(change, -1 if metric.lower_is_better else 1)})"
+    told = (
+        f"{found.best.name} scores {change} against SFT ({direction_of(change, -1 if metric.lower_is_better else 1)})"
+    )
     among = f", the best of {len(found.arms)} arms" if len(found.arms) > 1 else ""
     standin = " That metric is a stand-in and measures no facts." if stands_in(metric, plan) else ""
     return f"On {metric}, {told}{among}.{standin}"
 
 
-def _direction(change: Difference, sign: int) -> str:
+def direction_of(change: Difference, sign: int) -> str:
     """What a difference means, and no more than the numbers show that are printed beside it."""
     if change.none:
         return "no difference"

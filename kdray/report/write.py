@@ -17,10 +17,10 @@ from kdray.report.results import Results
 from kdray.report.table import calibration_of, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
-from kdray.spec.grid import LensSection
 from kdray.spec.installed import Distribution
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
+from kdray.spec.sections.scoring import LensSection
 from kdray.spec.uses import uses
 
 AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch", "seed")  # columns of scores.csv

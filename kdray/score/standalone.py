@@ -15,8 +15,8 @@ from kdray.models.load import CACHE, lay_down, own_device
 from kdray.score.answers import Answer, Given, Metric, load_metric
 from kdray.spec import declare
 from kdray.spec.components import component
-from kdray.spec.grid import Use
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Use
 from kdray.store import Outer, fingerprint, io
 
 

@@ -6,9 +6,11 @@ from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components, declared
 from kdray.spec.decodings import GUIDE, PLAIN, bind_choices, decoding_label, guided_by_grids_lens, references
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Scoring, TeacherSection
+from kdray.spec.grid import Grid
 from kdray.spec.lens import bind_lens
 from kdray.spec.metrics import bind_metrics
+from kdray.spec.sections.models import TeacherSection
+from kdray.spec.sections.scoring import Scoring
 
 
 def bind_components(grid: Grid) -> Grid:

@@ -25,8 +25,8 @@ from pydantic.errors import PydanticUserError
 from kdray.spec import declare
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Use
 from kdray.spec.installed import Entry, entries, import_of, source_of
+from kdray.spec.sections.base import Use
 
 D = TypeVar("D", bound=Declared)
 REQUIRED = object()

@@ -12,8 +12,8 @@ from typing import Any, Literal
 from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Use
 from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.sections.base import Use
 
 Layers = Literal["low", "high"] | Sequence[int]
 GUIDE = "guide"  # the parameter that may be the lens of the grid

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from kdray.spec import declare
 from kdray.spec.components import bind_use, component, components, declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import PUBLISHED_LENS, LensSection, Use
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.scoring import PUBLISHED_LENS, LensSection
 
 FIT_VERSION = 2  # of what trains a lens
 RATE_VERSION = 3  # of what measures a factual rate, and the lens by it

@@ -15,9 +15,11 @@ from kdray.spec.components import asks_grids_rows, bind_use, component
 from kdray.spec.cross_checks import check_fields
 from kdray.spec.decodings import PLAIN
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, LensSection, Scoring, Section, Use
+from kdray.spec.grid import Grid
 from kdray.spec.lens import bind_lens
 from kdray.spec.plain_yaml import read_yaml
+from kdray.spec.sections.base import Section, Use
+from kdray.spec.sections.scoring import LensSection, Scoring
 from kdray.spec.validation import validated
 
 

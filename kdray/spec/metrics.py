@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from kdray.spec import declare
 from kdray.spec.components import bind, component, components, declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Use
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Use
 
 ANSWERS_VERSION = 2  # of what metrics take for the answer; since 2 without the thought before it
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from typing import get_args
 
 from kdray.spec.errors import InputError, did_you_mean
-from kdray.spec.grid import Grid, Labels, PointSpec
+from kdray.spec.grid import Grid
+from kdray.spec.sections.base import Labels
+from kdray.spec.sections.points import PointSpec
 
 LABELS: tuple[Labels, ...] = get_args(Labels)
 

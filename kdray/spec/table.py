@@ -8,8 +8,9 @@ from typing import Any, get_args
 
 from pydantic.fields import FieldInfo
 
-from kdray.spec.grid import Grid, Section, Use
+from kdray.spec.grid import Grid
 from kdray.spec.marks import Enters, marks
+from kdray.spec.sections.base import Section, Use
 
 BEGIN, END = "<!-- fields -->", "<!-- end of fields -->"  # what stands around the table in the page
 

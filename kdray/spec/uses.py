@@ -7,9 +7,9 @@ from typing import Any
 
 from kdray.spec import declare
 from kdray.spec.components import Component, component
-from kdray.spec.grid import Section, Use
 from kdray.spec.installed import Entry
 from kdray.spec.marks import marks
+from kdray.spec.sections.base import Section, Use
 
 
 def uses(section: Section, where: str = "") -> Iterator[tuple[str, Component[Any]]]:

@@ -74,7 +74,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
     if step.params["engine"] == "vllm":
         prompts = work.scratch / f"{step.key.slug}.arrow"
-        ask = functools.partial(_ask_vllm, teacher, step.params, rows, prompts, [eos], work.resources)
+        ask = functools.partial(ask_vllm, teacher, step.params, rows, prompts, [eos], work.resources)
     if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
@@ -103,7 +103,7 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
         )
 
 
-def _ask_vllm(
+def ask_vllm(
     teacher: Path,
     params: Mapping[str, Any],
     rows: Rows,
@@ -118,7 +118,11 @@ def _ask_vllm(
     place = {row: i for i, row in enumerate(order)}
     batches = [
         PromptBatch(
-            **vars(item) | {"rows": [place[row] for row in item.rows]},
+            key=item.key,
+            gpus=item.gpus,
+            target=item.target,
+            index=item.index,
+            rows=[place[row] for row in item.rows],
             model=teacher,
             dtype=params["compute"],
             decoding={"name": "greedy", "params": {}},

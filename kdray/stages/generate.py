@@ -42,8 +42,8 @@ from kdray.spec.components import declared
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, tokenizer_digest, window_of
-from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
+from kdray.spec.sections.base import Use
 from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=3)

@@ -28,7 +28,7 @@ def model(steps: list[Step], work: Work) -> None:
         for step, attempt in work.each(steps):
             source = work.folder(step.inputs.model) if isinstance(step.inputs, CutInputs) else None
             task = ray.remote(_make).options(num_cpus=1)
-            field = _field(step, work) if source else "model"
+            field = field_at_fault(step, work) if source else "model"
             try:
                 ray.get(
                     task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal)
@@ -45,7 +45,7 @@ def _base(step: Step) -> Step:
     return whole.inputs.model if isinstance(whole.inputs, CutInputs) else whole
 
 
-def _field(step: Step, work: Work) -> str:
+def field_at_fault(step: Step, work: Work) -> str:
     """Where the grid file names what is cut."""
     for role, (field, model) in work.plan.grid.models().items():
         made = work.plan.models[role]

@@ -61,10 +61,10 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
             f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe,"
             f" {facts['empty']} without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
         )
-        _require_known(step, work)
+        require_all_known(step, work)
 
 
-def _require_known(step: Step[PrepareInputs], work: Work) -> None:
+def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
     """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
     known = {}
     for role, (field, _) in work.plan.grid.models().items():
@@ -80,11 +80,13 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     params = step.params
     try:
         files, count = ray.get(
-            ray.remote(_open).options(num_cpus=1).remote(step.source, work.outer, params["recipe"], params["source"])
+            ray.remote(open_rows)
+            .options(num_cpus=1)
+            .remote(step.source, work.outer, params["recipe"], params["source"])
         )
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
-    turn: Any = functools.partial(_tokenise, files, params, str(work.folder(step.inputs.tokenizer)))
+    turn: Any = functools.partial(tokenise_slice, files, params, str(work.folder(step.inputs.tokenizer)))
     split = make_split(params.get("split", "random"), params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "tokens", "response_tokens"), 0))
     limit = params["limit"] or float("inf")
@@ -129,7 +131,7 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
     return InputError("data.heldout", f"{wanted} of {facts['kept']} usable rows ({lost})", "leave rows to train on")
 
 
-def _open(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
+def open_rows(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
     """What the recipe reads of the source as Arrow files, and its rows.
 
     Converting takes a worker's memory, not the driver's.
@@ -154,17 +156,17 @@ def _written(source: Dataset, folder: Path) -> Path:
     return next(folder.glob("*.arrow"))
 
 
-def _tokenise(files: list[str], params: dict[str, Any], tokenizer_folder: str, batch: dict[str, Any]) -> pa.Table:
+def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: str, batch: dict[str, Any]) -> pa.Table:
     """A slice of the source, by row numbers, as one row: an Arrow stream of prepared rows, and the slice's counts.
 
     What is wrong with the input comes back as `error`: raised here, it would reach the user inside a Ray traceback.
     """
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
     try:
-        examples = _examples(_read(files, batch["id"]), params["recipe"])
+        examples = _examples(read_rows(files, batch["id"]), params["recipe"])
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
         before = " " if declared(declare.Template, params["template"]["name"]).space else ""
-        _require_closed(examples.values(), template, tokenizer)
+        require_closed(examples.values(), template, tokenizer)
         tokens = tokenise(
             list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"], before
         )
@@ -201,7 +203,7 @@ def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[i
     return {number: example for number, example in examples.items() if example is not None}
 
 
-def _require_closed(examples: Iterable[Example | Document], template: Any, tokenizer: Any) -> None:
+def require_closed(examples: Iterable[Example | Document], template: Any, tokenizer: Any) -> None:
     """Responses behind a prompt that has opened a thought would be learned, and later told apart, as thoughts."""
     first = next((example for example in examples if isinstance(example, Example) and example.response), None)
     if first and (marks := opened_by(template(first, tokenizer))) and not marks.closing.search(first.response):
@@ -226,7 +228,7 @@ def _stream(made: list[tuple[int, Tokenised, Example | Document]]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def _read(files: list[str], numbers: Any) -> dict[int, dict[str, Any]]:
+def read_rows(files: list[str], numbers: Any) -> dict[int, dict[str, Any]]:
     """Consecutive source rows by number."""
     columns = _source(tuple(files))[int(numbers[0]) : int(numbers[-1]) + 1]
     rows = zip(*columns.values(), strict=True)

@@ -32,7 +32,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     extras = ("bitsandbytes", "vllm", "nltk", "sacrebleu")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in extras else find(name))
-    monkeypatch.setattr(module, "_has_gpu", lambda: False)
+    monkeypatch.setattr(module, "has_gpu", lambda: False)
 
 
 def check(tiny_grid: TinyGrid, changes: dict[str, Any], **options: bool) -> list[str]:
@@ -127,7 +127,7 @@ def test_what_needs_a_gpu_is_refused_where_there_is_none(
         check(tiny_grid, changes)
     assert str(caught.value).startswith(said)
     check(tiny_grid, changes, elsewhere=True)
-    monkeypatch.setattr(module, "_has_gpu", lambda: True)
+    monkeypatch.setattr(module, "has_gpu", lambda: True)
     if "vllm" in said:
         with pytest.raises(
             InputError, match=r"\.engine: the package 'vllm' is not installed; pip install 'kdray\[vllm\]', or use"
@@ -160,7 +160,7 @@ def test_workers_without_a_sequence_of_their_own_are_noted(tiny_grid: TinyGrid) 
 
 
 def test_rays_list_is_found() -> None:
-    assert {"V100", "A100", "H100", "B200", "L4", "AMD-Instinct-MI300X-OAM"} <= set(module._ray_accelerators())
+    assert {"V100", "A100", "H100", "B200", "L4", "AMD-Instinct-MI300X-OAM"} <= set(module.ray_accelerators())
 
 
 def test_a_node_is_asked_for_what_a_grid_needs_and_for_no_more(plan: MakePlan) -> None:
@@ -206,18 +206,18 @@ def test_a_gpu_that_is_hidden_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(module.Path, "glob", lambda folder, name: iter([folder / name] if name == "kfd" else []))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert module._has_gpu()
+    assert module.has_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert not module._has_gpu()
+    assert not module.has_gpu()
     monkeypatch.setattr(module.Path, "glob", lambda folder, name: iter([]))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert not module._has_gpu()
+    assert not module.has_gpu()
 
 
 @pytest.mark.slow
 def test_looking_loads_nothing_heavy() -> None:
     code = (
-        "import sys; from kdray.check.machine import Need, _ray_accelerators; _ray_accelerators();"
+        "import sys; from kdray.check.machine import Need, ray_accelerators; ray_accelerators();"
         "[Need('a', 'package', name, '').lack() for name in ('bitsandbytes', 'vllm', 'nltk', 'torch')];"
         "assert not {'ray', 'torch', 'nltk', 'transformers'} & set(sys.modules)"
     )

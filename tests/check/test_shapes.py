@@ -14,8 +14,8 @@ from kdray.lens.guides import HiddenGuide
 from kdray.plan import make_plan
 from kdray.report.results import primary_metric
 from kdray.spec import InputError, load_grid
-from kdray.spec.grid import PUBLISHED_LENS
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.scoring import PUBLISHED_LENS
 from kdray.store import Outer, Store
 
 SHAPE = {"num_hidden_layers": 6, "num_attention_heads": 4, "hidden_size": 32, "tie_word_embeddings": True}

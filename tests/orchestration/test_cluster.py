@@ -23,7 +23,7 @@ CONNECT = """
 import sys
 from kdray.check.machine import Need
 from kdray.spec import InputError
-from kdray.spec.grid import Runtime
+from kdray.spec.sections.running import Runtime
 from kdray.orchestration.session import ray_session
 needs = [Need("train.method", "package", "torch", ""), Need("train.method", "package", "no_such_package", "get it")]
 for insecure, needed in ((False, ()), (True, ()), (True, needs)):

@@ -6,7 +6,7 @@ import pytest
 
 from kdray.orchestration.resources import Node, Resources, usable
 from kdray.spec.errors import InputError
-from kdray.spec.grid import Runtime
+from kdray.spec.sections.running import Runtime
 from kdray.store import Attempt, Key
 
 

@@ -26,7 +26,7 @@ from kdray.orchestration.vllm import answer_by_vllm, engine_arguments, sampling_
 from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
 from kdray.spec.folders import window_of
-from kdray.stages.augment import Answerer, _ask_vllm
+from kdray.stages.augment import Answerer, ask_vllm
 from kdray.stages.generate import Generator, keep
 from tests.answers import prompt_batch
 from tests.conftest import ROOT
@@ -196,7 +196,7 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
     (tmp_path / "ours").mkdir()
     cuts, resources = [[3, 1], [2]], Resources((Node(2, 1),), 1)
     ask = functools.partial(
-        _ask_vllm,
+        ask_vllm,
         tmp_path / "model",
         {"compute": "float32", "max_new_tokens": 6},
         rows,

@@ -6,7 +6,8 @@ import pytest
 
 from kdray.plan import make_scoring_plan
 from kdray.spec import load_grid
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
+from kdray.spec.sections.base import Use
 from kdray.store import Outer
 from tests.conftest import TinyGrid
 from tests.plan.conftest import MakePlan

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdray.artifacts.scores import Score, write_scores
-from kdray.report.confidence import _curves, _styles, density
+from kdray.report.confidence import curves_of, density, styles_of
 from kdray.report.page.drawing import GREY
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
@@ -32,11 +32,11 @@ def test_the_density_is_over_wrong_answers_alone_and_the_table_of_scores_has_no_
     for checkpoint in results.checkpoints:
         checkpoint.measured["commonsense_qa"] = artifact
         checkpoint.scores[MetricName("commonsense_qa", "ece")] = Score(12.0, 1.0, 4)
-    curves, choices = _curves(results, results.plan.grid.score.tasks[2])
+    curves, choices = curves_of(results, results.plan.grid.score.tasks[2])
     assert (curves["teacher"].wrong, curves["teacher"].asked, choices) == ([0.5, 0.25, 2.5], 4, 2)
     assert curves["SFT"].wrong == [0.5, 0.25, 2.5] * 5  # of the last checkpoint of each of its runs
     assert curves["SFT"].asked == 20
-    styles = _styles(curves, results)
+    styles = styles_of(curves, results)
     assert [label for label, style in styles.items() if style["color"] == GREY] == ["untrained student", "teacher"]
     assert len({(style["color"], str(style["ls"])) for style in styles.values()}) == 4
     assert (metrics_of(results), calibration_of(results)) == (["held_rougeL"], ["csqa_ece"])
@@ -73,7 +73,7 @@ def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
     artifact = attempt.seal()
     for checkpoint in results.checkpoints:
         checkpoint.measured["commonsense_qa"] = artifact
-    assert list(_curves(results, results.plan.grid.score.tasks[1])[0]) == [
+    assert list(curves_of(results, results.plan.grid.score.tasks[1])[0]) == [
         "untrained student, 5 shots",
         "teacher",
         "SFT",

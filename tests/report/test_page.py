@@ -23,9 +23,10 @@ from kdray.report.page.tables import sheets_of
 from kdray.report.results import Checkpoint, Results
 from kdray.report.verdict import verdict
 from kdray.spec import load_grid
-from kdray.spec.grid import Grid, Use
+from kdray.spec.grid import Grid
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
+from kdray.spec.sections.base import Use
 from kdray.store import Outer, Store
 from tests.report.bench import EVIL, Bench
 from tests.report.test_report import make_results

@@ -15,7 +15,7 @@ from rich.console import Console
 from kdray.plan import Plan, make_plan
 from kdray.report.results import Results, collect, primary_metric
 from kdray.report.statistics import Difference, signed
-from kdray.report.verdict import _direction, verdict
+from kdray.report.verdict import direction_of, verdict
 from kdray.report.write import print_table
 from kdray.score.prompts import Prompt
 from kdray.spec.load import load_grid
@@ -124,7 +124,7 @@ def test_words_say_no_more_than_the_numbers_beside_them(
     change = Difference(mean, interval, 5)
     assert str(change) == text
     turned = {"better": "worse", "worse": "better"}
-    assert _direction(change, sign) == (direction if sign == 1 else turned.get(direction, direction))
+    assert direction_of(change, sign) == (direction if sign == 1 else turned.get(direction, direction))
 
 
 def test_a_rounded_zero_has_no_sign() -> None:

@@ -11,9 +11,9 @@ from kdray.score.answers import Given, load_metric, score_answers
 from kdray.score.prompts import cut_at_stop, stops_of, task_prompts
 from kdray.spec import declare
 from kdray.spec.components import bind
-from kdray.spec.grid import Use
 from kdray.spec.metrics import metrics_of
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.base import Use
 from kdray.store import Outer
 
 TASKS = {

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from kdray.spec import grid
-from kdray.spec.grid import Section, Use
 from kdray.spec.marks import Enters, Mark, Runs, Selects, Shown, marks
+from kdray.spec.sections.base import Section, Use
 
 OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
 EXPECTED: dict[type[Mark], dict[str, str]] = {
@@ -42,12 +41,10 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
 }
 
 
-def sections() -> list[type[Section]]:
-    return [
-        each
-        for each in vars(grid).values()
-        if isinstance(each, type) and issubclass(each, Section) and each not in (Section, Use)
-    ]
+def sections(base: type[Section] = Section) -> list[type[Section]]:
+    """Every section of kdray, whichever module of `kdray.spec.sections` it lies in."""
+    found = [each for child in base.__subclasses__() for each in [child, *sections(child)]]
+    return [each for each in found if each is not Use and each.__module__.startswith("kdray.")]
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
-from kdray.spec.refs import Reference, parse_reference
+from kdray.spec.refs import Reference, names_of, parse_reference
+from kdray.store import Key, Store
 from tests.conftest import TinyGrid
 from tests.spec.wrong import cases, check
 
@@ -117,3 +119,10 @@ REFERENCES = {
 @pytest.mark.parametrize("field", ["student.model", "teacher.model", "data.source"])
 def test_a_wrong_reference_is_named(wrong: str, said: list[str], field: str, tiny_grid: TinyGrid) -> None:
     check(tiny_grid.text({field: wrong}), [f"{field}: ", *said])
+
+
+def test_models_out_of_a_store_are_named_by_their_slugs(tmp_path: Path) -> None:
+    keys = [Key("student", slug, f"{i:012x}") for i, slug in enumerate(["lr1e-05-b4-a0", "lr1e-05-b4-a1"])]
+    made = [Store(tmp_path).begin(key, {}).path for key in keys]
+    given = [*(f"file:{path}" for path in made), f"file:{tmp_path}/attempt-001", "hf:org/name", "file:a/b.gguf"]
+    assert list(names_of(given, "--model")) == [*(key.slug for key in keys), "attempt-001", "name", "b"]

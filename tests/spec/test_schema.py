@@ -20,9 +20,10 @@ import yaml
 from kdray.spec import InputError, declare, load_grid
 from kdray.spec.components import components
 from kdray.spec.declare import KINDS
-from kdray.spec.grid import Grid, Section
+from kdray.spec.grid import Grid
 from kdray.spec.load import parse_grid
 from kdray.spec.schema import grid_schema
+from kdray.spec.sections.base import Section
 from kdray.spec.table import with_table
 from tests.conftest import ABSENT, ROOT, Run, TinyGrid
 

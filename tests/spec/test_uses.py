@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from kdray.spec import load_grid
-from kdray.spec.grid import Grid, Runtime, Scoring, Use
+from kdray.spec.grid import Grid
+from kdray.spec.sections.base import Use
+from kdray.spec.sections.running import Runtime
+from kdray.spec.sections.scoring import Scoring
 from kdray.spec.uses import entries_by_field, uses
 from tests.conftest import ABSENT, Install, TinyGrid
 

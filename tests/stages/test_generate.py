@@ -34,7 +34,7 @@ from kdray.stages.annotate import Annotator
 from kdray.stages.augment import Answerer
 from kdray.stages.generate import answer_all, keep, prompts_of, what_is_asked
 from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
-from kdray.stages.prepare import _require_closed
+from kdray.stages.prepare import require_closed
 from kdray.store import Outer, Store
 from tests.answers import prompt_batch
 from tests.conftest import TinyGrid
@@ -182,13 +182,13 @@ def test_a_prompt_without_a_token_is_its_own_rows_error() -> None:
 def test_responses_behind_an_open_thought_are_not_trained_on(tmp_path: Path) -> None:
     tokenizer = write_tokenizer(tmp_path)
     examples = [Example("Say", "", "yes")]
-    _require_closed(examples, chat, tokenizer)
+    require_closed(examples, chat, tokenizer)
     tokenizer.chat_template += "<think>\n"
-    _require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
+    require_closed([Example("Say", "", "well</think>yes")], chat, tokenizer)
     with pytest.raises(
         InputError, match=r"^data\.template: the prompt opens a thought, .* </think> .*close_thought: true"
     ):
-        _require_closed(examples, chat, tokenizer)
+        require_closed(examples, chat, tokenizer)
 
 
 def test_a_students_own_answers_are_annotated_behind_their_thoughts(

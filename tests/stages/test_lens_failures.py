@@ -13,8 +13,8 @@ import pytest
 
 from kdray.lens.classifier import Lens
 from kdray.spec.errors import InputError
-from kdray.spec.grid import PUBLISHED_LENS
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.scoring import PUBLISHED_LENS
 from kdray.stages import lens
 from kdray.store import Outer
 

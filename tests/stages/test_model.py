@@ -9,7 +9,7 @@ import pytest
 
 from kdray.plan import make_plan
 from kdray.spec import load_grid
-from kdray.stages.model import _field
+from kdray.stages.model import field_at_fault
 from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
 
@@ -20,4 +20,4 @@ def test_a_cut_is_told_by_the_field_that_asks_for_it(role: str, tiny_grid: TinyG
     grid = load_grid(tiny_grid({f"{role}.drop_layers": [0, 1]}))
     plan = make_plan(grid, Outer(Store(grid.runtime.store).root))
     [step] = [step for step in plan.steps() if step.kind == "model" and step.inputs.steps]
-    assert _field(step, cast(Any, SimpleNamespace(plan=plan))) == f"{role}.drop_layers"
+    assert field_at_fault(step, cast(Any, SimpleNamespace(plan=plan))) == f"{role}.drop_layers"

@@ -18,8 +18,8 @@ from kdray.data.collate import collate
 from kdray.models.load import load_tokenizer
 from kdray.plan import make_plan
 from kdray.spec import InputError, load_grid
-from kdray.spec.grid import Runtime
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.running import Runtime
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid, write_instructions
 
@@ -125,7 +125,7 @@ def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_pat
 def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from kdray.stages.prepare import _open, _read
+    from kdray.stages.prepare import open_rows, read_rows
 
     load = datasets.load_dataset
     write(tmp_path / "rows.jsonl", [{"i": i} for i in range(10)])
@@ -137,8 +137,8 @@ def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeyp
     wanted = {"train": [*range(10)], "train[5:8]": [5, 6, 7], "train[5:]+train[:5]": [*range(5, 10), *range(5)]}[split]
     ref = parse_reference(f"hf:org/name@{'0' * 40}#split={split}")
     for _ in range(2):  # and again, when it is there
-        files, count = _open(ref, Outer(tmp_path / "store"), {"name": "dolly", "params": {}}, {})
-        assert [row["i"] for row in _read(files, range(count)).values()] == wanted
+        files, count = open_rows(ref, Outer(tmp_path / "store"), {"name": "dolly", "params": {}}, {})
+        assert [row["i"] for row in read_rows(files, range(count)).values()] == wanted
 
 
 def test_nested_columns_of_a_parquet_file_are_read(prepare: Prepare, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from kdray.plan import Step, make_plan
 from kdray.spec import InputError, load_grid
-from kdray.stages.prepare import _require_known, _tokenise
+from kdray.stages.prepare import require_all_known, tokenise_slice
 from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
 from tests.tiny import TEMPLATE, write_rows, write_tokenizer
@@ -36,7 +36,7 @@ def sliced(folder: Path, template: str, recipe: dict[str, Any], rows: list[dict[
         "max_prompt": 200,
         "max_length": 256,
     }
-    return _tokenise([str(file)], params, str(folder / "tokenizer"), {"id": list(range(len(rows)))}).to_pylist()[0]
+    return tokenise_slice([str(file)], params, str(folder / "tokenizer"), {"id": list(range(len(rows)))}).to_pylist()[0]
 
 
 @pytest.mark.parametrize("template", ["", "{{ messages[1:] | join('') }}", DROPPING])
@@ -74,13 +74,13 @@ def test_every_model_of_the_grid_must_know_the_rows_tokens(role: str, tiny_grid:
     work = cast(Any, SimpleNamespace(plan=plan, folder=folder))
     assert plan.prepare is not None
     assert {plan.models[name].kind for name in ("student", "teacher")} == {"model", "teach"}
-    _require_known(plan.prepare, work)  # neither says how many it knows
+    require_all_known(plan.prepare, work)  # neither says how many it knows
     config = {"model_type": "llama", "vocab_size": len(tokenizer)}
     (tmp_path / role / "config.json").write_text(json.dumps(config))
-    _require_known(plan.prepare, work)
+    require_all_known(plan.prepare, work)
     (tmp_path / role / "config.json").write_text(json.dumps(config | {"vocab_size": 300}))
     with pytest.raises(
         InputError,
         match=rf"^{role}\.model: its embedding has 300 tokens, and rows 1, 2, 3 and \d+ more token 3\d\d \('",
     ):
-        _require_known(plan.prepare, work)
+        require_all_known(plan.prepare, work)

@@ -10,7 +10,7 @@ import pytest
 
 from kdray.spec.columns import Column
 from kdray.spec.errors import InputError
-from kdray.store import records
+from kdray.store import json_text, records
 from kdray.store.records import Records
 
 ROWS: list[dict[str, Any]] = [
@@ -29,7 +29,8 @@ def read(content: bytes, suffix: str, *names: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("size", range(1, 40))
 @pytest.mark.parametrize("indent", [None, 1])
 def test_a_list_is_read_in_pieces_of_any_size(size: int, indent: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", size)
+    for module in (records, json_text):
+        monkeypatch.setattr(module, "CHUNK", size)
     content = json.dumps(ROWS, ensure_ascii=False, indent=indent).encode()
     head = b"" if size < 4 else b"\xef\xbb\xbf"  # the first look must see what is behind the mark
     assert read(head + content, ".json") == ROWS
@@ -39,8 +40,9 @@ def test_a_list_is_read_in_pieces_of_any_size(size: int, indent: int | None, mon
 
 
 def test_damage_is_not_waited_out_to_the_end_of_a_long_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "CHUNK", 64)
-    monkeypatch.setattr(records, "LONGEST", 1000)
+    for module in (records, json_text):
+        monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(json_text, "LONGEST", 1000)
     content = b'[{"a": 1},\n{"a": "' + b"x" * 100_000
     file = io.BufferedReader(raw := io.BytesIO(content), 64)  # type: ignore[arg-type]
     with pytest.raises(InputError, match="line 2: Unterminated string"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from kdray.spec.grid import Labels
+from kdray.spec.sections.base import Labels
 
 FOLDER = Path(__file__).parent
 PAPER: dict[

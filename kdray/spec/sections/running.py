@@ -1,0 +1,108 @@
+"""What changes no artifact: how results are told, and where and how a grid runs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+
+from kdray.spec import declare
+from kdray.spec.errors import InputError
+from kdray.spec.marks import Runs
+from kdray.spec.paths import local_path, tracking_address
+from kdray.spec.sections.base import RUNS, SHOWN, NonNegative, Section, Use
+
+
+class Report(Section):
+    """How the tables compare points."""
+
+    primary: Annotated[str | None, SHOWN] = Field(
+        default=None,
+        description=(
+            "the metric of the verdict and of MLflow's charts, as task/metric: `xsum/rougeL`, or with a lens `xsum/fr`;"
+            " left out, the first task's first metric under the first decoding; the interval it gives counts items and"
+            " runs as samples and holds for all rows at once (docs/statistics.md)"
+        ),
+    )
+    checkpoint: Annotated[Literal["last", "best_heldout", "best_answers"], SHOWN] = Field(
+        default="last",
+        description=(
+            "`best_heldout`: of all of a point, the one with the least held-out cross-entropy; `best_answers`: the one"
+            " whose greedy answers to the held-out rows (`heldout_answers`) have the highest ROUGE-L, so that this"
+            " column itself is optimistic"
+        ),
+    )
+    margin: Annotated[dict[str, NonNegative], SHOWN] = Field(
+        default={},
+        description=(
+            "the loss that still counts as no harm, and that the report tests the best row for: by multiple-choice"
+            " task, of accuracy (0 to 1), or by task/metric in the unit of the tables"
+        ),
+    )
+    cases: Annotated[NonNegativeInt, SHOWN] = Field(
+        default=3,
+        description=(
+            "how many examples of each kind the report shows with article and answers: where the best row beats SFT"
+            " most, where it falls behind most, and at random; 0 leaves all texts of the data out of the report"
+        ),
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _retired(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "baseline" in value:
+            raise InputError("baseline", "is gone: every row is compared with SFT", "leave it out")
+        return value
+
+
+class Runtime(Section):
+    """Where and how it runs. Nothing here changes an id or, within float error, a number."""
+
+    store: Annotated[str, AfterValidator(lambda text: local_path(text, seen_by_all=True)), RUNS] = Field(
+        description=(
+            "the folder where all artifacts go; every node must see it. An address such as `s3://bucket/x` is refused: "
+            "mount it, and write the path"
+        )
+    )
+    workers: Annotated[PositiveInt | Literal["auto"], RUNS] = Field(
+        "auto", description="GPUs, or cores, for one point; auto: 1"
+    )
+    device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(
+        "auto",
+        description=(
+            "`auto`: GPUs if there are any; `gpu` refuses to run without one, `cpu` leaves those there are alone"
+        ),
+    )
+    accelerator: Annotated[Annotated[str, Field(min_length=1)] | None, RUNS] = Field(
+        None, description="the type of GPU to use, as Ray names it: `H100`; GPUs of other types are left alone"
+    )
+    engine: Annotated[Use, Runs(declare.Engine)] = Field(
+        default=Use(name="ddp"),
+        description=(
+            "how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights,"
+            " gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but"
+            " for rounding"
+        ),
+    )
+    gradient_checkpointing: Annotated[bool, RUNS] = Field(
+        False, description="activations are computed again in the backward pass: less memory, a third more time"
+    )
+    micro_batch: Annotated[PositiveInt | None, RUNS] = Field(
+        None, description="sequences in one forward pass of a worker; by default all"
+    )
+    checkpoint_every: Annotated[PositiveInt, RUNS] = Field(
+        50, description="steps between the checkpoints that an interrupted point resumes from"
+    )
+    mlflow: Annotated[Annotated[str, AfterValidator(tracking_address)] | None, RUNS] = Field(
+        None,
+        description=(
+            "tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
+            "null keeps a sqlite file in the store"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _accelerated(self) -> Self:
+        if self.accelerator and self.device == "cpu":
+            raise InputError("accelerator", f"{self.accelerator} with device cpu", "use device: gpu, or leave it out")
+        return self

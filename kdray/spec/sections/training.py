@@ -1,0 +1,136 @@
+"""How a model is trained: its length, the optimiser and what is minimised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from kdray.spec import declare
+from kdray.spec.errors import InputError
+from kdray.spec.marks import Enters
+from kdray.spec.sections.base import ENTERS, Dtype, Fraction, NonNegative, Section, Seed, Share, Use, all_different
+
+ADAPTED = {"method": ("lora", "qlora")}  # where there are adapters
+LENGTH = Enters(instead={"unit": "unit", "length": "total"})  # 3 epochs, and no other unit
+
+
+class Length(Section):
+    """How long to train: in epochs (a fraction is allowed) or in optimiser steps."""
+
+    epochs: Annotated[PositiveFloat | None, LENGTH] = Field(None, description="the length; an epoch may be a fraction")
+    steps: Annotated[PositiveInt | None, LENGTH] = Field(
+        None, description="the length in optimiser steps, instead of epochs"
+    )
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise InputError(
+                "", "neither epochs nor steps" if self.epochs is None else "both epochs and steps", "give one of them"
+            )
+        return self
+
+    @property
+    def unit(self) -> Literal["epochs", "steps"]:
+        return "epochs" if self.epochs is not None else "steps"
+
+    @property
+    def total(self) -> float:
+        return float(self.epochs if self.epochs is not None else self.steps or 0)
+
+
+class Optimiser(Length):
+    """AdamW and its schedule; weight decay is not applied to norms and biases."""
+
+    schedule: Annotated[Use, Enters(declare.Schedule)] = Field(
+        Use(name="cosine"), description="of the learning rate: `cosine` (with `floor`) or `constant`, after the warm-up"
+    )
+    warmup: Annotated[Fraction, ENTERS] = Field(
+        0.0, description="share of the steps over which lr rises linearly from 0"
+    )
+    weight_decay: Annotated[NonNegative, ENTERS] = Field(0.01, description="AdamW's, not on norms and biases")
+    clip: Annotated[PositiveFloat | None, ENTERS] = Field(
+        1.0, description="the largest gradient norm; null for no clipping"
+    )
+    dtype: Annotated[Dtype, ENTERS] = Field(
+        "float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32"
+    )
+    method: Annotated[Literal["full", "lora", "qlora"], ENTERS] = Field(
+        "full",
+        description=(
+            "all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 (`pip install"
+            " 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32"
+        ),
+    )
+    rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
+    scale: Annotated[PositiveFloat, Enters(where=ADAPTED, unless_default=True)] = Field(
+        2.0, description="of the adapters: peft's `lora_alpha` divided by the rank"
+    )
+    dropout: Annotated[Share, Enters(where=ADAPTED, unless_default=True)] = Field(
+        0.0, description="before the adapters, while they train"
+    )
+    compile: Annotated[bool, ENTERS] = Field(False, description="torch.compile, on GPUs only")
+    packing: Annotated[bool, ENTERS] = Field(
+        True,
+        description=(
+            "the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them"
+        ),
+    )
+
+
+class Train(Optimiser):
+    """How every point trains."""
+
+    keep: Annotated[list[PositiveFloat], AfterValidator(all_different), Enters(instead={"keep": "kept"})] = Field(
+        [],
+        description=(
+            "checkpoints to export and score, in the unit of the length; the end always is one. "
+            "Part of a point: another list trains it anew"
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _keep_in_range(self) -> Self:
+        for k in self.keep:
+            if k > self.total:
+                raise InputError("keep", f"{k:g}", f"must lie before or at the end, {self.total:g} {self.unit}")
+            if self.unit == "steps" and k != int(k):
+                raise InputError("keep", f"{k:g}", "must be a whole number of steps")
+        return self
+
+    @property
+    def kept(self) -> list[float]:
+        """The exported checkpoints in order; the last one always is the end of training."""
+        return sorted({*self.keep, self.total})
+
+
+class Tune(Optimiser):
+    """How the teacher is fine-tuned on the data before it labels them."""
+
+    lr: Annotated[PositiveFloat, ENTERS] = Field(description="the largest learning rate")
+    batch: Annotated[PositiveInt, ENTERS] = Field(8, description="sequences per optimiser step")
+    seed: Annotated[Seed, ENTERS] = Field(0, description="of the order of examples, and of the adapters")
+
+
+class ObjectiveSection(Section):
+    """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
+
+    loss: Annotated[Use, Enters(declare.Loss)] = Field(
+        default=Use(name="cross_entropy"),
+        description=(
+            "the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's),"
+            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy"
+            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1)"
+        ),
+    )
+    temperature: Annotated[PositiveFloat, ENTERS] = Field(
+        default=1.0, description="divides both models' logits in the soft term, which is multiplied by its square"
+    )
+    weighting: Annotated[Literal["sum", "ratio", "convex"], ENTERS] = Field(
+        default="sum",
+        description=(
+            "`sum`: hard + alpha soft; `ratio`: that divided by 1 + alpha; `convex`: (1 - alpha) hard + alpha soft. "
+            "They differ where the gradient is clipped"
+        ),
+    )
