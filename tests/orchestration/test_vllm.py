@@ -87,7 +87,7 @@ def test_the_engine_is_told_how_long_and_how_wide_it_must_be(
     monkeypatch.setattr("ray.data.llm.build_processor", look)
     (tmp_path / "out").mkdir()
     items = [replace(item(tmp_path / "out", i, text, tokenizer), gpus=gpus) for i, text in enumerate(["Ada", "Ben"])]
-    longest = max(len(prompt.input_ids) for one in items for prompt in one.prompts)
+    longest = max(len(prompt.input_ids) for one in items for prompt in one.read())
     resources = Resources(tuple(Node(8, count) for count in nodes), 1)
     list(answer_by_vllm({tmp_path / "model": items}, keep, resources))
     arguments, wide = given[0].engine_kwargs, 4 if gpus == 3 else gpus  # of four heads
