@@ -96,7 +96,8 @@ def test_every_point_is_a_tune_trial_of_a_torch_trainer_and_all_else_is_ray_data
     path, seen = undisturbed
     plan, store = planned(path)
     assert seen["trials"] == len(plan.points) == 3
-    assert seen["pipelines"] == ["_tokenise", "Softener", "Scorer", "Scorer"]  # beside points, and more of them after
+    assert seen["pipelines"][:2] == ["_tokenise", "Softener"]
+    assert set(seen["pipelines"][2:]) == {"Scorer"}  # one beside points, and maybe another after them
     trials = set()
     for point in plan.points:
         facts = store.get(point.train.key).facts
