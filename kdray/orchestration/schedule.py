@@ -148,7 +148,7 @@ class Scoring:
                         if not self.begun and not missing:
                             bar.set(total)
                             return
-                        if missing and not training and not told:
+                        if missing and not training and not self._fail_orphans(missing) and not told:
                             self.work.progress.say(f"waiting for {self.work.holder(missing[0])}")
                             told = True
                     parts = sum(1 - begun.left / begun.items for begun in self.begun.values())
@@ -161,6 +161,16 @@ class Scoring:
 
     def _missing(self) -> list[Step[Any]]:
         return [step for stage in self.stages for step in self.work.missing(stage.steps)]
+
+    def _fail_orphans(self, missing: Sequence[Step[Any]]) -> bool:
+        """Fail the steps that read what nobody makes any more, such as a deleted checkpoint; whether any did."""
+        ours, before = {step.key for stage in self.stages for step in stage.steps}, len(self.work.failed)
+        for step in missing:
+            for needed in step.inputs.steps:
+                if needed.key not in ours and not self.work.store.get(needed.key):
+                    self.work.fail(step, f"needs {needed.kind} {needed.slug}, which is gone")
+                    break
+        return len(self.work.failed) > before
 
     def _begin_ready(self) -> None:
         ready: list[Sequence[Item]] = []

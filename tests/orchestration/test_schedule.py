@@ -138,6 +138,16 @@ def test_what_needs_a_failed_step_is_failed_and_all_else_is_scored(work: Work) -
     assert len(done) == 4, "an item that fails takes no other with it"
 
 
+def test_what_reads_something_that_is_gone_is_failed_when_nothing_trains(work: Work) -> None:
+    gone, there = step("gone"), step("there")
+    make(work, there)
+    needs, after, other = step("needs", gone), step("after", step("needs", gone)), step("other", there)
+    scoring(work, [(made, [[of(made)]]) for made in (after, needs, other)])
+    assert work.failed[needs.key.id] == "needs measure gone, which is gone"
+    assert work.failed[after.key.id] == "needs measure needs"
+    assert work.store.get(other.key)
+
+
 def test_an_attempt_that_leaves_nothing_has_failed_and_one_without_items_is_finished_at_once(work: Work) -> None:
     forgotten, whole = step("forgotten"), step("whole")
     _, done = scoring(work, [(forgotten, [[of(forgotten)]]), (whole, [])])
