@@ -25,7 +25,7 @@ SCHEMES = "hf:org/name@commit, file:path, wheel:NAME==VERSION/path or https://ho
 NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"  # never an option of pip's, never a way out of a folder
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
-ARTIFACT = re.compile(r"(?P<slug>.+)-[0-9a-f]{12}/attempt-\d+")  # as `kdray.store` names folders
+ARTIFACT = re.compile(r"(?P<slug>.+)-[0-9a-f]{12}/[a-z]+-\d{3,}")  # as `kdray.store` names the folders of attempts
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import xxhash
 
 from kdray.store import io
+from kdray.store.store import ATTEMPT
 from kdray.train.loop import Loop
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
@@ -52,7 +53,7 @@ def load_checkpoint(loop: Loop, folder: Path) -> None:
 def newest_checkpoint(artifact: Path, layout: str) -> Path | None:
     """The valid checkpoint of this layout with the most steps in any attempt at an artifact."""
     manifests = []
-    for path in artifact.glob(f"attempt-*/**/{MANIFEST}"):
+    for path in artifact.glob(f"{ATTEMPT}*/**/{MANIFEST}"):
         manifest = io.read_json(path)
         if manifest is not None and manifest["layout"] == layout:
             manifests.append((manifest["step"], str(path.parent), manifest["xxh3"]))

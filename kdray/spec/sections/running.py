@@ -79,9 +79,9 @@ class Runtime(Section):
     engine: Annotated[Use, Runs(declare.Engine)] = Field(
         default=Use(name="ddp"),
         description=(
-            "how the workers of a point share a model: `ddp`, every one holds all of it; `fsdp`, shards of weights,"
-            " gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload: false}`, ZeRO. The same result but"
-            " for rounding"
+            "how the workers of a point share a model: `ddp`, every one holds all of it; `{name: fsdp, sum_once:"
+            " false}`, shards of weights, gradients and optimiser; `{name: deepspeed, stage: 1, 2 or 3, offload:"
+            " false}`, ZeRO. The same result but for rounding"
         ),
     )
     gradient_checkpointing: Annotated[bool, RUNS] = Field(
