@@ -47,8 +47,8 @@ def test_what_vllm_is_asked(tmp_path: Path) -> None:
     assert greedy == {"temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 5, "stop_token_ids": [2, 7]}
 
 
-def test_greedy_and_sampled_requests_go_through_one_table_as_they_are() -> None:
-    batch = prompt_batch(Path(), [], max_new_tokens=5)
+def test_greedy_and_sampled_requests_go_through_one_table_as_they_are(tmp_path: Path) -> None:
+    batch = prompt_batch(tmp_path, [], max_new_tokens=5)
     sampled = {"name": "sampled", "params": {"temperature": 1, "top_p": 0.9, "seed": 7}}
     asked = [{"sampling_params": sampling_of(one, ends=[2])} for one in (batch, replace(batch, decoding=sampled))]
     assert pa.Table.from_pylist(asked).to_pylist() == asked, "what one of them lacks would come back as null"
