@@ -14,13 +14,14 @@ from pathlib import Path
 from kdray.models.load import Latest
 from kdray.models.loaded import Loaded, load_as
 from kdray.orchestration.items import Item, PromptBatch
+from kdray.orchestration.measurer import Measurement, Measurer
 from kdray.orchestration.schedule import Pools, Scoring
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import GenerateInputs, MeasureInputs
 from kdray.report.costs import costs
 from kdray.stages.generate import Generator, generate
-from kdray.stages.measure import Measurement, Measurer, measure
+from kdray.stages.measure import measure
 from kdray.store import io
 
 LOADS = "loads"

@@ -8,10 +8,10 @@ from typing import Any
 
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import PromptBatch
+from kdray.orchestration.measurer import AnswerMetrics, Measurer, MetricUse
 from kdray.plan import Step
 from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt
-from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.store import Attempt
 
 

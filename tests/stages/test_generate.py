@@ -25,6 +25,7 @@ from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_folder, load_tokenizer
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part
+from kdray.orchestration.measurer import AnswerMetrics, Measurer, MetricUse
 from kdray.plan import make_plan
 from kdray.score.kept import read_kept
 from kdray.score.prompts import Prompt
@@ -33,7 +34,6 @@ from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
 from kdray.stages.augment import Answerer
 from kdray.stages.generate import answer_all, keep, prompts_of, what_is_asked
-from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.stages.prepare import require_closed
 from kdray.store import Outer, Store
 from tests.answers import prompt_batch

@@ -59,11 +59,11 @@ def measured(tmp_path_factory):
     """
     from kdray import scorer
     from kdray.cli.progress import Terminal
+    from kdray.orchestration.measurer import Measurer
     from kdray.orchestration.resources import Resources
     from kdray.orchestration.session import ray_session
     from kdray.orchestration.work import Work
     from kdray.stages import generate as answering
-    from kdray.stages import measure as stage
     from kdray.stages.model import model
 
     here = tmp_path_factory.mktemp("measure")
@@ -105,12 +105,12 @@ def measured(tmp_path_factory):
     def answers():
         return {step.slug: read_answers(store.get(step.key).path) for step in asked}
 
-    class Mortal(stage.Measurer):
-        def _answer(self, item):
+    class Mortal(Measurer):
+        def answer(self, item):
             if item.index == 4 and not killed.exists():
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super()._answer(item)
+            super().answer(item)
 
     class MortalScorer(scorer.Scorer):
         def __init__(self, loads):
@@ -165,7 +165,7 @@ def measured(tmp_path_factory):
         assert killed.exists()
         found["killed"] = scores()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "read_details", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("kdray.stages.measure.read_details", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 scorer.score([], steps, again())
         left = parts(store.folder(steps[0].key) / "attempt-001")
