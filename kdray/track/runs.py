@@ -37,6 +37,9 @@ CURVES = {
     "heldout_ce": "ckpt/heldout_ce",
     "heldout_kl": "ckpt/heldout_kl",
 }
+WHOLE = (
+    256  # steps of a curve that are all shown; of as many again every second one, then every fourth of twice as many
+)
 ANSWERS_SHOWN, SOURCE_SHOWN = 10, 1000  # answers, and characters of a source text, among a run's files
 REPORTED = (
     ".html",
@@ -183,7 +186,14 @@ def _reference(role: str, model: Step, artifact: Artifact, results: Results, sto
 
 
 def _curve_entries(curve: Curve) -> Iterator[Entry]:
+    """A curve, thinned out so that a thousand long runs stay quick to compare: the store and the report have all of it.
+
+    Which steps are shown does not depend on how many there will be; held-out losses are shown wherever they were taken.
+    """
     for row in curve:
+        every = 1 << ((int(row["step"]) - 1) // WHOLE).bit_length()
+        if row["step"] % every and "heldout_ce" not in row:
+            continue
         values = {metric: row[name] for name, metric in CURVES.items() if name in row and math.isfinite(row[name])}
         if values:
             yield Entry(int(row["examples"]), values)

@@ -47,6 +47,23 @@ def test_curves_are_over_examples_seen(bench: Bench) -> None:
     ]
 
 
+def test_long_curves_are_thinned_the_same_way_however_long_they_get(bench: Bench) -> None:
+    attempt = bench.begin(0.1)
+
+    def shown(steps: int) -> list[int]:
+        lines = [{"step": i, "examples": 2 * i, "tokens": 9, "loss": 1.0, "ce": 1.0} for i in range(1, steps + 1)]
+        lines[1026]["heldout_ce"] = 2.0
+        write_curve(attempt.path, lines)
+        return [entry.step // 2 for entry in wanted(bench)["a0.1 lr3e-4 b2 s0"].entries]
+
+    steps = shown(5000)
+    assert steps[:256] == [*range(1, 257)]
+    assert [step for step in steps if 256 < step <= 1024] == [*range(258, 513, 2), *range(516, 1025, 4)]
+    assert 1027 in steps
+    assert len(steps) == 256 + 4 * 128 + (5000 - 4096) // 32 + 1
+    assert shown(1500) == [step for step in steps if step <= 1500]
+
+
 def test_only_finite_numbers(bench: Bench) -> None:
     attempt = bench.begin(0, steps=0)
     alike = {"step": 1, "tokens": 9, "ce": float("nan")}

@@ -1,0 +1,142 @@
+"""How MLflow's comparison page holds out as a grid grows: seconds to mirror it, and to answer what the page asks for.
+
+    python benchmarks/tracking.py [RUNS ...] [--steps N] [--whole] [--json]
+
+Stores of so many finished points, each with a curve of N steps, are made by hand and mirrored into MLflow's sqlite
+file; a real server answers from it. Timed are the list of runs, and one chart over a hundred runs' curves (what the
+page shows at once). The baseline, with --whole, is the same store with every step of every curve in MLflow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from kdray.artifacts.curve import curve_file, write_curve
+from kdray.plan import Plan, make_plan
+from kdray.spec.load import parse_grid
+from kdray.store import Outer, Store
+from kdray.track import runs
+from kdray.track.address import DATABASE
+from kdray.track.mirror import Mirror
+from kdray.track.runs import LOSS
+from tests.conftest import TinyGrid
+from tests.track.bench import CHANGES
+
+SHOWN = 100  # runs in a chart, as the shared view asks for
+ROUNDS = 5
+
+
+def finished(points: int, folder: Path, steps: int) -> tuple[Plan, Store]:
+    """A grid of so many trained points in a store."""
+    changes = CHANGES | {"axes": {"lr": [3e-4], "batch": [2], "alpha": [0], "seed": list(range(points))}}
+    plan, store = (
+        make_plan(parse_grid(TinyGrid(folder).text(changes)), Outer(folder / "store")),
+        Store(folder / "store"),
+    )
+    for planned in plan.points:
+        attempt = store.begin(planned.train.key, planned.train.payload or {})
+        loss = [math.exp(-step / steps) + planned.point.seed / points for step in range(1, steps + 1)]
+        numbers = {"tokens": 900, "lr": 3e-4, "grad_norm": 1.0, "soft": 2.0}
+        rows = [{"step": i, "examples": 2 * i, "loss": each, "ce": each, **numbers} for i, each in enumerate(loss, 1)]
+        write_curve(attempt.path, rows)
+        attempt.seal([curve_file(attempt.path)], workers=1, threads=1, gpu=False)
+    return plan, store
+
+
+@contextmanager
+def served(database: Path) -> Iterator[str]:
+    """The address of a server of an MLflow file."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:
+            try:
+                requests.get(f"{address}/health", timeout=1).raise_for_status()
+                break
+            except requests.RequestException:
+                time.sleep(0.2)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def measured(points: int, steps: int) -> dict[str, float]:
+    """What a grid of so many points costs, in seconds, metrics and MB."""
+    with tempfile.TemporaryDirectory() as name:
+        plan, store = finished(points, Path(name), steps)
+        begun = time.monotonic()
+        Mirror(plan, store).finish()
+        found = {"mirror_s": time.monotonic() - begun}
+        database = store.root / DATABASE
+        with closing(sqlite3.connect(database)) as connection:
+            [found["metrics"]] = connection.execute("SELECT COUNT(*) FROM metrics").fetchone()
+            [experiment] = connection.execute("SELECT experiment_id FROM experiments WHERE name = 'bench'").fetchone()
+        found["MB"] = database.stat().st_size / 1e6
+        with served(database) as address, requests.Session() as session:
+            api, search = f"{address}/ajax-api/2.0/mlflow", {"experiment_ids": [str(experiment)], "max_results": SHOWN}
+
+            def ask(method: str, path: str, **kind: Any) -> Any:
+                answer = session.request(method, f"{api}/{path}", timeout=600, **kind)
+                answer.raise_for_status()
+                return answer.json()
+
+            def seconds(call: Callable[[], Any]) -> float:
+                taken = []
+                for _ in range(ROUNDS):
+                    begun = time.monotonic()
+                    call()
+                    taken.append(time.monotonic() - begun)
+                return statistics.median(taken)
+
+            shown = [run["info"]["run_id"] for run in ask("POST", "runs/search", json=search)["runs"]]
+            found["list_s"] = seconds(lambda: ask("POST", "runs/search", json=search))
+            wanted = {"run_ids": shown, "metric_key": LOSS, "max_results": 320}  # as the page does
+            found["chart_s"] = seconds(lambda: ask("GET", "metrics/get-history-bulk-interval", params=wanted))
+    return found
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("runs", nargs="*", type=int, default=[30, 300, 1000])
+    arguments.add_argument("--steps", type=int, default=2142, help="of a curve: three epochs of 714")
+    arguments.add_argument("--whole", action="store_true", help="every step of every curve as well")
+    arguments.add_argument("--json", action="store_true")
+    given = arguments.parse_args()
+    table = {}
+    for points in given.runs:
+        table[str(points)] = row = {"thinned": measured(points, given.steps)}
+        if given.whole:
+            shown, runs.WHOLE = runs.WHOLE, given.steps
+            row["whole"] = measured(points, given.steps)
+            runs.WHOLE = shown
+            row["ratio"] = {name: row["thinned"][name] / value for name, value in row["whole"].items()}
+        if not given.json:
+            for name, numbers in row.items():
+                print(f"{points:5} runs, {name:8}", *(f"{key} {value:.3g}" for key, value in numbers.items()), sep="  ")
+    if given.json:
+        print(json.dumps(table))
+
+
+if __name__ == "__main__":
+    main()
