@@ -24,6 +24,7 @@ import torch
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
+from kdray.orchestration.measurer import Measurer
 from kdray.orchestration.pipeline import Item, run_pipeline
 from kdray.orchestration.resources import Resources
 from kdray.orchestration.session import ray_session
@@ -33,7 +34,6 @@ from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.refs import parse_reference
 from kdray.spec.sections.running import Runtime
-from kdray.stages.measure import Measurer
 from kdray.store import Outer
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
+
+from rich.markup import escape
 
 from kdray.check.checks import check_models
 from kdray.check.machine import needs_of, require_gpus
@@ -71,11 +75,11 @@ def run(
     ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         from kdray.orchestration.probe import probe
+        from kdray.scorer import score
         from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
-        from kdray.stages.generate import generate
+        from kdray.stages.generate import generate_by_vllm
         from kdray.stages.lens import given_lens, lens, read_annotations
-        from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
         from kdray.stages.soften import soften
@@ -103,19 +107,44 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
+        asked, measured = reading(steps, GenerateInputs), [score.measure for score in plan.scores]
+        annotated = reading(steps, AnnotateInputs)
+        score([step.inputs.outputs for step in annotated], [], work)
+        annotate(annotated, work)
+        lens(lenses, work)  # of the untrained student: what trains no lens is found out before any point trains
+        if plan.prepare:
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
             soften(reading(steps, SoftenInputs), work)
+        if plan.grid.score.engine == "vllm":  # it wants all GPUs
             train(plan.points, work)
-            after()
-        asked = reading(steps, GenerateInputs)
-        generate([step for step in asked if not step.inputs.guide], work)
-        annotate(reading(steps, AnnotateInputs), work)
-        lens(lenses, work)
-        generate([step for step in asked if step.inputs.guide], work)
-        measure([score.measure for score in plan.scores], work)
+            generate_by_vllm(asked, work)
+            score([], measured, work)
+        else:
+            _at_once(lambda: train(plan.points, work), functools.partial(score, asked, measured, work), progress)
         after()
         return work.failed
+
+
+def _at_once(
+    train: Callable[[], None], score: Callable[[Callable[[], bool], Callable[[], bool]], None], progress: Progress
+) -> None:
+    """Train points here, and score what is there in another thread until all of it is."""
+    trained, stop = threading.Event(), threading.Event()
+
+    def tell(scored: Future[None]) -> None:
+        if (error := scored.exception()) and not trained.is_set():
+            progress.say(f"[red]scoring has stopped[/], points go on: {escape(str(error))}")
+
+    with ThreadPoolExecutor(1, "kdray-score") as thread:
+        scored = thread.submit(score, lambda: not trained.is_set(), stop.is_set)
+        scored.add_done_callback(tell)
+        try:
+            train()
+            trained.set()
+            scored.result()
+        finally:
+            stop.set()
 
 
 @contextlib.contextmanager

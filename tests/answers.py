@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdray.models.loaded import load_as
 from kdray.orchestration.items import PromptBatch
+from kdray.orchestration.measurer import AnswerMetrics, Measurer, MetricUse
 from kdray.plan import Step
+from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt
-from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
 from kdray.store import Attempt
 
 
@@ -17,7 +19,9 @@ def prompt_batch(target: Path, prompts: Sequence[Prompt], index: int = 0, **chan
     """A batch of greedily answered prompts, of a model in the folder `model` beside the target."""
     given: dict[str, Any] = {"model": target.parent / "model", "dtype": "float32", "max_new_tokens": 8}
     given |= {"decoding": {"name": "greedy", "params": {}}} | changes
-    return PromptBatch(key=str(index), target=target, index=index, prompts=prompts, **given)
+    path = target / f"{index}.arrow"
+    write_prompts(path, prompts)
+    return PromptBatch(key=str(index), target=target, index=index, prompts=path, rows=range(len(prompts)), **given)
 
 
 def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:
@@ -27,4 +31,4 @@ def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:
     item = AnswerMetrics(
         key=step.key.id, target=attempt.path, outputs=outputs, answerer=answerer, metrics=metrics, cache=cache
     )
-    Measurer(attempt.path / "loads")(item)
+    Measurer(load_as)(item)

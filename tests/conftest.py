@@ -68,7 +68,7 @@ class Install:
 
     def look_again(self) -> None:
         """Forget what was installed."""
-        components._components.cache_clear()
+        components.found_components.cache_clear()
 
     def entry_points(self) -> importlib.metadata.EntryPoints:
         found = importlib.metadata.distributions(path=[str(self.site)])
@@ -77,7 +77,7 @@ class Install:
 
 # What else is installed on a machine has no part in the tests: not in those that list all components, nor in what they
 # renew.
-installed._installed = Install(ROOT / "nowhere").entry_points
+installed.entry_points = Install(ROOT / "nowhere").entry_points
 # until all tests are imported: libraries' objects stay, and looking through them would take a third of the unit tier
 gc.disable()
 
@@ -182,7 +182,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
     made, before = Install(tmp_path / "site"), set(sys.modules)
     made.site.mkdir()
     monkeypatch.syspath_prepend(made.site)
-    monkeypatch.setattr(installed, "_installed", made.entry_points)
+    monkeypatch.setattr(installed, "entry_points", made.entry_points)
     yield made
     made.look_again()
     for name in set(sys.modules) - before:

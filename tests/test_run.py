@@ -96,7 +96,8 @@ def test_every_point_is_a_tune_trial_of_a_torch_trainer_and_all_else_is_ray_data
     path, seen = undisturbed
     plan, store = planned(path)
     assert seen["trials"] == len(plan.points) == 3
-    assert seen["pipelines"] == ["tokenise_slice", "Softener", "Generator", "Measurer"]
+    assert seen["pipelines"][:2] == ["tokenise_slice", "Softener"]
+    assert set(seen["pipelines"][2:]) == {"Scorer"}  # one beside points, and maybe another after them
     trials = set()
     for point in plan.points:
         facts = store.get(point.train.key).facts
@@ -247,7 +248,7 @@ def test_a_point_that_fails_takes_no_other_with_it(tmp_path):
     assert not store.get(bad.train.key)
     assert "failed train lr1e+30-b4-a0-s0" in output
     assert "loss" in output
-    assert all(s.measure.state(store) == "done" for s in plan.scores if s.subject == good.point)
+    assert all(s.measure.state(store) == "done" for s in plan.scores if s.subject == good.point), output
 
 
 def stamp(artifact):

@@ -59,22 +59,23 @@ class RandomRows:
     def __init__(self, heldout: int, test: int) -> None:
         self.wanted = {"heldout": heldout, "test": test}
         self._seen = 0
-        self._keys = np.empty(0, dtype=np.uint64)
-        self._rows = np.empty(0, dtype=np.int64)
+        # The hashes that may still be chosen, smallest first, and the rows that have them.
+        self.kept_keys = np.empty(0, dtype=np.uint64)
+        self.kept_rows = np.empty(0, dtype=np.int64)
 
     def add(self, source_rows: np.ndarray) -> None:
-        keys = np.concatenate([self._keys, _hash(source_rows)])
-        rows = np.concatenate([self._rows, np.arange(self._seen, self._seen + len(source_rows))])
+        keys = np.concatenate([self.kept_keys, _hash(source_rows)])
+        rows = np.concatenate([self.kept_rows, np.arange(self._seen, self._seen + len(source_rows))])
         self._seen += len(source_rows)
         order = np.argsort(keys, kind="stable")
-        self._keys, self._rows = keys[order], rows[order]
+        self.kept_keys, self.kept_rows = keys[order], rows[order]
         end = list(self._ends().values())[-1]
-        self._keys, self._rows = self._keys[:end], self._rows[:end]
+        self.kept_keys, self.kept_rows = self.kept_keys[:end], self.kept_rows[:end]
 
     def rows(self) -> dict[str, list[int]]:
         begin, chosen = 0, {}
         for side, end in self._ends().items():
-            chosen[side] = sorted(self._rows[begin:end].tolist())
+            chosen[side] = sorted(self.kept_rows[begin:end].tolist())
             begin = end
         return chosen
 
@@ -82,9 +83,9 @@ class RandomRows:
         """Where each side ends in the order of hashes: behind the last row of the source row that fills it."""
         end, ends = 0, {}
         for side, wanted in self.wanted.items():
-            if wanted and end < len(self._keys):
-                last = self._keys[min(end + wanted, len(self._keys)) - 1]
-                end = int(np.searchsorted(self._keys, last, side="right"))
+            if wanted and end < len(self.kept_keys):
+                last = self.kept_keys[min(end + wanted, len(self.kept_keys)) - 1]
+                end = int(np.searchsorted(self.kept_keys, last, side="right"))
             ends[side] = end
         return ends
 

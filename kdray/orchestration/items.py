@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdray.score.prompt_file import read_prompts
 from kdray.score.prompts import Prompt
 
 
@@ -16,6 +17,11 @@ class Item:
 
     key: str
     gpus: int = 1
+
+    @property
+    def loads(self) -> object:
+        """What an actor has to load for it, if it is much: items of which this is equal are best done by one actor."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +35,7 @@ class Part(Item):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptBatch(Part):
-    """Prompts of one part, for the model in a folder.
+    """Prompts of one part, by their rows in the file `prompts`, for the model in a folder.
 
     `decoding` has `name` and `params`; an answer ends before one of `stops`.
     """
@@ -38,5 +44,13 @@ class PromptBatch(Part):
     dtype: str
     decoding: Mapping[str, Any]
     max_new_tokens: int
-    prompts: Sequence[Prompt]
+    prompts: Path
     stops: Sequence[str] = ()
+
+    @property
+    def loads(self) -> Path:
+        return self.model
+
+    def read(self) -> list[Prompt]:
+        """The prompts."""
+        return read_prompts(self.prompts, self.rows)

@@ -6,18 +6,25 @@ raises is reported by its key and never takes its neighbours with it.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import queue
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
+import ray.data
 from ray import cloudpickle
 
 from kdray.artifacts.parts import carry_over, parts
+from kdray.orchestration.feed import Feed
 from kdray.orchestration.items import Item, Part
 from kdray.orchestration.session import Resources
 from kdray.orchestration.work import Work
 from kdray.store import Attempt
 
+GROUP_DONE = ("", "")  # what an actor says after the items of a group; no item has such a key
 I = TypeVar("I", bound=Item)  # noqa: E741
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 
@@ -46,6 +53,7 @@ class _Actor:
                 except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
                     error = f"{type(failure).__name__}: {failure}"
                 yield {"key": [item.key], "error": [error]}
+            yield {"key": [GROUP_DONE[0]], "error": [GROUP_DONE[1]]}
 
 
 def run_pipeline(
@@ -60,6 +68,58 @@ def run_pipeline(
         yield from _run(list(alike), make, resources, gpus)
 
 
+class Pipeline(Generic[I]):
+    """A pipeline that is fed while it runs: `size` actors with `gpus` GPUs each, until it is closed.
+
+    Without GPUs they share the cores with whatever else runs: none is idle for being kept free, and none waits.
+    """
+
+    def __init__(self, make: Callable[[], Maker[I]], resources: Resources, size: int, gpus: int) -> None:
+        self.size, self.gpus, self.groups = size, gpus, 0  # `groups` that are not done yet
+        self.loaded = deque[object](maxlen=size)  # what its actors have, as far as anybody can tell
+        self._feed, self._told = Feed(), queue.SimpleQueue[tuple[str, str] | Exception]()
+        answers = _through(self._feed.read(), make, resources, size, gpus, beside=True)
+        self._thread = threading.Thread(target=self._listen, args=[answers], name="kdray-pipeline", daemon=True)
+        self._thread.start()
+
+    def put(self, group: Sequence[I]) -> None:
+        """Items that one actor does, one after the other."""
+        self.groups += 1
+        self.loaded.append(group[0].loads)
+        self._feed.put(cloudpickle.dumps(group))  # pyright: ignore[reportPrivateImportUsage]
+
+    def finished(self) -> Iterator[tuple[str, str]]:
+        """(key, error or "") of every item that has been finished since; does not wait.
+
+        Raises:
+            Exception: the pipeline itself broke down.
+        """
+        with contextlib.suppress(queue.Empty):
+            while True:
+                told = self._told.get_nowait()
+                if isinstance(told, Exception):
+                    raise told
+                if told == GROUP_DONE:
+                    self.groups -= 1
+                else:
+                    yield told
+
+    def close(self) -> None:
+        """Let the actors go once all is done."""
+        self._feed.close()
+
+    def join(self, seconds: float) -> None:
+        """Wait for that, for so long at most."""
+        self._thread.join(seconds)
+
+    def _listen(self, answers: ray.data.Dataset) -> None:
+        try:
+            for answer in _finished(answers):
+                self._told.put(answer)
+        except Exception as failure:  # noqa: BLE001 - raised where the driver listens
+            self._told.put(failure)
+
+
 def _gpus(group: Sequence[Item]) -> int:
     return max(item.gpus for item in group)
 
@@ -67,36 +127,56 @@ def _gpus(group: Sequence[Item]) -> int:
 def _run(
     groups: list[list[I]], make: Callable[[], Maker[I]], resources: Resources, gpus: int
 ) -> Iterator[tuple[str, str]]:
-    import ray.data
-
     if not (places := resources.actors(gpus)):
-        reason = f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
+        reason = too_large(gpus, resources)
         yield from ((item.key, reason) for group in groups for item in group)
         return
     rows = [{"group": cloudpickle.dumps(group)} for group in groups]  # pyright: ignore[reportPrivateImportUsage]
-    kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
-    actors = ray.data.ActorPoolStrategy(
-        size=min(places, len(rows)), max_tasks_in_flight_per_actor=1
-    )  # none waits while another is idle
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
-    data.context.target_max_block_size = 1  # a block an item: what is finished is known at once
-    data.context.execution_options.preserve_order = False
-    answers = data.map_batches(
+    answers = _finished(_through(data, make, resources, min(places, len(rows)), gpus))
+    yield from (answer for answer in answers if answer != GROUP_DONE)
+
+
+def too_large(gpus: int, resources: Resources) -> str:
+    """Why nothing can be done that needs so many GPUs."""
+    return f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
+
+
+def _through(
+    groups: ray.data.Dataset,
+    make: Callable[[], Maker[Any]],
+    resources: Resources,
+    size: int,
+    gpus: int,
+    *,
+    beside: bool = False,
+) -> ray.data.Dataset:
+    """What `size` actors say of the items of `groups`; `beside` others on the same cores, if they need no GPU."""
+    kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
+    groups.context.target_max_block_size = 1  # a block an item: what is finished is known at once
+    groups.context.execution_options.preserve_order = False
+    return groups.map_batches(
         _Actor,
         fn_constructor_args=(make,),
         batch_size=1,
-        compute=actors,
-        num_cpus=0 if resources.gpus else 1,
+        # none waits while another is idle
+        compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+        num_cpus=0 if resources.gpus or beside else 1,
         num_gpus=gpus if resources.gpus else 0,
         **kind,
     )
+
+
+def _finished(answers: ray.data.Dataset) -> Iterator[tuple[str, str]]:
     for answer in answers.iter_batches(batch_size=None, prefetch_batches=0):
         yield from zip(answer["key"].tolist(), answer["error"].tolist(), strict=True)
 
 
-def spread(groups: list[list[I]], resources: Resources) -> list[list[I]]:
-    """The groups, each dealt out to several where there are fewer than actors, so that none is idle."""
-    hands = max(1, resources.actors(max(_gpus(group) for group in groups)) // len(groups)) if groups else 1
+def spread(groups: list[list[I]], hands: int) -> list[list[I]]:
+    """The groups, each dealt out to several where there are fewer than hands, so that none is idle; without GPUs, or
+    with models that need one, as many hands as actors.
+    """
+    hands = max(1, hands // max(map(_gpus, groups)) // len(groups)) if groups else 1
     return [group[i::hands] for group in groups for i in range(min(hands, len(group)))]
 
 

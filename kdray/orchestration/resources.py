@@ -9,6 +9,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.sections.running import Runtime
 
 ROOM = 0.8  # of a GPU's memory for a model's weights; the rest is for states and logits
+SHARE = 0.1  # of all GPUs, for answers and scores beside points that train
 LARGEST_NODE = 8  # GPUs; a point with more workers is spread over nodes
 KIND = "accelerator_type:"  # what Ray puts before the name of a node's GPUs among its resources
 
@@ -48,6 +49,29 @@ class Resources:
         return (
             sum(units // self.workers for units in self.units) if self.on_one_node else sum(self.units) // self.workers
         )
+
+    @property
+    def beside(self) -> int:
+        """Units that answer and score while points train.
+
+        GPUs are taken from the points, a share of `SHARE` and what no point fills, but never from the only one that has
+        room; half of the cores share their time with points.
+        """
+        if not self.gpus:
+            return max(1, self.cpus // 2)
+        return self.gpus - self.points_beside * self.workers if self.concurrent_points > 1 else 0
+
+    @property
+    def points_beside(self) -> int:
+        """Points that train at once while others are scored."""
+        points = self.concurrent_points
+        if not self.gpus or points == 1:
+            return points
+        return max(1, min(points - 1, int(self.gpus * (1 - SHARE)) // self.workers))
+
+    def scoring(self, *, training: bool) -> int:
+        """Units that answer and score, beside points that train or alone."""
+        return self.beside if training else sum(self.units)
 
     @property
     def on_one_node(self) -> bool:

@@ -78,7 +78,7 @@ def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
 def engine_arguments(model: Path, items: Sequence[PromptBatch]) -> dict[str, Any]:
     """vLLM's own arguments for an engine that answers all of `items`, on one GPU or several of a node."""
     gpus = split_evenly(read_config(model), items[0].gpus)
-    longest = max(len(prompt.input_ids) + item.max_new_tokens for item in items for prompt in item.prompts)
+    longest = max(len(prompt.input_ids) + item.max_new_tokens for item in items for prompt in item.read())
     return {
         "dtype": items[0].dtype,
         "generation_config": "vllm",  # not the model's own penalties and temperatures
@@ -110,10 +110,11 @@ def _answers(
     import ray.data
     from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
+    batches = [item.read() for item in items]
     prompts = [
         {"item": i, "place": j, "tokenized_prompt": prompt.input_ids, "sampling_params": sampling_of(item, ends)}
-        for i, item in enumerate(items)
-        for j, prompt in enumerate(item.prompts)
+        for i, (item, batch) in enumerate(zip(items, batches, strict=True))
+        for j, prompt in enumerate(batch)
         if prompt.input_ids
     ]
     arguments = engine_arguments(model, items)
@@ -138,6 +139,6 @@ def _answers(
             str(error) if error else list(itertools.takewhile(lambda token: token not in ends, tokens))
         )
     return [
-        [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(item.prompts)]
-        for i, item in enumerate(items)
+        [found[i][j] if prompt.input_ids else prompt.refused or NOTHING_ASKED for j, prompt in enumerate(batch)]
+        for i, batch in enumerate(batches)
     ]

@@ -35,6 +35,11 @@ class Work:
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
 
+    @property
+    def scratch(self) -> Path:
+        """A folder for what this run needs no longer than itself."""
+        return self.store.root / "scratch" / self.locks.owner
+
     def folder(self, step: Step) -> Path:
         """The folder of a finished step's files."""
         artifact = self.store.get(step.key)
@@ -103,7 +108,7 @@ class Work:
                     claimed.append((step, attempt))
             if not claimed:
                 if not told:
-                    self.progress.say(f"waiting for {self.locks.holder(self.store.folder(pending[0].key))}")
+                    self.progress.say(f"waiting for {self.holder(pending[0])}")
                 told = True
                 time.sleep(WAIT)
         try:
@@ -114,6 +119,18 @@ class Work:
         finally:
             for _, attempt in claimed:
                 self.locks.release(attempt.folder)
+
+    def claim_ready(self, steps: Iterable[Step[I]]) -> list[tuple[Step[I], Attempt]]:
+        """New attempts at the missing steps whose inputs are all there and that nobody else works on; does not wait.
+
+        The caller releases their locks.
+        """
+        ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in step.inputs.steps)]
+        return [(step, attempt) for step in ready if (attempt := self._try(step))]
+
+    def holder(self, step: Step) -> str:
+        """Who works on a step, for a message."""
+        return self.locks.holder(self.store.folder(step.key))
 
     def each(self, steps: Iterable[Step[I]]) -> Iterator[tuple[Step[I], Attempt]]:
         """An attempt at every missing one of `steps`, claimed for as long as the caller is at it; one after the

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdray.artifacts.scores import Score
@@ -28,6 +28,16 @@ class Row:
     runs: str
     cells: Mapping[MetricName, str]
     reference: bool = False
+
+    @property
+    def texts(self) -> list[str]:
+        """The row as it is shown, a text for each of `headings`."""
+        return [self.label, self.runs, *self.cells.values()]
+
+
+def headings(metrics: Sequence[MetricName]) -> list[str]:
+    """What stands above the columns of rows with these metrics: an arm's name has nothing there."""
+    return ["", "runs", *metrics]
 
 
 def metrics_of(results: Results) -> list[MetricName]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
 from kdray.report.confidence import plot_confidence
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import Row, calibration_of, metrics_of, reference_name, rows_of
+from kdray.report.table import Row, calibration_of, headings, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.installed import Distribution
@@ -33,13 +34,11 @@ def print_table(results: Results, console: Console) -> None:
     console.print(f"\n[bold]{results.plan.grid.name}[/]: {spread}", highlight=False)
     for i, metrics in enumerate(_that_fit(metrics_of(results), rows, console.width)):
         table = Table(box=None)
-        table.add_column("", no_wrap=True)
-        table.add_column("runs", justify="right", no_wrap=True)
-        for metric in metrics:
-            table.add_column(metric, justify="right", no_wrap=True)
+        for number, heading in enumerate(headings(metrics)):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
         for row in rows:
-            style = "dim" if row.reference else None
-            table.add_row(row.label, row.runs, *(row.cells[metric] for metric in metrics), style=style)
+            part = replace(row, cells={metric: row.cells[metric] for metric in metrics})
+            table.add_row(*part.texts, style="dim" if row.reference else None)
         console.print(*[""] * (i > 0), table)
     for sentence in [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
@@ -200,9 +199,7 @@ def _write_csv(results: Results, path: Path) -> None:
 
 
 def _table(results: Results, metrics: list[MetricName]) -> list[str]:
-    return _markdown(
-        ["", "runs", *metrics], [[r.label, r.runs, *(r.cells[m] for m in metrics)] for r in rows_of(results, metrics)]
-    )
+    return _markdown(headings(metrics), [row.texts for row in rows_of(results, metrics)])
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:

@@ -21,45 +21,27 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from datasets import load_from_disk
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
 from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.data.templates.chat import dated, refused
-from kdray.data.thoughts import closed
 from kdray.data.tokenise import unended
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Continued, SharedPrefix
-from kdray.models.load import load_tokenizer
 from kdray.score.calibration import Choice, calibration
 from kdray.score.decodings import open_likelihoods
 from kdray.score.labelled import LabelledTask, load_labelled
-from kdray.score.spellings import ask_both_cases, together
-from kdray.spec.chat import require_read
+from kdray.score.lm_eval_models import Encoder, Table, keep_to_window
+from kdray.score.lm_eval_results import examples_of, scores_of
+from kdray.score.spellings import ask_both_cases
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, window_in, window_of
+from kdray.spec.folders import read_config, window_in
 
 Likelihood = Literal["hflm", "shared_prefix"]
 ByQuestion = Callable[[Sequence[Continued]], list[list[tuple[float, bool]]]]
 PARTS = 64  # about so many parts of a benchmark, each of whole batches
-SHARES = (
-    "acc",
-    "acc_norm",
-    "acc_bytes",
-    "acc_mutual_info",
-    "exact_match",
-    "f1",
-    "em",
-    "mcc",
-    "mc1",
-    "mc2",
-    "mc3",
-)  # in percent
 BOOTSTRAP = 1000  # draws for standard errors that have no formula
 
 
@@ -78,9 +60,7 @@ class Setting:
     chat: str = "{}"  # parameters of the template `chat`, as JSON
     examples: str | None = None  # a folder with solved examples, where they are not the task's own
     either_case: bool = False  # whether choices are letters that may be written small
-    under: str | None = (
-        None  # a decoding by which choices are scored in place of their likelihood, as JSON: name and params
-    )
+    under: str | None = None  # a decoding by which choices are scored, not likelihood, as JSON: name and params
 
 
 @functools.cache
@@ -103,8 +83,8 @@ class Benchmark:
         random.seed(DEFAULT_RANDOM_SEED)  # as the command line does: some tasks shuffle their choices
         np.random.seed(DEFAULT_OTHER_SEED)
         self.loaded: Any = load_labelled(setting.name, setting.folder)
-        make: Any = _Encoder  # lm-eval registers its models through a decorator that hides their types
-        encoder = make(setting.tokenizer, setting)
+        make: Any = Encoder  # lm-eval registers its models through a decorator that hides their types
+        encoder = make(setting.tokenizer, setting.name.removeprefix("kdray_"), json.loads(setting.chat))
         by_kind: dict[str, list[Any]] = defaultdict(list)
         for task in self.loaded["tasks"].values():
             _build(task, setting, encoder)
@@ -125,9 +105,8 @@ class Benchmark:
         self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
         self.errors: dict[int, str] = {}  # requests that no model of this window can answer
         self.truncated = 0  # requests that lose the beginning of their context
-        self.tokens: dict[
-            int, tuple[list[int], list[int]]
-        ] = {}  # context and answer of those that ask for a log-likelihood
+        # Context and answer of the requests that ask for a log-likelihood.
+        self.tokens: dict[int, tuple[list[int], list[int]]] = {}
         self.batches = [batch for kind in by_kind for batch in self._batches(kind, encoder)]
 
     @property
@@ -146,7 +125,7 @@ class Benchmark:
         """
         setting = self.setting
         lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
-        _keep_to_window(lm, window_in(model.config.to_dict()))
+        keep_to_window(lm, window_in(model.config.to_dict()))
         by_question: ByQuestion | None = None
         if setting.under:
             by_question = self._under(model)
@@ -182,13 +161,13 @@ class Benchmark:
         for request in self.requests:
             request.resps.clear()
             request.filtered_resps.clear()
-        table = _Table([given.get(i) for i in range(len(self.requests))], self.kinds)
+        table = Table([given.get(i) for i in range(len(self.requests))], self.kinds)
         found: Any = evaluate(lm=table, task_dict=self.loaded, limit=self.setting.limit, bootstrap_iters=BOOTSTRAP)
         wrong = {id(self.requests[i]): error for i, error in errors.items()}
         examples = []
         for task in self.loaded["tasks"].values():
-            examples += _examples(task, found["samples"][task.task_name], wrong, self.setting.either_case)
-        scores = _scores(found["results"][self._named()])
+            examples += examples_of(task, found["samples"][task.task_name], wrong, self.setting.either_case)
+        scores = scores_of(found["results"][self._named()])
         details = {"results": found["results"], "versions": found["versions"], "truncated": self.truncated}
         details |= {"failed": sum(bool(row["error"]) for row in examples)}
         ours = {name: task for name, task in self.loaded["tasks"].items() if isinstance(task, LabelledTask)}
@@ -305,61 +284,6 @@ class Benchmark:
             )
 
 
-class _Encoder(HFLM):
-    """lm-eval's own model without weights: tokens and chat template are exactly those that it would use."""
-
-    def __init__(self, folder: str, setting: Setting) -> None:
-        self.task, self.given = setting.name.removeprefix("kdray_"), json.loads(setting.chat)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-        tokenizer = load_tokenizer(Path(folder))
-        if isinstance(tokenizer.chat_template, str):
-            tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
-            require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
-        arguments = self.given.get("arguments") or {}
-        super().__init__(pretrained=model, tokenizer=unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
-        _keep_to_window(self, window_of(Path(folder)))
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """As `HFLM`. What the template raises is told as the task's fault.
-
-        Raises:
-            InputError: it refuses the prompt, or there is none.
-        """
-        try:
-            text = super().apply_chat_template(chat_history, add_generation_prompt)
-        except Exception as error:
-            raise refused(error, f"score.tasks.{self.task}.chat_template", "leave it out") from error
-        return closed(text) if self.given.get("close_thought") and add_generation_prompt else text
-
-    def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
-        return requests
-
-
-def _keep_to_window(lm: Any, window: int | None) -> None:
-    """Let lm-eval know of a window that it does not find and takes a longer one for: no model reads beyond its own."""
-    if window is not None and window < lm.max_length:
-        lm._max_length = window
-
-
-class _Table(LM):
-    """A model that has answered already: in the order in which lm-eval asks."""
-
-    def __init__(self, answers: list[Any], kinds: dict[str, int]) -> None:
-        super().__init__()
-        waiting = iter(answers)
-        self.answers = {kind: [next(waiting) for _ in range(count)] for kind, count in kinds.items()}
-
-    def loglikelihood(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
-        return self.answers["loglikelihood"]
-
-    def generate_until(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
-        return self.answers["generate_until"]
-
-    def loglikelihood_rolling(self, requests: list[Instance]) -> list[Any]:  # type: ignore[override]
-        raise NotImplementedError("tasks by the log-likelihood of whole texts (perplexity) are not supported")
-
-
 def _build(task: Any, setting: Setting, encoder: Any) -> None:
     """Let a task write its requests as `lm_eval` would have it, and never again: they are the same for every model."""
     own = task.get_config("num_fewshot")
@@ -402,51 +326,3 @@ def _row(request: int, answer: Any) -> dict[str, Any]:
 
 def _answer(row: dict[str, Any]) -> Any:
     return row["text"] if row["text"] is not None else (row["loglikelihood"], row["greedy"])
-
-
-def _examples(
-    task: Any, samples: list[dict[str, Any]], wrong: dict[int, str], either_case: bool
-) -> Iterator[dict[str, Any]]:
-    """One row a question, of its first filter."""
-    errors = {request.doc_id: wrong[id(request)] for request in task.instances if id(request) in wrong}
-    for sample in samples:
-        if sample["filter"] != samples[0]["filter"]:
-            return
-        answers = [answer for answer in sample["filtered_resps"] if isinstance(answer, tuple)]
-        if either_case:
-            answers = [] if sample["doc_id"] in errors else together(answers)
-        row: dict[str, Any] = {"example": sample["doc_id"], "task": task.task_name, "target": str(sample["target"])}
-        row |= {"error": errors.get(sample["doc_id"], ""), "gold": None, "chosen": None}
-        row |= {"loglikelihoods": [float(answer[0]) for answer in answers]}
-        row |= {"answers": [answer for answer in sample["filtered_resps"] if isinstance(answer, str)]}
-        row |= {
-            name: float(sample[name]) for name in sample["metrics"] if isinstance(sample[name], int | float | np.number)
-        }
-        gold = _gold(task, sample["doc"]) if task.OUTPUT_TYPE == "multiple_choice" and not row["error"] else None
-        if gold is not None:
-            row["loglikelihoods"] = row["loglikelihoods"][: len(task.doc_to_choice(sample["doc"]))]
-            row |= {"gold": gold, "chosen": Choice(row["loglikelihoods"], gold).chosen}
-        yield row
-
-
-def _gold(task: Any, doc: Any) -> int | None:
-    """Which choice is right; None where it is not exactly one."""
-    choices = task.doc_to_choice(doc)
-    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    gold = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
-    return gold if isinstance(gold, int) and 0 <= gold < len(choices) else None
-
-
-def _scores(results: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """lm-eval's numbers of one task or group; a filter's name is added where there is one."""
-    scores = {}
-    for key, value in results.items():
-        metric, comma, filter_ = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
-            continue
-        scale = 100 if metric in SHARES else 1
-        stderr = results.get(f"{metric}_stderr,{filter_}")
-        stderr = float(stderr) if isinstance(stderr, int | float) else 0.0
-        name = metric if filter_ == "none" else f"{metric}_{filter_}"
-        scores[name] = {"value": scale * float(value), "stderr": scale * stderr, "n": results["sample_len"]}
-    return scores

@@ -139,11 +139,12 @@ def components(kind: type[D]) -> dict[str, Component[D]]:
     Raises:
         InputError: a file in the kind's folder is none, or an entry point gives none or one whose name is taken.
     """
-    return _components(kind)
+    return found_components(kind)
 
 
 @functools.cache
-def _components(kind: type[Declared]) -> dict[str, Component[Any]]:
+def found_components(kind: type[Declared]) -> dict[str, Component[Any]]:
+    """As `components`, kept for the life of the process."""
     folder = Path(__file__).parents[1] / kind.folder
     found = {path.stem: read(kind, path) for path in sorted(folder.glob("*.py")) if path.stem != "__init__"}
     for entry in entries(kind) if kind.group else ():

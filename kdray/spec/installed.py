@@ -56,7 +56,8 @@ def entries(kind: type[Declared]) -> list[Entry]:
         InputError: one of them is of a distribution without a name or a version.
     """
     found = [
-        Entry(each.group, each.name, each.value, _distribution(each)) for each in _installed().select(group=kind.group)
+        Entry(each.group, each.name, each.value, _distribution(each))
+        for each in entry_points().select(group=kind.group)
     ]
     return sorted(found, key=lambda entry: (entry.name, entry.distribution.name))
 
@@ -93,7 +94,7 @@ def import_of(entry: Entry) -> ModuleType:
 
 
 @functools.cache
-def _installed() -> Any:
+def entry_points() -> Any:
     """All entry points of all distributions, to select from: their files are looked through once.
 
     Python 3.11 has no type for it.

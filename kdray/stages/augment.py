@@ -25,6 +25,7 @@ from kdray.orchestration.vllm import answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import AnswerInputs, JoinInputs
+from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
 from kdray.spec.folders import read_config
@@ -72,7 +73,8 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     eos: Any = tokenizer.eos_token_id
     make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
     if step.params["engine"] == "vllm":
-        ask = functools.partial(ask_vllm, teacher, step.params, rows, [eos], work.resources)
+        prompts = work.scratch / f"{step.key.slug}.arrow"
+        ask = functools.partial(ask_vllm, teacher, step.params, rows, prompts, [eos], work.resources)
     if error := make_parts("augment", _batches(rows, step.params["batch"]), attempt, make, work, gpus, ask):
         work.fail(step, error)
         return
@@ -102,27 +104,39 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
 
 
 def ask_vllm(
-    teacher: Path, params: Mapping[str, Any], rows: Rows, ends: list[int], resources: Resources, items: list[Part]
+    teacher: Path,
+    params: Mapping[str, Any],
+    rows: Rows,
+    prompts: Path,
+    ends: list[int],
+    resources: Resources,
+    items: list[Part],
 ) -> Iterator[tuple[str, str]]:
     """As a pipeline of `Answerer`s. An answer that vLLM has none of fails the step: rows are not left out by chance."""
+    order = rows.train.tolist()
+    write_prompts(prompts, [Prompt(row, _prompt(rows, row), "", "", [], []) for row in order])
+    place = {row: i for i, row in enumerate(order)}
     batches = [
         PromptBatch(
-            **vars(item),
+            key=item.key,
+            gpus=item.gpus,
+            target=item.target,
+            index=item.index,
+            rows=[place[row] for row in item.rows],
             model=teacher,
             dtype=params["compute"],
             decoding={"name": "greedy", "params": {}},
             max_new_tokens=params["max_new_tokens"],
-            prompts=[Prompt(row, _prompt(rows, row), "", "", [], []) for row in item.rows],
+            prompts=prompts,
         )
         for item in items
     ]
 
-    def keep(item: Part, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
+    def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
         if failed := [answer for answer in answers if isinstance(answer, str)]:
             raise RuntimeError(failed[0])
-        write_responses(
-            item.target, item.index, item.rows, [answer for answer in answers if not isinstance(answer, str)]
-        )
+        asked = [order[i] for i in item.rows]
+        write_responses(item.target, item.index, asked, [answer for answer in answers if not isinstance(answer, str)])
 
     return answer_by_vllm({teacher: batches}, keep, resources, ends)
 

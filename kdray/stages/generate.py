@@ -12,10 +12,10 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.markup import escape
 
 from kdray.artifacts.answers import measured_cost, write_answers
@@ -24,17 +24,18 @@ from kdray.artifacts.rows import Rows
 from kdray.data.known import unknown
 from kdray.data.templates import open_template
 from kdray.models.generation import by_halves
-from kdray.models.load import Latest, load_placed, load_tokenizer
+from kdray.models.load import load_tokenizer
+from kdray.models.loaded import Load
 from kdray.orchestration.items import PromptBatch
-from kdray.orchestration.pipeline import run_pipeline, spread
+from kdray.orchestration.pipeline import spread
 from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import GenerateInputs
-from kdray.report.costs import costs
 from kdray.score.answers import FATAL, Given, load_metric
 from kdray.score.decodings import Decoding, open_decoding
 from kdray.score.kept import told_apart
+from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt, grid_prompts, stops_of, task_prompts, unseen_by
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -43,73 +44,105 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, tokenizer_digest, window_of
 from kdray.spec.metrics import metrics_of
 from kdray.spec.sections.base import Use
+from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=3)
 
 
-def generate(steps: list[Step[GenerateInputs]], work: Work) -> None:
-    """Make the missing ones of `steps`: batches of prompts, grouped by model."""
+@dataclass(frozen=True)
+class Asked:
+    """A task's prompts on disk, and how they are cut into batches, by their rows; those of refused ones come first."""
+
+    path: Path
+    batches: list[range]
+    refused: int  # batches
+    cut: int  # texts that have lost their end to the model's window
+
+
+def generate(steps: Sequence[Step[GenerateInputs]], work: Work) -> Generating:
+    """What the schedule does of the missing ones of `steps`."""
+    return Generating(steps, work)
+
+
+class Generating:
+    """Batches of prompts, grouped by model."""
+
+    def __init__(self, steps: Sequence[Step[GenerateInputs]], work: Work) -> None:
+        self.steps, self.work = steps, work
+        self.asked: dict[str, Asked | InputError] = {}
+
+    def begin(self, claimed: Sequence[tuple[Step[GenerateInputs], Attempt]], hands: int) -> list[list[PromptBatch]]:
+        groups = defaultdict[Path, list[PromptBatch]](list)
+        for step, attempt in claimed:
+            asked, present = self.asked_of(step), carry_over(attempt)
+            if isinstance(asked, InputError):
+                self.work.fail(step, str(asked))
+                continue
+            for item in _items(step, attempt.path, asked, self.work):
+                if item.index in present:
+                    continue
+                if item.index < asked.refused:
+                    keep(item, [str(prompt.refused) for prompt in item.read()], 0.0, None)
+                else:
+                    groups[item.model].append(item)
+        return spread(list(groups.values()), hands)
+
+    def finish(self, step: Step[GenerateInputs], attempt: Attempt) -> None:
+        asked = self.asked_of(step)
+        assert isinstance(asked, Asked)
+        if len(parts(attempt.path)) == len(asked.batches):
+            self.work.seal(step, attempt, None, cut=asked.cut, **measured_cost(attempt.path))
+
+    def asked_of(self, step: Step[GenerateInputs]) -> Asked | InputError:
+        """The prompts, written for the first model that is asked them and told of if some are refused or cut; a task
+        whose data cannot be used fails alone.
+        """
+        if (kind := what_is_asked(step, self.work)) not in self.asked:
+            try:
+                self.asked[kind] = _write(step, self.work.scratch / f"prompts-{len(self.asked)}.arrow", self.work)
+            except InputError as error:
+                self.asked[kind] = error
+        return self.asked[kind]
+
+
+def generate_by_vllm(steps: Sequence[Step[GenerateInputs]], work: Work) -> None:
+    """Make the missing ones of `steps` with vLLM, which takes all GPUs for one model after the other."""
     while True:
         with work.claim(steps) as claimed:
             if not claimed:
                 return
-            prompts: dict[str, list[list[Prompt]] | InputError] = {}
-            groups = defaultdict[Path, list[PromptBatch]](list)
-            expected: dict[str, int] = {}
-            cut: dict[str, int] = {}
-            for step, attempt in claimed:
-                asked, present = _asked(step, work), carry_over(attempt)
-                if asked not in prompts:
-                    prompts[asked] = _batches_or_why_not(step, work)
-                batches = prompts[asked]
-                if isinstance(batches, InputError):
-                    work.fail(step, str(batches))
-                    continue
-                expected[step.key.id], cut[step.key.id] = len(batches), _cut(batches)
-                for item in _items(step, attempt.path, batches, work):
-                    if item.index in present:
-                        continue
-                    if refusals := [prompt.refused for prompt in item.prompts if prompt.refused]:
-                        keep(item, refusals, 0.0, None)
-                    else:
-                        groups[item.model].append(item)
+            stage, groups = generate(steps, work), defaultdict[Path, list[PromptBatch]](list)
+            for group in stage.begin(claimed, 1):
+                groups[group[0].model] += group
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
-                if work.plan.grid.score.engine == "vllm":
-                    answered = answer_by_vllm(groups, keep, work.resources)
-                else:
-                    answered = run_pipeline(spread(list(groups.values()), work.resources), Generator, work.resources)
-                for key, error in answered:
+                for key, error in answer_by_vllm(groups, keep, work.resources):
                     errors |= {key: error} if error else {}
                     bar.advance()
             for step, attempt in claimed:
-                if step.key.id in work.failed:
-                    continue
                 if step.key.id in errors:
                     work.fail(step, errors[step.key.id])
-                elif len(parts(attempt.path)) == expected[step.key.id]:
-                    work.seal(step, attempt, None, cut=cut[step.key.id], **measured_cost(attempt.path))
-            for line in costs(work.plan.scores, work.store):
-                work.progress.say(line)
+                elif step.key.id not in work.failed:
+                    stage.finish(step, attempt)
 
 
 class Generator:
-    """Answers one batch of prompts; keeps the model it loaded last."""
+    """Answers one batch of prompts, by a model that `load` gives."""
 
-    def __init__(self) -> None:
-        self.load = Latest(load_placed)
+    def __init__(self, load: Load) -> None:
+        self.load = load
 
     def __call__(self, item: PromptBatch) -> None:
-        model, tokenizer = self.load(item.model, getattr(torch, item.dtype))
+        loaded, prompts = self.load(item.model, item.dtype), item.read()
         decode, began = open_decoding(**item.decoding), time.perf_counter()
-        answers = answer_all(decode, model, tokenizer, item.prompts, item.max_new_tokens)
-        keep(item, answers, time.perf_counter() - began, tokenizer)
+        answers = answer_all(decode, loaded.model, loaded.tokenizer, prompts, item.max_new_tokens)
+        keep(item, answers, time.perf_counter() - began, loaded.tokenizer)
 
 
 def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
     rows = []
-    for prompt, answer in zip(item.prompts, answers, strict=True):
+    for prompt, answer in zip(item.read(), answers, strict=True):
         row = {**vars(prompt), "output_ids": [], "answer": "", "error": None, "thought_ids": []}
         if isinstance(answer, str):
             row["error"] = answer
@@ -154,36 +187,31 @@ def _answer_all(
         return one_by_one
 
 
-def _batches_or_why_not(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]] | InputError:
-    """The batches of a task's prompts, told of if some are refused or cut; a task whose data cannot be used fails
-    alone.
+def _write(step: Step[GenerateInputs], path: Path, work: Work) -> Asked:
+    """Write a task's prompts, longest first, those that are refused before all others: the same whatever is done.
+
+    Raises:
+        InputError: its data cannot be used.
     """
-    try:
-        batches = _batches(step, work)
-    except InputError as error:
-        return error
-    task = step.params["task"]["name"]
-    refused = [prompt for batch in batches for prompt in batch if prompt.refused]
-    asked = sum(map(len, batches))
+    prompts, task = prompts_of(step, work), step.params["task"]["name"]
+    prompts.sort(key=lambda prompt: (not prompt.refused, -len(prompt.input_ids), prompt.example))
+    write_prompts(path, prompts)
+    refused, cut = [prompt for prompt in prompts if prompt.refused], sum(prompt.cut for prompt in prompts)
     if refused:
-        reason = escape(str(refused[0].refused))
         work.progress.say(
-            f"[yellow]{task}[/]: {len(refused)} of {asked} rows cannot be asked and count as failed; row"
-            f" {refused[0].example}: {reason}"
+            f"[yellow]{task}[/]: {len(refused)} of {len(prompts)} rows cannot be asked and count as failed; row"
+            f" {refused[0].example}: {escape(str(refused[0].refused))}"
         )
-    if cut := _cut(batches):
-        work.progress.say(f"{task}: {cut} of {asked} texts are too long for the model's window and lose their end")
+    if cut:
+        work.progress.say(
+            f"{task}: {cut} of {len(prompts)} texts are too long for the model's window and lose their end"
+        )
     for use in _text_metrics(task, work):
-        if reason := unseen_by(
-            load_metric(use.name, use.params, Given({})), list(itertools.chain.from_iterable(batches))
-        ):
+        if reason := unseen_by(load_metric(use.name, use.params, Given({})), prompts):
             work.progress.say(f"[yellow]{task}[/] will have no number of {use.name}: {escape(reason)}")
-    return batches
-
-
-def _cut(batches: Sequence[Sequence[Prompt]]) -> int:
-    """How many texts have lost their end to the model's window."""
-    return sum(prompt.cut for batch in batches for prompt in batch)
+    ends, size = (0, len(refused), len(prompts)), step.params["batch"]
+    kinds = [[range(i, min(i + size, end)) for i in range(begin, end, size)] for begin, end in itertools.pairwise(ends)]
+    return Asked(path, [*kinds[0], *kinds[1]], len(kinds[0]), cut)
 
 
 def _text_metrics(task: str, work: Work) -> list[Use]:
@@ -193,11 +221,8 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
     return [use for use in uses if not declared(declare.Metric, use.name).slow]
 
 
-def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
-    """The task's prompts, longest first, cut into batches: the same whatever is done already.
-
-    Refused ones come first, by themselves.
-    """
+def prompts_of(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
+    """The task's prompts for the step's model."""
     task, params = step.params["task"], step.params
     folder = work.folder(step.inputs.model)
     window = window_of(folder)
@@ -217,9 +242,7 @@ def _batches(step: Step[GenerateInputs], work: Work) -> list[list[Prompt]]:
             task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"]
         )
     _require_known(prompts, folder, task["name"])
-    prompts.sort(key=lambda prompt: (-len(prompt.input_ids), prompt.example))
-    kinds = [[prompt for prompt in prompts if bool(prompt.refused) is refused] for refused in (True, False)]
-    return [kind[i : i + params["batch"]] for kind in kinds for i in range(0, len(kind), params["batch"])]
+    return prompts
 
 
 def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
@@ -230,16 +253,14 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
         raise unknown(f"score.tasks.{task}", size, strange[0][0], load_tokenizer(folder), (row for _, row in strange))
 
 
-def _asked(step: Step[GenerateInputs], work: Work) -> str:
+def what_is_asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
     folder = work.folder(step.inputs.model)
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
     return json.dumps([kind, tokenizer_digest(folder)])
 
 
-def _items(
-    step: Step[GenerateInputs], target: Path, batches: Sequence[Sequence[Prompt]], work: Work
-) -> list[PromptBatch]:
+def _items(step: Step[GenerateInputs], target: Path, asked: Asked, work: Work) -> list[PromptBatch]:
     task, model, dtype = step.params["task"], step.inputs.model, step.params["dtype"]
     gpus, folder, decoding = work.gpus_for(model, dtype), work.folder(model), _decoding(step, work)
     return [
@@ -252,10 +273,11 @@ def _items(
             dtype=dtype,
             decoding=decoding,
             max_new_tokens=task["params"]["max_new_tokens"],
-            prompts=batch,
+            prompts=asked.path,
+            rows=rows,
             stops=stops_of(task["name"], task["params"]),
         )
-        for i, batch in enumerate(batches)
+        for i, rows in enumerate(asked.batches)
     ]
 
 

@@ -58,7 +58,7 @@ def lens(steps: list[Step[LensInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
         try:
-            _make(step, attempt, work)
+            make_lens(step, attempt, work)
         except InputError as error:  # such annotations train no lens; what needs none goes on
             work.fail(step, str(error))
 
@@ -90,7 +90,8 @@ class Watcher:
         kept.write_windows(item.target, item.index, read.features, read.factual, read.rows)
 
 
-def _make(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
+def make_lens(step: Step[LensInputs], attempt: Attempt, work: Work) -> None:
+    """Train the lens of a step, or judge the one that is given, on its annotated answers, and seal it."""
     params, model = step.params, work.folder(step.inputs.model)
     config, tokenizer = read_config(model), load_tokenizer(model)
     given = given_lens(step, work) if "trained" in step.files else None

@@ -1,155 +1,110 @@
-"""measure: scores of a model on a task, from kept answers or from its log-likelihoods.
-
-The requests of benchmarks are all built before the first is answered, and answered in parts, which outlive a killed
-run.
-"""
+"""measure: scores of a model on a task, from kept answers or from its log-likelihoods."""
 
 from __future__ import annotations
 
-import functools
 import json
-import statistics
-import time
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.markup import escape
 
-from kdray.artifacts.parts import carry_over, parts
-from kdray.artifacts.requests import read_requests, write_requests
-from kdray.artifacts.rows import Rows
-from kdray.artifacts.scores import DETAILS, read_details, score_files, write_details, write_factual, write_scores
-from kdray.artifacts.source import LabelSource
-from kdray.data.estimates import pooled_mean
-from kdray.distill.labels import vocabulary
-from kdray.distill.signals import open_signal
-from kdray.distill.student import Student
-from kdray.lens.factual import measured_rate
-from kdray.models.head import ResponseModel
-from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import Latest, load_placed, load_tokenizer, own_device
-from kdray.orchestration.items import Item
-from kdray.orchestration.pipeline import run_pipeline
+from kdray.artifacts.parts import carry_over
+from kdray.artifacts.scores import DETAILS, read_details, score_files
+from kdray.orchestration.measurer import (
+    AnswerMetrics,
+    BenchmarkPart,
+    BenchmarkSum,
+    HeldoutRows,
+    Measurement,
+    MetricUse,
+    Rating,
+)
 from kdray.orchestration.work import Work
 from kdray.plan import Step, reading
 from kdray.plan.inputs import AnswersInputs, LikelihoodInputs, MeasureInputs, RateInputs
-from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.choices import TASK, lay_down_examples, lay_down_task, own_name, tokenizer_identity
-from kdray.score.heldout import heldout_sums
-from kdray.score.kept import read_kept
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.metric_names import CALIBRATION
-from kdray.store import Attempt, io
+from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=2)
-LOADS = "loads"
-Scored = tuple[dict[str, Any], list[dict[str, Any]]]  # {metric: {value, stderr, n}}, and the rows behind them
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measurement(Item):
-    """Writes scores and rows into the folder `target`."""
-
-    target: Path
+def measure(steps: Sequence[Step[MeasureInputs]], work: Work) -> Measuring:
+    """What the schedule does of the missing ones of `steps`."""
+    return Measuring(steps, work)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkSum(Measurement):
-    """A benchmark's sum, once its parts are there."""
+class Measuring:
+    """Benchmarks in parts, everything else at once, all of one model in a row."""
 
-    task: str
-    model: Path
-    dtype: str
-    setting: Mapping[str, Any]
+    def __init__(self, steps: Sequence[Step[MeasureInputs]], work: Work) -> None:
+        self.steps, self.work = steps, work
+        self.tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share benchmarks
+        self.counts: dict[str, int | InputError] = {}  # of the parts of each benchmark
 
+    def begin(self, claimed: Sequence[tuple[Step[MeasureInputs], Attempt]], hands: int) -> list[list[Measurement]]:
+        """In groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
+        likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
+        benchmarks = self._benchmarks([step for step in likelihoods if not _is_heldout(step)])
+        dealt = len({_loaded(step) for step, _ in claimed}) < hands
+        groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+        for step, attempt in claimed:
+            if step.key.id not in self.work.failed:
+                items = _items(step, attempt, self.work, benchmarks)
+                groups[_loaded(step), step.key.id if dealt else ""] += items
+        return list(groups.values())
 
-@dataclass(frozen=True, kw_only=True)
-class BenchmarkPart(BenchmarkSum):
-    """The answers to some of a benchmark's requests."""
+    def finish(self, step: Step[MeasureInputs], attempt: Attempt) -> None:
+        facts = read_details(attempt.path)
+        told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
+        self.work.seal(step, attempt, score_files(attempt.path), **told)
+        _tell(step, facts, self.work)
 
-    index: int
+    def _benchmarks(self, steps: Sequence[Step[LikelihoodInputs]]) -> dict[str, tuple[dict[str, Any], int]]:
+        """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once.
 
+        A step whose benchmark cannot be built fails; the others go on.
+        """
+        settings: dict[str, dict[str, Any]] = {}
+        for step in steps:
+            try:
+                settings[step.key.id] = _setting(step, self.work, self.work.scratch / "tasks", self.tokenizers)
+            except InputError as error:
+                self.work.fail(step, str(error))
+        self._count({json.dumps(setting): setting for setting in settings.values()})
+        found = {}
+        for step in steps:
+            if (setting := settings.get(step.key.id)) is None:
+                continue
+            count = self.counts[json.dumps(setting)]
+            if isinstance(count, InputError):
+                self.work.fail(step, str(count))
+            else:
+                found[step.key.id] = setting, count
+        return found
 
-@dataclass(frozen=True, kw_only=True)
-class HeldoutRows(Measurement):
-    """Log-likelihoods of held-out rows."""
+    def _count(self, settings: Mapping[str, dict[str, Any]]) -> None:
+        """Build the benchmarks that have not been counted, each in a Ray task."""
+        import ray
+        from ray.exceptions import RayTaskError
 
-    model: Path
-    dtype: str
-    data: Path
-    soft_labels: tuple[LabelSource, ...]
-    limit: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rating(Measurement):
-    """The factual rate of kept answers."""
-
-    model: Path
-    dtype: str
-    outputs: Path
-    lens: Path
-
-
-@dataclass(frozen=True)
-class MetricUse:
-    """A metric with its parameters, and the folders of its models by the parameters that name them."""
-
-    name: str
-    params: Mapping[str, Any]
-    models: Mapping[str, Path] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AnswerMetrics(Measurement):
-    """Metrics of kept answers; `answerer` is the model that gave them, `samples` are more answers of its to the same
-    prompts.
-    """
-
-    outputs: Path
-    answerer: Path
-    samples: tuple[Path, ...] = ()
-    metrics: tuple[MetricUse, ...]
-    count_empty: bool = True
-    cache: Path
-
-
-def measure(steps: list[Step[MeasureInputs]], work: Work) -> None:
-    """Make the missing ones of `steps`, all of one model in a row."""
-    while True:
-        with work.claim(steps) as claimed:
-            if not claimed:
-                return
-            scratch = work.store.root / "scratch" / f"tasks-{work.locks.owner}"
-            groups, items_left = _groups(claimed, work, scratch), Counter[str]()
-            for group in groups:
-                items_left.update(item.key for item in group)
-            by_id, errors = {step.key.id: (step, attempt) for step, attempt in claimed}, {}
-            with work.progress.bar("measure", items_left.total(), "parts") as bar:
-                for key, error in run_pipeline(groups, functools.partial(Measurer, scratch / LOADS), work.resources):
-                    errors |= {key: error} if error and key not in errors else {}
-                    items_left[key] -= 1
-                    bar.advance()
-                    if not items_left[key]:
-                        _finish(*by_id[key], errors.get(key), work)
-            models = {model.id for step, _ in claimed if (model := _scoring_model(step))}
-            _say_loads(scratch / LOADS, len(models), work)
-            io.delete(scratch)
+        build = ray.remote(_count_parts).options(num_cpus=0)  # actors may have all cores
+        asked = {key: build.remote(setting) for key, setting in settings.items() if key not in self.counts}
+        for key, count in asked.items():
+            try:
+                self.counts[key] = ray.get(count)
+            except RayTaskError as error:
+                if not isinstance(error.cause, InputError):
+                    raise
+                self.counts[key] = error.cause
 
 
-def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None:
-    if error:
-        work.fail(step, error)
-        return
-    facts = read_details(attempt.path)
-    told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
-    work.seal(step, attempt, score_files(attempt.path), **told)
+def _tell(step: Step, facts: Mapping[str, Any], work: Work) -> None:
+    """Say what of a task has no score."""
     if facts.get("failed"):
         work.progress.say(
             f"[yellow]{step.slug}[/]: {facts['failed']} questions could not be scored; the column `error` says why"
@@ -165,50 +120,6 @@ def _finish(step: Step, attempt: Attempt, error: str | None, work: Work) -> None
             f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as"
             " lm-eval does"
         )
-    work.after()
-
-
-def _groups(claimed: list[tuple[Step[MeasureInputs], Attempt]], work: Work, scratch: Path) -> list[list[Measurement]]:
-    """All items, in groups that one actor does: those of a model or, with more actors than models, of one of its
-    tasks.
-    """
-    likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
-    parts = _collect([step for step in likelihoods if not _is_heldout(step)], work, scratch)
-    spread = len({_loaded(step) for step, _ in claimed}) < work.resources.actors()
-    groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
-    for step, attempt in claimed:
-        if step.key.id not in work.failed:
-            groups[_loaded(step), step.key.id if spread else ""] += _items(step, attempt, work, parts)
-    return list(groups.values())
-
-
-def _collect(steps: list[Step[LikelihoodInputs]], work: Work, scratch: Path) -> dict[str, tuple[dict[str, Any], int]]:
-    """By step: its benchmark, and in how many parts its requests are answered. Each benchmark is built once, in a Ray
-    task.
-
-    A step whose benchmark cannot be built fails; the others go on.
-    """
-    import ray
-    from ray.exceptions import RayTaskError
-
-    tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share their benchmarks
-    settings: dict[str, dict[str, Any]] = {}
-    for step in steps:
-        try:
-            settings[step.key.id] = _setting(step, work, scratch, tokenizers)
-        except InputError as error:
-            work.fail(step, str(error))
-    build = ray.remote(_count_parts).options(num_cpus=1)
-    counts = {key: build.remote(setting) for key, setting in {json.dumps(s): s for s in settings.values()}.items()}
-    found = {}
-    for step in steps:
-        if (setting := settings.get(step.key.id)) is None:
-            continue
-        try:
-            found[step.key.id] = setting, ray.get(counts[json.dumps(setting)])
-        except RayTaskError as error:
-            work.fail(step, str(error.cause))
-    return found
 
 
 def _count_parts(setting: dict[str, Any]) -> int:
@@ -256,131 +167,6 @@ def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers
             )
         }
     return fields | {"examples": examples and str(examples)}
-
-
-def _say_loads(log: Path, models: int, work: Work) -> None:
-    """One line on how often weights were read, which is once a model where there are at least as many models as
-    actors.
-    """
-    if log.is_file():
-        seconds = [float(line) for line in log.read_text().splitlines()]
-        models_read, times = f"{models} model{'s' * (models != 1)}", f"{len(seconds)} time{'s' * (len(seconds) != 1)}"
-        work.progress.say(f"measure: {models_read}, weights loaded {times} in {statistics.fmean(seconds):.1f} s each")
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """A model as it was read, and what is found out about it once."""
-
-    model: Any
-    tokenizer: Any
-
-    @functools.cached_property
-    def shared(self) -> SharedPrefix:
-        return SharedPrefix(ResponseModel(self.model))
-
-
-class Measurer:
-    """Does one measurement, or one part of it; keeps the model it loaded last.
-
-    `loads` gets a line a load: its seconds.
-    """
-
-    def __init__(self, loads: Path) -> None:
-        self.device = own_device()
-        self.loads, self.load = loads, Latest(self._load)
-        self._metric = functools.lru_cache(maxsize=4)(self._load_metric)
-
-    def __call__(self, item: Measurement) -> None:
-        if isinstance(item, BenchmarkPart):
-            self._answer(item)
-            return
-        scores, rows = self._scored(item)
-        write_scores(item.target, scores, rows)
-
-    def _scored(self, item: Measurement) -> Scored:
-        match item:
-            case BenchmarkSum():
-                return _summed(item)
-            case HeldoutRows():
-                return self._heldout(item)
-            case Rating():
-                return self._rate(item)
-            case AnswerMetrics():
-                return self._answers(item)
-        raise TypeError(item)
-
-    def _load(self, folder: Path, dtype: str) -> _Loaded:
-        started = time.monotonic()
-        loaded = _Loaded(*load_placed(folder, getattr(torch, dtype)))
-        self.loads.parent.mkdir(parents=True, exist_ok=True)
-        with self.loads.open("a") as log:
-            log.write(f"{time.monotonic() - started:.2f}\n")
-        return loaded
-
-    def _answer(self, item: BenchmarkPart) -> None:
-        """Answer some of a benchmark's requests and keep the answers; not again where a killed actor had done so."""
-        if item.index not in parts(item.target):
-            benchmark, loaded = _open(item), self.load(item.model, item.dtype)
-            shared = loaded.shared if benchmark.setting.likelihood == "shared_prefix" else None
-            rows = benchmark.answer(item.index, loaded.model, loaded.tokenizer, shared)
-            write_requests(item.target, item.index, rows)
-
-    def _heldout(self, item: HeldoutRows) -> Scored:
-        loaded, data = self.load(item.model, item.dtype), Rows(item.data)
-        scored, rows = ResponseModel(loaded.model), []
-        signal = open_signal(item.soft_labels, data, scored.device, getattr(torch, item.dtype))
-        size = vocabulary(len(loaded.tokenizer), scored.head, signal)
-        for row in data.heldout[: item.limit].tolist():
-            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()
-            rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
-        metrics = ["ce", "kl"] if signal else ["ce"]
-        counts = [row["tokens"] for row in rows]
-        return {metric: pooled_mean([row[metric] for row in rows], counts) for metric in metrics}, rows
-
-    def _rate(self, item: Rating) -> Scored:
-        loaded = self.load(item.model, item.dtype)
-        answers = read_kept(item.outputs, lambda: loaded.tokenizer)
-        result = measured_rate(loaded.model, loaded.tokenizer, answers, item.lens)
-        write_factual(item.target, result.facts)
-        return dict(result.scores), [dict(row) for row in result.rows]
-
-    def _answers(self, item: AnswerMetrics) -> Scored:
-        metrics = [self._metric(json.dumps(vars(use), default=str), item.cache) for use in item.metrics]
-        tokenizer = functools.cache(lambda: load_tokenizer(item.answerer))
-        rows = read_kept(item.outputs, tokenizer)
-        for drawn in item.samples:
-            for row, sample in zip(rows, read_kept(drawn, tokenizer), strict=True):
-                row.setdefault("samples", []).extend(
-                    [] if sample["error"] or is_unfinished(sample) else [sample["answer"]]
-                )
-        return score_answers(rows, metrics, count_empty=item.count_empty)
-
-    def _load_metric(self, metric: str, cache: Path) -> Metric:
-        """A metric of one step, kept for the next ones: those of a metric with a model follow each other."""
-        use = json.loads(metric)
-        given = Given({name: Path(folder) for name, folder in use["models"].items()}, self.device, cache)
-        return load_metric(use["name"], use["params"], given)
-
-
-def _summed(item: BenchmarkSum) -> Scored:
-    """The sum of a benchmark's answers, once all of them are there."""
-    scores, rows, details = _open(item).scores(read_requests(item.target))
-    write_details(item.target, details)
-    shown = [*declared(declare.Task, item.task).short, *CALIBRATION]
-    return {name: score for name, score in scores.items() if ":" in item.task or name in shown}, rows
-
-
-def _open(item: BenchmarkSum) -> Any:
-    # Imported where it is used: lm-eval takes seconds to load, and measurements of kept answers do without it.
-    from kdray.score.benchmark import Setting, open_benchmark
-
-    return open_benchmark(Setting(**item.setting))
-
-
-def _scoring_model(step: Step[MeasureInputs]) -> Step | None:
-    """The model of the grid that has to be loaded, if one has."""
-    return None if isinstance(step.inputs, AnswersInputs) else step.inputs.model
 
 
 def _loaded(step: Step[MeasureInputs]) -> str:

@@ -53,7 +53,7 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     tuner = tune.Tuner(
         trial,
         param_space={"point": tune.grid_search(list(jobs))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=work.resources.concurrent_points, reuse_actors=True),
+        tune_config=tune.TuneConfig(max_concurrent_trials=work.resources.points_beside, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(scratch),

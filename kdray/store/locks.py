@@ -40,15 +40,15 @@ class Locks:
         self._counters: tuple[Path, ...] = ()  # one a store
         self._count = 0
         self._seen: dict[Path, tuple[Any, float]] = {}  # others' counters: the count, and since when we know it
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._count_up, name="kdray-locks", daemon=True)
+        self.stopped = threading.Event()
+        self._thread = threading.Thread(target=self.count_up, name="kdray-locks", daemon=True)
 
     def __enter__(self) -> Locks:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.set()
+        self.stopped.set()
         self._thread.join()
         for folder in list(self._held):
             self.release(folder)
@@ -61,7 +61,7 @@ class Locks:
             if self._held[folder].exists():
                 return True
             del self._held[folder]  # taken over while this process stood still
-        current = _current(folder)
+        current = current_lock(folder)
         if current is not None and not self._is_free(current):
             return False
         number = int(current.name.removeprefix(PREFIX)) + 1 if current else 1
@@ -69,7 +69,7 @@ class Locks:
         self._be_counted(_counter(folder, self.owner))
         if not io.put_json_if_absent(lock, self._content(), durable=False):
             return False
-        if _current(folder) != lock:  # the first look missed a higher one, whose maker was just removing the one below
+        if current_lock(folder) != lock:  # the first look missed a higher one, whose maker was removing the one below
             io.delete(lock)
             return False
         if current is not None:
@@ -87,7 +87,7 @@ class Locks:
 
     def holder(self, folder: Path) -> str:
         """Who holds `folder`, for a message: `process 123 on host`."""
-        current = _current(folder)
+        current = current_lock(folder)
         content = (io.read_json(current) if current else None) or {}
         return f"process {content.get('pid', '?')} on {content.get('host', '?')}"
 
@@ -112,13 +112,13 @@ class Locks:
             io.put_json(counter, self._count, durable=False)
             self._counters += (counter,)
 
-    def _count_up(self) -> None:
-        while not self._stop.wait(self._beat):
+    def count_up(self) -> None:
+        """Show at every beat that this process lives, until it is stopped."""
+        while not self.stopped.wait(self._beat):
             self._count += 1
             for counter in self._counters:
-                with contextlib.suppress(
-                    OSError
-                ):  # a full disk: count again at the next beat, others may take over meanwhile
+                # A full disk: count again at the next beat, others may take over meanwhile.
+                with contextlib.suppress(OSError):
                     io.put_json(counter, self._count, durable=False)
 
 
@@ -147,7 +147,7 @@ def held(folder: Path) -> bool:
 
 def _owner(folder: Path) -> Path | None:
     """The counter of whoever holds the lock of `folder`; None if nobody does."""
-    current = _current(folder)
+    current = current_lock(folder)
     content = io.read_json(current) if current else None
     return _counter(folder, content["owner"]) if content and not content["released"] else None
 
@@ -156,5 +156,6 @@ def _counter(folder: Path, owner: str) -> Path:
     return folder.parents[1] / DRIVERS / owner  # beside the kinds of artifacts
 
 
-def _current(folder: Path) -> Path | None:
+def current_lock(folder: Path) -> Path | None:
+    """The lock of a folder that counts: the one with the highest number."""
     return max(folder.glob(f"{PREFIX}*"), default=None)

@@ -34,7 +34,7 @@ def save_checkpoint(loop: Loop, folder: Path) -> None:
     loop.ranks.wait()
     names = loop.ranks.agree(_by_size(folder) if loop.ranks.rank == 0 else None)
     mine = names[loop.ranks.rank :: loop.ranks.world]
-    sums = loop.ranks.gather({name: _checksum(folder / name) for name in mine})
+    sums = loop.ranks.gather({name: checksum(folder / name) for name in mine})
     if loop.ranks.rank == 0:
         io.put_json(folder / MANIFEST, {"step": loop.step, "layout": loop.engine.layout, "xxh3": sums})
     loop.ranks.wait()
@@ -59,7 +59,7 @@ def newest_checkpoint(artifact: Path, layout: str) -> Path | None:
             manifests.append((manifest["step"], str(path.parent), manifest["xxh3"]))
     for _, folder, sums in sorted(manifests, reverse=True):
         files = {name: Path(folder) / name for name in sums}
-        if all(file.is_file() and _checksum(file) == sums[name] for name, file in files.items()):
+        if all(file.is_file() and checksum(file) == sums[name] for name, file in files.items()):
             return Path(folder)
     return None
 
@@ -70,7 +70,7 @@ def _by_size(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in sorted(files, key=lambda path: -path.stat().st_size)]
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
     """XXH3, 128 bits: it need not withstand an attacker, and is far faster than SHA-256 on gigabytes of state."""
     digest = xxhash.xxh3_128()
     with path.open("rb") as file:

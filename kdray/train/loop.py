@@ -90,7 +90,7 @@ class Loop:
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
-            sums += self._accumulate(part, tokens, last=i == len(micro_batches) - 1)
+            sums += self.accumulate(part, tokens, last=i == len(micro_batches) - 1)
         hard, soft, uniform = (self.ranks.sum(sums, self.device) / tokens).tolist()
         loss = self.objective.total(hard, soft, uniform)
         norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
@@ -102,7 +102,7 @@ class Loop:
             metrics["soft"] = soft
         return {"step": self.step, "examples": self.step * self.settings.batch, **metrics}
 
-    def _accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
+    def accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
         """Add the gradient of a micro-batch; returns its [hard, soft, uniform] sums in nats."""
         batch = (pack if self.settings.packing else collate)(self.rows, part).to(self.device)
         soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None

@@ -73,7 +73,7 @@ def test_memory_is_for_the_chosen_rows_alone():
     made = RandomRows(10, 5)
     for start in range(0, 100_000, 1000):
         made.add(np.arange(start, start + 1000))
-        assert len(made._keys) == len(made._rows) == 15
+        assert len(made.kept_keys) == len(made.kept_rows) == 15
 
 
 @pytest.mark.parametrize("batch", [1, 2, 100])

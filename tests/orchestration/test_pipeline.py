@@ -89,7 +89,7 @@ def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -
 )
 def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, hands: list[int]) -> None:
     groups = [[Item(key=f"{g}.{i}", gpus=gpus) for i in range(size)] for g, size in enumerate(sizes)]
-    dealt = spread(groups, Resources((Node(8, 4),), 1))
+    dealt = spread(groups, 4)
     assert [len(group) for group in dealt] == hands
     assert sorted(item.key for group in dealt for item in group) == sorted(
         item.key for group in groups for item in group

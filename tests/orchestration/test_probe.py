@@ -26,7 +26,7 @@ def test_a_whole_model_is_opened_and_takes_no_memory(tmp_path: Path, monkeypatch
     from kdray.score.metrics.support_standin import support_standin
 
     made = []
-    monkeypatch.setattr(support_standin, "_ids", None)  # it answers nothing
+    monkeypatch.setattr(support_standin, "ids_of", None)  # it answers nothing
     init = support_standin.__init__
     monkeypatch.setattr(
         support_standin, "__init__", lambda self, *given, **params: made.append(self) or init(self, *given, **params)

@@ -30,6 +30,23 @@ def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_of_each_node_al
 
 
 @pytest.mark.parametrize(
+    ("nodes", "workers", "points", "scoring"),
+    [
+        ([(64, 8)] * 4, 1, 28, 4),  # a tenth of the GPUs, rounded up
+        ([(64, 8)] * 4, 4, 7, 4),
+        ([(64, 8)], 4, 1, 4),  # a point is not cut: one of two makes room
+        ([(64, 4)], 4, 1, 0),  # never the only point's
+        ([(8, 0)], 1, 8, 4),  # cores are shared
+        ([(1, 0)], 1, 1, 1),
+    ],
+)
+def test_beside_points_that_train_there_is_room_to_score(nodes, workers, points, scoring):
+    resources = Resources(tuple(Node(*node) for node in nodes), workers)
+    assert (resources.points_beside, resources.scoring(training=True)) == (points, scoring)
+    assert resources.scoring(training=False) == resources.actors()
+
+
+@pytest.mark.parametrize(
     ("weights", "gpus", "actors"),
     [
         (65.5e9, 1, 14),  # 32B in bfloat16

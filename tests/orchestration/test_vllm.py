@@ -19,6 +19,7 @@ from kdray.artifacts.parts import parts
 from kdray.artifacts.rows import Rows
 from kdray.models.generation import generate_greedy
 from kdray.models.load import load_folder
+from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.vllm import answer_by_vllm, engine_arguments, sampling_of, split_evenly
@@ -37,17 +38,17 @@ def item(folder: Path, index: int, texts: list[str], tokenizer: Any) -> PromptBa
     return prompt_batch(folder, prompts, index)
 
 
-def test_what_vllm_is_asked() -> None:
+def test_what_vllm_is_asked(tmp_path: Path) -> None:
     sampled = {"temperature": 0.9, "top_p": None, "seed": 7}
-    batch = prompt_batch(Path(), [], max_new_tokens=5)
+    batch = prompt_batch(tmp_path, [], max_new_tokens=5)
     asked = sampling_of(replace(batch, decoding={"name": "sampled", "params": sampled}), ends=[2])
     assert asked == {"temperature": 0.9, "top_p": 1.0, "seed": 7, "max_tokens": 5, "stop_token_ids": [2]}
     greedy = sampling_of(batch, ends=[2, 7])
     assert greedy == {"temperature": 0.0, "top_p": 1.0, "seed": 0, "max_tokens": 5, "stop_token_ids": [2, 7]}
 
 
-def test_greedy_and_sampled_requests_go_through_one_table_as_they_are() -> None:
-    batch = prompt_batch(Path(), [], max_new_tokens=5)
+def test_greedy_and_sampled_requests_go_through_one_table_as_they_are(tmp_path: Path) -> None:
+    batch = prompt_batch(tmp_path, [], max_new_tokens=5)
     sampled = {"name": "sampled", "params": {"temperature": 1, "top_p": 0.9, "seed": 7}}
     asked = [{"sampling_params": sampling_of(one, ends=[2])} for one in (batch, replace(batch, decoding=sampled))]
     assert pa.Table.from_pylist(asked).to_pylist() == asked, "what one of them lacks would come back as null"
@@ -86,7 +87,7 @@ def test_the_engine_is_told_how_long_and_how_wide_it_must_be(
     monkeypatch.setattr("ray.data.llm.build_processor", look)
     (tmp_path / "out").mkdir()
     items = [replace(item(tmp_path / "out", i, text, tokenizer), gpus=gpus) for i, text in enumerate(["Ada", "Ben"])]
-    longest = max(len(prompt.input_ids) for one in items for prompt in one.prompts)
+    longest = max(len(prompt.input_ids) for one in items for prompt in one.read())
     resources = Resources(tuple(Node(8, count) for count in nodes), 1)
     list(answer_by_vllm({tmp_path / "model": items}, keep, resources))
     arguments, wide = given[0].engine_kwargs, 4 if gpus == 3 else gpus  # of four heads
@@ -140,7 +141,7 @@ def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monke
     theirs = [item(tmp_path / "theirs", i, texts, tokenizer) for i, texts in enumerate(batches)]
     gpu = Resources((Node(2, 1),), 1)
     assert list(answer_by_vllm({tmp_path / "model": theirs}, keep, gpu)) == [(str(i), "") for i in range(3)]
-    generator = Generator()
+    generator = Generator(load_as)
     for i, texts in enumerate(batches):
         generator(item(tmp_path / "ours", i, texts, tokenizer))
     tables = [
@@ -195,7 +196,13 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
     (tmp_path / "ours").mkdir()
     cuts, resources = [[3, 1], [2]], Resources((Node(2, 1),), 1)
     ask = functools.partial(
-        ask_vllm, tmp_path / "model", {"compute": "float32", "max_new_tokens": 6}, rows, [end], resources
+        ask_vllm,
+        tmp_path / "model",
+        {"compute": "float32", "max_new_tokens": 6},
+        rows,
+        tmp_path / "prompts.arrow",
+        [end],
+        resources,
     )
 
     def items(side: str) -> list[Part]:

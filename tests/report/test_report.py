@@ -17,7 +17,7 @@ from kdray.report.arms import Arm
 from kdray.report.page.panels import running_mean
 from kdray.report.results import Checkpoint, Results
 from kdray.report.statistics import Spread, difference
-from kdray.report.table import rows_of
+from kdray.report.table import Row, headings, rows_of
 from kdray.report.verdict import verdict
 from kdray.report.write import print_table, write_report
 from kdray.spec import load_grid
@@ -228,6 +228,22 @@ def test_a_table_wider_than_the_console_is_broken_between_metrics(tiny_grid, wid
     assert len(headers) == tables
     assert sum("SFT + SeqKD + KD 1 " in line for line in lines) == tables
     assert text.getvalue().count("1.50 ± 0.00") == 2 * 6
+
+
+def test_a_column_beside_those_of_metrics_is_on_the_terminal_and_in_the_report(tiny_grid, monkeypatch):
+    """Both are made of `headings` and `Row.texts`, and of nothing else."""
+    results = make_results(tiny_grid)
+    for checkpoint in results.checkpoints:
+        checkpoint.scores.clear()  # so that nothing is drawn, which takes a second
+    results.curves.clear()
+    texts = Row.texts.fget
+    monkeypatch.setattr("kdray.report.write.headings", lambda metrics: [*headings(metrics), "mine"])
+    monkeypatch.setattr(Row, "texts", property(lambda row: [*texts(row), "yes"]))
+    shown = io.StringIO()
+    print_table(results, Console(file=shown, width=120))
+    assert [line.split() for line in shown.getvalue().splitlines()[2:4]] == [["runs", "mine"], ["SFT", "0/5", "yes"]]
+    text = (write_report(results, tiny_grid.folder / "report") / "report.md").read_text()
+    assert "|  | runs | mine |\n| --- | --- | --- |\n| SFT | 0/5 | yes |" in text
 
 
 def test_training_losses_are_drawn_as_running_means_over_their_tokens():

@@ -319,7 +319,7 @@ def test_the_standin_is_a_difference_of_log_likelihoods_whatever_the_batch(tmp_p
     assert found[1] == {}
 
     def mean_log_p(before, after):
-        ids = metric._ids(before), metric._ids(after)
+        ids = metric.ids_of(before), metric.ids_of(after)
         logits = metric.model(input_ids=torch.tensor([ids[0] + ids[1]])).logits[0].double().log_softmax(-1)
         start = len(ids[0]) - 1
         return sum(float(logits[start + i, token]) for i, token in enumerate(ids[1])) / len(ids[1])

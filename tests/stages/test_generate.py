@@ -23,7 +23,9 @@ from kdray.data.templates.chat import chat
 from kdray.lens.align import mark_tokens
 from kdray.lens.sources.jsonl import jsonl
 from kdray.models.load import load_folder, load_tokenizer
+from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part
+from kdray.orchestration.measurer import AnswerMetrics, Measurer, MetricUse
 from kdray.plan import make_plan
 from kdray.score.kept import read_kept
 from kdray.score.prompts import Prompt
@@ -31,8 +33,7 @@ from kdray.spec import load_grid
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
 from kdray.stages.augment import Answerer
-from kdray.stages.generate import _asked, _batches, answer_all, keep
-from kdray.stages.measure import AnswerMetrics, Measurer, MetricUse
+from kdray.stages.generate import answer_all, keep, prompts_of, what_is_asked
 from kdray.stages.prepare import require_closed
 from kdray.store import Outer, Store
 from tests.answers import prompt_batch
@@ -121,7 +122,7 @@ def test_real_summaries_are_scored_without_their_thoughts(
         "answerer": tmp_path / "model",
         "cache": tmp_path,
     }
-    Measurer(tmp_path / "loads")(AnswerMetrics(key="x", metrics=rouge_alone, **folders))
+    Measurer(load_as)(AnswerMetrics(key="x", metrics=rouge_alone, **folders))
     scores = read_scores(tmp_path)
     assert scores["rougeL"].value == pytest.approx(rouge)
     assert scores["unfinished"].value == scores["empty"].value == unfinished
@@ -224,9 +225,9 @@ def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(
     outer = Outer(Store(grid.runtime.store).root)
     step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
     work = cast(Any, SimpleNamespace(folder=lambda _: tiny_grid.folder / "student", outer=outer))
-    [[whole]] = _batches(step, work)
+    [whole] = prompts_of(step, work)
     (tiny_grid.folder / "student" / "config.json").write_text(json.dumps(config))
-    [[cut]] = _batches(step, work)
+    [cut] = prompts_of(step, work)
     assert len(whole.input_ids) > 600
     assert 270 < len(cut.input_ids) <= 280
     assert whole.source.startswith(cut.source)
@@ -246,12 +247,12 @@ def test_a_prompt_with_a_token_that_the_model_has_no_embedding_of_is_named(tiny_
     work, asked = cast(Any, SimpleNamespace(folder=lambda _: student, outer=outer)), set()
     for known in (len(tokenizer), len(tokenizer) - 1):
         (student / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": known}))
-        asked.add(_asked(step, work))
+        asked.add(what_is_asked(step, work))
         if known == len(tokenizer):
-            assert len(_batches(step, work)[0]) == 3
+            assert len(prompts_of(step, work)) == 3
             continue
         with pytest.raises(InputError) as caught:
-            _batches(step, work)
+            prompts_of(step, work)
         found = f"score.tasks.xsum: its embedding has {known} tokens, and rows 2, 3 token {known} ('<more>')"
         assert str(caught.value).startswith(found)
     assert len(asked) == 2

@@ -83,7 +83,7 @@ class Here:
             seal=lambda *_, **facts: self.facts.update(facts),
             fail=lambda _, reason: pytest.fail(reason),
         )
-        lens._make(step, attempt, work)
+        lens.make_lens(step, attempt, work)
         return attempt.path
 
 

@@ -57,12 +57,13 @@ def measured(tmp_path_factory):
     """Answers, scores and details: undisturbed, after a killed actor, after a run that ended with damaged parts; what
     was said; facts.
     """
+    from kdray import scorer
     from kdray.cli.progress import Terminal
+    from kdray.orchestration.measurer import Measurer
     from kdray.orchestration.resources import Resources
     from kdray.orchestration.session import ray_session
     from kdray.orchestration.work import Work
     from kdray.stages import generate as answering
-    from kdray.stages import measure as stage
     from kdray.stages.model import model
 
     here = tmp_path_factory.mktemp("measure")
@@ -104,12 +105,17 @@ def measured(tmp_path_factory):
     def answers():
         return {step.slug: read_answers(store.get(step.key).path) for step in asked}
 
-    class Mortal(stage.Measurer):
-        def _answer(self, item):
+    class Mortal(Measurer):
+        def answer(self, item):
             if item.index == 4 and not killed.exists():
                 killed.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-            super()._answer(item)
+            super().answer(item)
+
+    class MortalScorer(scorer.Scorer):
+        def __init__(self, loads):
+            super().__init__(loads)
+            self.generate, self.measure = MortalGenerator(self.generate.load), Mortal(self.measure.load)
 
     def scores():
         done = [step for step in steps if store.get(step.key)]
@@ -133,45 +139,45 @@ def measured(tmp_path_factory):
         )  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
-        answering.generate(asked, first)
+        scorer.score(asked, [], first)
         found["answers"] = {"plain": answers()}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(answering, "Generator", MortalGenerator)
-            answering.generate(asked, again("generate"))
+            patch.setattr(scorer, "Scorer", MortalScorer)
+            scorer.score(asked, [], again("generate"))
         assert answerer_killed.exists()
         found["answers"]["killed"] = answers()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(answering, "measured_cost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                answering.generate(asked, again("generate"))
+                scorer.score(asked, [], again("generate"))
         made = parts(store.folder(asked[0].key) / "attempt-001")
         made[1].unlink()
         made[2].write_bytes(b"damaged")
-        answering.generate(asked, Work(plan, store, outer, locks, progress, one))
+        scorer.score(asked, [], Work(plan, store, outer, locks, progress, one))
         found["answers"]["resumed"] = answers()
         output.truncate(0)
-        stage.measure(steps, first)
+        scorer.score([], steps, first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "Measurer", Mortal)
-            stage.measure(steps, again())
+            patch.setattr(scorer, "Scorer", MortalScorer)
+            scorer.score([], steps, again())
         assert killed.exists()
         found["killed"] = scores()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(stage, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr("kdray.stages.measure.read_details", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                stage.measure(steps, again())
+                scorer.score([], steps, again())
         left = parts(store.folder(steps[0].key) / "attempt-001")
         left[1].unlink()
         left[2].write_bytes(b"damaged")
-        stage.measure(steps, Work(plan, store, outer, locks, progress, one))
+        scorer.score([], steps, Work(plan, store, outer, locks, progress, one))
         found["kept"], found["resumed"] = len(left), scores()
     return found
 
 
 def test_weights_are_loaded_once_a_model_whatever_the_number_of_tasks(measured):
-    assert "measure: 2 models, weights loaded 2 times" in measured["said"]
+    assert "score: weights loaded 2 times" in measured["said"]
 
 
 @pytest.mark.parametrize("how", ["killed", "resumed"])

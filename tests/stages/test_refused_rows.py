@@ -19,10 +19,10 @@ from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.report.results import collect
+from kdray.scorer import score as score_all
 from kdray.spec import load_grid
-from kdray.stages import generate as answering
-from kdray.stages import measure as measuring
 from kdray.store import Locks, Outer, Store
+from tests.orchestration.inline import InlinePipeline
 from tests.tiny import write_grid
 
 ROWS: list[dict[str, Any]] = [
@@ -35,20 +35,10 @@ ROWS: list[dict[str, Any]] = [
 ]
 
 
-def in_process(groups: list[list[Any]], make: Any, resources: Resources) -> Iterator[tuple[str, str]]:
-    maker = make()
-    for group in groups:
-        for item in group:
-            maker(item)
-            yield item.key, ""
-
-
 @contextmanager
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for stage in (answering, measuring):
-            patch.setattr(stage, "run_pipeline", in_process)
-        patch.setattr(measuring, "_collect", lambda *_: {})
+        patch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
         yield
 
 
@@ -87,8 +77,7 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
     with Locks() as locks, Terminal(Console(file=output, width=400)) as progress:
         work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), workers=1))
         scores = [score for score in plan.scores if score.subject == "student"]
-        answering.generate([score.generate for score in scores if score.generate], work)
-        measuring.measure([score.measure for score in scores], work)
+        score_all([score.generate for score in scores if score.generate], [score.measure for score in scores], work)
     return work, output.getvalue()
 
 

@@ -12,10 +12,11 @@ import pytest
 
 from kdray.artifacts.parts import parts
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import load_folder
+from kdray.models.load import Latest, load_folder
+from kdray.models.loaded import load_as
+from kdray.orchestration.measurer import BenchmarkPart, Measurer
 from kdray.score.decodings.greedy import greedy
 from kdray.score.prompts import Prompt
-from kdray.stages import measure
 from kdray.stages.generate import answer_all
 from kdray.store import Store
 from tests.conftest import safetensors_of
@@ -182,12 +183,10 @@ def test_a_model_is_looked_into_once_for_all_parts_of_its_benchmarks(tmp_path, m
             given.append(shared)
             return [{"request": index, "loglikelihood": 0.0, "greedy": True, "text": None, "error": None}]
 
-    monkeypatch.setattr(measure, "_open", lambda item: Benchmark())
-    measurer = measure.Measurer(tmp_path / "loads")
+    monkeypatch.setattr("kdray.orchestration.measurer.benchmark_of", lambda item: Benchmark())
+    measure = Measurer(Latest(load_as))
     for i in range(3):
-        measurer(
-            measure.BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={})
-        )
+        measure(BenchmarkPart(key="x", index=i, target=tmp_path, model=folder, dtype="float32", task="", setting={}))
     assert len(parts(tmp_path)) == 3
     assert len(set(map(id, given))) == 1
     assert isinstance(given[0], SharedPrefix)

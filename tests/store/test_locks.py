@@ -138,8 +138,8 @@ def test_counting_costs_one_write_however_many_locks_are_held(folder: Path, monk
     assert all(locks.try_acquire(folder.with_name(f"{i}-0123456789ab")) for i in range(50))
     writes: list[Path] = []
     monkeypatch.setattr(module.io, "put_json", lambda path, *_, **__: writes.append(path))
-    monkeypatch.setattr(locks._stop, "wait", lambda _: len(writes) > 0)
-    locks._count_up()
+    monkeypatch.setattr(locks.stopped, "wait", lambda _: len(writes) > 0)
+    locks.count_up()
     assert writes == [folder.parents[1] / "drivers" / locks.owner]
 
 
@@ -237,8 +237,8 @@ def test_a_look_that_misses_the_current_lock_does_not_make_a_second_holder(
     assert first.try_acquire(folder)
     first.release(folder)
     assert first.try_acquire(folder)  # lock-000002, while lock-000001 is gone
-    current, missed = module._current, [None]
-    monkeypatch.setattr(module, "_current", lambda path: missed.pop() if missed else current(path))
+    current, missed = module.current_lock, [None]
+    monkeypatch.setattr(module, "current_lock", lambda path: missed.pop() if missed else current(path))
     assert not second.try_acquire(folder)
     assert [path.name for path in folder.glob("lock-*")] == ["lock-000002"]
 

@@ -39,7 +39,7 @@ def test_a_micro_batch_reads_no_number_back(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     for owner, name in ((loop, "_autocast"), (torch, "autocast")):
         monkeypatch.setattr(owner, name, lambda *_, **__: contextlib.nullcontext())
-    terms = loop._accumulate(loop.order.batch_at(0), 10, last=True)
+    terms = loop.accumulate(loop.order.batch_at(0), 10, last=True)
     assert (terms.device.type, terms.dtype, terms.shape) == ("meta", torch.float64, (3,))
     assert embeddings.weight.grad is not None
 

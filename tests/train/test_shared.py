@@ -76,7 +76,7 @@ def gradients(folder, engine, ranks):
     """
     loop = make_loop(folder, engine, ranks)
     loop.model.train()
-    loop._accumulate(loop.order.batch_at(0)[:1], 10, last=False)
+    loop.accumulate(loop.order.batch_at(0)[:1], 10, last=False)
     held = sum(p.grad.to_local().numel() for p in loop.engine.student.parameters() if p.grad is not None)
     share = held / sum(p.numel() for p in loop.engine.student.parameters())
     loop.engine.optimiser.zero_grad()
@@ -87,19 +87,19 @@ def places(folder, ranks):
     """In how many pieces of memory the gradients of DDP lie, once its buckets are what they stay."""
     loop = make_loop(folder, "ddp", ranks)
     list(loop.steps())
-    loop._accumulate(loop.order.batch_at(0)[:1], 10, last=True)
+    loop.accumulate(loop.order.batch_at(0)[:1], 10, last=True)
     return len({p.grad.untyped_storage().data_ptr() for p in loop.model.parameters()})
 
 
 def checked(folder, engine, ranks):
     """The files whose checksums this rank takes of a checkpoint."""
-    loop, taken, checksum = make_loop(folder, engine, ranks), [], checkpoints._checksum
+    loop, taken, checksum = make_loop(folder, engine, ranks), [], checkpoints.checksum
     next(loop.steps())
     checkpoint = folder / engine / "attempt-001" / "checkpoint-1"
     checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    checkpoints._checksum = lambda path: taken.append(path.stat().st_size) or checksum(path)
+    checkpoints.checksum = lambda path: taken.append(path.stat().st_size) or checksum(path)
     save_checkpoint(loop, checkpoint)
-    checkpoints._checksum = checksum
+    checkpoints.checksum = checksum
     return taken
 
 

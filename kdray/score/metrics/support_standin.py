@@ -54,8 +54,8 @@ class support_standin:
         scored = [judged(answer) and not problem for answer, problem in zip(answers, problems, strict=True)]
         for answer in itertools.compress(answers, scored):
             source = " ".join(first_words(answer.source, self.words).split())
-            ids = self._ids(answer.text)
-            pairs += [(self._ids(source + ASK), ids), (self._ids(ASK.lstrip()), ids)]
+            ids = self.ids_of(answer.text)
+            pairs += [(self.ids_of(source + ASK), ids), (self.ids_of(ASK.lstrip()), ids)]
         found = iter(batched(pairs, self.batch, lambda pair: len(pair[0]) + len(pair[1]), self.log_likelihoods))
         return [
             {"support": next(found) - next(found)} if wanted else problem
@@ -78,5 +78,6 @@ class support_standin:
             means.append(-float(torch.nn.functional.cross_entropy(logits, target)))
         return means
 
-    def _ids(self, text: str) -> list[int]:
+    def ids_of(self, text: str) -> list[int]:
+        """The tokens of a text, without the marks that a tokenizer puts around it."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]

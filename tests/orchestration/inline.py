@@ -1,0 +1,45 @@
+"""A pipeline that does its items in this process, when it is asked what is finished."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from kdray.orchestration.items import Item
+
+
+class InlinePipeline:
+    """As `kdray.orchestration.pipeline.Pipeline`; all that were made are in `made`."""
+
+    made: list[InlinePipeline] = []  # noqa: RUF012
+
+    def __init__(self, make: Callable[[], Any], _: object, size: int, gpus: int) -> None:
+        self.maker, self.size, self.gpus, self.closed = make(), size, gpus, False
+        self.waiting, self.loaded = list[Sequence[Item]](), deque[object](maxlen=size)
+        self.made.append(self)
+
+    @property
+    def groups(self) -> int:
+        return len(self.waiting)
+
+    def put(self, group: Sequence[Item]) -> None:
+        self.waiting.append(group)
+        self.loaded.append(group[0].loads)
+
+    def finished(self) -> Iterator[tuple[str, str]]:
+        for group in self.waiting:
+            for item in group:
+                try:
+                    self.maker(item)
+                except Exception as failure:  # noqa: BLE001
+                    yield item.key, f"{type(failure).__name__}: {failure}"
+                else:
+                    yield item.key, ""
+        self.waiting.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def join(self, seconds: float) -> None:
+        assert self.closed

@@ -1,0 +1,211 @@
+"""Steps are scored as soon as their inputs are there, by actors that fit, and whatever fails takes nothing with it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from kdray.cli.progress import Terminal
+from kdray.orchestration.items import Item
+from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.schedule import Pools, Scoring
+from kdray.orchestration.work import Work
+from kdray.plan import Step
+from kdray.plan.inputs import Inputs
+from kdray.store import Attempt, Locks, Outer, Store
+from tests.orchestration.inline import InlinePipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reads(Inputs):
+    """Whatever a step reads."""
+
+    made: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece(Item):
+    model: str = ""
+    error: str = ""
+
+    @property
+    def loads(self) -> object:
+        return self.model
+
+
+def step(name: str, *reads: Step) -> Step:
+    return Step("measure", name, {"params": {}, "name": name, "inputs": {}}, Reads(made=reads))
+
+
+Pieces = list[tuple[Step, list[list[Piece]]]]
+
+
+class Stage:
+    """Cuts each of its steps into the pieces that are given by its name."""
+
+    def __init__(self, work: Work, pieces: Pieces) -> None:
+        self.steps, self.work = [made for made, _ in pieces], work
+        self.pieces = {made.slug: groups for made, groups in pieces}
+        self.begun: list[str] = []
+
+    def begin(self, claimed: Sequence[tuple[Step, Attempt]], hands: int) -> list[list[Item]]:
+        self.begun += [step.slug for step, _ in claimed]
+        return [list(group) for step, _ in claimed for group in self.pieces[step.slug]]
+
+    def finish(self, step: Step, attempt: Attempt) -> None:
+        if step.slug != "forgotten":
+            self.work.seal(step, attempt)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Iterator[Work]:
+    store = Store(tmp_path)
+    with Locks() as locks, Terminal(Console(file=io.StringIO(), width=200)) as progress:
+        nothing: Any = None
+        yield Work(nothing, store, Outer(tmp_path), locks, progress, Resources((Node(4, 0),), 1))
+
+
+@pytest.fixture(autouse=True)
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlinePipeline]:
+    monkeypatch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
+    monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
+    monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
+    monkeypatch.setattr(InlinePipeline, "made", [])
+    return InlinePipeline.made
+
+
+def scoring(work: Work, pieces: Pieces, **how: Callable[[], bool]) -> tuple[Stage, list[str]]:
+    """What became of the steps, and the keys of their items in the order in which they were done."""
+    done: list[str] = []
+
+    def make() -> Callable[[Piece], None]:
+        def do(piece: Piece) -> None:
+            done.append(f"{piece.key}{piece.model}")
+            if piece.error:
+                raise RuntimeError(piece.error)
+
+        return do
+
+    stage = Stage(work, pieces)
+    Scoring([stage], work, Pools(make, work.resources, lambda: 1), **how).run()
+    return stage, done
+
+
+def of(made: Step, **fields: Any) -> Piece:
+    return Piece(key=made.key.id, **fields)
+
+
+def make(work: Work, made: Step) -> None:
+    work.store.begin(made.key, made.payload or {}).seal()
+
+
+def test_a_step_begins_when_what_it_reads_is_done_even_while_points_train(work: Work) -> None:
+    early, late = step("point a"), step("point b")
+    make(work, early)
+    first, second, after = step("first", early), step("second", late), step("after", step("first", early))
+    looks: list[bool] = []
+
+    def training() -> bool:
+        looks.append(work.store.get(first.key) is not None and work.store.get(after.key) is not None)
+        if looks[-1] and not work.store.get(late.key):
+            make(work, late)  # not before all that needs it not has been scored
+        return not work.store.get(second.key)
+
+    stage, _ = scoring(work, [(made, [[of(made)]]) for made in (after, second, first)], training=training)
+    assert stage.begun == ["first", "after", "second"]
+    assert not work.failed
+
+
+def test_what_needs_a_failed_step_is_failed_and_all_else_is_scored(work: Work) -> None:
+    broken, other = step("broken"), step("other")
+    needs = step("needs", broken)
+    _, done = scoring(
+        work,
+        [
+            (broken, [[of(broken, error="no"), of(broken)], [of(broken, error="later")]]),
+            (needs, [[of(needs)]]),
+            (other, [[of(other)]]),
+        ],
+    )
+    assert work.failed == {broken.key.id: "RuntimeError: no", needs.key.id: "needs measure broken"}
+    assert work.store.get(other.key)
+    assert len(done) == 4, "an item that fails takes no other with it"
+
+
+def test_what_reads_something_that_is_gone_is_failed_when_nothing_trains(work: Work) -> None:
+    gone, there = step("gone"), step("there")
+    make(work, there)
+    needs, after, other = step("needs", gone), step("after", step("needs", gone)), step("other", there)
+    scoring(work, [(made, [[of(made)]]) for made in (after, needs, other)])
+    assert work.failed[needs.key.id] == "needs measure gone, which is gone"
+    assert work.failed[after.key.id] == "needs measure needs"
+    assert work.store.get(other.key)
+
+
+def test_an_attempt_that_leaves_nothing_has_failed_and_one_without_items_is_finished_at_once(work: Work) -> None:
+    forgotten, whole = step("forgotten"), step("whole")
+    _, done = scoring(work, [(forgotten, [[of(forgotten)]]), (whole, [])])
+    assert work.failed == {forgotten.key.id: "ended without a result"}
+    assert work.store.get(whole.key)
+    assert len(done) == 1
+
+
+def test_items_of_one_model_follow_each_other_whatever_step_they_are_of(work: Work) -> None:
+    first, second = step("first"), step("second")
+    groups = [(made, [[of(made, model=model)] for model in ("A", "B")]) for made in (first, second)]
+    _, done = scoring(work, groups)
+    assert [key[-1] for key in done] == ["A", "A", "B", "B"]
+
+
+def test_it_leaves_off_when_stopped_and_gives_its_locks_back(work: Work, inline: list[InlinePipeline]) -> None:
+    only = step("only")
+    times = iter([False, False, True])
+    InlinePipeline.finished, kept = lambda _: iter(()), InlinePipeline.finished  # type: ignore[method-assign]
+    try:
+        scoring(work, [(only, [[of(only)]])], stopped=lambda: next(times))
+    finally:
+        InlinePipeline.finished = kept  # type: ignore[method-assign]
+    assert work.store.get(only.key) is None
+    assert work.locks.try_acquire(work.store.folder(only.key))
+    assert [pipeline.closed for pipeline in inline] == [True]
+
+
+def group(key: str, gpus: int = 1, model: str = "") -> list[Item]:
+    return [Piece(key=key, gpus=gpus, model=model)]
+
+
+def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlinePipeline]) -> None:
+    room = [1]
+    pools = Pools(lambda: lambda item: None, Resources((Node(8, 4), Node(8, 4)), 1), lambda: room[0])
+    assert list(pools.put(group("too large", gpus=5))) == [
+        ("too large", "the model needs 5 GPUs of one node; the largest has 4")
+    ]
+    for i in range(3):
+        assert not list(pools.put(group(str(i))))
+    assert [key for key, _ in pools.finished()] == ["0"]
+    assert [(made.size, made.gpus) for made in inline] == [(1, 1)]
+    room[0] = 8
+    assert [key for key, _ in pools.finished()] == ["1", "2"]
+    assert [(made.size, made.gpus) for made in inline] == [(1, 1), (1, 1)], "one more: no more had to wait"
+    assert not list(pools.put(group("large", gpus=4)))
+    assert [key for key, _ in pools.finished()] == ["large"]
+    assert [(made.size, made.gpus, made.closed) for made in inline] == [(1, 1, True), (1, 1, True), (1, 4, False)]
+    pools.close()
+    assert inline[-1].closed
+
+
+def test_a_model_that_an_actor_has_goes_first(inline: list[InlinePipeline]) -> None:
+    pools = Pools(lambda: lambda item: None, Resources((Node(1, 0),), 1), lambda: 1)
+    done = []
+    for key, model in (("0", "A"), ("1", "B"), ("2", "A"), ("3", "")):
+        list(pools.put(group(key, model=model)))
+    while len(done) < 4:
+        done += [key for key, _ in pools.finished()]
+    assert done == ["0", "2", "1", "3"]
+    assert len(inline) == 1
