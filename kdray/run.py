@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 from rich.markup import escape
@@ -16,6 +17,7 @@ from rich.markup import escape
 from kdray.check.checks import check_models
 from kdray.check.machine import needs_of, require_gpus
 from kdray.check.shapes import check_shapes, shape_of
+from kdray.cost.shown import scoring_share
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
@@ -116,11 +118,13 @@ def run(
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
             soften(reading(steps, SoftenInputs), work)
-        if plan.grid.score.engine == "vllm":  # it wants all GPUs
+        if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
+            work.resources = replace(resources, beside=0)
             train(plan.points, work)
             generate_by_vllm(asked, work)
             score([], measured, work)
         else:
+            work.resources = replace(resources, share=scoring_share(plan, store, outer))
             _at_once(lambda: train(plan.points, work), functools.partial(score, asked, measured, work), progress)
         after()
         return work.failed

@@ -38,7 +38,12 @@ def score(
     if not asked and not measured:
         return
     loads = work.scratch / LOADS
-    pools = Pools(functools.partial(Scorer, loads), work.resources, lambda: work.resources.scoring(training=training()))
+    points = [point.train for point in work.plan.points]
+
+    def room() -> int:
+        return work.resources.scoring(len(work.missing(points)) if training() else 0)
+
+    pools = Pools(functools.partial(Scorer, loads), work.resources, room)
     Scoring([generate(asked, work), measure(measured, work)], work, pools, training, stopped).run()
     if loads.is_file():
         seconds = [float(line) for line in loads.read_text().splitlines()]

@@ -23,6 +23,7 @@ from kdray.store import Store
 
 ROOM = 0.8  # of a GPU's memory that weights may take where a model answers or is scored
 LONGEST = 2 / 3  # of the longest allowed answer, which a batch's longest takes
+SCORES = ("generate", "measure")  # kinds of steps
 RESUMED = 2  # checkpoints that a point at work keeps
 WIDTH = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
@@ -61,19 +62,36 @@ class Estimate:
         """Floating-point operations of all steps."""
         return sum(step.operations for step in self.steps)
 
-    def wall_hours(self, gpus: int) -> float:
-        """On so many GPUs, one kind of step after the other; infinite where one step needs more.
+    @property
+    def scoring_share(self) -> float:
+        """What part of the GPU-hours of points and scores the scores take, answers included; 0 where there are none."""
+        hours = self.gpu_hours
+        scores = sum(hours.get(kind, 0.0) for kind in SCORES)
+        return scores / (scores + hours.get("train", 0.0)) if scores else 0.0
 
-        Points and teachers are trained by one group of GPUs each; all else is dealt out.
+    def wall_hours(self, gpus: int) -> float:
+        """On so many GPUs; infinite where one step needs more.
+
+        Points and teachers are trained by one group of GPUs each; all else is dealt out. What comes before the points
+        is done one kind after the other. Scores fill the GPUs that points leave idle, or come after them, as those of
+        the last points must.
         """
-        hours = 0.0
+        if any(step.gpus > gpus for step in self.steps):
+            return math.inf
+        before, points, scores, rounds = 0.0, 0.0, 0.0, 1.0
         for kind, size in {(step.kind, step.gpus): None for step in self.steps}:
-            if size > gpus:
-                return math.inf
             times = [step.seconds for step in self.steps if (step.kind, step.gpus) == (kind, size)]
             longest = max(times) if kind in ("train", "teach") else 0.0
-            hours += max(longest, sum(times) / (gpus // size)) / 3600
-        return hours
+            hours = max(longest, sum(times) / (gpus // size)) / 3600
+            if kind == "train":
+                points += hours
+                rounds = max(1.0, len(times) / (gpus // size))
+            elif kind in SCORES:
+                scores += hours
+            else:
+                before += hours
+        idle = max(0.0, points - self.gpu_hours.get("train", 0.0) / gpus)
+        return before + points + scores / rounds + max(0.0, scores - scores / rounds - idle)
 
     def too_large(self) -> dict[str, Memory]:
         """What does not fit on the card."""

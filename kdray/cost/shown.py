@@ -12,6 +12,7 @@ from kdray.cost.cards import CARDS, Card
 from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.memory import Memory
 from kdray.cost.models import decoders_of
+from kdray.cost.share import MOST, SHARE, points_beside
 from kdray.plan.steps import Plan
 from kdray.store import Outer, Store
 
@@ -33,6 +34,7 @@ class Price:
     card: Card
     gpus: int
     amounts: Amounts
+    beside: int  # GPUs that answer and score while points train
     per_hour: float | None = None
 
     @property
@@ -51,13 +53,17 @@ def priced(
         unknown.append("data: the number of rows, until they are prepared; say it by --rows")
     if unknown or amounts is None:
         return unknown
-    return Price(
-        {name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()},
-        card,
-        gpus,
-        amounts,
-        per_hour,
-    )
+    found = {name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()}
+    runtime, share = plan.grid.runtime, min(MOST, found[card.name].scoring_share)
+    workers, wanted = (None if value == "auto" else value for value in (runtime.workers, runtime.beside))
+    points = points_beside(gpus // (workers or 1), gpus, workers or 1, share, wanted)
+    return Price(found, card, gpus, amounts, gpus - points * (workers or 1), per_hour)
+
+
+def scoring_share(plan: Plan, store: Store, outer: Outer) -> float:
+    """The part of the GPUs that answers and scores get while points train: that of their hours in the hours of both."""
+    price = priced(plan, store, outer, CARDS["H100"], gpus=1, rows=None, per_hour=None)
+    return SHARE if isinstance(price, list) else min(MOST, price.own.scoring_share)
 
 
 def listed(price: Price) -> dict[str, Any]:
@@ -67,6 +73,7 @@ def listed(price: Price) -> dict[str, Any]:
     return {
         "card": price.card.name,
         "gpus": price.gpus,
+        "beside": price.beside,
         "operations": own.operations,
         "gpu_hours": own.gpu_hours,
         "gpu_hours_by_card": hours,
@@ -109,6 +116,8 @@ def lines(price: Price) -> Iterator[str]:
     )
     usd = f", {total * price.per_hour:,.0f} USD" if price.per_hour is not None else ""
     yield f"  {'all':<{width}}  {total:9,.1f} GPU-hours, {takes}{usd}; {own.operations:.1e} operations"
+    if own.scoring_share and math.isfinite(wall):
+        yield f"  while points train, {price.beside} of {price.gpus} GPUs answer and score (runtime.beside)"
     others = {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items() if name != card.name}
     yield "  on others: " + ", ".join(f"{name} {spent:,.0f}" for name, spent in others.items())
     yield f"memory of a GPU, of {card.memory / GB:.0f} GB:"

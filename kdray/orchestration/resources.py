@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from kdray.cost.share import SHARE, points_beside
 from kdray.spec.errors import InputError
 from kdray.spec.sections.running import Runtime
 
 ROOM = 0.8  # of a GPU's memory for a model's weights; the rest is for states and logits
-SHARE = 0.1  # of all GPUs, for answers and scores beside points that train
 LARGEST_NODE = 8  # GPUs; a point with more workers is spread over nodes
 KIND = "accelerator_type:"  # what Ray puts before the name of a node's GPUs among its resources
 
@@ -30,6 +30,8 @@ class Resources:
     workers: int  # of one point
     accelerator: str | None = None  # the only type of GPU counted, and asked for
     gpu_memory: int | None = None  # bytes of the smallest GPU; None where nobody could tell
+    beside: int | None = None  # units that answer and score while points train, where that is wanted
+    share: float = SHARE  # of all GPUs that does, where it is not
 
     @property
     def cpus(self) -> int:
@@ -51,27 +53,21 @@ class Resources:
         )
 
     @property
-    def beside(self) -> int:
-        """Units that answer and score while points train.
-
-        GPUs are taken from the points, a share of `SHARE` and what no point fills, but never from the only one that has
-        room; half of the cores share their time with points.
-        """
-        if not self.gpus:
-            return max(1, self.cpus // 2)
-        return self.gpus - self.points_beside * self.workers if self.concurrent_points > 1 else 0
-
-    @property
     def points_beside(self) -> int:
-        """Points that train at once while others are scored."""
-        points = self.concurrent_points
-        if not self.gpus or points == 1:
-            return points
-        return max(1, min(points - 1, int(self.gpus * (1 - SHARE)) // self.workers))
+        """Points that train at once while others are scored; cores are shared by both."""
+        fit = self.concurrent_points
+        return points_beside(fit, self.gpus, self.workers, self.share, self.beside) if self.gpus else fit
 
-    def scoring(self, *, training: bool) -> int:
-        """Units that answer and score, beside points that train or alone."""
-        return self.beside if training else sum(self.units)
+    def scoring(self, points: int) -> int:
+        """Units that answer and score while so many points are left to train: in the end all of them.
+
+        Without GPUs they share half of the cores, or as many as wanted, with points.
+        """
+        if not points:
+            return sum(self.units)
+        if not self.gpus:
+            return max(1, self.cpus // 2) if self.beside is None else self.beside
+        return self.gpus - min(points, self.points_beside) * self.workers
 
     @property
     def on_one_node(self) -> bool:
@@ -106,7 +102,8 @@ def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
     ]
     workers = 1 if runtime.workers == "auto" else runtime.workers
     each = tuple(Node(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in counted)
-    resources = Resources(each, workers, wanted)
+    beside = None if runtime.beside == "auto" else runtime.beside
+    resources = Resources(each, workers, wanted, beside=beside)
     if wanted and not resources.gpus:
         types = sorted(
             {name.removeprefix(KIND) for node in nodes if node.get("GPU") for name in node if name.startswith(KIND)}
@@ -122,4 +119,8 @@ def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
         if sum(resources.units) >= workers:
             found, have = f"{found} on one node", f"{have}, at most {max(resources.units)} on a node"
         raise InputError("runtime.workers", found, have)
+    have = sum(resources.units)
+    if beside and (resources.points_beside < 1 or beside > have):
+        unit = "GPUs" if resources.gpus else "cores"
+        raise InputError("runtime.beside", f"{beside} {unit} beside points of {workers}", f"this Ray has {have} in all")
     return resources

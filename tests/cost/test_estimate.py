@@ -12,7 +12,7 @@ from kdray.cost.amounts import Amounts, amounts_of, asked_by
 from kdray.cost.cards import CARDS
 from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
-from kdray.cost.shown import Price, lines, listed, priced
+from kdray.cost.shown import Price, lines, listed, priced, scoring_share
 from kdray.plan import Plan, make_plan
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
@@ -98,8 +98,19 @@ def test_wall_time_deals_answers_out_and_points_not() -> None:
     found = Estimate(H100, points + answers, {}, {}, {})
     assert found.gpu_hours == {"train": 12, "generate": 9}
     assert found.wall_hours(8) == pytest.approx(1.5 + 3 / 8 + 2 / 2)
-    assert found.wall_hours(400) == pytest.approx(1 + 3 / 400 + 2 / 133)
+    assert found.wall_hours(400) == pytest.approx(1 + 3 / 400 + 2 / 133)  # all points are the last ones
     assert found.wall_hours(3) == float("inf")
+
+
+def test_scores_fill_the_gpus_that_points_leave_idle_but_for_those_of_the_last_points() -> None:
+    from kdray.cost.estimate import StepCost
+
+    points = [StepCost("train", 5, 3600.0, 1.0)] * 4  # on 8 GPUs one by one, three are idle meanwhile
+    found = Estimate(H100, [*points, *[StepCost("measure", 1, 3600.0, 1.0)] * 8], {}, {}, {})
+    assert found.scoring_share == pytest.approx(8 / 28)
+    assert found.wall_hours(8) == pytest.approx(4 + 8 / 8 / 4)
+    more = Estimate(H100, [*points, *[StepCost("measure", 1, 3600.0, 1.0)] * 32], {}, {}, {})
+    assert more.wall_hours(8) == pytest.approx(4 + 1 + max(0, 3 - (4 - 20 / 8)))
 
 
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 50}
@@ -134,6 +145,23 @@ def test_what_is_done_costs_nothing_and_what_was_counted_is_used(tiny_grid: Tiny
     assert json.loads(json.dumps(told)) == told
 
 
+@pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])
+def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dict[str, Any], gpus: int) -> None:
+    plan, store, outer = tiny(tiny_grid, {"data.limit": 500} | changes)
+    price = priced(plan, store, outer, H100, gpus, None, None)
+    assert isinstance(price, Price)
+    share = scoring_share(plan, store, outer)
+    assert 0.01 < share == min(0.5, price.own.scoring_share)
+    fit = 1 if "runtime.workers" in changes else gpus
+    beside = changes.get("runtime.beside", 0 if fit == 1 else gpus - max(1, min(fit - 1, int(gpus * (1 - share)))))
+    assert f"  while points train, {beside} of {gpus} GPUs answer and score (runtime.beside)" in list(lines(price))
+    assert listed(price)["beside"] == beside
+
+
+def test_where_the_price_is_not_known_a_tenth_scores(tiny_grid: TinyGrid) -> None:
+    assert scoring_share(*tiny(tiny_grid, {})) == 0.1
+
+
 def test_without_rows_or_a_configuration_it_says_what_is_not_known(tiny_grid: TinyGrid) -> None:
     plan, store, outer = tiny(tiny_grid, {})
     assert priced(plan, store, outer, H100, 1, None, None) == [
@@ -148,7 +176,7 @@ def test_without_rows_or_a_configuration_it_says_what_is_not_known(tiny_grid: Ti
 def test_what_does_not_fit_is_said_with_what_to_change(paper: dict[str, Estimate]) -> None:
     amounts = Amounts(1, 1, 75, 105, known=False)
     small = Estimate(CARD24, paper["qwen25_7b"].steps, paper["qwen25_7b"].memory, {}, {}, ["task lm_eval:x"])
-    text = list(lines(Price({"RTX4090": small}, CARD24, 4, amounts)))
+    text = list(lines(Price({"RTX4090": small}, CARD24, 4, amounts, beside=0)))
     assert any(line.startswith("  train does not fit on RTX4090: more runtime.workers") for line in text)
     assert text[-1] == "not counted: task lm_eval:x"
     assert not any("USD" in line for line in text)

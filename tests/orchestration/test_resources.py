@@ -30,20 +30,34 @@ def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_of_each_node_al
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "points", "scoring"),
+    ("nodes", "workers", "fields", "points", "scoring"),
     [
-        ([(64, 8)] * 4, 1, 28, 4),  # a tenth of the GPUs, rounded up
-        ([(64, 8)] * 4, 4, 7, 4),
-        ([(64, 8)], 4, 1, 4),  # a point is not cut: one of two makes room
-        ([(64, 4)], 4, 1, 0),  # never the only point's
-        ([(8, 0)], 1, 8, 4),  # cores are shared
-        ([(1, 0)], 1, 1, 1),
+        ([(64, 8)] * 4, 1, {}, 28, 4),  # a tenth of the GPUs, rounded up
+        ([(64, 8)] * 4, 1, {"share": 0.25}, 24, 8),
+        ([(64, 8)] * 4, 1, {"beside": 2}, 30, 2),
+        ([(64, 8)] * 4, 1, {"beside": 0}, 32, 0),
+        ([(64, 8)] * 4, 4, {}, 7, 4),
+        ([(64, 8)] * 4, 4, {"beside": 5}, 6, 8),  # a point is not cut
+        ([(64, 8)], 4, {}, 1, 4),
+        ([(64, 8)], 4, {"share": 0.0}, 1, 4),
+        ([(64, 8)], 4, {"beside": 0}, 2, 0),
+        ([(64, 4)], 4, {}, 1, 0),  # never the only point's
+        ([(64, 8)], 5, {}, 1, 3),  # but what it leaves
+        ([(8, 0)], 1, {}, 8, 4),  # cores are shared
+        ([(8, 0)], 1, {"beside": 1}, 8, 1),
+        ([(8, 0)], 1, {"beside": 0}, 8, 0),
+        ([(1, 0)], 1, {}, 1, 1),
     ],
 )
-def test_beside_points_that_train_there_is_room_to_score(nodes, workers, points, scoring):
-    resources = Resources(tuple(Node(*node) for node in nodes), workers)
-    assert (resources.points_beside, resources.scoring(training=True)) == (points, scoring)
-    assert resources.scoring(training=False) == resources.actors()
+def test_beside_points_that_train_there_is_room_to_score(nodes, workers, fields, points, scoring):
+    resources = Resources(tuple(Node(*node) for node in nodes), workers, **fields)
+    assert (resources.points_beside, resources.scoring(points=100)) == (points, scoring)
+    assert resources.scoring(points=0) == resources.actors()
+
+
+def test_what_the_last_points_leave_is_for_scoring():
+    resources = Resources((Node(64, 8),) * 2, workers=2)
+    assert [resources.scoring(points) for points in (100, 7, 6, 2, 1, 0)] == [2, 2, 4, 12, 14, 16]
 
 
 @pytest.mark.parametrize(
@@ -104,6 +118,8 @@ def test_only_the_wanted_gpus_are_counted(nodes, fields, gpus, points):
         ),
         ([H100, L4], {"accelerator": "L4", "workers": 8}, "runtime.workers: 8 workers need 8 L4 GPUs; this Ray has 4"),
         ([HEAD, {"CPU": 2.0}], {"workers": 3}, "runtime.workers: 3 workers need 3 CPUs; this Ray has 2"),
+        ([H100], {"workers": 4, "beside": 5}, "runtime.beside: 5 GPUs beside points of 4; this Ray has 8 in all"),
+        ([{"CPU": 2.0}], {"beside": 3}, "runtime.beside: 3 cores beside points of 1; this Ray has 2 in all"),
     ],
 )
 def test_a_cluster_too_small_for_one_point_is_refused(nodes, fields, message):

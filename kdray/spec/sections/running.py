@@ -67,6 +67,14 @@ class Runtime(Section):
     workers: Annotated[PositiveInt | Literal["auto"], RUNS] = Field(
         "auto", description="GPUs, or cores, for one point; auto: 1"
     )
+    beside: Annotated[NonNegativeInt | Literal["auto"], RUNS] = Field(
+        "auto",
+        description=(
+            "GPUs that answer and score while points train (without GPUs, so many processes, which share the cores with"
+            " points); in the end all do. 0: nothing is scored before the last points train. `auto`: by what both cost,"
+            " in places of whole points"
+        ),
+    )
     device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(
         "auto",
         description=(
