@@ -35,7 +35,7 @@ from kdray.plan.inputs import (
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
-from kdray.store import Locks, Outer, Store
+from kdray.store import Locks, Outer, Store, io
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
 
@@ -80,8 +80,9 @@ def run(
         from kdray.scorer import score
         from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
-        from kdray.stages.generate import generate_by_vllm
+        from kdray.stages.generate import generate, generate_by_vllm
         from kdray.stages.lens import given_lens, lens, read_annotations
+        from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
         from kdray.stages.soften import soften
@@ -109,9 +110,12 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
-        asked, measured = reading(steps, GenerateInputs), [score.measure for score in plan.scores]
+        asking = generate(reading(steps, GenerateInputs), work)
+        measuring = measure([score.measure for score in plan.scores], work)
+        for stage in (asking, measuring):
+            stage.look()
         annotated = reading(steps, AnnotateInputs)
-        score([step.inputs.outputs for step in annotated], [], work)
+        score([generate([step.inputs.outputs for step in annotated], work)], work)
         annotate(annotated, work)
         lens(lenses, work)  # of the untrained student: what trains no lens is found out before any point trains
         if plan.prepare:
@@ -121,11 +125,12 @@ def run(
         if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
             work.resources = replace(resources, beside=0)
             train(plan.points, work)
-            generate_by_vllm(asked, work)
-            score([], measured, work)
+            generate_by_vllm(asking.steps, work)
+            score([measuring], work)
         else:
             work.resources = replace(resources, share=scoring_share(plan, store, outer))
-            _at_once(lambda: train(plan.points, work), functools.partial(score, asked, measured, work), progress)
+            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
+        io.delete(work.scratch)
         after()
         return work.failed
 

@@ -17,38 +17,33 @@ from kdray.orchestration.items import Item, PromptBatch
 from kdray.orchestration.measurer import Measurement, Measurer
 from kdray.orchestration.schedule import Pools, Scoring
 from kdray.orchestration.work import Work
-from kdray.plan import Step
-from kdray.plan.inputs import GenerateInputs, MeasureInputs
 from kdray.report.costs import costs
-from kdray.stages.generate import Generator, generate
-from kdray.stages.measure import measure
+from kdray.stages.generate import Generating, Generator
+from kdray.stages.measure import Measuring
 from kdray.store import io
 
 LOADS = "loads"
 
 
 def score(
-    asked: Sequence[Step[GenerateInputs]],
-    measured: Sequence[Step[MeasureInputs]],
+    stages: Sequence[Generating | Measuring],
     work: Work,
     training: Callable[[], bool] = lambda: False,
     stopped: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Make the missing ones of the steps; more of them may become possible as long as points are `training`."""
-    if not asked and not measured:
+    """Make the missing steps of the stages; more may become possible as long as points are `training`."""
+    if not any(stage.steps for stage in stages):
         return
-    loads = work.scratch / LOADS
-    points = [point.train for point in work.plan.points]
+    loads, points = work.scratch / LOADS, [point.train for point in work.plan.points]
 
     def room() -> int:
         return work.resources.scoring(len(work.missing(points)) if training() else 0)
 
-    pools = Pools(functools.partial(Scorer, loads), work.resources, room)
-    Scoring([generate(asked, work), measure(measured, work)], work, pools, training, stopped).run()
+    Scoring(stages, work, Pools(functools.partial(Scorer, loads), work.resources, room), training, stopped).run()
     if loads.is_file():
         seconds = [float(line) for line in loads.read_text().splitlines()]
         work.progress.say(f"score: weights loaded {len(seconds)} times in {statistics.fmean(seconds):.1f} s each")
-    io.delete(work.scratch)
+        io.delete(loads)
     for line in costs(work.plan.scores, work.store):
         work.progress.say(line)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +16,11 @@ from kdray.artifacts.source import LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step
-from kdray.plan.inputs import Inputs, Softened
+from kdray.plan.inputs import GenerateInputs, Inputs, LikelihoodInputs, Softened
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
+M = TypeVar("M", GenerateInputs, LikelihoodInputs)
 WAIT = 0.5  # seconds between looks at a lock
 
 
@@ -45,6 +47,18 @@ class Work:
         artifact = self.store.get(step.key)
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
+
+    def origin(self, model: Step) -> Path:
+        """The folder of the model that a model is trained from, or its own: tokenizer and window are the same."""
+        known = (made for made in self.plan.models.values() if made.key == model.key)
+        return self.folder(next(known, self.plan.models["student"] if self.plan.points else model).untuned)
+
+    def once_an_origin(self, steps: Iterable[Step[M]]) -> list[Step[M]]:
+        """Of the missing steps one for all models of an origin that are asked the same."""
+        found: dict[tuple[str, Path], Step[M]] = {}
+        for step in self.missing(steps):
+            found.setdefault((json.dumps(step.params, sort_keys=True), self.origin(step.inputs.model)), step)
+        return list(found.values())
 
     def gpus_for(self, model: Step, dtype: str) -> int:
         """How many GPUs a finished model takes to answer or be scored."""

@@ -71,6 +71,16 @@ class Generating:
         self.steps, self.work = steps, work
         self.asked: dict[str, Asked | InputError] = {}
 
+    def look(self) -> None:
+        """Open the data of every task and write its prompts, before anything is trained.
+
+        Raises:
+            InputError: some cannot be used.
+        """
+        for step in self.work.once_an_origin(self.steps):
+            if isinstance(asked := self.asked_of(step), InputError):
+                raise asked
+
     def begin(self, claimed: Sequence[tuple[Step[GenerateInputs], Attempt]], hands: int) -> list[list[PromptBatch]]:
         groups = defaultdict[Path, list[PromptBatch]](list)
         for step, attempt in claimed:
@@ -224,7 +234,7 @@ def _text_metrics(task: str, work: Work) -> list[Use]:
 def prompts_of(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
     """The task's prompts for the step's model."""
     task, params = step.params["task"], step.params
-    folder = work.folder(step.inputs.model)
+    folder = work.origin(step.inputs.model)
     window = window_of(folder)
     room = None if window is None else window - task["params"]["max_new_tokens"]
     asked = declared(declare.Task, task["name"])
@@ -255,7 +265,7 @@ def _require_known(prompts: Sequence[Prompt], folder: Path, task: str) -> None:
 
 def what_is_asked(step: Step[GenerateInputs], work: Work) -> str:
     """What the prompts depend on: all students of a grid share them, models with other tokenizers do not."""
-    folder = work.folder(step.inputs.model)
+    folder = work.origin(step.inputs.model)
     kind = {key: step.params[key] for key in ("task", "batch", "template") if key in step.params}
     return json.dumps([kind, tokenizer_digest(folder)])
 

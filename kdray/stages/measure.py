@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -46,6 +45,20 @@ class Measuring:
         self.tokenizers: dict[str, str] = {}  # a folder for each tokenizer: models with equal ones share benchmarks
         self.counts: dict[str, int | InputError] = {}  # of the parts of each benchmark
 
+    def look(self) -> None:
+        """Build the requests of every benchmark, before anything is trained.
+
+        Raises:
+            InputError: the data of one cannot be used.
+        """
+        likelihoods = reading(self.steps, LikelihoodInputs)
+        steps = self.work.once_an_origin(step for step in likelihoods if not _is_heldout(step))
+        settings = {json.dumps(setting): setting for setting in map(self._setting, steps)}
+        self._count(settings)
+        for key in settings:
+            if isinstance(count := self.counts[key], InputError):
+                raise count
+
     def begin(self, claimed: Sequence[tuple[Step[MeasureInputs], Attempt]], hands: int) -> list[list[Measurement]]:
         """In groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
         likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
@@ -72,7 +85,7 @@ class Measuring:
         settings: dict[str, dict[str, Any]] = {}
         for step in steps:
             try:
-                settings[step.key.id] = _setting(step, self.work, self.work.scratch / "tasks", self.tokenizers)
+                settings[step.key.id] = self._setting(step)
             except InputError as error:
                 self.work.fail(step, str(error))
         self._count({json.dumps(setting): setting for setting in settings.values()})
@@ -86,6 +99,32 @@ class Measuring:
             else:
                 found[step.key.id] = setting, count
         return found
+
+    def _setting(self, step: Step[LikelihoodInputs]) -> dict[str, Any]:
+        """The fields of a benchmark's `Setting`."""
+        task, model = step.params["task"], self.work.origin(step.inputs.model)
+        folder, name = self.work.scratch / "tasks" / task["name"].replace(":", "-"), task["name"].partition(":")[2]
+        if step.source is not None:
+            if not (folder / TASK).is_file():
+                lay_down_task(task["name"], task["params"], step.source, self.work.outer, folder, task["source"])
+            name = own_name(task["name"])
+        examples = folder / "examples" if "shots_source" in step.files else None
+        if examples and not examples.is_dir():
+            lay_down_examples(task["name"], task["params"], step.files["shots_source"], self.work.outer, folder)
+        tokenizer = self.tokenizers.setdefault(tokenizer_identity(model), str(model))
+        fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
+        fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
+        fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
+        fields |= {"name": name, "folder": str(folder) if step.source is not None else None}
+        fields |= {"either_case": True} if task["params"].get("either_case") else {}
+        if "decoding" in step.params:
+            under = step.params["decoding"]
+            fields |= {
+                "under": json.dumps(
+                    {"name": under["name"], "params": under["params"] | {"softmax": step.params["softmax"]}}
+                )
+            }
+        return fields | {"examples": examples and str(examples)}
 
     def _count(self, settings: Mapping[str, dict[str, Any]]) -> None:
         """Build the benchmarks that have not been counted, each in a Ray task."""
@@ -140,33 +179,6 @@ def _count_parts(setting: dict[str, Any]) -> int:
         raise InputError(
             f"score.tasks.{task}", f"no requests ({type(error).__name__}: {reason})", "check its source"
         ) from None
-
-
-def _setting(step: Step[LikelihoodInputs], work: Work, scratch: Path, tokenizers: dict[str, str]) -> dict[str, Any]:
-    """The fields of a benchmark's `Setting`."""
-    task, model = step.params["task"], work.folder(step.inputs.model)
-    folder, name = scratch / task["name"].replace(":", "-"), task["name"].partition(":")[2]
-    if step.source is not None:
-        if not (folder / TASK).is_file():
-            lay_down_task(task["name"], task["params"], step.source, work.outer, folder, task["source"])
-        name = own_name(task["name"])
-    examples = folder / "examples" if "shots_source" in step.files else None
-    if examples and not examples.is_dir():
-        lay_down_examples(task["name"], task["params"], step.files["shots_source"], work.outer, folder)
-    tokenizer = tokenizers.setdefault(tokenizer_identity(model), str(model))
-    fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
-    fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}
-    fields |= {"batch": step.params["batch"], "likelihood": step.params["likelihood"], "tokenizer": tokenizer}
-    fields |= {"name": name, "folder": str(folder) if step.source is not None else None}
-    fields |= {"either_case": True} if task["params"].get("either_case") else {}
-    if "decoding" in step.params:
-        under = step.params["decoding"]
-        fields |= {
-            "under": json.dumps(
-                {"name": under["name"], "params": under["params"] | {"softmax": step.params["softmax"]}}
-            )
-        }
-    return fields | {"examples": examples and str(examples)}
 
 
 def _loaded(step: Step[MeasureInputs]) -> str:

@@ -224,7 +224,7 @@ def test_a_text_is_cut_to_the_window_under_whatever_name_it_is_said(
     )
     outer = Outer(Store(grid.runtime.store).root)
     step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
-    work = cast(Any, SimpleNamespace(folder=lambda _: tiny_grid.folder / "student", outer=outer))
+    work = cast(Any, SimpleNamespace(origin=lambda _: tiny_grid.folder / "student", outer=outer))
     [whole] = prompts_of(step, work)
     (tiny_grid.folder / "student" / "config.json").write_text(json.dumps(config))
     [cut] = prompts_of(step, work)
@@ -244,7 +244,7 @@ def test_a_prompt_with_a_token_that_the_model_has_no_embedding_of_is_named(tiny_
     grid = load_grid(tiny_grid({"score.tasks": [{"name": "xsum", "source": "file:HERE/xsum.jsonl"}]}))
     outer = Outer(Store(grid.runtime.store).root)
     step = next(step for step in make_plan(grid, outer).steps() if step.kind == "generate")
-    work, asked = cast(Any, SimpleNamespace(folder=lambda _: student, outer=outer)), set()
+    work, asked = cast(Any, SimpleNamespace(origin=lambda _: student, outer=outer)), set()
     for known in (len(tokenizer), len(tokenizer) - 1):
         (student / "config.json").write_text(json.dumps({"model_type": "llama", "vocab_size": known}))
         asked.add(what_is_asked(step, work))

@@ -19,6 +19,7 @@ from kdray.artifacts.parts import parts
 from kdray.artifacts.scores import ROWS, SCORES
 from kdray.plan import make_plan
 from kdray.spec import load_grid
+from kdray.spec.errors import InputError
 from kdray.store import Locks, Outer, Store
 from tests.tiny import write_grid
 
@@ -64,6 +65,7 @@ def measured(tmp_path_factory):
     from kdray.orchestration.session import ray_session
     from kdray.orchestration.work import Work
     from kdray.stages import generate as answering
+    from kdray.stages.measure import measure
     from kdray.stages.model import model
 
     here = tmp_path_factory.mktemp("measure")
@@ -117,6 +119,9 @@ def measured(tmp_path_factory):
             super().__init__(loads)
             self.generate, self.measure = MortalGenerator(self.generate.load), Mortal(self.measure.load)
 
+    def score(stage, steps, work):
+        scorer.score([stage(steps, work)], work)
+
     def scores():
         done = [step for step in steps if store.get(step.key)]
         assert len(done) == 4
@@ -139,39 +144,42 @@ def measured(tmp_path_factory):
         )  # actors
         first = Work(plan, store, outer, locks, progress, resources)
         model(list(plan.models.values()), first)
-        scorer.score(asked, [], first)
+        score(answering.generate, asked, first)
         found["answers"] = {"plain": answers()}
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scorer, "Scorer", MortalScorer)
-            scorer.score(asked, [], again("generate"))
+            score(answering.generate, asked, again("generate"))
         assert answerer_killed.exists()
         found["answers"]["killed"] = answers()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(answering, "measured_cost", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                scorer.score(asked, [], again("generate"))
+                score(answering.generate, asked, again("generate"))
         made = parts(store.folder(asked[0].key) / "attempt-001")
         made[1].unlink()
         made[2].write_bytes(b"damaged")
-        scorer.score(asked, [], Work(plan, store, outer, locks, progress, one))
+        score(answering.generate, asked, Work(plan, store, outer, locks, progress, one))
         found["answers"]["resumed"] = answers()
         output.truncate(0)
-        scorer.score([], steps, first)
+        stage = measure(steps, first)
+        with pytest.raises(InputError, match="sciq.source: none of 1 rows can be asked"):
+            stage.look()  # what a run asks before it trains; found later, it fails alone
+        scorer.score([stage], first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(scorer, "Scorer", MortalScorer)
-            scorer.score([], steps, again())
+            score(measure, steps, again())
         assert killed.exists()
         found["killed"] = scores()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("kdray.stages.measure.read_details", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
-                scorer.score([], steps, again())
+                score(measure, steps, again())
         left = parts(store.folder(steps[0].key) / "attempt-001")
         left[1].unlink()
         left[2].write_bytes(b"damaged")
-        scorer.score([], steps, Work(plan, store, outer, locks, progress, one))
+        score(measure, steps, Work(plan, store, outer, locks, progress, one))
         found["kept"], found["resumed"] = len(left), scores()
     return found
 

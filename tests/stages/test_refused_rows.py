@@ -19,8 +19,12 @@ from kdray.orchestration.resources import Node, Resources
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.report.results import collect
+from kdray.score.prompt_file import read_prompts
 from kdray.scorer import score as score_all
 from kdray.spec import load_grid
+from kdray.spec.errors import InputError
+from kdray.stages.generate import Asked, generate
+from kdray.stages.measure import measure
 from kdray.store import Locks, Outer, Store
 from tests.orchestration.inline import InlinePipeline
 from tests.tiny import write_grid
@@ -77,8 +81,51 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
     with Locks() as locks, Terminal(Console(file=output, width=400)) as progress:
         work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), workers=1))
         scores = [score for score in plan.scores if score.subject == "student"]
-        score_all([score.generate for score in scores if score.generate], [score.measure for score in scores], work)
+        asked, measured = [score.generate for score in scores if score.generate], [score.measure for score in scores]
+        score_all([generate(asked, work), measure(measured, work)], work)
     return work, output.getvalue()
+
+
+@contextmanager
+def before_training(tmp_path: Path, rows: list[dict[str, Any]]) -> Iterator[Work]:
+    """Two points of which nothing is there but the untrained student, asked XSUM's `rows`."""
+    (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 4}}"
+    path = write_grid(
+        tmp_path,
+        teacher="null",
+        axes="{lr: [3.0e-3, 1.0e-3], batch: [4], alpha: [0]}",
+        score=f"{{tasks: [{task}], batch: 2, references: []}}",
+    )
+    grid = load_grid(path)
+    store = Store(grid.runtime.store)
+    plan = make_plan(grid, Outer(store.root))
+    attempt = store.begin(plan.models["student"].key, plan.models["student"].payload or {})
+    shutil.copytree(tmp_path / "student", attempt.path, dirs_exist_ok=True)
+    attempt.seal()
+    with Locks() as locks, Terminal(Console(file=io.StringIO())) as progress:
+        yield Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), workers=1))
+
+
+@pytest.mark.slow
+def test_all_points_prompts_are_written_once_before_any_is_trained(tmp_path: Path) -> None:
+    with before_training(tmp_path, ROWS) as work:
+        stage = generate([score.generate for score in work.plan.scores if score.generate], work)
+        assert len(stage.steps) > 1
+        stage.look()
+        [asked] = stage.asked.values()
+        assert isinstance(asked, Asked)
+        assert {prompt.example for prompt in read_prompts(asked.path, range(len(ROWS)))} == set(range(len(ROWS)))
+        assert not any(work.store.folder(step.key).exists() for step in stage.steps)
+
+
+@pytest.mark.slow
+def test_data_that_cannot_be_used_are_told_before_any_point_is_trained(tmp_path: Path) -> None:
+    with before_training(tmp_path, [{"text": "A", "summary": "B"}]) as work:
+        stage = generate([score.generate for score in work.plan.scores if score.generate], work)
+        with pytest.raises(InputError, match="document"):
+            stage.look()
+        assert not work.failed
 
 
 @pytest.mark.slow
