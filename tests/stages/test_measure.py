@@ -162,7 +162,7 @@ def measured(tmp_path_factory):
         found["answers"]["resumed"] = answers()
         output.truncate(0)
         stage = measure(steps, first)
-        with pytest.raises(InputError, match="sciq.source: none of 1 rows can be asked"):
+        with pytest.raises(InputError, match=r"sciq\.source: none of 1 rows can be asked"):
             stage.look()  # what a run asks before it trains; found later, it fails alone
         scorer.score([stage], first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
