@@ -14,13 +14,16 @@ import pyarrow as pa
 import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class Feed:
     """The driver's side: groups go in, pickled, until it is closed."""
 
     def __init__(self) -> None:
-        self.keeper: Any = ray.remote(_Keeper).options(num_cpus=0).remote()
+        # Where the driver is: a keeper on a node that is lost would take with it what is still to be done.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.keeper: Any = ray.remote(_Keeper).options(num_cpus=0, scheduling_strategy=here).remote()
 
     def put(self, group: bytes) -> None:
         self.keeper.put.remote(group)

@@ -25,7 +25,7 @@ def test_annotations_of_one_kind_fail_the_step_and_not_the_run(monkeypatch: pyte
     def refuse(step: Any, attempt: Any, work: Any) -> None:
         raise InputError("annotations", "only factual spans", "a classifier needs both")
 
-    monkeypatch.setattr(lens, "_make", refuse)
+    monkeypatch.setattr(lens, "make_lens", refuse)
 
     def fail(step: Any, reason: str) -> None:
         failed.append((step, reason))
