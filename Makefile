@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install grid submit check plan report mlflow test test-unit lint renew clean
+.PHONY: help install grid submit check plan report mlflow test test-all test-unit lint renew clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -39,7 +39,10 @@ report: $(READY)  ## print a grid's table and write its report (GRID=...)
 mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
 	@$(BIN)/kdray track --serve $(GRID)
 
-test: $(READY)  ## all tests (about half an hour on 2 cores)
+test: $(READY)  ## the tests (about half an hour on 2 cores)
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not nightly'
+
+test-all: $(READY)  ## the tests, and whole grids of single features
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
 
 test-unit: $(READY)  ## the tests that take about a minute together

@@ -43,7 +43,7 @@ def test_every_push_has_lint_and_the_unit_tier_every_night_everything() -> None:
     assert {"push", "pull_request"} == set(tests["on"])
     assert {"schedule", "workflow_dispatch"} == set(nightly["on"])
     assert {"make lint", "make test-unit"} <= set(commands(WORKFLOWS["tests"]))
-    assert {"make lint", "make test"} <= set(commands(WORKFLOWS["nightly"]))
+    assert {"make lint", "make test-all"} <= set(commands(WORKFLOWS["nightly"]))
 
 
 @pytest.mark.parametrize("path", WORKFLOWS.values(), ids=list(WORKFLOWS))

@@ -18,7 +18,7 @@ from kdray.report.results import collect
 from tests.here import run_here
 from tests.tiny import NAMES, PLACES, write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.mark.usefixtures("one_ray")

@@ -10,7 +10,7 @@ from kdray.report.table import rows_of
 from tests.here import run_here
 from tests.tiny import write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 
 
 def test_every_point_learns_from_its_own_teacher(tmp_path):

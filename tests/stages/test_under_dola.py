@@ -14,7 +14,7 @@ from tests.here import run_here
 from tests.score.test_shots import arc, question
 from tests.tiny import PLACES, write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 
 
 @pytest.mark.usefixtures("one_ray")
