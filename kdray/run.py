@@ -128,7 +128,8 @@ def run(
             generate_by_vllm(asking.steps, work)
             score([measuring], work)
         else:
-            work.resources = replace(resources, share=scoring_share(plan, store, outer))
+            if plan.points and resources.gpus:
+                work.resources = replace(resources, share=scoring_share(plan, store, outer))
             _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
         io.delete(work.scratch)
         after()

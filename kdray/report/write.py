@@ -47,11 +47,12 @@ def print_table(results: Results, console: Console) -> None:
 def _that_fit(metrics: list[MetricName], rows: list[Row], width: int) -> list[list[MetricName]]:
     """The metrics in runs of as many as fit beside the rows' labels, one at least."""
     gap = 2  # characters between columns
-    labels = sum(gap + max(map(len, cells)) for cells in ([r.label for r in rows], ["runs", *(r.runs for r in rows)]))
+    columns = [["", *(row.label for row in rows)], ["runs", *(row.runs for row in rows)]]
+    labels = sum(gap + max(map(len, column)) for column in columns)
     tables: list[list[MetricName]] = [[]]
     room = width - labels
     for metric in metrics:
-        needed = gap + max(len(metric), *(len(row.cells[metric]) for row in rows))
+        needed = gap + max(map(len, [metric, *(row.cells[metric] for row in rows)]))
         if needed > room and tables[-1]:
             tables.append([])
             room = width - labels
