@@ -7,6 +7,7 @@ thinks before it answers is kept beside the answer, never as a part of it.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import time
@@ -109,7 +110,8 @@ class Generating:
         """
         if (kind := what_is_asked(step, self.work)) not in self.asked:
             try:
-                self.asked[kind] = _write(step, self.work.scratch / f"prompts-{len(self.asked)}.arrow", self.work)
+                name = hashlib.sha256(kind.encode()).hexdigest()[:16]  # others of this run write there too
+                self.asked[kind] = _write(step, self.work.scratch / f"prompts-{name}.arrow", self.work)
             except InputError as error:
                 self.asked[kind] = error
         return self.asked[kind]

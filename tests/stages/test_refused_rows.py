@@ -90,7 +90,9 @@ def answered_in(tmp_path: Path, rows: list[dict[str, Any]], more: str = "") -> t
 def before_training(tmp_path: Path, rows: list[dict[str, Any]]) -> Iterator[Work]:
     """Two points of which nothing is there but the untrained student, asked XSUM's `rows`."""
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "cnn.jsonl").write_text('{"article": "Ben is in Oslo .", "highlights": "Oslo"}\n' * 3)
     task = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 4}}"
+    task += f", {{name: cnn_dailymail, source: 'file:{tmp_path}/cnn.jsonl', max_new_tokens: 4}}"
     path = write_grid(
         tmp_path,
         teacher="null",
@@ -110,13 +112,18 @@ def before_training(tmp_path: Path, rows: list[dict[str, Any]]) -> Iterator[Work
 @pytest.mark.slow
 def test_all_points_prompts_are_written_once_before_any_is_trained(tmp_path: Path) -> None:
     with before_training(tmp_path, ROWS) as work:
-        stage = generate([score.generate for score in work.plan.scores if score.generate], work)
-        assert len(stage.steps) > 1
-        stage.look()
-        [asked] = stage.asked.values()
-        assert isinstance(asked, Asked)
-        assert {prompt.example for prompt in read_prompts(asked.path, range(len(ROWS)))} == set(range(len(ROWS)))
-        assert not any(work.store.folder(step.key).exists() for step in stage.steps)
+        stages = [
+            generate([score.generate for score in work.plan.scores if score.generate and score.task.name == task], work)
+            for task in ("xsum", "cnn_dailymail")
+        ]
+        for stage in stages:
+            assert len(stage.steps) > 1
+            stage.look()
+        for stage, rows in zip(stages, (len(ROWS), 3), strict=True):  # neither has written over the other's
+            [asked] = stage.asked.values()
+            assert isinstance(asked, Asked)
+            assert {prompt.example for prompt in read_prompts(asked.path, range(rows))} == set(range(rows))
+            assert not any(work.store.folder(step.key).exists() for step in stage.steps)
 
 
 @pytest.mark.slow
