@@ -202,7 +202,7 @@ def test_the_form_keeps_the_likeliest_token(tmp_path: Path) -> None:
     from kdray.distill.labels import Teacher
     from kdray.models.head import Head
 
-    form = load("A form of soft labels", tmp_path).argmax()
+    form = load("A form of soft labels", tmp_path).Argmax()
     head = torch.nn.Linear(3, 4, bias=False)
     states = torch.randn(5, 3)
     kept = form.keep(states, Teacher(Head(head), 4, 1.0), torch.Generator())

@@ -15,30 +15,28 @@ from kdray.artifacts.files import reading
 from kdray.artifacts.parts import all_parts
 from kdray.artifacts.tables import columns_of, read_like, read_table, write_table_part
 
+# what a model was asked
+ASKED = (
+    ("example", pa.int64()),
+    ("input_ids", pa.list_(pa.int32())),
+    ("question", pa.string()),
+    ("source", pa.string()),
+    ("references", pa.list_(pa.string())),
+    ("wrong", pa.list_(pa.string())),
+)
 SCHEMA = pa.schema(
     [
-        ("example", pa.int64()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("question", pa.string()),
-        ("source", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("wrong", pa.list_(pa.string())),
+        *ASKED,
         ("output_ids", pa.list_(pa.int32())),
         ("answer", pa.string()),
         ("error", pa.string()),  # null where there is an answer
         ("thought_ids", pa.list_(pa.int32())),  # what stood before `output_ids`, marks included
         ("thought", pa.string()),  # null where there is none
-        (
-            "thought_end",
-            pa.string(),
-        ),  # the mark that closed the thought; null where nothing did, so that nothing was answered
+        ("thought_end", pa.string()),  # the mark that closed the thought; null where nothing did: nothing was answered
     ]
 )
-THOUGHTS = (
-    "thought_ids",
-    "thought",
-    "thought_end",
-)  # which answers have not that were kept together with their thoughts
+# which answers have not that were kept together with their thoughts
+THOUGHTS = ("thought_ids", "thought", "thought_end")
 NULLABLE = ("error", "thought", "thought_end")
 SECONDS = b"seconds"
 SHOWN = ("example", "source", "references", "thought", "answer")

@@ -91,7 +91,7 @@ def check_grid(
     if unpinned:
         _check_writable(outer.lockfile.parent)
     if not offline:
-        _check_hub(sources)
+        check_hub(sources)
         for field, ref in _hub_models(grid).items():
             check_names(list_hub(ref, field), field, str(ref))
     return [*notes, *(f"{source} is not pinned: it is resolved at the first run and then kept" for source in unpinned)]
@@ -317,7 +317,7 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
                 _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False, tokenizer=needed)
 
 
-def _check_hub(sources: Iterable[Reference]) -> None:
+def check_hub(sources: Iterable[Reference]) -> None:
     """Whether the hub knows these ids."""
     wanted = {(ref.name, ref.version, is_dataset(ref.field)): ref for ref in sources if ref.scheme == "hf"}
     for (_, _, dataset), ref in wanted.items():

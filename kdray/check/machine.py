@@ -54,7 +54,7 @@ class Need:
             case "distribution":
                 return _not_installed(*self.name.split("=="))
             case "nltk data":
-                return "" if _nltk_has(self.name) else f"nltk's data '{self.name}' are not installed"
+                return "" if nltk_has(self.name) else f"nltk's data '{self.name}' are not installed"
             case "variable":
                 return "" if os.environ.get(self.name) else f"{self.name} is not set"
             case "endpoint":
@@ -209,7 +209,7 @@ def _not_installed(name: str, version: str) -> str:
     return "" if found == version else f"{name} is installed as {found}, not as {version}"
 
 
-def _nltk_has(data: str) -> bool:
+def nltk_has(data: str) -> bool:
     if importlib.util.find_spec("nltk") is None:
         return False
     import nltk

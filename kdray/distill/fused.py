@@ -102,9 +102,9 @@ class _Fused(torch.autograd.Function):
                     to_bias[:size] += factor * gradient.sum(0)
                 gradient = gradient.to(dtype)
                 if to_hidden is not None:
-                    _add_product(to_hidden[begin:end], gradient, matrix, factor)
+                    add_product(to_hidden[begin:end], gradient, matrix, factor)
                 if to_weight is not None:
-                    _add_product(to_weight[:size], gradient.T, states[begin:end], factor)
+                    add_product(to_weight[:size], gradient.T, states[begin:end], factor)
         ctx.grads = grads
         hard, soft_sum, uniform = (sums[i].clone() for i in (1, 2, 3))
         ctx.mark_non_differentiable(hard, soft_sum, uniform)
@@ -149,7 +149,7 @@ def _kept(which: int, width: int, dtype: torch.dtype) -> Tensor:
     return torch.empty(CHUNK, width, dtype=dtype)
 
 
-def _add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+def add_product(into: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
     """into += factor a b, in one pass where the types allow it."""
     if into.dtype == a.dtype:
         into.addmm_(a, b, alpha=factor)

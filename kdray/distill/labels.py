@@ -42,7 +42,7 @@ class Sparse:
 
 
 @dataclass(frozen=True)
-class Hidden:
+class HiddenLabels:
     """[N, d] last hidden states of the teacher, and the head that turns them into logits."""
 
     states: Tensor
@@ -59,7 +59,7 @@ class Hidden:
 
 
 @dataclass(frozen=True)
-class Logits:
+class LogitLabels:
     """[N, V] logits of the teacher."""
 
     logits: Tensor

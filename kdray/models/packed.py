@@ -95,7 +95,7 @@ def packed_attention(
     """The attention interface: [1, H, T, D] queries and [1, H_kv, T, D] keys and values -> [1, T, H, D]."""
     if not isinstance(attention_mask, Sequences):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    if _has_kernel(query, value, attention_mask, kwargs.get("dropout", 0.0)):
+    if has_kernel(query, value, attention_mask, kwargs.get("dropout", 0.0)):
         return _varlen(query, key, value, attention_mask, kwargs.get("scaling")), None
     lengths = attention_mask.lengths
     # One split: its backward is one concatenation, where slices would each fill a gradient of the whole row.
@@ -105,7 +105,7 @@ def packed_attention(
     return torch.cat([sdpa_attention_forward(module, *part, **kwargs)[0] for part in parts], dim=1), None
 
 
-def _has_kernel(query: Tensor, value: Tensor, sequences: Sequences, dropout: float) -> bool:
+def has_kernel(query: Tensor, value: Tensor, sequences: Sequences, dropout: float) -> bool:
     """Whether torch's own variable-length flash attention can take all sequences at once."""
     fits = query.shape[-1] == value.shape[-1] <= 256 and _dtype(query) in (torch.float16, torch.bfloat16)
     return query.is_cuda and fits and not dropout and all(mask is None for mask in sequences.masks)

@@ -52,7 +52,7 @@ def submit(path: Path, name: str, folder: str, options: Sequence[str], say: Say)
     Raises:
         InputError: there is no cluster at the address, or it refuses us.
     """
-    client = _connect()
+    client = connect()
     text = path.read_bytes()
     sha256 = hashlib.sha256(text).hexdigest()
     jobs = [job for job in client.list_jobs() if (job.metadata or {}).get(GRID) == name]
@@ -79,7 +79,7 @@ def submit(path: Path, name: str, folder: str, options: Sequence[str], say: Say)
     return status.value == "SUCCEEDED"
 
 
-def _connect() -> Any:
+def connect() -> Any:
     from ray.job_submission import JobSubmissionClient
 
     address = os.environ.get(ADDRESS)

@@ -7,20 +7,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from kdray.artifacts.answers import ASKED
 from kdray.score.prompts import Prompt
 
-SCHEMA = pa.schema(
-    [
-        ("example", pa.int64()),
-        ("input_ids", pa.list_(pa.int32())),
-        ("question", pa.string()),
-        ("source", pa.string()),
-        ("references", pa.list_(pa.string())),
-        ("wrong", pa.list_(pa.string())),
-        ("refused", pa.string()),  # null where a model is asked
-        ("cut", pa.bool_()),
-    ]
-)
+SCHEMA = pa.schema([*ASKED, ("refused", pa.string()), ("cut", pa.bool_())])  # refused: null where a model is asked
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:

@@ -20,7 +20,7 @@ from kdray.score.question import Form, Question
 from kdray.score.rows import Unusable
 from kdray.spec import declare
 from kdray.spec.columns import task_columns
-from kdray.spec.components import module_of
+from kdray.spec.components import load, module_of
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference
 from kdray.store import Outer
@@ -88,7 +88,7 @@ def task_prompts(
         InputError: the data set lacks a column that the task needs, or all of its rows are refused.
     """
     module = module_of(declare.Task, name)
-    make: Callable[..., Question] = getattr(module, name)
+    make: Callable[..., Question] = load(declare.Task, name)
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
     write = _writer(getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer)

@@ -2,8 +2,8 @@
 
 A component is one file in the folder of its kind, or a module that an installed distribution gives by an entry point
 (`kdray.spec.installed`). It defines `DECLARED`, a line that says what kind of thing it is (`kdray.spec.declare`), and a
-function or class of its own name whose keyword-only arguments are its parameters in the grid file. So a plan needs
-neither torch nor ray.
+function of its own name, or a class of that name in capitals (`TopK` in topk.py), whose keyword-only arguments are its
+parameters in the grid file. So a plan needs neither torch nor ray.
 """
 
 from __future__ import annotations
@@ -11,98 +11,29 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
-import pydantic
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
+from pydantic import ValidationError
 
 from kdray.spec import declare
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.installed import Entry, entries, import_of, source_of
+from kdray.spec.parameters import REQUIRED, Parameter, in_words
 from kdray.spec.sections.base import Use
 
 D = TypeVar("D", bound=Declared)
-REQUIRED = object()
-Share = Annotated[float, Field(gt=0, lt=1)]
-Scalars = dict[str, str | int | float | bool]
-# names of numbers with a range, as annotations of components: pydantic's, and the one above
-WORDS = {
-    "PositiveInt": "int > 0",
-    "NonNegativeInt": "int >= 0",
-    "PositiveFloat": "float > 0",
-    "NonNegativeFloat": "float >= 0",
-    "Share": "float > 0 and < 1",
-    "Scalars": "a mapping of names to texts, numbers, true or false",
-}
-
-
-class _Literal:
-    """`Literal` that tells 1 from True and 1.0, which Python and pydantic hold for equal."""
-
-    def __class_getitem__(cls, choices: Any) -> Any:
-        listed = choices if isinstance(choices, tuple) else (choices,)
-
-        def exact(value: Any) -> Any:
-            if not any(type(value) is type(choice) and value == choice for choice in listed):
-                raise ValueError(f"must be one of {listed}")
-            return value
-
-        return Annotated[Literal[choices], BeforeValidator(exact)]
-
-
-def _written_alike(kind: Any) -> Any:
-    """0.0 and -0.0 are the same setting and must give the same id."""
-    return Annotated[kind, AfterValidator(lambda value: value + 0.0)]
-
-
-# what the annotation of a component's parameter may be made of
-TYPES: dict[str, Any] = {
-    **{kind.__name__: kind for kind in (int, str, bool, list, dict)},
-    **{name: getattr(pydantic, name) for name in ("PositiveInt", "NonNegativeInt")},
-    **{name: _written_alike(getattr(pydantic, name)) for name in ("PositiveFloat", "NonNegativeFloat")},
-    "float": _written_alike(float),
-    "Share": _written_alike(Share),
-    "Scalars": Scalars,
-    "Literal": _Literal,
-}
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One keyword argument: its annotation as written, and its default (`REQUIRED` for none)."""
-
-    annotation: str
-    default: Any
-
-    def check(self, value: Any) -> Any:
-        """`value` as the annotation has it: 1 where a float is wanted is 1.0, since both must give the same id.
-
-        Raises:
-            ValueError: it does not fit.
-            TypeError: the annotation is made of something else than `TYPES`.
-        """
-        return self.type.validate_json(json.dumps(value))
-
-    @property
-    def type(self) -> TypeAdapter[Any]:
-        """What the annotation says, as pydantic checks it.
-
-        Raises:
-            TypeError: it is made of something else than `TYPES`.
-        """
-        return _adapter(self.annotation)
 
 
 @dataclass(frozen=True)
 class Component(Generic[D]):
-    """A component as its source declares it; `entry` is what gives one that is not kdray's own."""
+    """A component as its source declares it: `attribute` is its function or class in `module`, `entry` what gives one
+    that is not kdray's own.
+    """
 
     kind: type[Declared]
     name: str
@@ -110,6 +41,7 @@ class Component(Generic[D]):
     parameters: Mapping[str, Parameter]
     declared: D
     module: str
+    attribute: str
     entry: Entry | None = None
 
     @property
@@ -196,7 +128,7 @@ def module_of(kind: type[Declared], name: str) -> Any:
 def load(kind: type[Declared], name: str) -> Any:
     """The function or class that the component `name` is."""
     found = component(kind, name, kind.word)
-    return getattr(found.imported(), found.name)
+    return getattr(found.imported(), found.attribute)
 
 
 def bind(kind: type[Declared], name: str, given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -217,7 +149,7 @@ def bind(kind: type[Declared], name: str, given: Mapping[str, Any], where: str) 
         try:
             bound[key] = parameter.check(value)
         except ValueError:
-            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {_in_words(parameter.annotation)}") from None
+            raise InputError(f"{where}.{key}", f"{value!r}", f"must be {in_words(parameter.annotation)}") from None
     return bound
 
 
@@ -254,7 +186,7 @@ def read_installed(kind: type[D], entry: Entry) -> Component[D]:
             _ = parameter.type
         except TypeError as error:
             raise InputError(
-                f"{where}: {name}", str(error), "write one of the types in kdray/spec/components.py"
+                f"{where}: {name}", str(error), "write one of the types in kdray/spec/parameters.py"
             ) from None
     return replace(found, entry=entry)
 
@@ -285,11 +217,10 @@ def _parsed(kind: type[D], name: str, source: str, module: str, where: str, plac
         ) from None
     if not isinstance(declared, kind):
         raise InputError(where, f"declares {ast.unparse(found[0])}", f"{place} it must be a declare.{kind.__name__}")
-    callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and n.name == name]
+    callables = [n for n in tree.body if isinstance(n, ast.FunctionDef | ast.ClassDef) and _is_called(n, name)]
     if not callables:
-        raise InputError(
-            where, f"has no function or class {name}", f"a {kind.word} is a function or class of its own name"
-        )
+        capitals = "".join(word.capitalize() for word in name.split("_"))
+        raise InputError(where, f"has no function {name} or class {capitals}", f"that is what a {kind.word} is")
     parameters = _parameters(callables[0], where)
     needed = (*declared.reads, *declared.later)
     for read in needed:
@@ -298,7 +229,14 @@ def _parsed(kind: type[D], name: str, source: str, module: str, where: str, plac
                 where, f"{name} has no keyword-only parameter {read}", f"kdray reads of it: {', '.join(needed)}"
             )
     summary = " ".join((ast.get_docstring(tree) or "").partition("\n\n")[0].split())
-    return Component(kind, name, summary, parameters, declared, module)
+    return Component(kind, name, summary, parameters, declared, module, callables[0].name)
+
+
+def _is_called(node: ast.FunctionDef | ast.ClassDef, name: str) -> bool:
+    """Whether a function or class is the component `name`: a class has that name in capitals, without underscores."""
+    if isinstance(node, ast.FunctionDef):
+        return node.name == name
+    return node.name[0].isupper() and node.name.lower() == name.replace("_", "").lower()
 
 
 def _value(node: ast.expr) -> Any:
@@ -334,19 +272,3 @@ def _parameters(node: ast.FunctionDef | ast.ClassDef, where: str) -> dict[str, P
             ) from None
         found[argument.arg] = Parameter(annotation, value)
     return found
-
-
-@functools.cache
-def _adapter(annotation: str) -> TypeAdapter[Any]:
-    try:
-        wanted = eval(annotation, {"__builtins__": {}}, TYPES)  # of a component's source, which is code anyway
-        return TypeAdapter(wanted, config=ConfigDict(strict=True, allow_inf_nan=False))
-    except (NameError, SyntaxError, TypeError, AttributeError, PydanticUserError):
-        raise TypeError(f"a component's parameter is annotated '{annotation}', which the schema cannot check") from None
-
-
-def _in_words(annotation: str) -> str:
-    """An annotation as a user reads it."""
-    for name, words in WORDS.items():
-        annotation = annotation.replace(name, words)
-    return annotation

@@ -11,11 +11,12 @@ import operator
 from typing import Any
 
 from kdray.spec import declare
-from kdray.spec.components import REQUIRED, Component, Parameter, component, components
+from kdray.spec.components import Component, component, components
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.spec.marks import marks
+from kdray.spec.parameters import REQUIRED, Parameter
 from kdray.spec.sections.base import Section
 
 Schema = dict[str, Any]

@@ -86,7 +86,7 @@ class Loop:
         tokens = int(self.rows.response_lengths[batch].sum())
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
-        self._seed_dropout()
+        self.seed_dropout()
         sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
@@ -128,7 +128,7 @@ class Loop:
         kept = self.engine.keeps_casts
         return torch.autocast(self.device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=kept)
 
-    def _seed_dropout(self) -> None:
+    def seed_dropout(self) -> None:
         """By step and rank: a resumed run needs no random state to go on as the straight one would."""
         numbers = np.random.SeedSequence([self.settings.seed, self.step, self.ranks.rank])
         torch.manual_seed(int(numbers.generate_state(1, np.uint64)[0]))

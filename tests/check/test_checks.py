@@ -469,7 +469,7 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
 @pytest.fixture
 def no_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither WordNet nor a judge, whatever this machine has."""
-    monkeypatch.setattr(machine, "_nltk_has", lambda data: False)
+    monkeypatch.setattr(machine, "nltk_has", lambda data: False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
@@ -492,7 +492,7 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
     monkeypatch.setenv("OPENAI_BASE_URL", "http://user:hidden@127.0.0.1:9/v1")
     judge = {"score.metrics": [{"name": "judge", "model": "m"}]}
     assert check(tiny_grid, judge) == []  # offline
-    monkeypatch.setattr(module, "_check_hub", lambda grid: None)
+    monkeypatch.setattr(module, "check_hub", lambda grid: None)
     with pytest.raises(InputError, match=r"^OPENAI_BASE_URL: no endpoint answers there") as caught:
         check(tiny_grid, judge, offline=False)
     assert "hidden" not in str(caught.value)

@@ -7,7 +7,7 @@ import torch
 
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.fused import fused_sums
-from kdray.distill.labels import Logits
+from kdray.distill.labels import LogitLabels
 from kdray.distill.objective import Objective
 from kdray.models.head import Head
 
@@ -25,7 +25,7 @@ class Given:
         self.logits = 3 * torch.randn(N, width, generator=torch.Generator().manual_seed(seed))
 
     def read(self, rows):
-        return Logits(self.logits)
+        return LogitLabels(self.logits)
 
 
 def average(signals):

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdray.distill import fused
 from kdray.distill.fused import fused_sums
-from kdray.distill.labels import Hidden, Logits, Sparse
+from kdray.distill.labels import HiddenLabels, LogitLabels, Sparse
 from kdray.distill.objective import Objective
 from kdray.models.head import Head
 from kdray.spec import declare
@@ -36,7 +36,9 @@ def make_head(bias=False, scale=1.0, softcap=None, width=V + 3, seed=0, dtype=to
 def make_inputs(dtype=torch.float64):
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(N, D, generator=generator).to(dtype).requires_grad_()
-    teacher = Hidden(torch.randn(N, D, generator=generator).to(dtype), make_head(width=V + 6, seed=5, dtype=dtype))
+    teacher = HiddenLabels(
+        torch.randn(N, D, generator=generator).to(dtype), make_head(width=V + 6, seed=5, dtype=dtype)
+    )
     return hidden, teacher, torch.randint(0, V, (N,), generator=generator)
 
 
@@ -114,7 +116,9 @@ def test_tokens_that_only_the_teacher_has_share_in_no_mass():
 @pytest.mark.parametrize("name", list(components(declare.Loss)))
 def test_no_token_is_no_loss_and_a_zero_gradient(name):
     head, (hidden, teacher, labels) = make_head(bias=True), make_inputs()
-    sums = fused_sums(Objective(1.0, V, name), head, hidden[:0], labels[:0], Hidden(teacher.states[:0], teacher.head))
+    sums = fused_sums(
+        Objective(1.0, V, name), head, hidden[:0], labels[:0], HiddenLabels(teacher.states[:0], teacher.head)
+    )
     assert sums.total == 0
     assert all(not grad.any() for grad in gradients(sums.total, hidden, head))
 
@@ -132,7 +136,7 @@ def test_without_gradients_none_is_made(monkeypatch, temperature):
     head, (hidden, teacher, labels) = make_head(), make_inputs()
     objective = Objective(0.7, V, "forward_kl", temperature=temperature)
     expected = fused_sums(objective, head, hidden, labels, teacher)
-    monkeypatch.setattr(fused, "_add_product", lambda *_: pytest.fail("a gradient was made"))
+    monkeypatch.setattr(fused, "add_product", lambda *_: pytest.fail("a gradient was made"))
     with torch.no_grad():
         found = fused_sums(objective, head, hidden, labels, teacher)
     assert (found.total, found.hard, found.soft) == (expected.total, expected.hard, expected.soft)
@@ -158,7 +162,7 @@ def test_a_frozen_head_gets_none():
 
 def test_the_teachers_kept_logits_are_left_as_they_are():
     head, (hidden, teacher, labels) = make_head(), make_inputs()
-    kept = Logits(teacher.chunk(0, N).clone())
+    kept = LogitLabels(teacher.chunk(0, N).clone())
     before = kept.logits.clone()
     fused_sums(Objective(0.5, V), head, hidden, labels, kept)
     assert torch.equal(kept.logits, before)
@@ -226,7 +230,7 @@ def test_nothing_is_asked_of_a_gpu_before_the_step(monkeypatch, name, temperatur
     soft = (
         Sparse(*(getattr(theirs, part).to("meta") for part in ("ids", "weights", "entropy")))
         if sparse
-        else Hidden(theirs.states.to("meta"), theirs.head.to("meta"))
+        else HiddenLabels(theirs.states.to("meta"), theirs.head.to("meta"))
     )
     sums = fused_sums(Objective(0.5, V, name, {}, temperature, smoothing=0.1), head, hidden, labels, soft)
     (sums.total * factor).backward()
@@ -252,6 +256,6 @@ def test_a_chunk_is_a_gigabyte_of_logits_on_a_gpu(monkeypatch, device, vocabular
 def test_soft_labels_of_other_tokens_are_refused():
     head, (hidden, teacher, labels) = make_head(), make_inputs()
     with pytest.raises(ValueError, match="23 tokens and soft labels of 22"):
-        fused_sums(Objective(0.5, V), head, hidden, labels, Hidden(teacher.states[1:], teacher.head))
+        fused_sums(Objective(0.5, V), head, hidden, labels, HiddenLabels(teacher.states[1:], teacher.head))
     with pytest.raises(ValueError, match="soft labels of 0"):
         fused_sums(Objective(0.5, V), head, hidden, labels, None)

@@ -9,7 +9,8 @@ import torch
 from kdray.distill.labels import Sparse
 from kdray.distill.objective import Objective
 from kdray.spec import declare
-from kdray.spec.components import REQUIRED, components, declared, load, module_of
+from kdray.spec.components import components, declared, load, module_of
+from kdray.spec.parameters import REQUIRED
 
 V = 11
 LOSSES = list(components(declare.Loss))

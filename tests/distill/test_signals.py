@@ -9,7 +9,7 @@ from torch import nn
 from kdray.artifacts.soft_labels import write_labels
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.fused import fused_sums
-from kdray.distill.labels import Hidden, Sparse, Teacher, vocabulary
+from kdray.distill.labels import HiddenLabels, Sparse, Teacher, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.signals import make_form
 from kdray.distill.stored import Stored, read_head, write_head
@@ -94,7 +94,9 @@ def test_the_gradient_from_disk_is_the_exact_one_up_to_rounding(tmp_path, teache
     stored = keep(tmp_path, FORMS[kind], teacher, states)
     order = [4, 0, 5, 2]
     ours = gradient(stored.read(order), [states[row] for row in order])
-    exact = gradient(Hidden(torch.cat([states[row] for row in order]), teacher.head), [states[row] for row in order])
+    exact = gradient(
+        HiddenLabels(torch.cat([states[row] for row in order]), teacher.head), [states[row] for row in order]
+    )
     cosine, error = EXACTNESS[kind]
     assert torch.nn.functional.cosine_similarity(ours.double().flatten(), exact.double().flatten(), 0) >= cosine
     assert (ours - exact).norm() / exact.norm() <= error
@@ -139,7 +141,7 @@ def test_draws_from_the_tail_are_unbiased_and_never_repeat_the_top(teacher, stat
 def test_sampled_beats_topk_of_the_same_size_over_many_tokens(tmp_path, teacher):
     generator = torch.Generator().manual_seed(4)
     states = [0.5 * torch.randn(400, D, generator=generator)]
-    exact = gradient(Hidden(states[0], teacher.head), states)
+    exact = gradient(HiddenLabels(states[0], teacher.head), states)
 
     def error(form):
         kept = make_form(form).keep(states[0], teacher, torch.Generator().manual_seed(1))

@@ -216,7 +216,7 @@ def test_one_call_over_all_sequences_takes_and_gives_the_same_layout(monkeypatch
     monkeypatch.setattr(packed, "varlen_attn", loop)
     model, some = llama(), sequences()
     expected = packed_states(model, some)
-    monkeypatch.setattr(packed, "_has_kernel", lambda *_: True)
+    monkeypatch.setattr(packed, "has_kernel", lambda *_: True)
     torch.testing.assert_close(packed_states(model, some), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -227,7 +227,7 @@ def test_a_kernel_that_fails_only_in_the_type_of_training_is_found_before_traini
         raise TypeError("varlen_attn() got an unexpected keyword argument 'enable_gqa'")
 
     monkeypatch.setattr(packed, "varlen_attn", broken)
-    monkeypatch.setattr(packed, "_has_kernel", lambda *_: torch.is_autocast_enabled("cpu"))
+    monkeypatch.setattr(packed, "has_kernel", lambda *_: torch.is_autocast_enabled("cpu"))
     model, some = llama(), sequences()
     expected = padded_states(model, some)
     with pytest.raises(InputError, match=r"takes no packed rows: TypeError, varlen_attn\(\) got an unexpected"):

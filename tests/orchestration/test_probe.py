@@ -23,13 +23,13 @@ def break_it(folder: Path) -> None:
 
 
 def test_a_whole_model_is_opened_and_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdray.score.metrics.support_standin import support_standin
+    from kdray.score.metrics.support_standin import SupportStandin
 
     made = []
-    monkeypatch.setattr(support_standin, "ids_of", None)  # it answers nothing
-    init = support_standin.__init__
+    monkeypatch.setattr(SupportStandin, "ids_of", None)  # it answers nothing
+    init = SupportStandin.__init__
     monkeypatch.setattr(
-        support_standin, "__init__", lambda self, *given, **params: made.append(self) or init(self, *given, **params)
+        SupportStandin, "__init__", lambda self, *given, **params: made.append(self) or init(self, *given, **params)
     )
     folder = write_model(tmp_path / "m", layers=1)
     open_metric(

@@ -69,7 +69,7 @@ def metadata(name: str, text: bytes) -> dict[str, str]:
 def call(tmp_path, monkeypatch):
     def submitted(cluster: Cluster) -> tuple[bool, str]:
         (tmp_path / "grid.yaml").write_bytes(TEXT)
-        monkeypatch.setattr(module, "_connect", lambda: cluster)
+        monkeypatch.setattr(module, "connect", lambda: cluster)
         said: list[str] = []
         ended = submit(tmp_path / "grid.yaml", "tiny", "/a folder", ["--insecure-cluster"], said.append)
         return ended, "".join(said)

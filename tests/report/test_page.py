@@ -239,9 +239,9 @@ def test_of_several_grids_each_keeps_its_verdict_and_its_files(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of one name in two stores, one of them without a score."""
-    for name in ("_scores", "_heats", "_checkpoints", "_curves"):
+    for name in ("score_pictures", "heat_pictures", "checkpoint_pictures", "curve_pictures"):
         monkeypatch.setattr(gallery, name, lambda *_: [])
-    monkeypatch.setattr(gallery, "_pareto", lambda *_: None)
+    monkeypatch.setattr(gallery, "pareto_picture", lambda *_: None)
     other = Bench(tmp_path / "other", {"family": "second", "question": "And here?"})
     page = write_page([(each.results, each.store, each.path) for each in (other, bench)], tmp_path / "out")
     text, folder = page.read_text(), page.parent

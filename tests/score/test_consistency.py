@@ -21,13 +21,13 @@ from transformers import (
 )
 
 from kdray.score.answers import Answer, Given
-from kdray.score.metrics.bertscore import bertscore
-from kdray.score.metrics.factkb import factkb
-from kdray.score.metrics.hhem import PROMPT, hhem
-from kdray.score.metrics.lettucedetect import lettucedetect, merge
-from kdray.score.metrics.minicheck import cut, minicheck
-from kdray.score.metrics.selfcheck import selfcheck
-from kdray.score.metrics.support_standin import support_standin
+from kdray.score.metrics.bertscore import BERTScore
+from kdray.score.metrics.factkb import FactKB
+from kdray.score.metrics.hhem import HHEM, PROMPT
+from kdray.score.metrics.lettucedetect import LettuceDetect, merge
+from kdray.score.metrics.minicheck import MiniCheck, cut
+from kdray.score.metrics.selfcheck import SelfCheck
+from kdray.score.metrics.support_standin import SupportStandin
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from tests.tiny import write_model
@@ -117,7 +117,7 @@ def test_hhem_is_a_plain_t5_with_its_first_tokens_class(tmp_path):
     folder.mkdir()
     weights = {f"t5.{key}": value for key, value in theirs.state_dict().items() if "embed_tokens" not in key}
     save_file({key: value.clone() for key, value in weights.items()}, folder / "model.safetensors")
-    metric = hhem(Given({"model": folder, "base": base}), batch=2)
+    metric = HHEM(Given({"model": folder, "base": base}), batch=2)
     answers = [
         Answer("Ada is in Rome .", source="Ada is in Paris ."),
         Answer("", source="x"),
@@ -136,7 +136,7 @@ def test_hhem_is_a_plain_t5_with_its_first_tokens_class(tmp_path):
     with pytest.raises(
         InputError, match=r"^score\.metrics\.hhem\.model: \S+, which is no HHEM-2\.1, lacks the weight "
     ):
-        hhem(Given({"model": folder, "base": base}))
+        HHEM(Given({"model": folder, "base": base}))
 
 
 @pytest.mark.hub
@@ -159,7 +159,7 @@ def test_hhem_gives_the_scores_of_its_model_card(tmp_path):
         )
         for name, ref in refs.items()
     }
-    metric = hhem(Given(folders))
+    metric = HHEM(Given(folders))
     for source, summary, score in GOLDEN:
         assert metric.probabilities([(source, summary)])[0] == pytest.approx(score, abs=1e-3)
 
@@ -188,7 +188,7 @@ def test_factkb_is_a_plain_roberta_on_summary_and_document(batch: int, tmp_path:
     base, folder = tmp_path / "base", tmp_path / "factkb"  # the weights have no tokenizer beside them
     tokenizer, theirs = write_words(base), write_roberta(folder)
     theirs.config.save_pretrained(base)
-    metric = factkb(Given({"model": folder, "base": base}), batch=batch)
+    metric = FactKB(Given({"model": folder, "base": base}), batch=batch)
     answers = [
         Answer("Ada is in Rome .", source="Ada is in Paris ."),
         Answer("", source="Ada"),
@@ -218,24 +218,24 @@ def test_factkb_is_held_to_two_labels_and_to_all_of_its_weights(tmp_path: Path) 
     write_words(base)
     write_roberta(folder, labels=3).config.save_pretrained(base)
     with pytest.raises(InputError, match=r"^score\.metrics\.factkb\.model: a classifier of 3 labels; it needs two"):
-        factkb(Given({"model": folder, "base": base}))
+        FactKB(Given({"model": folder, "base": base}))
     weights = {name: value.clone() for name, value in write_roberta(folder).state_dict().items()}
     old = weights | {
         "roberta.embeddings.position_ids": torch.arange(32)[None]
     }  # older versions of transformers saved them
     save_file(old, folder / "model.safetensors", metadata={"format": "pt"})
-    factkb(Given({"model": folder, "base": base}))
+    FactKB(Given({"model": folder, "base": base}))
     del weights["classifier.out_proj.bias"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"lacks the weight classifier\.out_proj\.bias"):
-        factkb(Given({"model": folder, "base": base}))
+        FactKB(Given({"model": folder, "base": base}))
 
 
 def test_minicheck_takes_the_best_part_and_the_worst_sentence(tmp_path):
     torch.manual_seed(0)
     write_words(tmp_path)
     T5ForConditionalGeneration(t5_config()).save_pretrained(tmp_path)
-    metric = minicheck(Given({"model": tmp_path}), words=6)
+    metric = MiniCheck(Given({"model": tmp_path}), words=6)
     answer = Answer("Ada is in Rome. Ben lives.", source="Ada is in Paris now. Ben lives in Rome.")
     parts = cut(answer.source, 6)
     assert parts == ["Ada is in Paris now.", "Ben lives in Rome."]
@@ -263,14 +263,14 @@ def test_lettucedetect_marks_characters_of_the_answer(tmp_path):
     for bias, spans, share in (([0.0, 1.0], [[0, 11]], 0), ([1.0, 0.0], [], 100)):
         model.classifier.bias.data = torch.tensor(bias)
         model.save_pretrained(tmp_path)
-        found = lettucedetect(Given({"model": tmp_path}))([Answer("Ada in Rome", source="Ada is in Paris")])[0]
+        found = LettuceDetect(Given({"model": tmp_path}))([Answer("Ada in Rome", source="Ada is in Paris")])[0]
         assert found == {"lettuce": float(share), "lettuce_tok": float(share), "spans": spans}
     assert merge([(0, 3), (4, 6), (7, 9), (9, 12)], [True, False, True, True]) == [(0, 3), (7, 12)]
 
 
 def test_bertscore_is_greedy_matching_of_hidden_states(bert):
     """Against its definition in loops and float64, special tokens to be matched but not counted."""
-    metric = bertscore(Given({"model": bert}), layer=1, batch=4)
+    metric = BERTScore(Given({"model": bert}), layer=1, batch=4)
     answers = [
         Answer("Ada is in Rome", references=["Ben lives in Rome now", "Ada is in Paris ."]),
         Answer("", references=["Ada"]),
@@ -295,11 +295,11 @@ def test_bertscore_is_greedy_matching_of_hidden_states(bert):
     assert found[1]["bert_f1"] == 0
     assert found[2]["bert_f1"] == pytest.approx(100, abs=1e-3)
     with pytest.raises(InputError, match=r"score\.metrics\.bertscore\.layer: 3; the encoder has layers 1 to 2"):
-        bertscore(Given({"model": bert}), layer=3)
+        BERTScore(Given({"model": bert}), layer=3)
 
 
 def test_selfcheck_is_the_mean_support_of_sentences_by_samples(bert):
-    metric = selfcheck(Given({"model": bert}))
+    metric = SelfCheck(Given({"model": bert}))
     answer = Answer("Ada is in Rome. Ben lives.", samples=["Ben lives. Ada is in Rome.", "Ben lives.", ""])
     ada, ben = metric.encoder.vectors(["Ada is in Rome.", "Ben lives."])
     between = float(ada @ ben)
@@ -309,7 +309,7 @@ def test_selfcheck_is_the_mean_support_of_sentences_by_samples(bert):
 
 def test_the_standin_is_a_difference_of_log_likelihoods_whatever_the_batch(tmp_path):
     folder = write_model(tmp_path / "model", layers=1)
-    metric = support_standin(Given({"model": folder}), batch=2)
+    metric = SupportStandin(Given({"model": folder}), batch=2)
     answers = [
         Answer("Ada lives in Rome", source="Ada is in Rome ."),
         Answer("", source="x"),

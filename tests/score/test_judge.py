@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 
 from kdray.score.answers import Answer, Given, score_answers
 from kdray.score.endpoint import Endpoint, Nonsense, Stopped
-from kdray.score.metrics.judge import ask, judge, read
+from kdray.score.metrics.judge import Judge, ask, read
 
 KEY = "sk-secret"
 TRUE, FALSE = "It fits. **Conclusion: True**", "Wrong. **Conclusion: False** **Problematic Spans: ['in Rome']**"
@@ -90,7 +90,7 @@ def row(example: int, text: str):
 
 def test_verdicts_become_a_rate_and_spans_of_the_answer(server, tmp_path):
     server.say = [TRUE, FALSE]
-    metric = judge(Given({}, cache=tmp_path), model="m", concurrency=1)
+    metric = Judge(Given({}, cache=tmp_path), model="m", concurrency=1)
     said = metric([Answer("Ada is in Paris.", source="s"), ANSWER, Answer("", source="s")])
     assert [r.get("judge") for r in said] == [100.0, 0.0, None]
     assert said[1]["spans"] == [[10, 17]]
@@ -164,7 +164,7 @@ def test_an_answer_that_is_no_use_is_paid_for_too(server, tmp_path):
 
 
 def test_an_answer_without_a_verdict_is_left_out_and_nothing_but_such_stops_all(server, tmp_path):
-    metric = judge(Given({}, cache=tmp_path), model="m", concurrency=1)
+    metric = Judge(Given({}, cache=tmp_path), model="m", concurrency=1)
     server.say = ["I cannot say.", TRUE]
     scores, rows = score_answers([row(i, f"answer {i}") for i in range(3)], [metric], count_empty=False)
     assert (scores["judge"]["n"], scores["judge"]["value"]) == (2, 100.0)

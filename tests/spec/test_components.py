@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from kdray.spec import components as spec
 from kdray.spec import declare
-from kdray.spec.components import REQUIRED, Component, D, Parameter, components, load, module_of
+from kdray.spec.components import Component, D, components, load, module_of
 from kdray.spec.declare import KINDS, Declared
 from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.parameters import REQUIRED, Parameter
 
 ALL = [(kind, name) for kind in KINDS for name in components(kind)]
 PARAMETRISED = [(kind, name) for kind, name in ALL if kind is not declare.Stage]
@@ -156,8 +157,20 @@ def test_only_keyword_arguments_of_the_files_own_name_are_parameters(tmp_path: P
 
 def test_a_class_has_the_parameters_of_its_init(tmp_path: Path) -> None:
     methods = "    def __init__(self, folder, *, bits: int = 4): ...\n    def call(self, *, x): ...\n"
-    found = read(tmp_path, "DECLARED = declare.Engine(version=1)\nclass thing:\n" + methods, declare.Engine)
-    assert list(found.parameters) == ["bits"]
+    found = read(tmp_path, "DECLARED = declare.Engine(version=1)\nclass Thing:\n" + methods, declare.Engine)
+    assert list(found.parameters) == ["bits"] and found.attribute == "Thing"
+
+
+@pytest.mark.parametrize(("stem", "called"), [("top_k", "TopK"), ("fsdp2", "FSDP2"), ("hhem", "HHEM")])
+def test_a_class_is_named_in_capitals(tmp_path: Path, stem: str, called: str) -> None:
+    path = tmp_path / f"{stem}.py"
+    for name, is_one in ((called, True), (stem, False), (f"Other{called}", False)):
+        path.write_text(f"DECLARED = declare.Engine(version=1)\nclass {name}: ...\n")
+        if is_one:
+            assert spec.read(declare.Engine, path).attribute == called
+        else:
+            with pytest.raises(InputError, match=f"has no function {stem} or class"):
+                spec.read(declare.Engine, path)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_model
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.soft_labels import write_labels
 from kdray.artifacts.source import LabelSource
-from kdray.distill.labels import Logits
+from kdray.distill.labels import LogitLabels
 from kdray.distill.signals import open_signal
-from kdray.distill.signals.hidden import hidden
+from kdray.distill.signals.hidden import Hidden
 from kdray.distill.signals.online import OnlineTeacher
 from kdray.distill.stored import Stored, write_head
 from kdray.models.adapters import load_quantised, with_lora
@@ -56,7 +56,7 @@ class Online:
         self.model, self.rows, self.width = model, rows, model.config.vocab_size
 
     def read(self, chosen):
-        return Logits(self.logits(chosen))
+        return LogitLabels(self.logits(chosen))
 
     @torch.no_grad()
     def logits(self, chosen):
@@ -253,7 +253,7 @@ def test_dropout_goes_on_as_in_the_straight_run_and_ranks_have_their_own(world, 
     assert resumed.history == curve
     seeds = set()
     for rank in (0, 1):
-        make(rank)._seed_dropout()
+        make(rank).seed_dropout()
         seeds.add(torch.initial_seed())
     assert len(seeds) == 2
 
@@ -314,7 +314,7 @@ def test_soft_labels_from_disk_train_as_the_teacher_beside_the_student(world, tm
             positions = torch.tensor([[0, t - 1] for t in range(begin, ids.shape[1])])
             states.append(model.hidden(ids, torch.ones_like(ids), positions).detach())
         write_labels(tmp_path, part, chosen, [{"hidden": of_row} for of_row in states])
-    cached = Stored(tmp_path, hidden(dtype="float32"))
+    cached = Stored(tmp_path, Hidden(dtype="float32"))
     for chosen in ([0], [11, 3, 9, 10], [len(rows) - 1]):
         labels = cached.read(chosen)
         assert torch.allclose(labels.chunk(0, len(labels)), online.logits(chosen), atol=1e-5)

@@ -12,8 +12,8 @@ from kdray.data.example import Example
 from kdray.data.thoughts import closed
 from kdray.spec import declare
 from kdray.spec.chat import require_read
-from kdray.spec.components import Scalars
 from kdray.spec.errors import InputError
+from kdray.spec.parameters import Scalars
 
 DECLARED = declare.Template(version=1, later=("arguments", "close_thought"), begins=True)
 DATE = datetime(2024, 7, 26)  # what Llama's templates print where they are given none

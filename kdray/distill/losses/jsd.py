@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from kdray.spec import declare
-from kdray.spec.components import Share
+from kdray.spec.parameters import Share
 
 DECLARED = declare.Loss(version=1)
 

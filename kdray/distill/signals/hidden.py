@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdray.distill.labels import Hidden, Teacher
+from kdray.distill.labels import HiddenLabels, Teacher
 from kdray.models.head import Head
 from kdray.spec import declare
 
@@ -26,7 +26,7 @@ DECLARED = declare.Form(
 LARGEST = 127.0
 
 
-class hidden:
+class Hidden:
     def __init__(self, *, dtype: Literal["bfloat16", "float16", "float32", "int8"] = "bfloat16") -> None:
         self.dtype = dtype
 
@@ -37,7 +37,7 @@ class hidden:
         scale = states.float().abs().amax(1, keepdim=True).clamp(min=1e-12) / LARGEST
         return {"hidden": (states.float() / scale).round().to(torch.int8), "scale": scale}
 
-    def labels(self, kept: dict[str, Tensor], head: Head | None) -> Hidden:
+    def labels(self, kept: dict[str, Tensor], head: Head | None) -> HiddenLabels:
         assert head is not None
         states = kept["hidden"]
-        return Hidden(states.float() * kept["scale"] if self.dtype == "int8" else states, head)
+        return HiddenLabels(states.float() * kept["scale"] if self.dtype == "int8" else states, head)

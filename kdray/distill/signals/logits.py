@@ -7,14 +7,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kdray.distill.labels import Logits, Teacher
+from kdray.distill.labels import LogitLabels, Teacher
 from kdray.models.head import Head
 from kdray.spec import declare
 
 DECLARED = declare.Form(version=1, kept=(declare.Kept("logits", declare.Param("dtype"), ("vocabulary",)),))
 
 
-class logits:
+class Logits:
     def __init__(self, *, dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16") -> None:
         self.dtype = dtype
 
@@ -23,5 +23,5 @@ class logits:
         z = teacher.logits(states)
         return {"logits": (z - z.amax(1, keepdim=True)).to(getattr(torch, self.dtype))}
 
-    def labels(self, kept: dict[str, Tensor], head: Head | None) -> Logits:
-        return Logits(kept["logits"])
+    def labels(self, kept: dict[str, Tensor], head: Head | None) -> LogitLabels:
+        return LogitLabels(kept["logits"])

@@ -9,7 +9,7 @@ import torch
 
 from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
-from kdray.distill.labels import Hidden
+from kdray.distill.labels import HiddenLabels
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.spec import declare
@@ -17,7 +17,7 @@ from kdray.spec import declare
 DECLARED = declare.Form(version=1)
 
 
-class online:
+class Online:
     def open(
         self, folder: Path, rows: Rows, device: torch.device | str, compute: torch.dtype, dtype: torch.dtype
     ) -> OnlineTeacher:
@@ -40,8 +40,8 @@ class OnlineTeacher:
         return self.head.linear.out_features
 
     @torch.no_grad()
-    def read(self, rows: Sequence[int]) -> Hidden:
+    def read(self, rows: Sequence[int]) -> HiddenLabels:
         device = next(self.teacher.parameters()).device
         batch = collate(self.rows, rows).to(device)
         with torch.autocast(device.type, enabled=False):  # it computes in its own type, whatever its student does
-            return Hidden(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)
+            return HiddenLabels(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)

@@ -28,7 +28,7 @@ DECLARED = declare.Form(
 )
 
 
-class sampled:
+class Sampled:
     def __init__(self, *, top: PositiveInt = 32, draws: PositiveInt = 32) -> None:
         self.top, self.draws = top, draws
 

@@ -27,7 +27,7 @@ DECLARED = declare.Form(
 )
 
 
-class topk:
+class TopK:
     def __init__(self, *, k: PositiveInt = 64) -> None:
         self.entries = k
 

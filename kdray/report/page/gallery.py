@@ -64,11 +64,11 @@ def gallery_of(evidence: Evidence, folder: Path, prefix: str = "") -> Gallery:
             lambda axis: draw_effects(axis, evidence),
             size,
         )
-    gallery.scores = list(_scores(evidence, folder, prefix))
-    gallery.heats = list(_heats(evidence, folder, prefix))
-    gallery.curves = list(_curves(evidence, folder, prefix))
-    gallery.checkpoints = list(_checkpoints(evidence, folder, prefix))
-    gallery.pareto = _pareto(evidence, folder, prefix)
+    gallery.scores = list(score_pictures(evidence, folder, prefix))
+    gallery.heats = list(heat_pictures(evidence, folder, prefix))
+    gallery.curves = list(curve_pictures(evidence, folder, prefix))
+    gallery.checkpoints = list(checkpoint_pictures(evidence, folder, prefix))
+    gallery.pareto = pareto_picture(evidence, folder, prefix)
     gallery.confidence = [
         picture(
             folder,
@@ -89,14 +89,14 @@ def _ordered(evidence: Evidence) -> list[MetricName]:
     return sorted(names, key=lambda name: name != evidence.primary)
 
 
-def _scores(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
+def score_pictures(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
     for name in _ordered(evidence)[:MOST]:
         means = [f"{arm.name} {found} over {found.n}" for arm in evidence.arms if (found := evidence.spread(arm, name))]
         alt = f"{name} by alpha, {direction(name)}; a dot for each run. Means: {listed(means)}"
         yield picture(folder, f"{prefix}scores-{name}", alt, lambda axis, name=name: draw_scores(axis, evidence, name))
 
 
-def _heats(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
+def heat_pictures(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
     """One an arm, where there is more than one lr or batch."""
     found = {arm: cells(evidence, arm, evidence.primary) for arm in evidence.arms}
     values = [value for by_cell in found.values() for value in by_cell.values()]
@@ -114,7 +114,7 @@ def _heats(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
             )
 
 
-def _curves(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
+def curve_pictures(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
     curves = [curve for curve in evidence.results.curves.values() if curve]
     if not curves:
         return
@@ -146,7 +146,7 @@ def _last_heldout(evidence: Evidence, arm: str) -> str:
     return f"{arm} {sum(found) / len(found):.3f}" if found else ""
 
 
-def _checkpoints(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
+def checkpoint_pictures(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
     """Where a point has more than one checkpoint."""
     for name in _ordered(evidence)[:MOST_COURSES]:
         course = courses(evidence, name)
@@ -164,7 +164,7 @@ def _checkpoints(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Pict
             )
 
 
-def _pareto(evidence: Evidence, folder: Path, prefix: str) -> Picture | None:
+def pareto_picture(evidence: Evidence, folder: Path, prefix: str) -> Picture | None:
     """Hallucination against ability, if the grid measures both; otherwise the primary metric against ability."""
     faithful, ability = evidence.faithful or evidence.primary, evidence.ability
     title = "accuracy in multiple choice, mean over tasks" if len(ability) > 1 else str(ability[0]) if ability else ""

@@ -12,7 +12,7 @@ from kdray.models.dola import ContrastLayers, dola_loglikelihoods, early_exits
 from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
-from kdray.spec.components import Share
+from kdray.spec.parameters import Share
 
 DECLARED = declare.Decoding(version=1, layers=True, choices=("layers", "plausibility"))
 

@@ -14,8 +14,8 @@ from kdray.lens.guides import SupportGuide, open_guide
 from kdray.models.generation import ends_of
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
-from kdray.spec.components import Share
 from kdray.spec.errors import InputError
+from kdray.spec.parameters import Share
 
 DECLARED = declare.Decoding(version=1, needs=("source",), references={"guide": ("support", "lens")})
 

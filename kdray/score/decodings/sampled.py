@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from kdray.models.generation import Sampling, generate_greedy
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
-from kdray.spec.components import Share
+from kdray.spec.parameters import Share
 
 DECLARED = declare.Decoding(version=1, vllm=True)
 

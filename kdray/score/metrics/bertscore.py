@@ -30,7 +30,7 @@ DECLARED = declare.Metric(
 )
 
 
-class bertscore:
+class BERTScore:
     """Matches the tokens of answers and references."""
 
     def __init__(

@@ -31,7 +31,7 @@ DECLARED = declare.Metric(
 WINDOW = 512  # tokens of a pair
 
 
-class factkb:
+class FactKB:
     """Scores pairs of an answer and its source."""
 
     def __init__(

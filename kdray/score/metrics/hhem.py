@@ -32,7 +32,7 @@ DECLARED = declare.Metric(
 PROMPT = "<pad> Determine if the hypothesis is true given the premise?\n\nPremise: {source}\n\nHypothesis: {summary}"
 
 
-class hhem:
+class HHEM:
     """Scores pairs of a source text and an answer."""
 
     def __init__(

@@ -70,7 +70,7 @@ CONCLUSION = re.compile(r"Conclusion:[\s*]*(True|False)", re.IGNORECASE)
 QUOTED = re.compile(r"Problematic Spans:[\s*]*(\[.*?\])\s*(?:\*|$)", re.IGNORECASE | re.DOTALL)
 
 
-class judge:
+class Judge:
     """Asks the judge about every answer."""
 
     def __init__(

@@ -34,7 +34,7 @@ QUESTION = (
 )
 
 
-class lettucedetect:
+class LettuceDetect:
     """Finds the spans of answers that their sources do not support."""
 
     def __init__(

@@ -30,7 +30,7 @@ DECLARED = declare.Metric(
 NO, YES = 3, 209  # the tokens "0" and "1" that the model was taught to begin with
 
 
-class minicheck:
+class MiniCheck:
     """Scores the sentences of answers against parts of their sources."""
 
     def __init__(

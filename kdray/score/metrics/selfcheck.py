@@ -27,7 +27,7 @@ DECLARED = declare.Metric(
 )
 
 
-class selfcheck:
+class SelfCheck:
     """Compares an answer with samples."""
 
     def __init__(

@@ -31,7 +31,7 @@ DECLARED = declare.Metric(
 ASK = "\n\nSummary: "
 
 
-class support_standin:
+class SupportStandin:
     """Takes log-likelihoods of answers with and without their sources."""
 
     def __init__(

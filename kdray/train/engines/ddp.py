@@ -20,7 +20,7 @@ DECLARED = declare.Engine(version=1)
 WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 
-class ddp:
+class DDP:
     layout = "ddp"
     keeps_casts = True
 

@@ -26,7 +26,7 @@ DECLARED = declare.Engine(version=1)
 TAG, UNIVERSAL = "zero", "universal"
 
 
-class deepspeed:
+class DeepSpeed:
     keeps_casts = True  # ZeRO-3 lets go of them itself
 
     def __init__(

@@ -35,7 +35,7 @@ from kdray.train.settings import Settings
 DECLARED = declare.Engine(version=1)
 
 
-class fsdp:
+class FSDP:
     layout = "fsdp"
     keeps_casts = False
 
