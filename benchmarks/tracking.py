@@ -1,10 +1,11 @@
 """How MLflow's comparison page holds out as a grid grows: seconds to mirror it, and to answer what the page asks for.
 
-    python benchmarks/tracking.py [RUNS ...] [--steps N] [--whole] [--json]
+    python benchmarks/tracking.py [RUNS ...] [--steps N] [--whole] [--unlinked] [--json]
 
-Stores of so many finished points, each with a curve of N steps, are made by hand and mirrored into MLflow's sqlite
-file; a real server answers from it. Timed are the list of runs, and one chart over a hundred runs' curves (what the
-page shows at once). The baseline, with --whole, is the same store with every step of every curve in MLflow.
+Stores of so many finished points, each with a curve of N steps and two scored checkpoints, are made by hand and
+mirrored into MLflow's sqlite file; a real server answers from it. Timed are the list of runs, one chart over a hundred
+runs' curves (what the page shows at once), and the list of logged models. Baselines are the same store with every step
+of every curve in MLflow (--whole), and without logged models, the scores with the runs alone (--unlinked).
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ from typing import Any
 import requests
 
 from kdray.artifacts.curve import curve_file, write_curve
+from kdray.artifacts.scores import write_scores
 from kdray.plan import Plan, make_plan
 from kdray.spec.load import parse_grid
+from kdray.spec.points import Point
 from kdray.store import Outer, Store
 from kdray.track import runs
 from kdray.track.address import DATABASE
 from kdray.track.mirror import Mirror
+from kdray.track.models import LoggedModels
 from kdray.track.runs import LOSS
 from tests.conftest import TinyGrid
 from tests.track.bench import CHANGES
@@ -42,7 +46,7 @@ ROUNDS = 5
 
 
 def finished(points: int, folder: Path, steps: int) -> tuple[Plan, Store]:
-    """A grid of so many trained points in a store."""
+    """A grid of so many trained points in a store, with scores of two checkpoints each."""
     changes = CHANGES | {"axes": {"lr": [3e-4], "batch": [2], "alpha": [0], "seed": list(range(points))}}
     plan, store = (
         make_plan(parse_grid(TinyGrid(folder).text(changes)), Outer(folder / "store")),
@@ -55,6 +59,19 @@ def finished(points: int, folder: Path, steps: int) -> tuple[Plan, Store]:
         rows = [{"step": i, "examples": 2 * i, "loss": each, "ce": each, **numbers} for i, each in enumerate(loss, 1)]
         write_curve(attempt.path, rows)
         attempt.seal([curve_file(attempt.path)], workers=1, threads=1, gpu=False)
+        for position, export in planned.exports.items():
+            store.begin(export.key, export.payload or {}).seal(examples=int(position * steps / 4) * 2)
+    for score in plan.scores:
+        if isinstance(score.subject, Point):
+            attempt, value = (
+                store.begin(score.measure.key, score.measure.payload or {}),
+                10 + score.subject.seed / points,
+            )
+            names = ("ce", "kl") if score.task.name == "heldout_loss" else ("rougeL", "empty")
+            write_scores(
+                attempt.path, {name: {"value": value, "stderr": 0.1, "n": 8} for name in names}, [{"example": 0}]
+            )
+            attempt.seal()
     return plan, store
 
 
@@ -112,8 +129,16 @@ def measured(points: int, steps: int) -> dict[str, float]:
             shown = [run["info"]["run_id"] for run in ask("POST", "runs/search", json=search)["runs"]]
             found["list_s"] = seconds(lambda: ask("POST", "runs/search", json=search))
             wanted = {"run_ids": shown, "metric_key": LOSS, "max_results": 320}  # as the page does
+            several = {"experiment_ids": [str(experiment)], "max_results": 50}  # as the page does
+            found["models"] = len(ask("POST", "logged-models/search", json=several).get("models", []))
+            found["models_s"] = seconds(lambda: ask("POST", "logged-models/search", json=several))
             found["chart_s"] = seconds(lambda: ask("GET", "metrics/get-history-bulk-interval", params=wanted))
     return found
+
+
+def ratios(ours: dict[str, float], baseline: dict[str, float]) -> dict[str, float]:
+    """Of every figure that the baseline has."""
+    return {name: ours[name] / value for name, value in baseline.items() if value}
 
 
 def main() -> None:
@@ -121,6 +146,7 @@ def main() -> None:
     arguments.add_argument("runs", nargs="*", type=int, default=[30, 300, 1000])
     arguments.add_argument("--steps", type=int, default=2142, help="of a curve: three epochs of 714")
     arguments.add_argument("--whole", action="store_true", help="every step of every curve as well")
+    arguments.add_argument("--unlinked", action="store_true", help="without logged models as well")
     arguments.add_argument("--json", action="store_true")
     given = arguments.parse_args()
     table = {}
@@ -130,7 +156,12 @@ def main() -> None:
             shown, runs.WHOLE = runs.WHOLE, given.steps
             row["whole"] = measured(points, given.steps)
             runs.WHOLE = shown
-            row["ratio"] = {name: row["thinned"][name] / value for name, value in row["whole"].items()}
+            row["to_whole"] = ratios(row["thinned"], row["whole"])
+        if given.unlinked:
+            linked, LoggedModels.id_of = LoggedModels.id_of, lambda *_: None
+            row["unlinked"] = measured(points, given.steps)
+            LoggedModels.id_of = linked
+            row["to_unlinked"] = ratios(row["thinned"], row["unlinked"])
         if not given.json:
             for name, numbers in row.items():
                 print(f"{points:5} runs, {name:8}", *(f"{key} {value:.3g}" for key, value in numbers.items()), sep="  ")

@@ -24,6 +24,7 @@ from kdray.report.results import collect
 from kdray.store import Store
 from kdray.track.address import is_server, tracking_uri
 from kdray.track.connection import TrackingError, connect, tracking_errors
+from kdray.track.models import LoggedModels
 from kdray.track.runs import (
     CURVES,
     IN_GRID_TAG,
@@ -75,6 +76,7 @@ class Mirror:
         self._client: MlflowClient | None = None
         self._experiment = ""
         self._tracked: dict[str, _Tracked] = {}
+        self._models: LoggedModels | None = None
 
     def update(self) -> None:
         """Log what is new. Cheap enough for every other second: does nothing where the last look was long or failed."""
@@ -127,6 +129,7 @@ class Mirror:
     def _connect(self) -> MlflowClient:
         client = connect(tracking_uri(self.plan.grid, self.store))
         self._experiment = self._open_experiment(client).experiment_id
+        self._models = LoggedModels(client, self._experiment)
         self._tracked = self._find_runs(client)
         return client
 
@@ -166,7 +169,7 @@ class Mirror:
         for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
             identity = run.data.tags[POINT_TAG]
             if identity in tracked:
-                client.delete_run(run.info.run_id)
+                self._delete(client, run.info.run_id)
             else:
                 known = dict(_read_known(client, run)) if grid is None or identity in grid else {}
                 tracked[identity] = _Tracked(
@@ -180,7 +183,7 @@ class Mirror:
         tracked = self._tracked.get(wanted.identity)
         tags = {RUN_NAME_TAG: wanted.name, **wanted.tags}
         if tracked and (_differ(tracked.params, wanted.params) or _contradicts(tracked, wanted.entries)):
-            client.delete_run(tracked.id)
+            self._delete(client, tracked.id)
             tags = {**tags, **tracked.tags, **wanted.tags}  # a person may have renamed it, or added notes
             tracked = None
         if tracked is None:
@@ -192,8 +195,11 @@ class Mirror:
             tracked.params |= params
         new = [entry for entry in wanted.entries if entry.mark not in tracked.known]
         for batch in _batches(new):
-            start = tracked.started
-            metrics = [Metric(name, value, start + e.step, e.step) for e in batch for name, value in e.values.items()]
+            metrics = [
+                Metric(name, value, tracked.started + entry.step, entry.step, self._model(tracked.id, entry))
+                for entry in batch
+                for name, value in entry.values.items()
+            ]
             client.log_batch(tracked.id, metrics=metrics)
             tracked.known |= {entry.mark: entry.values[entry.mark[0]] for entry in batch}
         if changed := {key: value for key, value in wanted.tags.items() if tracked.tags.get(key) != value}:
@@ -205,6 +211,14 @@ class Mirror:
             else:
                 client.set_terminated(tracked.id, wanted.status, wanted.ended)
             tracked.status = wanted.status
+
+    def _model(self, run: str, entry: Entry) -> str | None:
+        return self._models.id_of(run, entry.model) if self._models else None
+
+    def _delete(self, client: MlflowClient, run: str) -> None:
+        client.delete_run(run)
+        if self._models:
+            self._models.delete_of(run)
 
     def _mark_left_out(self, client: MlflowClient) -> None:
         """Tag the runs of points that the grid no longer has; they stay."""

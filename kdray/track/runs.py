@@ -7,6 +7,7 @@ seen in training on the x axis; final metrics are single numbers, at 0.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from kdray.artifacts.answers import answers_to_show
 from kdray.artifacts.curve import Curve
 from kdray.artifacts.scores import SCORES, rows_file
 from kdray.plan import Plan
-from kdray.plan.steps import State, Step, Subject
+from kdray.plan.steps import PointPlan, State, Step, Subject
 from kdray.report.page import PAGE
 from kdray.report.page.evidence import Evidence
 from kdray.report.results import Checkpoint, Results
@@ -56,16 +57,29 @@ STATUS: dict[State, Status] = {"done": "FINISHED", "running": "RUNNING", "missin
 
 
 @dataclass(frozen=True)
+class WantedModel:
+    """A checkpoint, to which its scores belong. `identity` finds it again: the id of what was exported."""
+
+    identity: str
+    name: str
+    params: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Entry:
-    """Metrics by name that are written together; `step` is in sequences seen."""
+    """Metrics by name that are written together; `step` is in sequences seen, `model` what they are scores of."""
 
     step: int
     values: Mapping[str, float]
+    model: WantedModel | None = None
 
     @property
     def mark(self) -> tuple[str, int]:
         """The metric whose presence says that the whole entry is there."""
         return next(iter(self.values)), self.step
+
+
+Models = Mapping[float | None, WantedModel]  # a subject's, by their positions in training
 
 
 @dataclass(frozen=True)
@@ -88,7 +102,7 @@ def wanted_runs(results: Results, store: Store) -> Iterator[WantedRun]:
     plan = results.plan
     for point in plan.points:
         if point.train.id:
-            yield from _point(point.point, point.train, results, store)
+            yield from _point(point, results, store)
     for role, model in plan.models.items():
         artifact = model.id and store.get(model.key)
         if artifact and any(checkpoint.scores for checkpoint in results.of(role)):
@@ -130,7 +144,8 @@ def summary_run(results: Results, store: Store) -> Iterator[WantedRun]:
     )
 
 
-def _point(point: Point, train: Step, results: Results, store: Store) -> Iterator[WantedRun]:
+def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[WantedRun]:
+    point, train = planned.point, planned.train
     state, curve = train.state(store), results.curves[point]
     artifact = store.get(train.key) if state == "done" else None
     folder = store.folder(train.key)
@@ -138,25 +153,30 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
         return
     if state == "running" and not curve:  # claimed, but not its turn yet
         return
-    checkpoints = results.of(point)
-    finals = _finals(point, results, store)
+    checkpoints, name = results.of(point), _name(point)
+    params = {
+        "alpha": f"{point.alpha:g}",
+        "batch": f"{point.batch:g}",
+        "family": results.plan.grid.family,
+        "labels": point.labels,
+        "lr": f"{point.lr:g}",
+        "seed": f"{point.seed:g}",
+        **({"teacher": point.teacher} if point.teacher else {}),
+        **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
+        **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
+    }
+    models = {
+        position: WantedModel(str(export.id), f"{_name_of_model(name)}-{position:g}", params)
+        for position, export in planned.exports.items()
+    }
+    finals = _finals(point, results, store, models)
     yield WantedRun(
         identity=str(train.id),
-        name=_name(point),
+        name=name,
         status=STATUS[state],
         started=_milliseconds(folder / RECORD),
         ended=_milliseconds(folder / DONE) if artifact else None,
-        params={
-            "alpha": f"{point.alpha:g}",
-            "batch": f"{point.batch:g}",
-            "family": results.plan.grid.family,
-            "labels": point.labels,
-            "lr": f"{point.lr:g}",
-            "seed": f"{point.seed:g}",
-            **({"teacher": point.teacher} if point.teacher else {}),
-            **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
-            **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
-        },
+        params=params,
         tags=_tags(
             results.plan,
             str(train.id),
@@ -164,23 +184,24 @@ def _point(point: Point, train: Step, results: Results, store: Store) -> Iterato
             artifact,
             store,
         ),
-        entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints), *finals],
+        entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints, models), *finals],
         files=_files(train, checkpoints) | _examples(point, results, store),
     )
 
 
 def _reference(role: str, model: Step, artifact: Artifact, results: Results, store: Store) -> WantedRun:
     """An untrained student or the teacher. It has none of the axes' params, so charts of those show points only."""
-    identity = _reference_identity(role, model)
+    identity, name = _reference_identity(role, model), reference_name(role, results.plan)[:NAME_LENGTH]
+    params = {"family": results.plan.grid.family}
     return WantedRun(
         identity=identity,
-        name=reference_name(role, results.plan)[:NAME_LENGTH],
+        name=name,
         status="FINISHED",
         started=_milliseconds(artifact.folder / RECORD),
         ended=_milliseconds(artifact.folder / DONE),
-        params={"family": results.plan.grid.family},
+        params=params,
         tags=_tags(results.plan, identity, "reference", artifact, store),
-        entries=_finals(role, results, store),
+        entries=_finals(role, results, store, {None: WantedModel(str(model.id), _name_of_model(name), params)}),
         files=_files(model, results.of(role)) | _examples(role, results, store),
     )
 
@@ -199,27 +220,27 @@ def _curve_entries(curve: Curve) -> Iterator[Entry]:
             yield Entry(int(row["examples"]), values)
 
 
-def _checkpoint_entries(checkpoints: list[Checkpoint]) -> Iterator[Entry]:
+def _checkpoint_entries(checkpoints: list[Checkpoint], models: Models) -> Iterator[Entry]:
     for checkpoint in checkpoints:
         if checkpoint.examples is not None:
-            yield from _score_entries(checkpoint, checkpoint.examples, "ckpt/")
+            yield from _score_entries(checkpoint, checkpoint.examples, "ckpt/", models)
 
 
-def _finals(subject: Subject, results: Results, store: Store) -> list[Entry]:
+def _finals(subject: Subject, results: Results, store: Store, models: Models) -> list[Entry]:
     """The final metrics that are settled: the best checkpoint is known once all of them are scored."""
     if results.plan.grid.report.checkpoint != "last":
         measures = [score.measure for score in results.plan.scores if score.subject == subject]
         if any(step.state(store) != "done" for step in measures):
             return []
     final = results.final(subject)
-    return list(_score_entries(final, 0, "")) if final else []
+    return list(_score_entries(final, 0, "", models)) if final else []
 
 
-def _score_entries(checkpoint: Checkpoint, step: int, prefix: str) -> Iterator[Entry]:
+def _score_entries(checkpoint: Checkpoint, step: int, prefix: str, models: Models) -> Iterator[Entry]:
     """One entry a metric: scores come one by one."""
     for name, score in checkpoint.scores.items():
         if math.isfinite(score.value):
-            yield Entry(step, {prefix + name: score.value})
+            yield Entry(step, {prefix + name: score.value}, models[checkpoint.position])
 
 
 def _tags(plan: Plan, identity: str, kind: str, artifact: Artifact | None, store: Store) -> dict[str, str]:
@@ -283,6 +304,11 @@ def _name(point: Point) -> str:
     alpha = f"a{point.alpha:g} " if point.alpha > 0 else ""
     teacher = f"{point.teacher} " if point.teacher else ""
     return f"{labels}{alpha}{teacher}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
+
+
+def _name_of_model(run: str) -> str:
+    """A run's name without what MLflow refuses in that of a model."""
+    return re.sub(r"[/:.%\"'\s]+", "-", run)
 
 
 def _brief(value: float) -> str:

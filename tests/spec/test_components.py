@@ -158,7 +158,8 @@ def test_only_keyword_arguments_of_the_files_own_name_are_parameters(tmp_path: P
 def test_a_class_has_the_parameters_of_its_init(tmp_path: Path) -> None:
     methods = "    def __init__(self, folder, *, bits: int = 4): ...\n    def call(self, *, x): ...\n"
     found = read(tmp_path, "DECLARED = declare.Engine(version=1)\nclass Thing:\n" + methods, declare.Engine)
-    assert list(found.parameters) == ["bits"] and found.attribute == "Thing"
+    assert list(found.parameters) == ["bits"]
+    assert found.attribute == "Thing"
 
 
 @pytest.mark.parametrize(("stem", "called"), [("top_k", "TopK"), ("fsdp2", "FSDP2"), ("hhem", "HHEM")])

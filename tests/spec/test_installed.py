@@ -87,7 +87,7 @@ SOURCES = {
     ),
     "another kind": ("DECLARED = declare.Schedule(version=1)", "in kdray.losses it must be a declare.Loss"),
     "a misspelt field": ("DECLARED = declare.Loss(version=1, sparce=True)", "sparce: Unexpected keyword argument; see"),
-    "no function": ("DECLARED = declare.Loss(version=1)\nmine = len", "has no function mine or class Mine; that is what a loss is"),
+    "no function": ("DECLARED = declare.Loss(version=1)\nmine = len", "has no function mine or class Mine; that is"),
     "a default that is not written out": (LOSS.replace("0.5", "HALF"), "the default HALF; write its value out"),
     "a type that cannot be checked": (
         LOSS.replace("float", "Path"),
