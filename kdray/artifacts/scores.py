@@ -18,6 +18,8 @@ from kdray.artifacts.files import damaged, is_number, read_object
 from kdray.artifacts.tables import columns_of, read_table
 from kdray.store import io
 
+# columns of rows: the parts [begin, end) of an answer that a metric calls unsupported, and those that a lens doubts
+SPANS, DOUBTED = "spans", "doubted"
 SCORES, ROWS, FACTUAL, DETAILS = "scores.json", "examples.parquet", "factual.json", "details.json"
 
 

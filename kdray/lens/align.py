@@ -131,6 +131,28 @@ def mark_tokens(
     )
 
 
+def mark_characters(
+    tokenizer: PreTrainedTokenizerBase, output: Sequence[int], response: str, marked: Sequence[bool]
+) -> list[tuple[int, int]]:
+    """The stretches [begin, end) of `response` that the marked ones of the output tokens give, without white space
+    around them; none where the ids do not give the response.
+    """
+    pieces = decode_pieces(tokenizer, output)
+    shift = "".join(pieces).find(response)
+    if shift < 0:
+        return []
+    edges = list(itertools.accumulate(map(len, pieces), initial=-shift))
+    spans = []
+    for is_marked, tokens in itertools.groupby(range(len(pieces)), key=lambda token: marked[token]):
+        run = list(tokens)
+        begin, end = max(edges[run[0]], 0), edges[run[-1] + 1]
+        text = response[begin : max(end, 0)]
+        if is_marked and text.strip():
+            begin += len(text) - len(text.lstrip())
+            spans.append((begin, begin + len(text.strip())))
+    return spans
+
+
 def write_aligned(rows: Sequence[Aligned], path: Path) -> None:
     """Keep aligned rows in a file."""
     io.put_json(path, [asdict(row) for row in rows])

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.artifacts.lens import KEPT_OUT
+from kdray.artifacts.scores import DOUBTED
 from kdray.data.estimates import mean, pooled_mean
 from kdray.data.thoughts import split_thought
-from kdray.lens.align import Aligned, make_passage, read_aligned
+from kdray.lens.align import Aligned, make_passage, mark_characters, read_aligned
 from kdray.lens.annotations import Sketch
 from kdray.lens.classifier import Lens
 from kdray.lens.evaluate import auroc, auroc_stderr
@@ -34,7 +35,7 @@ DRIFT = 5.0  # points of AUROC (0.05) by which a detector may fall before a repo
 @dataclass(frozen=True)
 class FactualRate:
     """`scores` as {metric: {value, stderr, n}}, one row an example, and `facts`: what the numbers depend on, and what
-    was left out.
+    was left out. A row's `doubted` are the stretches [begin, end) of the answer in windows that look hallucinated.
     """
 
     scores: Mapping[str, Mapping[str, float]]
@@ -49,6 +50,14 @@ def window_probabilities(logits: Tensor, size: int) -> Tensor:
     """
     size = min(size, len(logits))
     return logits.double().unfold(0, size, 1).mean(-1).sigmoid()
+
+
+def doubted_tokens(probabilities: Tensor, lens: Lens, n_tokens: int) -> list[bool]:
+    """For each of a response's tokens whether it is in a window whose P(factual), [W], is not above the threshold."""
+    size = n_tokens - len(probabilities) + 1
+    below = [window for window, p in enumerate(probabilities.tolist()) if p <= lens.threshold]
+    inside = {token for window in below for token in range(window, window + size)}
+    return [token in inside for token in range(n_tokens)]
 
 
 def factual_rate(
@@ -71,7 +80,7 @@ def factual_rate(
     lens.require_shape(config.num_hidden_layers, config.num_attention_heads)
     lens.require_windows()
     left_out = {"training_documents": 0, "empty": 0, "one_token": 0, "no_context": 0}
-    passages = []
+    passages, texts = [], {}
     for answer in answers:
         try:
             thought, output = _told_apart(answer, tokenizer)
@@ -82,6 +91,7 @@ def factual_rate(
             else:
                 passage = make_passage(tokenizer, answer["input_ids"], answer["source"], output, thought)
                 passages.append(Aligned(str(answer["example"]), (), passage, (False,) * passage.n_response))
+                texts[passages[-1].id] = answer.get("answer", "")
         except InputError:
             left_out["no_context"] += 1
     if not passages:
@@ -95,7 +105,11 @@ def factual_rate(
     for batch in follow(list(batches(passages)), "reading"):
         logits = token_logits(model, [row.passage for row in batch], lens.weights, lens.intercept)
         for row, values in zip(batch, logits, strict=True):
-            rows.append(_example(row.id, window_probabilities(values, lens.window), lens.threshold))
+            probabilities = window_probabilities(values, lens.window)
+            doubted = doubted_tokens(probabilities, lens, len(values))
+            response = row.passage.input_ids[row.passage.n_prompt :]
+            marked = mark_characters(tokenizer, response, texts[row.id], doubted)
+            rows.append(_example(row.id, probabilities, lens.threshold) | {DOUBTED: [list(span) for span in marked]})
     rows.sort(key=lambda row: int(row["example"]))
     shares = [row["factual"] for row in rows]
     scores = {

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from kdray.data.templates.chat import chat
-from kdray.lens.align import align, decode_pieces, make_passage, mark_tokens
+from kdray.lens.align import align, decode_pieces, make_passage, mark_characters, mark_tokens
 from kdray.lens.annotations import Annotated
 from kdray.lens.spans import Span, predefined_spans, sliding_windows
 from kdray.spec.errors import InputError
@@ -42,6 +42,25 @@ def test_a_token_is_hallucinated_where_one_of_its_characters_is(tokenizer: PreTr
         marks = mark_tokens(tokenizer, ids, text, [(begin, begin + len(marked))])
         chosen = tokenizer.decode([token for token, mark in zip(ids, marks, strict=True) if mark])
         assert str(chosen).strip() == marked.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "marked", "spans"),
+    [
+        ("Ada lives in Paris .", "Ada lives in Paris .", "Paris", ["Paris"]),
+        ("\n Ada lives in Paris .", "Ada lives in Paris .", "\n Ada", ["Ada"]),
+        ("Ada is in 日本 now .", "Ada is in 日本 now .", "日本", ["日本"]),
+        ("Ada lives in Paris . And", "Ada lives in Paris .", " . And", ["."]),
+        ("Ada lives in Paris .", "Ada lives in Rome .", "Paris", []),
+    ],
+)
+def test_marked_tokens_are_found_in_the_answer_that_is_shown(
+    tokenizer: PreTrainedTokenizerFast, text: str, shown: str, marked: str, spans: list[str]
+) -> None:
+    ids, begin = ids_of(tokenizer, text), text.index(marked)
+    marks = mark_tokens(tokenizer, ids, text, [(begin, begin + len(marked))])
+    found = mark_characters(tokenizer, ids, shown, marks)
+    assert [shown[begin:end] for begin, end in found] == spans
 
 
 @pytest.mark.parametrize(("response", "span"), [("It is bad. \n\n", (6, 13)), (" \n\n bad.", (0, 8))])

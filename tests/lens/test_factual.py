@@ -10,7 +10,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.artifacts.scores import DOUBTED
 from kdray.data.templates.alpaca import alpaca
+from kdray.lens import factual
 from kdray.lens.align import Aligned, align
 from kdray.lens.annotations import Annotated, Documents, sketch
 from kdray.lens.classifier import Lens
@@ -72,6 +74,21 @@ def test_it_is_its_definition(tiny: tuple[PreTrainedModel, PreTrainedTokenizerBa
     for name, value in wanted.items():
         assert result.scores[name]["value"] == pytest.approx(100 * value, abs=1e-3), name
     assert result.facts["lens"] == detector.id
+
+
+def test_what_is_doubted_is_what_low_windows_cover(
+    tiny: tuple[PreTrainedModel, PreTrainedTokenizerBase], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = tiny
+    text = "Ada lives in Paris ."
+    rows = [answer(tokenizer, 0, "Ada is in Oslo .", text) | {"answer": text}]
+    for low, doubted in {(1,): ["lives in Paris"], (0, 2): [text], (): [], (2,): ["in Paris ."]}.items():
+        chosen = torch.tensor([0.5 if window in low else 0.9 for window in range(3)], dtype=torch.float64)
+        monkeypatch.setattr(factual, "window_probabilities", lambda *_, chosen=chosen: chosen)
+        [row] = factual_rate(model, tokenizer, rows, lens()).rows
+        assert [text[begin:end] for begin, end in row[DOUBTED]] == doubted
+    rows[0]["answer"] = "another text"
+    assert factual_rate(model, tokenizer, rows, lens()).rows[0][DOUBTED] == []
 
 
 def test_windows_of_logits() -> None:

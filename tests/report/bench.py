@@ -14,7 +14,7 @@ import numpy as np
 from kdray.artifacts.answers import write_answers
 from kdray.artifacts.curve import curve_file, write_curve
 from kdray.artifacts.notes import note_end
-from kdray.artifacts.scores import write_scores
+from kdray.artifacts.scores import DOUBTED, SPANS, write_scores
 from kdray.data.estimates import mean
 from kdray.plan import Plan, ScoreStep, Step, make_plan
 from kdray.report.results import Results, collect
@@ -118,7 +118,7 @@ class Bench:
         if self.store.get(step.key):
             return
         attempt, rows = self.store.begin(step.key, step.payload or {}), self._rows(score)
-        names = [name for name in rows[0] if name not in ("example", "spans", "empty", "error")]
+        names = [name for name in rows[0] if name not in ("example", SPANS, DOUBTED, "empty", "error")]
         factor = 100.0 if score.task.name == "arc_easy" else 1.0
         write_scores(attempt.path, {name: mean([factor * row[name] for row in rows]) for name in names}, rows)
         attempt.seal(None)
@@ -145,7 +145,7 @@ class Bench:
                     "lettuce": 100.0 * bool(ok),
                     "lettuce_tok": 100.0 if ok else 82.0,
                 }
-                | {"spans": [] if ok else [[0, 12]]}
+                | {SPANS: [] if ok else [[0, 12]], DOUBTED: [[4, 20]]}
                 for i, ok in enumerate(clean)
             ]
         return [

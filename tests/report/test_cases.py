@@ -53,6 +53,10 @@ def test_cases_are_the_items_that_the_rule_names(bench: Bench) -> None:
     assert [said.who for said in better.answers] == ["SFT", "KD 1"]
     assert [said.score for said in better.answers] == ["0.00", "100.00"]
     assert [any(piece.unsupported for piece in said.pieces) for said in better.answers] == [True, False]
+    assert cases.by_lens
+    assert ["".join(piece.text for piece in said.pieces if piece.doubted) for said in better.answers] == [
+        "".join(piece.text for piece in said.pieces)[4:20] for said in better.answers
+    ]
     assert "".join(piece.text for piece in better.answers[0].pieces).startswith(better.article[:5].split()[0])
 
 
@@ -110,6 +114,16 @@ def test_an_answer_is_cut_at_spans_and_new_words(answer, article, spans, pieces)
     found = pieces_of(answer, article, spans)
     assert [(piece.text, piece.unsupported, piece.new) for piece in found] == pieces
     assert "".join(piece.text for piece in found) == answer
+
+
+def test_what_a_lens_doubts_is_cut_out_too() -> None:
+    found = pieces_of("It snowed here.", "It rained here", [(3, 14)], [(0, 9)])
+    assert [(p.text, p.unsupported, p.new, p.doubted) for p in found] == [
+        ("It ", False, False, True),
+        ("snowed", True, True, True),
+        (" here", True, False, False),
+        (".", False, False, False),
+    ]
 
 
 def test_chance_depends_on_the_seed_alone() -> None:

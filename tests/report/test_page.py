@@ -132,6 +132,10 @@ def test_others_texts_are_shown_and_never_run(text: str) -> None:
     assert not re.search(r"""(src|href)=["'](?!#)|url\((?!#)|@import""", text)  # nothing is asked of any network
 
 
+def test_what_a_lens_doubts_is_told_aloud(text: str) -> None:
+    assert text.count("[doubted: ") == text.count('<p class="who"><strong>') > 0
+
+
 def test_the_page_is_small_and_its_figures_are_files_too(page: Path, text: str) -> None:
     assert len(text) < 2_000_000
     figures = sorted(path.name for path in (page.parent / "figures").iterdir())

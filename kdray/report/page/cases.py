@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdray.artifacts.answers import read_answers
-from kdray.artifacts.scores import read_rows, read_scores
+from kdray.artifacts.scores import DOUBTED, SPANS, read_rows, read_scores
 from kdray.plan.steps import ScoreStep, Step
 from kdray.report.arms import Arm, arm_of
 from kdray.report.items import KEPT_AS
@@ -29,20 +29,21 @@ from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
 from kdray.store import Artifact, Store
 
-SPANS = "spans"  # the column in which a metric keeps the parts of an answer that its source does not support
 WORD = re.compile(r"\w+(?:['\u2019]\w+)*")
 SAME = 1e-9
+Spans = Sequence[tuple[int, int]]
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of an answer: whether a metric calls it unsupported, and whether it is a word of content that the
-    article has not.
+    """A stretch of an answer: whether a metric calls it unsupported, whether it is a word of content that the article
+    has not, and whether it is in windows that a lens doubts.
     """
 
     text: str
     unsupported: bool = False
     new: bool = False
+    doubted: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """The cases by what they were chosen for, the rule, and whose spans are marked (empty: nobody's)."""
+    """The cases by what they were chosen for, the rule, whose spans are marked (empty: nobody's), and whether a lens's
+    are.
+    """
 
     metric: MetricName
     rule: str
     marked_by: str
+    by_lens: bool
     groups: list[tuple[str, list[Case]]]
 
 
@@ -114,7 +118,7 @@ def cases_of(evidence: Evidence, store: Store) -> Cases | None:
         f" “{evidence.grid.name}:item”, which decides among equals too)."
     )
     marked = dict.fromkeys(whose for answers in kept for whose in answers.marked_by)
-    return Cases(pair.metric, rule, ", ".join(marked), groups)
+    return Cases(pair.metric, rule, ", ".join(marked), any(answers.doubted for answers in kept), groups)
 
 
 def typical_pair(evidence: Evidence, store: Store, arm: Arm | None = None) -> Pair | None:
@@ -144,20 +148,21 @@ def at_random(items: Iterable[int], seed: str) -> list[int]:
     return sorted(items, key=lambda item: hashlib.sha256(f"{seed}:{item}".encode()).hexdigest())
 
 
-def pieces_of(answer: str, article: str, spans: Sequence[tuple[int, int]]) -> list[Piece]:
-    """An answer cut where a span begins or ends, or a word that neither the article has nor scikit-learn's list of stop
-    words.
+def pieces_of(answer: str, article: str, spans: Spans, doubted: Spans = ()) -> list[Piece]:
+    """An answer cut where a span of either kind begins or ends, or a word that neither the article has nor
+    scikit-learn's list of stop words.
     """
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
     known = {_plain(word) for word in WORD.findall(article)} | ENGLISH_STOP_WORDS
     new = [match.span() for match in WORD.finditer(answer) if _plain(match[0]) not in known] if article.strip() else []
-    inside = [(max(begin, 0), min(end, len(answer))) for begin, end in spans]
-    edges = sorted({0, len(answer), *(edge for span in (*new, *inside) for edge in span)})
+    inside, lens = ([(max(begin, 0), min(end, len(answer))) for begin, end in some] for some in (spans, doubted))
+    edges = sorted({0, len(answer), *(edge for span in (*new, *inside, *lens) for edge in span)})
     found: list[Piece] = []
     for begin, end in itertools.pairwise(edges):
-        unsupported, unseen = (any(a <= begin and end <= b for a, b in some) for some in (inside, new))
-        found.append(Piece(answer[begin:end], unsupported, unseen))
+        found.append(
+            Piece(answer[begin:end], *(any(a <= begin and end <= b for a, b in some) for some in (inside, new, lens)))
+        )
     return found
 
 
@@ -167,12 +172,13 @@ def _plain(word: str) -> str:
 
 @dataclass(frozen=True)
 class Kept:
-    """A run's answers by item, and the spans in them that metrics call unsupported."""
+    """A run's answers by item, the spans in them that metrics call unsupported, and those that a lens doubts."""
 
     who: str
     rows: dict[int, dict[str, Any]]
     spans: dict[int, list[tuple[int, int]]]
     marked_by: list[str]
+    doubted: dict[int, list[tuple[int, int]]]
 
 
 def _asked(evidence: Evidence, metric: MetricName, point: Point | None) -> list[ScoreStep]:
@@ -209,28 +215,34 @@ def _values(evidence: Evidence, store: Store, point: Point, metric: MetricName) 
 def kept_answers(evidence: Evidence, store: Store, point: Point, metric: MetricName) -> Kept:
     """What the run of a point answered at its final checkpoint, to the task of a metric."""
     rows: dict[int, dict[str, Any]] = {}
-    spans: dict[int, list[tuple[int, int]]] = {}
+    found: dict[str, dict[int, list[tuple[int, int]]]] = {SPANS: {}, DOUBTED: {}}
     whose: list[str] = []
     for score in _asked(evidence, metric, point):
         answers = score.generate and _made(store, score.generate)
         if answers and not rows:
             rows = {row["example"]: row for row in read_answers(answers.path)}
         measured = _made(store, score.measure)
-        table = read_rows(measured.path, ["example"], [SPANS]) if measured else None
-        if table and SPANS in table.column_names:
-            whose += [
-                use["name"] for use in score.measure.params["metrics"] if declared(declare.Metric, use["name"]).spans
-            ]
+        table = read_rows(measured.path, ["example"], [SPANS, DOUBTED]) if measured else None
+        for column in (SPANS, DOUBTED):
+            if table is None or column not in table.column_names:
+                continue
+            if column == SPANS:
+                uses = [use["name"] for use in score.measure.params["metrics"]]
+                whose += [name for name in uses if declared(declare.Metric, name).spans]
             for row in table.to_pylist():
-                spans.setdefault(int(row["example"]), []).extend((int(a), int(b)) for a, b in row[SPANS] or [])
-    return Kept(arm_of(point).name, rows, spans, whose)
+                found[column].setdefault(int(row["example"]), []).extend((int(a), int(b)) for a, b in row[column] or [])
+    return Kept(arm_of(point).name, rows, found[SPANS], whose, found[DOUBTED])
 
 
 def _case(item: int, pair: Pair, kept: Sequence[Kept]) -> Case:
     rows = [run.rows.get(item, {}) for run in kept]
     article = rows[0].get("source", "")
     answers = [
-        Said(run.who, pieces_of(row.get("answer", ""), article, run.spans.get(item, [])), f"{values[item]:.2f}")
+        Said(
+            run.who,
+            pieces_of(row.get("answer", ""), article, run.spans.get(item, ()), run.doubted.get(item, ())),
+            f"{values[item]:.2f}",
+        )
         for run, row, values in zip(kept, rows, pair.values, strict=True)
     ]
     return Case(item, article or rows[0].get("question", ""), list(rows[0].get("references", [])), answers)
