@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import socket
 import sqlite3
 import statistics
@@ -34,7 +35,7 @@ from kdray.spec.load import parse_grid
 from kdray.spec.points import Point
 from kdray.store import Outer, Store
 from kdray.track import runs
-from kdray.track.address import DATABASE
+from kdray.track.address import DATABASE, SERVER
 from kdray.track.mirror import Mirror
 from kdray.track.models import LoggedModels
 from kdray.track.runs import LOSS
@@ -83,7 +84,7 @@ def served(database: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{database}"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=SERVER | os.environ)
     address = f"http://127.0.0.1:{port}"
     try:
         while True:

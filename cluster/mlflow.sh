@@ -28,6 +28,8 @@ fi
 MLFLOW_AUTH_CONFIG_PATH="$folder/auth.ini"
 MLFLOW_FLASK_SERVER_SECRET_KEY=$(cat "$folder/key")
 export MLFLOW_AUTH_CONFIG_PATH MLFLOW_FLASK_SERVER_SECRET_KEY
+# Nothing here needs the processes that run jobs on traces (nine, of 200 MB each).
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION="${MLFLOW_SERVER_ENABLE_JOB_EXECUTION:-false}" MLFLOW_DISABLE_TELEMETRY="${MLFLOW_DISABLE_TELEMETRY:-true}"
 echo "MLflow on http://$host:$port, user admin, password in $folder/credentials"
 # Behind a name of its own, list that name in MLFLOW_SERVER_ALLOWED_HOSTS, and localhost with it.
 exec mlflow server --app-name basic-auth --host "$host" --port "$port" --workers 1 \

@@ -38,12 +38,12 @@ def track(
         raise typer.Exit(FAILED) from None
     print_mlflow(made, store)
     if serve:
-        from kdray.track.address import serve_command
+        from kdray.track.address import SERVER, serve_command
 
         command = shlex.split(serve_command(made.grid, store))
         if command[0] != "mlflow":
             raise InputError("runtime.mlflow", f"{command[0]} is a server already", "open it in a browser")
-        os.execv(sys.executable, [sys.executable, "-m", *command])
+        os.execve(sys.executable, [sys.executable, "-m", *command], SERVER | os.environ)
 
 
 def gc(

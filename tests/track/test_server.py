@@ -13,9 +13,10 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from kdray.track.address import view_link
+from kdray.track.address import SERVER, view_link
 from kdray.track.connection import TrackingError
 from kdray.track.mirror import Mirror
 from tests.track.bench import Bench
@@ -46,7 +47,9 @@ def server(bench: Bench, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         "1",
     ]
     with (tmp_path / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=tmp_path, stdout=log, stderr=log, env=SERVER | os.environ, start_new_session=True
+        )
     bench.changes["runtime.mlflow"] = f"http://127.0.0.1:{port}"
     try:
         wait_for(f"http://127.0.0.1:{port}/health")
@@ -104,3 +107,11 @@ def test_through_a_server(
     with pytest.raises(TrackingError):
         again.finish()
     assert time.monotonic() - started < 30
+
+
+def test_a_server_of_kdrays_is_one_process_and_its_worker(server: subprocess.Popen[bytes]) -> None:
+    """MLflow starts nine more to run jobs on traces, which nobody has asked for."""
+    family, found = psutil.Process(server.pid), set()
+    for child in family.children(recursive=True):
+        found |= {part for part in child.cmdline() if "huey" in part or "job_runner" in part}
+    assert found == set()
