@@ -67,13 +67,13 @@ def confidence_tasks(results: Results) -> list[Use]:
 def draw_confidence(axis: Axes, results: Results, use: Use) -> None:
     """One curve an arm (over all its runs) or reference model."""
     curves, choices = curves_of(results, use)
-    most = max(np.quantile(taken.wrong, SHOWN) for taken in curves.values())
+    guess = math.log(choices) if choices else 0.0
+    most = max(guess, *(np.quantile(taken.wrong, SHOWN) for taken in curves.values()))
     places, styles = np.linspace(0, most * 1.05, 300), styles_of(curves, results)
     for label, taken in curves.items():
         share = f"{len(taken.wrong)} of {taken.asked} wrong"
         axis.plot(places, density(taken.wrong, places), label=f"{label} ({share})", **styles[label])
     if choices:
-        guess = math.log(choices)
         axis.axvline(guess, color=GREY, lw=0.8, ls=":")
         axis.text(
             guess, 1.01, f"1 in {choices}", transform=axis.get_xaxis_transform(), ha="center", fontsize=7, color=GREY

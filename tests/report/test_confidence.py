@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from kdray.artifacts.scores import Score, write_scores
-from kdray.report.confidence import curves_of, density, styles_of
+from kdray.report.confidence import curves_of, density, draw_confidence, styles_of
 from kdray.report.page.drawing import GREY
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
@@ -73,6 +76,9 @@ def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
     artifact = attempt.seal()
     for checkpoint in results.checkpoints:
         checkpoint.measured["commonsense_qa"] = artifact
+    axis = Figure().subplots()
+    draw_confidence(axis, results, results.plan.grid.score.tasks[1])
+    assert axis.get_xlim()[1] > math.log(2), "where a blind guess lies is shown, though all answers are surer"
     assert list(curves_of(results, results.plan.grid.score.tasks[1])[0]) == [
         "untrained student, 5 shots",
         "teacher",
