@@ -1,4 +1,4 @@
-"""How often the report's interval covers the truth, on simulated grids: `python benchmarks/intervals.py [--grids 500]
+"""How often the report's interval covers the truth, on simulated grids: `python -m benchmarks.intervals [--grids 500]
 [--json]`.
 
 Every grid has an arm and a baseline, scored on the same items in the same cells. Effects of cells, of items and of both

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from worlds import make_model
 
+from benchmarks.worlds import make_model
 from kdray.lens import lookback_ratios
 
 KINDS = ("eager", "lookback", "sdpa")
@@ -71,7 +71,7 @@ def seconds(length: int, rounds: int) -> dict[str, float]:
 
 def peak_bytes(kind: str, length: int) -> int:
     """Peak RSS of a process of its own that goes this way."""
-    command = [sys.executable, __file__, "--peak", kind, "--lengths", str(length)]
+    command = [sys.executable, "-m", "benchmarks.lookback", "--peak", kind, "--lengths", str(length)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 

@@ -1,6 +1,6 @@
 """What packing saves: CPU time of a training step on padded batches over that on packed ones, at Dolly's lengths.
 
-    python benchmarks/packing.py --json
+    python -m benchmarks.packing --json
 
 A model of SmolLM2's shape (10 layers, random weights), forward and backward with a loss on response tokens only, one
 thread, process CPU time. Both kinds go over the same sequences in the same batches, turn by turn; prints the ratio

@@ -1,6 +1,6 @@
 """Seconds that the plan of a large grid and the states of its steps take, beside the least that its ids can cost.
 
-    python benchmarks/plan.py [POINTS] [--json]
+    python -m benchmarks.plan [POINTS] [--json]
 
 The grid has a student, a teacher and three tasks, two of them answered, on files that are made for it; its store is
 empty. The baseline, in the same run, writes and hashes the payloads of the same steps and nothing else. Seconds are of

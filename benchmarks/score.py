@@ -1,6 +1,6 @@
 """What scoring costs: Ray Data against a plain loop on the same rows, a shared context against lm-eval's own model.
 
-    python benchmarks/score.py --model FOLDER --task NAME --data FILE [--questions 60] [--students 2] [--json]
+    python -m benchmarks.score --model FOLDER --task NAME --data FILE [--questions 60] [--students 2] [--json]
 
 FOLDER is a Hugging Face model, FILE the test set of a multiple-choice task of kdray's (arc_easy, hellaswag, ...). The
 plain loop answers the same batches in this process, one model after another. Both are timed from the first answer to

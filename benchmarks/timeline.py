@@ -1,6 +1,6 @@
 """When a run did what: points that trained, answers and scores over minutes, drawn from the times of its store's files.
 
-    python benchmarks/timeline.py NAME=STORE [NAME=STORE ...] [--to FILE.png] [--json]
+    python -m benchmarks.timeline NAME=STORE [NAME=STORE ...] [--to FILE.png] [--json]
 
 One panel a store, made by one undisturbed run; a point begins when the file of its curve was born, so the store must be
 on a file system that knows that. Printed are the minutes to the first score of a trained point, to the last point, and

@@ -1,6 +1,6 @@
 """How MLflow's comparison page holds out as a grid grows: seconds to mirror it, and to answer what the page asks for.
 
-    python benchmarks/tracking.py [RUNS ...] [--steps N] [--whole] [--unlinked] [--json]
+    python -m benchmarks.tracking [RUNS ...] [--steps N] [--whole] [--unlinked] [--json]
 
 Stores of so many finished points, each with a curve of N steps and two scored checkpoints, are made by hand and
 mirrored into MLflow's sqlite file; a real server answers from it. Timed are the list of runs, one chart over a hundred

@@ -34,8 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from worlds import make_model, make_rows
 
+from benchmarks.worlds import make_model, make_rows
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.soft_labels import write_labels
 from kdray.data.collate import collate
@@ -222,7 +222,10 @@ def alone(kind: str, length: int, rounds: int, device: str) -> Alone:
     """Measured in a process of its own."""
     size = ["--lengths", str(length), "--rounds", str(rounds), "--device", device]
     done = subprocess.run(
-        [sys.executable, __file__, "--alone", kind, *size], check=True, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "benchmarks.train_step", "--alone", kind, *size],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     return Alone(**json.loads(done.stdout.splitlines()[-1]))
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import textwrap
 
 import pytest
@@ -21,6 +24,17 @@ def examples() -> dict[str, str]:
         title: textwrap.dedent("\n".join(line for line in body.splitlines() if line.startswith("    ") or not line))
         for title, body in zip(sections[::2], sections[1::2], strict=True)
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", sorted(re.findall(r"python -m (benchmarks\.\w+)", (ROOT / "docs" / "speed.md").read_text()))
+)
+def test_a_benchmark_starts_as_it_is_told(name: str) -> None:
+    command = [sys.executable, "-m", name, "--help"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    said = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (said.returncode, "usage" in said.stdout) == (0, True), said.stderr
 
 
 def test_the_loss_example_runs() -> None:

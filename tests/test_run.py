@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 import yaml
 
@@ -223,18 +224,27 @@ def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_pa
     assert json.loads(told.read_text()) == failed[point.id]
 
 
-def test_sigint_ends_with_130_and_keeps_what_is_finished(tmp_path):
+@pytest.mark.parametrize(("sent", "ends_with"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_run_gently_and_keeps_what_is_finished(tmp_path, sent, ends_with):
+    """The first while data are prepared, the second while points train, where Ray's own handler would abort."""
     path = write_grid(tmp_path, **POINTS)
     plan, store = planned(path)
     process = kdray("run", path, cwd=tmp_path)
     wait_until(lambda: store.get(plan.prepare.key), process)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
+    if sent == signal.SIGINT:
+        time.sleep(1)
+    else:
+        trains = [store.folder(point.train.key) for point in plan.points]
+        wait_until(lambda: any(newest_step(at) >= 2 for folder in trains for at in folder.glob("attempt-001")), process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(sent)
     code, output = finish(process, 120)
-    assert code == 130, output
+    assert code == ends_with, output
     assert "Traceback" not in output
+    assert "Stack" not in output, "nor one of C++"
     assert "the same command goes on" in output
     assert store.get(plan.prepare.key)
+    assert psutil.wait_procs(family, timeout=60)[1] == [], "nothing runs on"
 
 
 def test_a_point_that_fails_takes_no_other_with_it(tmp_path):

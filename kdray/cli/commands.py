@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from typing import Annotated, Any
 
@@ -19,7 +21,7 @@ from kdray.cli.stores import gc, track
 from kdray.spec import InputError
 
 WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or that of typer's own copy of click
-EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted."
+EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted, 143 terminated."
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -62,7 +64,16 @@ def kdray(
 
 
 def main() -> None:
-    """Entry point: turns wrong input into one line and exit code 2, an interruption into 130."""
+    """Entry point: turns wrong input into one line and exit code 2, an interruption into 130, and SIGTERM, which ends
+    a command just as gently, into 143.
+    """
+    terminated: list[int] = []
+
+    def terminate(signum: int, frame: object) -> None:
+        terminated.append(signum)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         code = app(
             prog_name="kdray", standalone_mode=False
@@ -83,5 +94,6 @@ def main() -> None:
         code = INTERRUPTED
     if code == INTERRUPTED:
         err.print("interrupted: nothing finished is lost, the same command goes on")
+        code = 128 + terminated[0] if terminated else code
     if code:
         sys.exit(code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import socket
 import warnings
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,8 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
 
     from kdray.orchestration.cluster import check_cluster, smallest_gpu
 
+    # Ray ends its driver by SIGTERM with a stack trace and an abort: the command's own way stays.
+    ended_by = signal.getsignal(signal.SIGTERM)
     if runtime.device == "cpu":
         QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
     address = os.environ.get("RAY_ADDRESS")
@@ -91,6 +94,7 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
         token = Path("~/.ray/auth_token").expanduser()
         if token.is_file():
             token.chmod(0o600)
+    signal.signal(signal.SIGTERM, ended_by)
     try:
         for logger in ("ray", "ray.data", "ray.tune", "ray.train"):  # failures are told once, by the stage
             logging.getLogger(logger).setLevel(logging.CRITICAL)
