@@ -66,9 +66,10 @@ class Work:
             return 1
         import torch
 
+        from kdray.models.adapters import base_of
         from kdray.models.load import weight_bytes
 
-        return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
+        return self.resources.gpus_for(weight_bytes(base_of(self.folder(model)), getattr(torch, dtype)))
 
     def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an

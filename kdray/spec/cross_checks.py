@@ -22,6 +22,10 @@ def check_fields(grid: Grid) -> None:
         InputError: two of them do not.
     """
     _check_report(grid)
+    if grid.train.export.adapters and grid.score.engine == "vllm":
+        raise InputError(
+            "train.export.adapters", "true with score.engine vllm", "vllm reads plain models: leave one of them out"
+        )
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)

@@ -80,4 +80,5 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
 
 
 def _exports(point: PointPlan) -> list[Export]:
-    return [Export(at, export.key, export.payload or {}) for at, export in point.exports.items()]
+    form = point.train.params.get("export", {})
+    return [Export(at, export.key, export.payload or {}, **form) for at, export in point.exports.items()]

@@ -114,6 +114,9 @@ def test_scores_fill_the_gpus_that_points_leave_idle_but_for_those_of_the_last_p
 
 
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 50}
+# Two layers of four matrices of 8 x 8 and three of 8 x 16; embeddings, and a head of its own.
+WEIGHTS = 2 * (4 * 64 + 3 * 128) + 2 * 50 * 8
+ADAPTERS = 2 * 3 * (4 * (8 + 8) + 3 * (8 + 16))  # of rank 3
 
 
 def tiny(tiny_grid: TinyGrid, changes: dict[str, Any]) -> tuple[Plan, Store, Outer]:
@@ -143,6 +146,24 @@ def test_what_is_done_costs_nothing_and_what_was_counted_is_used(tiny_grid: Tiny
     told = listed(after)
     assert told["usd"] == pytest.approx(2 * sum(told["gpu_hours"].values()))
     assert json.loads(json.dumps(told)) == told
+
+
+@pytest.mark.parametrize(
+    ("export", "bytes_each"),
+    [
+        ({}, 4 * WEIGHTS),
+        ({"dtype": "bfloat16"}, 2 * WEIGHTS),
+        ({"adapters": True}, 4 * ADAPTERS),
+        ({"adapters": True, "dtype": "bfloat16"}, 2 * ADAPTERS),
+    ],
+)
+def test_disk_is_that_of_what_is_exported(tiny_grid: TinyGrid, export: dict[str, Any], bytes_each: int) -> None:
+    changes = {"data.limit": 500, "train.method": "lora", "train.rank": 3, "train.export": export}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    exports = len(plan.points) * 2
+    assert price.own.disk["checkpoints that are scored"] == exports * bytes_each
 
 
 @pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])

@@ -67,6 +67,10 @@ TOGETHER = {
         {"report.checkpoint": "best_answers", "data.test": 1},
         ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],
     ),
+    "adapters for an engine that reads plain models": (
+        {"train.method": "lora", "train.export": {"adapters": True}, "score.engine": "vllm"},
+        ["train.export.adapters: true with score.engine vllm", "reads plain models"],
+    ),
     "alpha > 1 with convex weights": (
         {"objective.weighting": "convex", "axes.alpha": [0, 2]},
         ["axes.alpha: 2 with objective.weighting convex", "at most 1"],
