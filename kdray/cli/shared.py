@@ -45,6 +45,16 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
     return make_plan(spec, outer), store
 
 
+def wanted_of(path: Path) -> tuple[Plan, Store]:
+    """As `plan_of`, without the scores of checkpoints that were not chosen; the last stands for one that is to be."""
+    made, store = plan_of(path)
+    if not made.grid.score.checkpoints.startswith("best"):
+        return made, store
+    from kdray.report.chosen import Choices  # reads scores, and so loads a library that the others do without
+
+    return Choices(made, store).narrowed(), store
+
+
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
     """Print the table of what is measured so far, and write the report into the store if there is one; returns the
     page's path.

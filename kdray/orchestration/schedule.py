@@ -166,7 +166,7 @@ class Scoring:
         """Fail the steps that read what nobody makes any more, such as a deleted checkpoint; whether any did."""
         ours, before = {step.key for stage in self.stages for step in stage.steps}, len(self.work.failed)
         for step in missing:
-            for needed in step.inputs.steps:
+            for needed in self.work.needs(step):
                 if needed.key not in ours and not self.work.store.get(needed.key):
                     self.work.fail(step, f"needs {needed.kind} {needed.slug}, which is gone")
                     break

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step
 from kdray.plan.inputs import GenerateInputs, Inputs, LikelihoodInputs, Softened
+from kdray.report.chosen import Choices
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -36,6 +38,15 @@ class Work:
     resources: Resources
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+
+    @cached_property
+    def choices(self) -> Choices:
+        """Which checkpoints are scored."""
+        return Choices(self.plan, self.store)
+
+    def needs(self, step: Step) -> list[Step]:
+        """All that must be done before the step: what it reads, and what its checkpoint is chosen by."""
+        return [*step.inputs.steps, *self.choices.before(step)]
 
     @property
     def scratch(self) -> Path:
@@ -85,10 +96,12 @@ class Work:
         return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
 
     def missing(self, steps: Iterable[Step[I]]) -> list[Step[I]]:
-        """The steps that are neither done nor failed; those whose inputs failed are marked failed."""
+        """The steps that are neither done nor failed nor of a checkpoint that was not chosen; those whose inputs failed
+        are marked failed.
+        """
         open_steps = []
         for step in {step.key: step for step in steps}.values():
-            if step.key.id in self.failed or self.store.get(step.key):
+            if step.key.id in self.failed or self.store.get(step.key) or not self.choices.wants(step):
                 continue
             broken = self._broken_input(step)
             if broken:
@@ -99,7 +112,7 @@ class Work:
 
     def _broken_input(self, step: Step) -> Step | None:
         """The first failed step among all that `step` still waits for."""
-        for needed in step.inputs.steps:
+        for needed in self.needs(step):
             if self.store.get(needed.key):
                 continue
             if needed.key.id in self.failed:
@@ -140,7 +153,7 @@ class Work:
 
         The caller releases their locks.
         """
-        ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in step.inputs.steps)]
+        ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in self.needs(step))]
         return [(step, attempt) for step in ready if (attempt := self._try(step))]
 
     def holder(self, step: Step) -> str:

@@ -14,6 +14,7 @@ from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
 from kdray.cost.shown import Price, lines, listed, priced, scoring_share
 from kdray.plan import Plan, make_plan
+from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
@@ -177,6 +178,18 @@ def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dic
     beside = changes.get("runtime.beside", 0 if fit == 1 else gpus - max(1, min(fit - 1, int(gpus * (1 - share)))))
     assert f"  while points train, {beside} of {gpus} GPUs answer and score (runtime.beside)" in list(lines(price))
     assert listed(price)["beside"] == beside
+
+
+def test_one_checkpoint_of_each_point_is_scored_where_the_best_is_to_be_chosen(tiny_grid: TinyGrid) -> None:
+    def operations(rule: str) -> float:
+        changes = {"data.limit": 500, "score.checkpoints": rule}
+        plan, store, outer = tiny(tiny_grid, changes | ({} if rule == "all" else {"report.checkpoint": rule}))
+        price = priced(Choices(plan, store).narrowed(), store, outer, H100, 1, None, None)
+        assert isinstance(price, Price)
+        return sum(step.operations for step in price.own.steps if step.kind in ("generate", "measure"))
+
+    assert operations("best_heldout") == operations("last")
+    assert operations("last") < operations("best_answers") < operations("all")
 
 
 def test_where_the_price_is_not_known_a_tenth_scores(tiny_grid: TinyGrid) -> None:

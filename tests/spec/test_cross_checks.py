@@ -63,6 +63,18 @@ TOGETHER = {
         {"report.checkpoint": "best_answers", "score.decoding": ["dola"]},
         ["report.checkpoint: best_answers with answers by dola", "add greedy to score.decoding"],
     ),
+    "checkpoints scored by answers to what is not asked": (
+        {"score.checkpoints": "best_answers", "report.checkpoint": "best_answers", "score.tasks": ["xsum"]},
+        ["score.checkpoints: best_answers without the task heldout_answers", "add it to score.tasks"],
+    ),
+    "tables of checkpoints that are not scored": (
+        {"score.checkpoints": "best_heldout"},
+        ["report.checkpoint: last with score.checkpoints best_heldout", "write best_heldout"],
+    ),
+    "another choice for tables than for scores": (
+        {"score.checkpoints": "best_heldout", "report.checkpoint": "best_answers"},
+        ["report.checkpoint: best_answers with score.checkpoints best_heldout", "write best_heldout"],
+    ),
     "the best answers to test rows": (
         {"report.checkpoint": "best_answers", "data.test": 1},
         ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],
