@@ -303,13 +303,18 @@ class _Pricing:
 
     def _disk(self) -> dict[str, float]:
         grid, student = self.plan.grid, self.decoders["student"]
-        exports = sum(self._left(export) for point in self.plan.points for export in point.exports.values())
+        left = [sum(map(self._left, point.exports.values())) for point in self.plan.points]
+        dropped = grid.runtime.drop_exports is not None
+        exports = sum(min(1, count) for count in left) if dropped else sum(left)
         tuned = [self.decoders[name] for name, teacher in grid.all_teachers.items() if teacher.tune]
         how = self._how(grid.train)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(student, how.rank) if how.rank else student.weights)
         form, sizes = grid.soft_labels.form.name, self._labels()
         return {
             "checkpoints that are scored": exports * self._exported(),
+            "checkpoints of a point until they are scored": (max(left) - 1) * self._exported()
+            if dropped and any(left)
+            else 0,
             "tuned teachers": sum(FLOAT32 * model.weights for model in tuned),
             "soft labels": sizes.get(form, 0.0),
             "to resume a point from": RESUMED * state,

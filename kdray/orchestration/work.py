@@ -16,14 +16,21 @@ from rich.markup import escape
 from kdray.artifacts.source import LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
-from kdray.plan import Plan, Step
-from kdray.plan.inputs import GenerateInputs, Inputs, LikelihoodInputs, Softened
+from kdray.plan import Plan, Step, reading
+from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
 from kdray.report.chosen import Choices
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
 WAIT = 0.5  # seconds between looks at a lock
+
+
+def weights_read_by(step: Step) -> Step[ExportInputs] | None:
+    """The exported checkpoint whose weights a step reads, if it does: kept answers are scored without them."""
+    if isinstance(step.inputs, GenerateInputs | LikelihoodInputs | RateInputs):
+        return next(iter(reading([step.inputs.model], ExportInputs)), None)
+    return None
 
 
 @dataclass
@@ -106,9 +113,32 @@ class Work:
             broken = self._broken_input(step)
             if broken:
                 self.fail(step, f"needs {broken.kind} {broken.slug}", quiet=True)
+            elif lost := self._lost(step):
+                first = lost not in self.failed.values()
+                self.fail(step, lost, quiet=not first)
             else:
                 open_steps.append(step)
         return open_steps
+
+    def is_dropped(self, step: Step) -> bool:
+        """Whether a step reads the weights of a checkpoint that were dropped."""
+        export = weights_read_by(step)
+        made = export and self.store.get(export.key)
+        return bool(made and made.dropped)
+
+    def _lost(self, step: Step) -> str | None:
+        """Why a step cannot be done that reads dropped weights; None while they may still be exported once more, by a
+        point that has not trained to its end.
+        """
+        if not self.is_dropped(step) or (export := weights_read_by(step)) is None:
+            return None
+        train = export.inputs.point
+        if not self.store.get(train.key) and train.key.id not in self.failed:
+            return None
+        return (
+            f"needs the weights of {export.slug}, dropped once they were scored (runtime.drop_exports): to train that"
+            f" point again remove {self.store.folder(train.key)}"
+        )
 
     def _broken_input(self, step: Step) -> Step | None:
         """The first failed step among all that `step` still waits for."""
@@ -154,7 +184,7 @@ class Work:
         The caller releases their locks.
         """
         ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in self.needs(step))]
-        return [(step, attempt) for step in ready if (attempt := self._try(step))]
+        return [(step, attempt) for step in ready if not self.is_dropped(step) and (attempt := self._try(step))]
 
     def holder(self, step: Step) -> str:
         """Who works on a step, for a message."""

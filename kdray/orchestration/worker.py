@@ -171,6 +171,8 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
         return merged(job.model, rank, weights, job.settings.scale), None
 
     for export in exports:
+        if export.again and (made := store.get(export.key)) and made.dropped:
+            store.reopen(export.key)
         if store.get(export.key) is None:
             attempt, dtype = store.begin(export.key, export.payload), getattr(torch, export.dtype)
             if export.adapters:

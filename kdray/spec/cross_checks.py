@@ -26,10 +26,21 @@ def check_fields(grid: Grid) -> None:
         raise InputError(
             "train.export.adapters", "true with score.engine vllm", "vllm reads plain models: leave one of them out"
         )
+    _check_dropping(grid)
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
+
+
+def _check_dropping(grid: Grid) -> None:
+    """Whether there is anything to drop once it is scored."""
+    if grid.runtime.drop_exports and len(grid.train.kept) == 1:
+        raise InputError(
+            "runtime.drop_exports",
+            f"{grid.runtime.drop_exports} with one checkpoint a point, which is kept",
+            "name earlier ones in train.keep, or leave it out",
+        )
 
 
 def _check_report(grid: Grid) -> None:

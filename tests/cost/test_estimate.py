@@ -180,6 +180,15 @@ def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dic
     assert listed(price)["beside"] == beside
 
 
+def test_disk_is_one_checkpoint_a_point_where_the_others_are_dropped(tiny_grid: TinyGrid) -> None:
+    changes = {"data.limit": 500, "train.keep": [1, 2], "runtime.drop_exports": "scored"}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    assert price.own.disk["checkpoints that are scored"] == len(plan.points) * 4 * WEIGHTS
+    assert price.own.disk["checkpoints of a point until they are scored"] == 2 * 4 * WEIGHTS
+
+
 def test_one_checkpoint_of_each_point_is_scored_where_the_best_is_to_be_chosen(tiny_grid: TinyGrid) -> None:
     def operations(rule: str) -> float:
         changes = {"data.limit": 500, "score.checkpoints": rule}

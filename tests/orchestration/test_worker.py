@@ -90,3 +90,16 @@ def test_adapters_are_exported_alone(tmp_path: Path, student: Path) -> None:
     assert {path.name for path in folder.glob("*.safetensors")} == {"adapter_model.safetensors"}
     assert base_of(folder) == student
     assert load_exported(folder, torch.float32)[1].eos_token == "<|im_end|>"
+
+
+def test_dropped_weights_are_exported_again_where_they_are_asked_for(tmp_path: Path, student: Path) -> None:
+    export(student, tmp_path)
+    key = Key("student", "point-s3", "0" * 12)
+    made = Store(tmp_path).get(key)
+    assert made
+    made.drop(["model.safetensors"], "test")
+    assert not (export(student, tmp_path) / "model.safetensors").is_file(), "training on makes nothing again"
+    again = export(student, tmp_path, again=True)
+    assert again.name == "attempt-002"
+    assert (again / "model.safetensors").is_file()
+    assert export(student, tmp_path, again=True) == again

@@ -29,6 +29,7 @@ SAME: dict[str, Any] = {
     "runtime.micro_batch": 1,
     "runtime.checkpoint_every": 7,
     "runtime.mlflow": "http://example.org",
+    "runtime.drop_exports": "scored",
     "runtime.store": "elsewhere",
     "name": "other",
     "question": "What?",

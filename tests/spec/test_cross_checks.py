@@ -75,6 +75,10 @@ TOGETHER = {
         {"score.checkpoints": "best_heldout", "report.checkpoint": "best_answers"},
         ["report.checkpoint: best_answers with score.checkpoints best_heldout", "write best_heldout"],
     ),
+    "dropping where every checkpoint is kept": (
+        {"runtime.drop_exports": "scored", "train": {"steps": 4}},
+        ["runtime.drop_exports: scored with one checkpoint a point", "train.keep"],
+    ),
     "the best answers to test rows": (
         {"report.checkpoint": "best_answers", "data.test": 1},
         ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],

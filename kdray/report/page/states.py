@@ -70,7 +70,7 @@ def progress_of(evidence: Evidence, store: Store) -> Progress:
         artifact = store.get(step.key) if step.id else None
         if artifact:
             kind.seconds += float(artifact.facts.get("seconds", 0.0))
-            kind.bytes += sum(file["bytes"] for file in artifact.done["files"].values())
+            kind.bytes += sum(f["bytes"] for name, f in artifact.done["files"].items() if name not in artifact.dropped)
             kind.hosts.add(str(artifact.facts.get("host", "")))
     return Progress(
         list(kinds.values()), list(_troubles(evidence, plan, store)), list(costs(evidence.plan.scores, store))
