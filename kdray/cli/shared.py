@@ -47,11 +47,9 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
 
 def wanted_of(path: Path) -> tuple[Plan, Store]:
     """As `plan_of`, without the scores of checkpoints that were not chosen; the last stands for one that is to be."""
-    made, store = plan_of(path)
-    if not made.grid.score.checkpoints.startswith("best"):
-        return made, store
-    from kdray.report.chosen import Choices  # reads scores, and so loads a library that the others do without
+    from kdray.report.chosen import Choices
 
+    made, store = plan_of(path)
     return Choices(made, store).narrowed(), store
 
 

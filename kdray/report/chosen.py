@@ -12,7 +12,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from kdray.artifacts.curve import Curve, read_curve
-from kdray.artifacts.scores import read_scores
 from kdray.plan import Plan, Step
 from kdray.plan.inputs import AnswersInputs
 from kdray.plan.steps import ScoreStep
@@ -100,6 +99,8 @@ class Choices:
             return None
         exports = {at: self.store.get(step.key) for at, step in planned.exports.items()}
         seen = {at: Seen(made.facts["examples"] if made else None) for at, made in exports.items()}
+        from kdray.artifacts.scores import read_scores  # loads pyarrow, which looking at a grid does without
+
         for score in self.choosing.get(point, []):
             if (measured := self.store.get(score.measure.key)) is None:
                 return None
