@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io as texts
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +13,18 @@ from rich.console import Console
 from kdray.artifacts.curve import write_curve
 from kdray.cli.progress import Terminal
 from kdray.orchestration.dropping import Dropping
+from kdray.orchestration.items import Item
 from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.schedule import Pools, Scoring
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import Step, make_plan
 from kdray.plan.gc import find_garbage
 from kdray.report.chosen import steps_of
 from kdray.spec.load import load_grid
 from kdray.stages.train import _lost
-from kdray.store import Artifact, Locks, Outer, Store
+from kdray.store import Artifact, Attempt, Locks, Outer, Store
 from tests.conftest import TinyGrid
+from tests.orchestration.inline import InlinePipeline
 
 DROP = {"runtime.drop_exports": "scored"}
 BEST = {"score.checkpoints": "best_heldout", "report.checkpoint": "best_heldout"}
@@ -204,3 +207,35 @@ def test_an_interrupted_drop_is_finished(make_work: MakeWork) -> None:
     (made.path / "model.safetensors").write_text("{}")  # as if it had not come to that
     Dropping(work).all()
     assert not kept(work)[2]
+
+
+class Stage:
+    """Scores each of its steps by an item that does nothing; keeps which it began."""
+
+    def __init__(self, work: Work, steps: Sequence[Step]) -> None:
+        self.work, self.steps, self.begun = work, steps, list[Step]()
+
+    def begin(self, claimed: Sequence[tuple[Step, Attempt]], hands: int) -> list[list[Item]]:
+        self.begun += [step for step, _ in claimed]
+        return [[Item(key=step.key.id)] for step, _ in claimed]
+
+    def finish(self, step: Step, attempt: Attempt) -> None:
+        self.work.seal(step, attempt)
+
+
+def test_a_run_scores_the_chosen_checkpoint_and_drops_the_others(
+    make_work: MakeWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
+    monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
+    monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
+    monkeypatch.setattr(InlinePipeline, "made", [])
+    work = make_work(DROP | BEST)
+    train(work, 1.0, 2.0)
+    every = list({step.key: step for at in (2, 4) for step in scores(work, at)}.values())
+    seal(work, *(needed for step in every for needed in step.inputs.steps if needed not in every))
+    stage = Stage(work, every)
+    Scoring([stage], work, Pools(lambda: lambda item: None, work.resources, lambda: 1)).run()
+    assert {step.key for step in stage.begun} == {step.key for step in scores(work, 2)}
+    assert not work.failed
+    assert kept(work) == {2: True, 4: False}
