@@ -125,11 +125,14 @@ def run(
         if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
             work.resources = replace(resources, beside=0)
             train(plan.points, work)
+            if choosing := [each.measure for scores in work.choices.choosing.values() for each in scores]:
+                generate_by_vllm([step.inputs.outputs for step in reading(choosing, AnswersInputs)], work)
+                score([measure(choosing, work)], work)
             generate_by_vllm(asking.steps, work)
             score([measuring], work)
         else:
             if plan.points and resources.gpus:
-                work.resources = replace(resources, share=scoring_share(plan, store, outer))
+                work.resources = replace(resources, share=scoring_share(work.choices.narrowed(), store, outer))
             _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
         io.delete(work.scratch)
         after()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report, print_reports
+from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report, print_reports, wanted_of
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def plan(
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
 
-    made, store = plan_of(grid)
+    made, store = wanted_of(grid)
     wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
     cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
@@ -88,7 +88,7 @@ def status(grid: GridFile, as_json: Json = False) -> None:
 
     from kdray.plan.listing import listed_status
 
-    listed = listed_status(*plan_of(grid))
+    listed = listed_status(*wanted_of(grid))
     if as_json:
         print(json.dumps(listed, indent=1))
         return
@@ -115,7 +115,7 @@ def why(
 
     of_ids = store is not None or (is_id(what) and not Path(what).exists())
     below = Path(local_path(store, "--store")) if store is not None else Path("runs")
-    lines = compared(below, what, other) if of_ids else explained(*plan_of(Path(what)), other)
+    lines = compared(below, what, other) if of_ids else explained(*wanted_of(Path(what)), other)
     for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 

@@ -64,11 +64,12 @@ def submit(
 def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None = None) -> None:
     """Do what is missing of a plan, and show what came out; `file` is what it was made of."""
     from kdray.cli.progress import Terminal
+    from kdray.report.chosen import Choices
     from kdray.run import run as run_plan
     from kdray.track.follow import Follower
     from kdray.track.mirror import Mirror
 
-    name, every = made.grid.name, list(made.steps())
+    name, every = made.grid.name, list(Choices(made, store).narrowed().steps())
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
     view = None
@@ -83,6 +84,6 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     if view:
         view.finish()  # it has the report too
     print_mlflow(made, store)
-    if failed or any(step.state(store) != "done" for step in every):
+    if failed or any(step.state(store) != "done" for step in Choices(made, store).narrowed().steps()):
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
         raise typer.Exit(FAILED)

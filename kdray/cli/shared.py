@@ -45,6 +45,14 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
     return make_plan(spec, outer), store
 
 
+def wanted_of(path: Path) -> tuple[Plan, Store]:
+    """As `plan_of`, without the scores of checkpoints that were not chosen; the last stands for one that is to be."""
+    from kdray.report.chosen import Choices
+
+    made, store = plan_of(path)
+    return Choices(made, store).narrowed(), store
+
+
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
     """Print the table of what is measured so far, and write the report into the store if there is one; returns the
     page's path.

@@ -149,15 +149,16 @@ class _Pricing:
         )
 
     def _training(
-        self, kind: str, model: Decoder, section: Optimiser, batch: int, kept: int, teacher: Decoder | None
+        self, kind: str, model: Decoder, section: Optimiser, batch: int, kept: float, teacher: Decoder | None
     ) -> StepCost:
+        """`kept`: bytes of all that is exported."""
         how, rows = self._how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
         seconds = steps * time.of_training_step(model, how, self.card, operations * how.workers / busy)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
-        written = steps // self.plan.grid.runtime.checkpoint_every * state + kept * FLOAT32 * model.weights
+        written = steps // self.plan.grid.runtime.checkpoint_every * state + kept
         return StepCost(kind, how.workers, seconds + written / time.DISK, steps * operations)
 
     def _row(self, model: Decoder, how: Training, teacher: Decoder | None) -> float:
@@ -183,7 +184,8 @@ class _Pricing:
         grid, amounts = self.plan.grid, self.amounts
         for name, teacher in grid.all_teachers.items():
             if teacher.tune and self._left(self.plan.models[name]):
-                yield self._training("teach", self.decoders[name], teacher.tune, teacher.tune.batch, 1, None)
+                model, whole = self.decoders[name], FLOAT32 * self.decoders[name].weights
+                yield self._training("teach", model, teacher.tune, teacher.tune.batch, whole, None)
         for step in reading(self._waiting(), AnswerInputs):
             model, width, vllm = (
                 self.decoders[self._role(step.inputs.teacher)],
@@ -201,9 +203,14 @@ class _Pricing:
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
-        return self._training(
-            "train", self.decoders["student"], self.plan.grid.train, point.point.batch, len(point.exports), taught
-        )
+        kept = len(point.exports) * self._exported()
+        return self._training("train", self.decoders["student"], self.plan.grid.train, point.point.batch, kept, taught)
+
+    def _exported(self) -> float:
+        """Bytes of a checkpoint as it is exported."""
+        section, student, how = self.plan.grid.train, self.decoders["student"], self._how(self.plan.grid.train)
+        alone = section.export.adapters and how.rank
+        return WIDTH[section.export.dtype] * (memory.adapters(student, how.rank or 0) if alone else student.weights)
 
     # answers and scores
 
@@ -296,13 +303,18 @@ class _Pricing:
 
     def _disk(self) -> dict[str, float]:
         grid, student = self.plan.grid, self.decoders["student"]
-        exports = sum(self._left(export) for point in self.plan.points for export in point.exports.values())
+        left = [sum(map(self._left, point.exports.values())) for point in self.plan.points]
+        dropped = grid.runtime.drop_exports is not None
+        exports = sum(min(1, count) for count in left) if dropped else sum(left)
         tuned = [self.decoders[name] for name, teacher in grid.all_teachers.items() if teacher.tune]
         how = self._how(grid.train)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(student, how.rank) if how.rank else student.weights)
         form, sizes = grid.soft_labels.form.name, self._labels()
         return {
-            "checkpoints that are scored": exports * FLOAT32 * student.weights,
+            "checkpoints that are scored": exports * self._exported(),
+            "checkpoints of a point until they are scored": (max(left) - 1) * self._exported()
+            if dropped and any(left)
+            else 0,
             "tuned teachers": sum(FLOAT32 * model.weights for model in tuned),
             "soft labels": sizes.get(form, 0.0),
             "to resume a point from": RESUMED * state,

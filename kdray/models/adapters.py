@@ -1,18 +1,25 @@
-"""LoRA and QLoRA by peft: adapters on a model to train it, and merged into its plain weights to keep it."""
+"""LoRA and QLoRA by peft: adapters on a model to train it, and merged into its plain weights to keep it; or kept
+alone, as peft writes them, and merged when they are read.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.models.load import load_folder
-from kdray.models.weights import load_whole
+from kdray.models.load import as_type, load_folder, load_placed, load_tokenizer, spread_out
+from kdray.models.weights import load_whole, reading
 from kdray.spec.errors import InputError
+from kdray.spec.weights import ADAPTERS, and_more
+
+CONFIG, WEIGHTS, _ = ADAPTERS  # as peft calls them; a pickle is not read
 
 
 def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float = 2.0, dropout: float = 0.0) -> Any:
@@ -70,3 +77,63 @@ def merged(folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float 
     assert not unexpected, unexpected
     assert not any("lora_" in name for name in missing), missing
     return model.merge_and_unload()
+
+
+def save_adapters(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    base: Path,
+    dtype: torch.dtype,
+) -> None:
+    """Write the adapters among `weights`, those of the peft model `model`, as peft reads them, and the tokenizer.
+
+    The model in the folder `base`, which they belong to, is named in their configuration, by its path.
+    """
+    adapters = as_type({name: tensor for name, tensor in weights.items() if "lora_" in name}, dtype)
+    model.peft_config[model.active_adapter].base_model_name_or_path = str(base)
+    model.save_pretrained(folder, state_dict=adapters, save_embedding_layers=False)  # otherwise it may ask the hub
+    tokenizer.save_pretrained(folder)
+
+
+def base_of(folder: Path) -> Path:
+    """The folder of the model that the adapters in an artifact's folder belong to; a plain model's own.
+
+    Raises:
+        InputError: it is not there, or not named.
+    """
+    config = folder / CONFIG
+    if not config.is_file():
+        return folder
+    with reading(config):
+        named = Path(json.loads(config.read_text())["base_model_name_or_path"])
+    if named.is_dir():
+        return named
+    moved = folder.parents[2].joinpath(*named.parts[-3:])  # with its store: root/kind/artifact/attempt
+    if moved.is_dir():
+        return moved
+    raise InputError("model", f"the adapters in {folder} belong to {named}, which is not there", "put it back")
+
+
+def load_exported(folder: Path, dtype: torch.dtype) -> tuple[Any, PreTrainedTokenizerBase]:
+    """An exported student where this process scores it; adapters merged into their model.
+
+    They are merged in float32 and the sum is rounded, so that numbers are those of the plain model that `merged` gives.
+
+    Raises:
+        InputError: it cannot be read, or an adapter is missing, unexpected or of another shape.
+    """
+    if not (folder / CONFIG).is_file():
+        return load_placed(folder, dtype)
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
+    plain, _ = load_folder(base_of(folder))
+    with reading(folder), torch.random.fork_rng([]):  # adapters begin at random
+        adapted = get_peft_model(plain, LoraConfig.from_pretrained(str(folder)))
+        found = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    missing = [name for name in found.missing_keys if "lora_" in name]
+    for what, names in (("lacks", missing), ("has too much:", found.unexpected_keys)):
+        if names:
+            raise InputError("model", f"{folder} {what} {names[0]}{and_more(names)}", "export it again")
+    return spread_out(adapted.merge_and_unload().to(dtype)).eval(), load_tokenizer(folder)

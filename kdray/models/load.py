@@ -9,7 +9,7 @@ import gc
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -26,10 +26,11 @@ from transformers import (
 
 from kdray.models.weights import load_whole, reading, refuse_incomplete, report_aside
 from kdray.spec.errors import InputError
+from kdray.spec.folders import CONFIG, read_object
 from kdray.spec.paths import local_path
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import check_names, check_no_adapter, check_weights, weight_files
-from kdray.store import Outer
+from kdray.store import Outer, io
 
 Made = TypeVar("Made")
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
@@ -85,6 +86,18 @@ def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTr
         return load_folder(folder, dtype, own_device())
     model: Any = load_whole(AutoModelForCausalLM, folder, dtype=dtype, device_map="balanced")
     return model.eval(), load_tokenizer(folder)
+
+
+def spread_out(model: Any) -> Any:
+    """A model that is in memory already, as `load_placed` places one."""
+    if torch.cuda.device_count() <= 1:
+        return model.to(own_device())
+    from accelerate import dispatch_model, infer_auto_device_map
+    from accelerate.utils import get_balanced_memory
+
+    whole = [*model._no_split_modules]  # layers: what is cut between two GPUs
+    room = get_balanced_memory(model, dtype=model.dtype, no_split_module_classes=whole)
+    return dispatch_model(model, infer_auto_device_map(model, room, no_split_module_classes=whole, dtype=model.dtype))
 
 
 class Latest(Generic[Made]):
@@ -186,11 +199,34 @@ def _fetch(
 
 
 def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, weights: dict[str, Tensor] | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, Tensor] | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own."""
+    """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own, all
+    rounded to `dtype`, if one is given. The model itself stays as it is.
+    """
+    if dtype is not None:
+        weights = as_type(model.state_dict() if weights is None else weights, dtype)
     model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
+    if dtype is not None:  # it says that of the model, not of the weights that were given
+        config = read_object(folder / CONFIG, "model", "export it again")
+        io.put_json(folder / CONFIG, config | {"dtype": str(dtype).removeprefix("torch.")}, durable=False)
+
+
+def as_type(weights: Mapping[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """All that are fractions in another type; what is one tensor under two names, such as a tied head, stays one."""
+    made: dict[object, Tensor] = {}
+    found = {}
+    for name, tensor in weights.items():
+        same = (tensor.data_ptr(), tensor.shape, tensor.stride())
+        if same not in made:
+            made[same] = tensor.to(dtype) if tensor.is_floating_point() else tensor
+        found[name] = made[same]
+    return found
 
 
 def require_weights(folder: Path, field: str, shown: str = "") -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from kdray.models.adapters import load_exported
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
-from kdray.models.load import load_placed
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ Load = Callable[[Path, str], Loaded]  # a model's folder, and the name of its to
 
 
 def load_as(folder: Path, dtype: str) -> Loaded:
-    """The model in a folder, in that dtype, on this process's device.
+    """The model in a folder, or an export of adapters with its own, in that dtype, on this process's device.
 
     Raises:
         InputError: it cannot be read.
     """
-    return Loaded(*load_placed(folder, getattr(torch, dtype)))
+    return Loaded(*load_exported(folder, getattr(torch, dtype)))

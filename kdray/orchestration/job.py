@@ -13,11 +13,17 @@ from kdray.train.settings import Settings
 
 @dataclass(frozen=True)
 class Export:
-    """A checkpoint to keep as a model of its own."""
+    """A checkpoint to keep as a model of its own, in a dtype; of adapters, those alone or merged into a plain model.
+
+    `again`: also if it was kept and its weights were dropped since.
+    """
 
     position: float
     key: Key
     payload: dict[str, Any]
+    dtype: str = "float32"
+    adapters: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)

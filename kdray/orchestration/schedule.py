@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from kdray.orchestration.dropping import Dropping
 from kdray.orchestration.items import Item
 from kdray.orchestration.pipeline import Maker, Pipeline, too_large
 from kdray.orchestration.resources import Resources
@@ -129,12 +130,14 @@ class Scoring:
     ) -> None:
         self.stages, self.work, self.pools = stages, work, pools
         self.training, self.stopped = training, stopped
+        self.dropping = Dropping(work)
         self.begun: dict[str, _Begun] = {}
         self.done = 0
 
     def run(self) -> None:
         """Until nothing is missing, or it is stopped."""
         total, looked, told = len(self._missing()), -LOOK, False
+        self.dropping.all()
         try:
             with self.work.progress.bar("score", total, "steps") as bar:
                 while not self.stopped():
@@ -147,6 +150,8 @@ class Scoring:
                         missing = [] if self.begun else self._missing()
                         if not self.begun and not missing:
                             bar.set(total)
+                            self.dropping.all()
+                            self.dropping.tell()
                             return
                         if missing and not training and not self._fail_orphans(missing) and not told:
                             self.work.progress.say(f"waiting for {self.work.holder(missing[0])}")
@@ -166,7 +171,7 @@ class Scoring:
         """Fail the steps that read what nobody makes any more, such as a deleted checkpoint; whether any did."""
         ours, before = {step.key for stage in self.stages for step in stage.steps}, len(self.work.failed)
         for step in missing:
-            for needed in step.inputs.steps:
+            for needed in self.work.needs(step):
                 if needed.key not in ours and not self.work.store.get(needed.key):
                     self.work.fail(step, f"needs {needed.kind} {needed.slug}, which is gone")
                     break
@@ -212,5 +217,6 @@ class Scoring:
             if not self.work.store.get(begun.step.key) and key not in self.work.failed:
                 self.work.fail(begun.step, "ended without a result")
         self.work.locks.release(begun.attempt.folder)
+        self.dropping.after(begun.step)
         self.done += 1
         self.work.after()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,13 +16,21 @@ from rich.markup import escape
 from kdray.artifacts.source import LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
-from kdray.plan import Plan, Step
-from kdray.plan.inputs import GenerateInputs, Inputs, LikelihoodInputs, Softened
+from kdray.plan import Plan, Step, reading
+from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
+from kdray.report.chosen import Choices
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
 WAIT = 0.5  # seconds between looks at a lock
+
+
+def weights_read_by(step: Step) -> Step[ExportInputs] | None:
+    """The exported checkpoint whose weights a step reads, if it does: kept answers are scored without them."""
+    if isinstance(step.inputs, GenerateInputs | LikelihoodInputs | RateInputs):
+        return next(iter(reading([step.inputs.model], ExportInputs)), None)
+    return None
 
 
 @dataclass
@@ -36,6 +45,15 @@ class Work:
     resources: Resources
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+
+    @cached_property
+    def choices(self) -> Choices:
+        """Which checkpoints are scored."""
+        return Choices(self.plan, self.store)
+
+    def needs(self, step: Step) -> list[Step]:
+        """All that must be done before the step: what it reads, and what its checkpoint is chosen by."""
+        return [*step.inputs.steps, *self.choices.before(step)]
 
     @property
     def scratch(self) -> Path:
@@ -66,9 +84,10 @@ class Work:
             return 1
         import torch
 
+        from kdray.models.adapters import base_of
         from kdray.models.load import weight_bytes
 
-        return self.resources.gpus_for(weight_bytes(self.folder(model), getattr(torch, dtype)))
+        return self.resources.gpus_for(weight_bytes(base_of(self.folder(model)), getattr(torch, dtype)))
 
     def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an
@@ -84,21 +103,46 @@ class Work:
         return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))
 
     def missing(self, steps: Iterable[Step[I]]) -> list[Step[I]]:
-        """The steps that are neither done nor failed; those whose inputs failed are marked failed."""
+        """The steps that are neither done nor failed nor of a checkpoint that was not chosen; those whose inputs failed
+        are marked failed.
+        """
         open_steps = []
         for step in {step.key: step for step in steps}.values():
-            if step.key.id in self.failed or self.store.get(step.key):
+            if step.key.id in self.failed or self.store.get(step.key) or not self.choices.wants(step):
                 continue
             broken = self._broken_input(step)
             if broken:
                 self.fail(step, f"needs {broken.kind} {broken.slug}", quiet=True)
+            elif lost := self._lost(step):
+                first = lost not in self.failed.values()
+                self.fail(step, lost, quiet=not first)
             else:
                 open_steps.append(step)
         return open_steps
 
+    def is_dropped(self, step: Step) -> bool:
+        """Whether a step reads the weights of a checkpoint that were dropped."""
+        export = weights_read_by(step)
+        made = export and self.store.get(export.key)
+        return bool(made and made.dropped)
+
+    def _lost(self, step: Step) -> str | None:
+        """Why a step cannot be done that reads dropped weights; None while they may still be exported once more, by a
+        point that has not trained to its end.
+        """
+        if not self.is_dropped(step) or (export := weights_read_by(step)) is None:
+            return None
+        train = export.inputs.point
+        if not self.store.get(train.key) and train.key.id not in self.failed:
+            return None
+        return (
+            f"needs the weights of {export.slug}, dropped once they were scored (runtime.drop_exports): to train that"
+            f" point again remove {self.store.folder(train.key)}"
+        )
+
     def _broken_input(self, step: Step) -> Step | None:
         """The first failed step among all that `step` still waits for."""
-        for needed in step.inputs.steps:
+        for needed in self.needs(step):
             if self.store.get(needed.key):
                 continue
             if needed.key.id in self.failed:
@@ -139,8 +183,8 @@ class Work:
 
         The caller releases their locks.
         """
-        ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in step.inputs.steps)]
-        return [(step, attempt) for step in ready if (attempt := self._try(step))]
+        ready = [step for step in self.missing(steps) if all(self.store.get(made.key) for made in self.needs(step))]
+        return [(step, attempt) for step in ready if not self.is_dropped(step) and (attempt := self._try(step))]
 
     def holder(self, step: Step) -> str:
         """Who works on a step, for a message."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -11,12 +12,13 @@ import ray.train.torch
 import torch
 from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors import SafetensorError
+from torch import Tensor
 
 from kdray.artifacts.curve import append_step, write_curve
 from kdray.artifacts.notes import note_end, note_start
 from kdray.artifacts.rows import Rows
 from kdray.distill.signals import open_signal
-from kdray.models.adapters import load_quantised, merged, with_lora
+from kdray.models.adapters import load_quantised, merged, save_adapters, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
@@ -160,14 +162,25 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
     weights = loop.engine.weights()
     if loop.ranks.rank:
         return
-    rank, model = job.settings.rank, loop.model.whole
-    if rank is not None:
-        model, weights = merged(job.model, rank, weights, job.settings.scale), None
-    store = Store(job.store)
+    rank, store = job.settings.rank, Store(job.store)
+
+    @functools.cache
+    def plain() -> tuple[Any, dict[str, Tensor] | None]:
+        if rank is None:
+            return loop.model.whole, weights
+        return merged(job.model, rank, weights, job.settings.scale), None
+
     for export in exports:
+        if export.again and (made := store.get(export.key)) and made.dropped:
+            store.reopen(export.key)
         if store.get(export.key) is None:
-            attempt = store.begin(export.key, export.payload)
-            save(model, tokenizer, attempt.path, weights)
+            attempt, dtype = store.begin(export.key, export.payload), getattr(torch, export.dtype)
+            if export.adapters:
+                save_adapters(loop.model.whole, tokenizer, attempt.path, weights, job.model, dtype)
+            else:
+                model, state = plain()
+                save(model, tokenizer, attempt.path, state, dtype)
             attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
     if final:
-        save(model, tokenizer, job.attempt.path, weights)
+        model, state = plain()
+        save(model, tokenizer, job.attempt.path, state)

@@ -174,6 +174,8 @@ def _soften(grid: Grid, teacher: Step, data: Step, temperature: float) -> Step[S
 def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened) -> PointPlan:
     params = payload(grid.train) | {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
     params |= {"smoothing": point.smoothing} if point.smoothing else {}
+    if export := payload(grid.train.export):
+        params["export"] = export
     if point.alpha > 0:
         params["objective"] = payload(grid.objective) | {"temperature": point.temperature}
         if weights := grid.ensembles.get(point.teacher):

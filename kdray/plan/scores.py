@@ -51,7 +51,7 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     for point in plan.points:
         exports = list(point.exports.items())
         subjects += [
-            (point.point, at, step) for at, step in (exports if grid.score.checkpoints == "all" else exports[-1:])
+            (point.point, at, step) for at, step in (exports[-1:] if grid.score.checkpoints == "last" else exports)
         ]
     # A lens fits one shape of model: in a grid the students'; where models are only scored, each of them.
     rated = ["student"] if plan.points else wanted

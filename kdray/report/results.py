@@ -11,6 +11,7 @@ from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
 from kdray.plan.steps import Subject
+from kdray.report.chosen import Seen, choose
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import PLAIN, decoding_label
@@ -66,20 +67,16 @@ class Results:
 
         Of two that are equally good it is the later one.
         """
-        found, chosen = self.of(subject), self.plan.grid.report.checkpoint
-        if chosen == "best_answers" and isinstance(subject, Point):
-            by = chosen_by_answers()
-            if any(by not in c.scores for c in found):
-                return None  # not all of them are scored
-            found = sorted(found, key=lambda c: c.scores[by].value)
-        elif chosen == "best_heldout" and isinstance(subject, Point):
-            held = [entry for entry in self.curves.get(subject, []) if "heldout_ce" in entry]
-            losses: dict[float | None, float] = {entry["examples"]: entry["heldout_ce"] for entry in held}
-            if any(c.examples not in losses for c in found):
-                return None  # it still trains
-            found = sorted(found, key=lambda c: -losses[c.examples])
-        elif isinstance(subject, Point):
-            found = [c for c in found if c.position == self.plan.grid.train.total]
+        found, rule = self.of(subject), self.plan.grid.report.checkpoint
+        if isinstance(subject, Point):
+            answers = {c.position: c.scores.get(chosen_by_answers()) for c in found}
+            seen = {
+                c.position: Seen(c.examples, score.value if (score := answers[c.position]) else None)
+                for c in found
+                if c.position is not None
+            }
+            at = choose(rule, self.plan.grid.train.total, seen, self.curves.get(subject, []))
+            found = [c for c in found if c.position == at]
         return found[-1] if found and found[-1].scores else None
 
 

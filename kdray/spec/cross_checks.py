@@ -22,10 +22,25 @@ def check_fields(grid: Grid) -> None:
         InputError: two of them do not.
     """
     _check_report(grid)
+    if grid.train.export.adapters and grid.score.engine == "vllm":
+        raise InputError(
+            "train.export.adapters", "true with score.engine vllm", "vllm reads plain models: leave one of them out"
+        )
+    _check_dropping(grid)
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
+
+
+def _check_dropping(grid: Grid) -> None:
+    """Whether there is anything to drop once it is scored."""
+    if grid.runtime.drop_exports and len(grid.train.kept) == 1:
+        raise InputError(
+            "runtime.drop_exports",
+            f"{grid.runtime.drop_exports} with one checkpoint a point, which is kept",
+            "name earlier ones in train.keep, or leave it out",
+        )
 
 
 def _check_report(grid: Grid) -> None:
@@ -63,13 +78,21 @@ def _check_report(grid: Grid) -> None:
         raise InputError(
             "report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last"
         )
+    if grid.score.checkpoints == "best_answers":
+        _check_answers_to_choose_by(grid, "score.checkpoints")
+    if grid.score.checkpoints.startswith("best") and chosen != grid.score.checkpoints:
+        raise InputError(
+            "report.checkpoint",
+            f"{chosen} with score.checkpoints {grid.score.checkpoints}",
+            f"only that one is scored: write {grid.score.checkpoints}",
+        )
     if chosen == "best_answers":
-        _check_answers_to_choose_by(grid)
+        _check_answers_to_choose_by(grid, "report.checkpoint")
 
 
-def _check_answers_to_choose_by(grid: Grid) -> None:
+def _check_answers_to_choose_by(grid: Grid, field: str) -> None:
     """Whether there are greedy answers to held-out rows, by which a checkpoint may be chosen."""
-    field, by = "report.checkpoint", chosen_by_answers()
+    by = chosen_by_answers()
     if by.task not in [task.name for task in grid.score.tasks]:
         raise InputError(field, f"best_answers without the task {by.task}", "add it to score.tasks")
     if by.decoding not in (known := _labels(by.task, grid)):

@@ -57,7 +57,7 @@ class MetricName(str):
 
 
 def chosen_by_answers() -> MetricName:
-    """What `report.checkpoint: best_answers` goes by."""
+    """What `best_answers` goes by, as `report.checkpoint` and as `score.checkpoints`."""
     return MetricName("heldout_answers", "rougeL", PLAIN)
 
 

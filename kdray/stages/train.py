@@ -13,9 +13,11 @@ from kdray.artifacts.notes import ended_early
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
 from kdray.orchestration.watch import longest_first, watch
-from kdray.orchestration.work import Work
+from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
+from kdray.report.chosen import steps_of
 from kdray.spec import declare
+from kdray.store import Key
 
 DECLARED = declare.Stage(version=2)
 TRIAL_FAILURES = 1  # restarts of a trial whose own process died
@@ -28,8 +30,10 @@ def train(points: list[PointPlan], work: Work) -> None:
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
+            again = _lost(work)
             made = {
-                step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed
+                step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
+                for step, attempt in claimed
             }
             jobs = longest_first(made)
             with watch("train", list(jobs.values()), work):
@@ -79,5 +83,16 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     )
 
 
-def _exports(point: PointPlan) -> list[Export]:
-    return [Export(at, export.key, export.payload or {}) for at, export in point.exports.items()]
+def _exports(point: PointPlan, again: set[Key]) -> list[Export]:
+    form = point.train.params.get("export", {})
+    return [
+        Export(at, export.key, export.payload or {}, again=export.key in again, **form)
+        for at, export in point.exports.items()
+    ]
+
+
+def _lost(work: Work) -> set[Key]:
+    """The exports whose weights were dropped, and which a missing step reads."""
+    scores = [step for score in work.plan.scores if score.position is not None for step in steps_of(score)]
+    waiting = [step for step in work.missing(scores) if work.is_dropped(step)]
+    return {export.key for step in waiting if (export := weights_read_by(step))}

@@ -5,6 +5,7 @@
         lock-NNNNNN     who works on it (see `locks`)
         attempt-NNN/    what one attempt wrote; never shared between attempts
         DONE            written last: which attempt it is, and the sha256 of its files
+        dropped-...     of that attempt: which of its files were removed since, and why
     <root>/drivers/     one counter for every driver at work (see `locks`)
 
 Without DONE there is no artifact. A half-written folder is never read and never blocks a new attempt.
@@ -17,7 +18,7 @@ import platform
 import re
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ from kdray.store import io
 from kdray.store.ids import LENGTH
 from kdray.store.locks import DONE, held
 
-RECORD, ATTEMPT = "record.json", "attempt-"
+RECORD, ATTEMPT, DROPPED = "record.json", "attempt-", "dropped-"
 FOLDER = re.compile(rf".+-[0-9a-f]{{{LENGTH}}}")
 LISTED = 1.0  # seconds for which a listing is used: a grid asks for thousands of artifacts, one by one
 
@@ -84,6 +85,24 @@ class Artifact:
     def path(self) -> Path:
         """The folder that holds the artifact's files."""
         return self.folder / self.done["attempt"]
+
+    @property
+    def dropped(self) -> Collection[str]:
+        """The names of files that were removed on purpose: the artifact is done, and what needed them was."""
+        said = io.read_json(self._drops)
+        return said["files"] if _has(said, {"files": list}) else ()
+
+    def drop(self, names: Collection[str], why: str) -> int:
+        """Remove some of its files for good, and keep a record that says so; returns how many bytes that frees."""
+        known = {name: self.done["files"][name]["bytes"] for name in names}
+        io.put_json(self._drops, {"files": sorted({*known, *self.dropped}), "bytes": sum(known.values()), "why": why})
+        for name in known:
+            io.delete(self.path / name)
+        return sum(known.values())
+
+    @property
+    def _drops(self) -> Path:
+        return self.folder / f"{DROPPED}{self.done['attempt']}.json"
 
     @property
     def facts(self) -> Fields:
@@ -196,11 +215,19 @@ class Store:
         faults = []
         for name, expected in artifact.done["files"].items():
             path = artifact.path / name
+            if name in artifact.dropped:
+                continue
             if not path.is_file():
                 faults.append(f"{name} is missing")
             elif io.sha256(path) != expected["sha256"]:
                 faults.append(f"{name} has changed since it was sealed")
         return faults
+
+    def reopen(self, key: Key) -> None:
+        """Take a finished artifact back, so that it is made again; what was made from it stays."""
+        if artifact := self.get(key):
+            io.delete(artifact.folder / DONE)
+            self._read.discard(str(artifact.folder))
 
     def begin(self, key: Key, payload: dict[str, Any]) -> Attempt:
         """A new attempt at an artifact, with an empty folder that no other attempt will ever use."""

@@ -18,6 +18,7 @@ from kdray.artifacts.curve import Curve
 from kdray.artifacts.scores import SCORES, rows_file
 from kdray.plan import Plan
 from kdray.plan.steps import PointPlan, State, Step, Subject
+from kdray.report.chosen import Choices
 from kdray.report.page import PAGE
 from kdray.report.page.evidence import Evidence
 from kdray.report.results import Checkpoint, Results
@@ -229,7 +230,9 @@ def _checkpoint_entries(checkpoints: list[Checkpoint], models: Models) -> Iterat
 def _finals(subject: Subject, results: Results, store: Store, models: Models) -> list[Entry]:
     """The final metrics that are settled: the best checkpoint is known once all of them are scored."""
     if results.plan.grid.report.checkpoint != "last":
+        choices = Choices(results.plan, store)
         measures = [score.measure for score in results.plan.scores if score.subject == subject]
+        measures = [step for step in measures if choices.wants(step)]
         if any(step.state(store) != "done" for step in measures):
             return []
     final = results.final(subject)

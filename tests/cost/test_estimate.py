@@ -14,6 +14,7 @@ from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
 from kdray.cost.shown import Price, lines, listed, priced, scoring_share
 from kdray.plan import Plan, make_plan
+from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
@@ -114,6 +115,9 @@ def test_scores_fill_the_gpus_that_points_leave_idle_but_for_those_of_the_last_p
 
 
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 50}
+# Two layers of four matrices of 8 x 8 and three of 8 x 16; embeddings, and a head of its own.
+WEIGHTS = 2 * (4 * 64 + 3 * 128) + 2 * 50 * 8
+ADAPTERS = 2 * 3 * (4 * (8 + 8) + 3 * (8 + 16))  # of rank 3
 
 
 def tiny(tiny_grid: TinyGrid, changes: dict[str, Any]) -> tuple[Plan, Store, Outer]:
@@ -145,6 +149,24 @@ def test_what_is_done_costs_nothing_and_what_was_counted_is_used(tiny_grid: Tiny
     assert json.loads(json.dumps(told)) == told
 
 
+@pytest.mark.parametrize(
+    ("export", "bytes_each"),
+    [
+        ({}, 4 * WEIGHTS),
+        ({"dtype": "bfloat16"}, 2 * WEIGHTS),
+        ({"adapters": True}, 4 * ADAPTERS),
+        ({"adapters": True, "dtype": "bfloat16"}, 2 * ADAPTERS),
+    ],
+)
+def test_disk_is_that_of_what_is_exported(tiny_grid: TinyGrid, export: dict[str, Any], bytes_each: int) -> None:
+    changes = {"data.limit": 500, "train.method": "lora", "train.rank": 3, "train.export": export}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    exports = len(plan.points) * 2
+    assert price.own.disk["checkpoints that are scored"] == exports * bytes_each
+
+
 @pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])
 def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dict[str, Any], gpus: int) -> None:
     plan, store, outer = tiny(tiny_grid, {"data.limit": 500} | changes)
@@ -156,6 +178,27 @@ def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dic
     beside = changes.get("runtime.beside", 0 if fit == 1 else gpus - max(1, min(fit - 1, int(gpus * (1 - share)))))
     assert f"  while points train, {beside} of {gpus} GPUs answer and score (runtime.beside)" in list(lines(price))
     assert listed(price)["beside"] == beside
+
+
+def test_disk_is_one_checkpoint_a_point_where_the_others_are_dropped(tiny_grid: TinyGrid) -> None:
+    changes = {"data.limit": 500, "train.keep": [1, 2], "runtime.drop_exports": "scored"}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    assert price.own.disk["checkpoints that are scored"] == len(plan.points) * 4 * WEIGHTS
+    assert price.own.disk["checkpoints of a point until they are scored"] == 2 * 4 * WEIGHTS
+
+
+def test_one_checkpoint_of_each_point_is_scored_where_the_best_is_to_be_chosen(tiny_grid: TinyGrid) -> None:
+    def operations(rule: str) -> float:
+        changes = {"data.limit": 500, "score.checkpoints": rule}
+        plan, store, outer = tiny(tiny_grid, changes | ({} if rule == "all" else {"report.checkpoint": rule}))
+        price = priced(Choices(plan, store).narrowed(), store, outer, H100, 1, None, None)
+        assert isinstance(price, Price)
+        return sum(step.operations for step in price.own.steps if step.kind in ("generate", "measure"))
+
+    assert operations("best_heldout") == operations("last")
+    assert operations("last") < operations("best_answers") < operations("all")
 
 
 def test_where_the_price_is_not_known_a_tenth_scores(tiny_grid: TinyGrid) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from kdray.artifacts.rows import Rows
-from kdray.models.adapters import load_quantised, merged, with_lora
+from kdray.models.adapters import base_of, load_exported, load_quantised, merged, save_adapters, with_lora
 from kdray.models.head import ResponseModel, split
-from kdray.models.load import load_folder
+from kdray.models.load import load_folder, save, weight_bytes
 from kdray.spec.errors import InputError
 from kdray.train.engines import Ranks
 from kdray.train.loop import Loop
@@ -89,6 +92,100 @@ def test_merging_leaves_the_random_numbers_of_a_running_loop_alone(tmp_path):
     before = torch.get_rng_state()
     merged(folder, 4, weights)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A model in a store, its tokenizer, and adapters that have moved."""
+    folder = write_model(tmp_path_factory.mktemp("store") / "model" / "tiny-0123456789ab" / "attempt-001")
+    plain, tokenizer = load_folder(folder)
+    adapted = with_lora(plain, 4, scale=3.0)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return folder, tokenizer, adapted
+
+
+def exported(tuned, folder, dtype=torch.float32):
+    base, tokenizer, adapted = tuned
+    save_adapters(adapted, tokenizer, folder, adapted.state_dict(), base, dtype)
+    return folder
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_adapters_alone_are_scored_as_the_plain_model_they_make(tmp_path, tuned, dtype):
+    base, tokenizer, adapted = tuned
+    save(merged(base, 4, adapted.state_dict(), 3.0), tokenizer, tmp_path / "plain")
+    (plain, _), (alone, _) = (
+        load_exported(tmp_path / "plain", dtype),
+        load_exported(exported(tuned, tmp_path / "a"), dtype),
+    )
+    expected, found = plain.state_dict(), alone.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)  # bit for bit, on one processor
+    assert not torch.equal(
+        found["model.layers.0.mlp.up_proj.weight"],
+        load_folder(base, dtype)[0].state_dict()["model.layers.0.mlp.up_proj.weight"],
+    )
+
+
+def test_peft_reads_an_export_of_adapters_and_finds_the_model_they_belong_to(tmp_path, tuned):
+    from peft import AutoPeftModelForCausalLM
+
+    base, _, adapted = tuned
+    folder, ids = exported(tuned, tmp_path / "a"), torch.arange(2, 20)[None]
+    assert not [*folder.glob("model*.safetensors")], "the base is named, not copied"
+    assert folder.joinpath("adapter_model.safetensors").stat().st_size < weight_bytes(base) / 2
+    with torch.no_grad():
+        found = AutoPeftModelForCausalLM.from_pretrained(folder).eval()(ids).logits
+        assert torch.allclose(found, adapted.eval()(ids).logits, atol=1e-5)
+
+
+def test_rounded_adapters_are_rounded_before_they_are_merged(tmp_path, tuned):
+    kept = load_file(exported(tuned, tmp_path / "a", torch.bfloat16) / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.bfloat16}
+    up_proj, (base, _, _) = "model.layers.0.mlp.up_proj", tuned
+    b, a = (kept[f"base_model.model.{up_proj}.lora_{side}.weight"].float() for side in "BA")
+    found = load_exported(tmp_path / "a", torch.float32)[0].state_dict()[f"{up_proj}.weight"]
+    assert torch.allclose(found - load_folder(base)[0].state_dict()[f"{up_proj}.weight"], 3.0 * b @ a, atol=1e-6)
+
+
+def test_reading_adapters_leaves_the_random_numbers_alone(tmp_path, tuned):
+    folder = exported(tuned, tmp_path / "a")
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    load_exported(folder, torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_model_of_adapters_is_found_where_their_store_went_and_otherwise_asked_for(tmp_path, tuned):
+    base, _, _ = tuned
+    root = tmp_path / "moved"
+    folder = exported(tuned, root / "student" / "point-ba9876543210" / "attempt-001")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    away = "/away/store/" + "/".join(base.parts[-3:])
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": away}))
+    with pytest.raises(InputError, match=f"belong to {away}, which is not there"):
+        base_of(folder)
+    shutil.copytree(base.parents[1], root / "model")
+    assert base_of(folder) == root / "model" / base.parent.name / base.name
+    assert base_of(base) == base, "a plain model is its own"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [("less", "lacks base_model.model.*lora_A"), ("more", "has too much: .*odd")]
+)
+def test_adapters_that_are_not_the_models_are_refused_by_name(tmp_path, tuned, change, said):
+    path = exported(tuned, tmp_path / "a") / "adapter_model.safetensors"
+    kept = load_file(path)
+    name = next(name for name in kept if "lora_A" in name)
+    if change == "less":
+        del kept[name]
+    else:
+        kept[name.replace("layers.0", "layers.odd")] = kept[name].clone()
+    save_file(kept, path)
+    with pytest.raises(InputError, match=said):
+        load_exported(tmp_path / "a", torch.float32)
 
 
 def test_adapters_on_the_output_head_are_refused(tmp_path):

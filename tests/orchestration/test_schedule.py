@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ class Stage:
 def work(tmp_path: Path) -> Iterator[Work]:
     store = Store(tmp_path)
     with Locks() as locks, Terminal(Console(file=io.StringIO(), width=200)) as progress:
-        nothing: Any = None
+        nothing: Any = SimpleNamespace(points=[], scores=[])
         yield Work(nothing, store, Outer(tmp_path), locks, progress, Resources((Node(4, 0),), 1))
 
 
@@ -209,3 +210,28 @@ def test_a_model_that_an_actor_has_goes_first(inline: list[InlinePipeline]) -> N
         done += [key for key, _ in pools.finished()]
     assert done == ["0", "2", "1", "3"]
     assert len(inline) == 1
+
+
+class Chosen:
+    """Of two checkpoints the one that is known to be better once `by` is done, the other until then."""
+
+    def __init__(self, work: Work, by: Step, better: Step, other: Step) -> None:
+        self.work, self.by, self.better, self.other = work, by, better, other
+
+    def before(self, step: Step) -> list[Step]:
+        return [self.by] if step in (self.better, self.other) and not self.work.store.get(self.by.key) else []
+
+    def wants(self, step: Step) -> bool:
+        unwanted = self.other if self.work.store.get(self.by.key) else self.better
+        return step is not unwanted
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_only_the_chosen_checkpoint_is_scored_and_none_without_a_choice(work: Work, fails: bool) -> None:
+    by, better, other = step("by"), step("better"), step("other")
+    work.__dict__["choices"] = Chosen(work, by, better, other)
+    pieces: Pieces = [(made, [[of(made)]]) for made in (other, better)]
+    stage, done = scoring(work, [*pieces, (by, [[of(by, error="no" if fails else "")]])])
+    assert stage.begun == (["by"] if fails else ["by", "better"])
+    assert done == [made.key.id for made in ([by] if fails else [by, better])]
+    assert work.failed == ({by.key.id: "RuntimeError: no", other.key.id: "needs measure by"} if fails else {})

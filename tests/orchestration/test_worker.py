@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kdray.artifacts.notes import ended_early
+from kdray.models.adapters import base_of, load_exported, with_lora
 from kdray.models.load import load_folder
 from kdray.orchestration import worker
+from kdray.orchestration.job import Export
 from kdray.store import Key, Store
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
@@ -38,3 +43,63 @@ def test_an_engine_that_is_not_installed_is_not_tried_again(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     worker.train_job(job)
     assert "deepspeed" in str(ended_early(attempt.path))
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("student") / "model", layers=1)
+
+
+def export(student: Path, store: Path, **form: Any) -> Path:
+    """The folder of a checkpoint that a point exports in this form."""
+    model, tokenizer = load_folder(student)
+    model = with_lora(model, 2) if form.get("adapters") else model
+    loop: Any = SimpleNamespace(
+        model=SimpleNamespace(whole=model),
+        engine=SimpleNamespace(weights=lambda: dict(model.state_dict())),
+        ranks=SimpleNamespace(rank=0),
+        step=3,
+    )
+    settings = replace(SETTINGS, rank=2) if form.get("adapters") else SETTINGS
+    job: Any = SimpleNamespace(store=store, model=student, settings=settings)
+    key = Key("student", "point-s3", "0" * 12)
+    worker._export(job, [Export(3, key, {}, **form)], loop, tokenizer, final=False)
+    made = Store(store).get(key)
+    assert made is not None
+    assert made.facts["examples"] == 3 * settings.batch
+    assert not Store(store).verify(key.id)
+    return made.path
+
+
+def test_a_checkpoint_is_exported_in_the_type_that_is_asked_for(tmp_path: Path, student: Path) -> None:
+    whole, half = export(student, tmp_path / "a"), export(student, tmp_path / "b", dtype="bfloat16")
+    exact, rounded = (load_file(folder / "model.safetensors") for folder in (whole, half))
+    assert exact.keys() == rounded.keys(), "a tied head is written once"
+    assert all(torch.equal(exact[name].bfloat16(), rounded[name]) for name in exact)
+    assert {tensor.dtype for tensor in exact.values()} == {torch.float32}
+    assert [json.loads((folder / "config.json").read_text())["dtype"] for folder in (whole, half)] == [
+        "float32",
+        "bfloat16",
+    ]
+    read, _ = load_folder(half)
+    assert torch.equal(read.get_input_embeddings().weight, exact["model.embed_tokens.weight"].bfloat16().float())
+
+
+def test_adapters_are_exported_alone(tmp_path: Path, student: Path) -> None:
+    folder = export(student, tmp_path, dtype="bfloat16", adapters=True)
+    assert {path.name for path in folder.glob("*.safetensors")} == {"adapter_model.safetensors"}
+    assert base_of(folder) == student
+    assert load_exported(folder, torch.float32)[1].eos_token == "<|im_end|>"
+
+
+def test_dropped_weights_are_exported_again_where_they_are_asked_for(tmp_path: Path, student: Path) -> None:
+    export(student, tmp_path)
+    key = Key("student", "point-s3", "0" * 12)
+    made = Store(tmp_path).get(key)
+    assert made
+    made.drop(["model.safetensors"], "test")
+    assert not (export(student, tmp_path) / "model.safetensors").is_file(), "training on makes nothing again"
+    again = export(student, tmp_path, again=True)
+    assert again.name == "attempt-002"
+    assert (again / "model.safetensors").is_file()
+    assert export(student, tmp_path, again=True) == again

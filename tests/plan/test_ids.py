@@ -29,6 +29,7 @@ SAME: dict[str, Any] = {
     "runtime.micro_batch": 1,
     "runtime.checkpoint_every": 7,
     "runtime.mlflow": "http://example.org",
+    "runtime.drop_exports": "scored",
     "runtime.store": "elsewhere",
     "name": "other",
     "question": "What?",
@@ -46,11 +47,14 @@ SAME: dict[str, Any] = {
     "include": [{"lr": 1e-2, "batch": 1, "alpha": 3}],
     "data.template": {"name": "alpaca"},
     "train.schedule": {"name": "cosine", "floor": 0},
+    "train.export": {"dtype": "float32", "adapters": False},
 }
 DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "steps": ({"train.steps": 5}, POINTS),
     "epochs": ({"train": {"epochs": 4}}, POINTS),
     "kept checkpoints": ({"train.keep": [1, 3]}, POINTS),
+    "dtype of checkpoints": ({"train.export.dtype": "bfloat16"}, POINTS),
+    "adapters alone": ({"train.method": "lora", "train.export.adapters": True}, POINTS),
     "schedule": ({"train.schedule": "constant"}, POINTS),
     "schedule's parameter": ({"train.schedule": {"name": "cosine", "floor": 0.1}}, POINTS),
     "warm-up": ({"train.warmup": 0.1}, POINTS),

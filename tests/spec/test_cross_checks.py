@@ -63,9 +63,29 @@ TOGETHER = {
         {"report.checkpoint": "best_answers", "score.decoding": ["dola"]},
         ["report.checkpoint: best_answers with answers by dola", "add greedy to score.decoding"],
     ),
+    "checkpoints scored by answers to what is not asked": (
+        {"score.checkpoints": "best_answers", "report.checkpoint": "best_answers", "score.tasks": ["xsum"]},
+        ["score.checkpoints: best_answers without the task heldout_answers", "add it to score.tasks"],
+    ),
+    "tables of checkpoints that are not scored": (
+        {"score.checkpoints": "best_heldout"},
+        ["report.checkpoint: last with score.checkpoints best_heldout", "write best_heldout"],
+    ),
+    "another choice for tables than for scores": (
+        {"score.checkpoints": "best_heldout", "report.checkpoint": "best_answers"},
+        ["report.checkpoint: best_answers with score.checkpoints best_heldout", "write best_heldout"],
+    ),
+    "dropping where every checkpoint is kept": (
+        {"runtime.drop_exports": "scored", "train": {"steps": 4}},
+        ["runtime.drop_exports: scored with one checkpoint a point", "train.keep"],
+    ),
     "the best answers to test rows": (
         {"report.checkpoint": "best_answers", "data.test": 1},
         ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],
+    ),
+    "adapters for an engine that reads plain models": (
+        {"train.method": "lora", "train.export": {"adapters": True}, "score.engine": "vllm"},
+        ["train.export.adapters: true with score.engine vllm", "reads plain models"],
     ),
     "alpha > 1 with convex weights": (
         {"objective.weighting": "convex", "axes.alpha": [0, 2]},

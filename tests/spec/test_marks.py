@@ -15,6 +15,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
         "Augment": "batch compute engine max_new_tokens",
         "Data": "heldout limit max_length max_prompt recipe source split template test",
+        "ExportSection": "adapters dtype",
         "LensSection": "annotations limit max_words source trained window",
         "Length": "epochs steps",
         "Model": "drop_layers model",
@@ -36,8 +37,8 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
-        "Runtime": "accelerator beside checkpoint_every device engine gradient_checkpointing micro_batch mlflow"
-        " store workers"
+        "Runtime": "accelerator beside checkpoint_every device drop_exports engine gradient_checkpointing micro_batch"
+        " mlflow store workers"
     },
 }
 

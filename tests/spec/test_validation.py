@@ -75,6 +75,22 @@ SCHEMA = {
     "neither epochs nor steps": ({"train": {"keep": []}}, ["train: neither epochs nor steps"]),
     "no length for the teacher": ({"teacher.tune": {"lr": 1e-3}}, ["teacher.tune: neither epochs nor steps"]),
     "keep after the end": ({"train.keep": [2, 5]}, ["train.keep: 5", "before or at the end, 4 steps"]),
+    "dropping with nothing scored": (
+        {"runtime.drop_exports": "scored", "score.tasks": []},
+        ["score.tasks: "],
+    ),
+    "dropping for another reason": (
+        {"runtime.drop_exports": "always"},
+        ['runtime.drop_exports: "always"', "scored"],
+    ),
+    "an export of an unknown type": (
+        {"train.export": {"dtype": "float16"}},
+        ['train.export.dtype: "float16"', "float32", "bfloat16"],
+    ),
+    "adapters where none are trained": (
+        {"train.export": {"adapters": True}},
+        ["train.export.adapters: true with method full", "use method lora or qlora"],
+    ),
     "keep twice": ({"train.keep": [2, 2]}, ["train.keep: 2 twice", "give each once"]),
     "keep half a step": ({"train.keep": [2.5]}, ["train.keep: 2.5", "must be a whole number of steps"]),
     "keep step 0": ({"train.keep": [0]}, ["train.keep.0: 0", "greater than 0"]),

@@ -27,6 +27,7 @@ from kdray.report.page.panels import (
     looks,
 )
 from kdray.spec.metric_names import MetricName
+from kdray.spec.points import Point
 
 MOST = 18  # panels of scores; the tables have all
 MOST_COURSES = 6
@@ -147,8 +148,11 @@ def _last_heldout(evidence: Evidence, arm: str) -> str:
 
 
 def checkpoint_pictures(evidence: Evidence, folder: Path, prefix: str) -> Iterator[Picture]:
-    """Where a point has more than one checkpoint."""
+    """Where a point has more than one checkpoint, and not only those are scored that were chosen for being good."""
+    of_points = [each for each in evidence.results.checkpoints if isinstance(each.subject, Point)]
     for name in _ordered(evidence)[:MOST_COURSES]:
+        if evidence.grid.score.checkpoints.startswith("best") and any(name not in each.scores for each in of_points):
+            continue
         course = courses(evidence, name)
         if any(len(values) > 1 for values in course.values()):
             told = [

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from kdray.artifacts.notes import ended_early
-from kdray.plan.steps import Step
+from kdray.plan.steps import Plan, Step
 from kdray.report.arms import arm_of
+from kdray.report.chosen import Choices
 from kdray.report.costs import costs
 from kdray.report.page.evidence import Evidence
 from kdray.store import Artifact, Store
@@ -62,20 +63,23 @@ class Progress:
 def progress_of(evidence: Evidence, store: Store) -> Progress:
     """Read the states of all steps, and what the store knows of those that are done."""
     kinds: dict[str, Kind] = {}
-    for step in evidence.plan.steps():
+    plan = Choices(evidence.plan, store).narrowed()
+    for step in plan.steps():
         kind = kinds.setdefault(step.kind, Kind(step.kind))
         kind.states[step.state(store)] += 1
         artifact = store.get(step.key) if step.id else None
         if artifact:
             kind.seconds += float(artifact.facts.get("seconds", 0.0))
-            kind.bytes += sum(file["bytes"] for file in artifact.done["files"].values())
+            kind.bytes += sum(f["bytes"] for name, f in artifact.done["files"].items() if name not in artifact.dropped)
             kind.hosts.add(str(artifact.facts.get("host", "")))
-    return Progress(list(kinds.values()), list(_troubles(evidence, store)), list(costs(evidence.plan.scores, store)))
+    return Progress(
+        list(kinds.values()), list(_troubles(evidence, plan, store)), list(costs(evidence.plan.scores, store))
+    )
 
 
-def _troubles(evidence: Evidence, store: Store) -> Iterable[Trouble]:
+def _troubles(evidence: Evidence, plan: Plan, store: Store) -> Iterable[Trouble]:
     wanted: dict[object, list[Step]] = {}
-    for score in evidence.plan.scores:
+    for score in plan.scores:
         wanted.setdefault(score.subject, []).append(score.measure)
     for planned in evidence.plan.points:
         state, point = planned.train.state(store), planned.point

@@ -101,6 +101,13 @@ class Runtime(Section):
     checkpoint_every: Annotated[PositiveInt, RUNS] = Field(
         50, description="steps between the checkpoints that an interrupted point resumes from"
     )
+    drop_exports: Annotated[Literal["scored"] | None, RUNS] = Field(
+        None,
+        description=(
+            "`scored`: the weights of an exported checkpoint are removed once all its scores are there, but for the one"
+            " that `report.checkpoint` chooses; scores, answers and tokenizer stay (see docs/store.md)"
+        ),
+    )
     mlflow: Annotated[Annotated[str, AfterValidator(tracking_address)] | None, RUNS] = Field(
         None,
         description=(

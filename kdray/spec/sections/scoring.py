@@ -52,8 +52,13 @@ class Scoring(Section):
             " docs/scoring.md)"
         ),
     )
-    checkpoints: Annotated[Literal["all", "last"], SELECTS] = Field(
-        "all", description="which of the kept checkpoints are scored"
+    checkpoints: Annotated[Literal["all", "last", "best_heldout", "best_answers"], SELECTS] = Field(
+        "all",
+        description=(
+            "which of the kept checkpoints are scored; `best_heldout` and `best_answers`, of each point that one which"
+            " `report.checkpoint`, set alike, chooses once it has trained; for `best_answers` the held-out rows are"
+            " answered at all of them"
+        ),
     )
     references: Annotated[list[Literal["student", "teacher"]], AfterValidator(all_different), SELECTS] = Field(
         ["student", "teacher"], description="models scored beside the points: the untrained student and the teacher"

@@ -60,7 +60,8 @@ class Optimiser(Length):
         "full",
         description=(
             "all weights; `lora`, adapters on the linear layers; `qlora`, the same on weights in NF4 (`pip install"
-            " 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32"
+            " 'kdray[qlora]'`). What is exported is a plain model, adapters merged into the weights in float32; or see"
+            " `export`"
         ),
     )
     rank: Annotated[PositiveInt, Enters(where=ADAPTED)] = Field(16, description="of the adapters")
@@ -79,6 +80,25 @@ class Optimiser(Length):
     )
 
 
+class ExportSection(Section):
+    """How a checkpoint is written that is exported to be scored."""
+
+    dtype: Annotated[Dtype, Enters(unless_default=True)] = Field(
+        "float32",
+        description=(
+            "type of the exported weights, whatever `train.dtype`; bfloat16 takes half the disk, and what is scored is"
+            " rounded"
+        ),
+    )
+    adapters: Annotated[bool, Enters(unless_default=True)] = Field(
+        False,
+        description=(
+            "with `lora` and `qlora`: the adapters alone, as peft writes them, instead of a plain model; to be scored"
+            " they are merged into the student that they name"
+        ),
+    )
+
+
 class Train(Optimiser):
     """How every point trains."""
 
@@ -89,6 +109,9 @@ class Train(Optimiser):
             "Part of a point: another list trains it anew"
         ),
     )
+    export: ExportSection = Field(
+        ExportSection(), description="how checkpoints are exported; as with `keep`, another way trains a point anew"
+    )
 
     @model_validator(mode="after")
     def _keep_in_range(self) -> Self:
@@ -97,6 +120,12 @@ class Train(Optimiser):
                 raise InputError("keep", f"{k:g}", f"must lie before or at the end, {self.total:g} {self.unit}")
             if self.unit == "steps" and k != int(k):
                 raise InputError("keep", f"{k:g}", "must be a whole number of steps")
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_there(self) -> Self:
+        if self.export.adapters and self.method not in ADAPTED["method"]:
+            raise InputError("export.adapters", f"true with method {self.method}", "use method lora or qlora")
         return self
 
     @property
