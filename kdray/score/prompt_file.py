@@ -19,6 +19,7 @@ SCHEMA = pa.schema(
         ("wrong", pa.list_(pa.string())),
         ("refused", pa.string()),  # null where a model is asked
         ("cut", pa.bool_()),
+        ("id", pa.string()),
     ]
 )
 

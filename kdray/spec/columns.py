@@ -34,14 +34,16 @@ def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     return (*_columns(reads.columns, "text"), *(Column((name,)) for name in named if name))
 
 
-def task_columns(name: str) -> tuple[Column, ...] | None:
-    """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own
-    way.
+def task_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...] | None:
+    """The columns that a task reads of its table, those that its parameters name among them: all where there are none;
+    None for a file that it reads in its own way.
     """
     asked = declared(declare.Task, name)
     if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named and not asked.columns:
         return None
-    return _columns(asked.columns, "anything")  # a row that lacks something is that row's own error
+    named = [params[key] for key in asked.column_parameters if params[key]]
+    # a row that lacks something is that row's own error
+    return (*_columns(asked.columns, "anything"), *(Column((name,), holds="anything") for name in named))
 
 
 def _columns(texts: Sequence[str], holds: Holds) -> tuple[Column, ...]:

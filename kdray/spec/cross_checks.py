@@ -84,7 +84,10 @@ def _check_answers_to_choose_by(grid: Grid) -> None:
 def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
     """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
     task, _, metric = primary.rpartition("/")
-    return bool(metric) and task in tasks and ":" in task
+    if not metric or task not in tasks:
+        return False
+    asked = declared(declare.Task, task)
+    return isinstance(asked, declare.ChoiceTask) and asked.named
 
 
 def _labels(task: str, grid: Grid) -> list[str]:
