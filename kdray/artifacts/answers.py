@@ -1,6 +1,7 @@
 """Answers, what `generate` leaves: a part a batch of prompts, `part-00012-<checksum>.parquet`, one row an answer.
 
-Where a task reads ids of its rows, answers have them in a column `id`. In the metadata of a part's table are the `seconds` that its answers took.
+Where a task reads ids of its rows, answers have them in a column `id`.
+In the metadata of a part's table are the `seconds` that its answers took.
 """
 
 from __future__ import annotations
