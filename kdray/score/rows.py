@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from kdray.data.passages import is_passages, joined
+from kdray.store.passages import is_passages, joined
 
 SEMICOLON = ";"  # between the answers of a cell that is one text, as in the table of TruthfulQA's authors
 
@@ -47,7 +47,7 @@ def needed_text_in(row: Mapping[str, Any], column: str) -> str:
 
 
 def document_in(row: Mapping[str, Any], column: str) -> str:
-    """As `needed_text_in`; a list of passages, texts or with titles, is joined (`kdray.data.passages`).
+    """As `needed_text_in`; a list of passages, texts or with titles, is joined (`kdray.store.passages`).
 
     Raises:
         KeyError, Unusable: as `needed_text_in`.

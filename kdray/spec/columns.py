@@ -9,8 +9,8 @@ from typing import Any, Literal
 from kdray.spec import declare
 from kdray.spec.components import declared
 
-# a text; a text or a list of texts; whatever the table has
-Holds = Literal["text", "texts", "anything"]
+# a text; a text or a list of texts; a text or a list of passages (`kdray.store.passages`); whatever the table has
+Holds = Literal["text", "texts", "passages", "anything"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class Column:
 def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns that a recipe reads: fixed ones, and those that its parameters name."""
     reads = declared(declare.Recipe, name)
-    named = [params[key] for key in reads.column_parameters]
-    return (*_columns(reads.columns, "text"), *(Column((name,)) for name in named if name))
+    named = {params[key]: "text" for key in reads.column_parameters if key not in reads.passages}
+    holds: dict[str, Holds] = {params[key]: "passages" for key in reads.passages} | named
+    return (
+        *_columns(reads.columns, "text"),
+        *(Column((name,), holds=holds[name]) for name in map(params.get, reads.column_parameters) if name),
+    )
 
 
 def task_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...] | None:

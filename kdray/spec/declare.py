@@ -43,8 +43,8 @@ class Recipe(Declared):
     """A function from a row of the data to an `Example`, or a `Document` where it makes no `prompts`.
 
     `columns` must be there: `a.b` is a field inside of one, `a|b` one under either name. `column_parameters` are the
-    parameters that name more of them. `answer` is the column of right answers and where the choices are that they are
-    among.
+    parameters that name more of them, `passages` those whose columns may hold lists of passages. `answer` is the column
+    of right answers and where the choices are that they are among.
     """
 
     word: ClassVar[str] = "recipe"
@@ -52,6 +52,7 @@ class Recipe(Declared):
     group: ClassVar[str] = "kdray.recipes"
     columns: tuple[str, ...] = ()
     column_parameters: tuple[str, ...] = ()
+    passages: tuple[str, ...] = ()
     answer: tuple[str, str] | None = None
     prompts: bool = True
 
