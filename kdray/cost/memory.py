@@ -49,18 +49,20 @@ def adapters(model: Decoder, rank: int) -> int:
 
 
 def of_training(model: Decoder, how: Training, tokens: float, predicted: float) -> Memory:
-    """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses.
+    """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses. `width` and `tables` below
+    are bytes of a weight of the layers, and of the embeddings.
 
     Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts. A worker
     loads the whole model before it keeps its own share: where that takes more than training does, it is what counts.
     """
-    width, tables = (NF4, BFLOAT16) if how.quantised else (FLOAT32, FLOAT32)  # of layers, and of embeddings
+    narrow = how.rank is not None and how.bfloat16 and how.engine == "ddp"  # frozen layers, as autocast wants them
+    width, tables = (NF4, BFLOAT16) if how.quantised else (BFLOAT16 if narrow else FLOAT32, FLOAT32)
     own = 1 / how.workers if how.shares else 1.0
     rest = model.weights - model.body
     whole = width * model.body + tables * rest
     trained = adapters(model, how.rank) if how.rank else model.weights
     # Where layers are shared, autocast keeps no copy of theirs.
-    copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised and not how.shares else 0
+    copies = BFLOAT16 * model.body if how.bfloat16 and not (how.quantised or narrow or how.shares) else 0
     moments = ADAM * trained / (how.workers if how.shares or how.stage in (1, 2) else 1)
     parts = {"weights": whole * own} | ({"adapters": FLOAT32 * trained * own} if how.rank else {})
     in_buckets = how.engine == "ddp" and how.workers > 1  # gradients are there, and buckets stay

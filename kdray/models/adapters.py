@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from kdray.models.load import load_folder
@@ -37,6 +37,35 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float 
     with torch.random.fork_rng(devices):  # an export in the middle of training must not disturb its dropout
         torch.manual_seed(seed)
         return get_peft_model(model, config)
+
+
+class Frozen(nn.Linear):
+    """A linear layer that is not trained, kept in a narrower type.
+
+    Under autocast to that type its products are, bit for bit, those of the layer in float32, which autocast would round
+    anew in every pass. Without autocast it computes in the type of its input.
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
+        if linear.bias is not None:
+            self.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(x.device.type):
+            return super().forward(x)
+        return nn.functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+def narrow(model: Any, dtype: torch.dtype) -> None:
+    """Keep the linear layers under a model's adapters as `dtype`, in which autocast takes their products anyway.
+
+    Embeddings, norms and the output head stay as they are, and the adapters float32: no number changes.
+    """
+    for module in list(model.modules()):
+        if type(base := getattr(module, "base_layer", None)) is nn.Linear:
+            module.base_layer = Frozen(base, dtype)
 
 
 def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:

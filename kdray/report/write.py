@@ -40,13 +40,7 @@ def print_table(results: Results, console: Console) -> None:
             part = replace(row, cells={metric: row.cells[metric] for metric in metrics})
             table.add_row(*part.texts, style="dim" if row.reference else None)
         console.print(*[""] * (i > 0), table)
-    for sentence in [
-        *verdict(results),
-        *shots_notes(results),
-        *lens_notes(results),
-        *installed_notes(results),
-        *results.limits,
-    ]:
+    for sentence in [*verdict(results), *notes_of(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
