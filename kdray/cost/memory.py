@@ -11,6 +11,7 @@ ADAM = 2 * FLOAT32  # of a weight: both moments
 CHUNK = 256  # response tokens whose logits the fused loss holds at once, at least,
 LOGITS = 1 << 30  # and as many as fit here
 NF4 = 0.53  # bytes of a quantised weight, its scales counted
+QUANTISED = {"4bit": NF4, "8bit": 1.0}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Training:
     def shares(self) -> bool:
         """Whether each worker holds a part of the weights only."""
         return self.workers > 1 and (self.engine == "fsdp" or self.stage == 3)
+
+
+def weights_of(model: Decoder, width: float, quantise: str | None = None) -> float:
+    """Bytes of a model whose weights take `width` each, those of its layers less where they are quantised."""
+    return model.weights * width - (model.body * (width - QUANTISED[quantise]) if quantise else 0.0)
 
 
 def adapters(model: Decoder, rank: int) -> int:
@@ -100,14 +106,14 @@ def activations(model: Decoder, how: Training, tokens: float) -> float:
     return layer + tokens * FLOAT32 * model.hidden * model.layers if how.checkpointing else layer * model.layers
 
 
-def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float) -> Memory:
+def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float, quantise: str | None = None) -> Memory:
     """Of each of the GPUs that a model is spread over, while it answers `batch` prompts of so many tokens, the answer's
     counted.
     """
     first = FLOAT32 * batch * model.vocabulary + width * batch * tokens * (2 * model.inner + 4 * model.hidden)
     return Memory(
         {
-            "weights": width * model.weights / gpus,
+            "weights": weights_of(model, width, quantise) / gpus,
             "keys and values": model.cache(width) * batch * tokens / gpus,
             "activations": first,
         }

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.models.load import load_folder
+from kdray.models.load import load_folder, load_placed, load_tokenizer, own_device
 from kdray.models.weights import load_whole
 from kdray.spec.errors import InputError
 
@@ -68,27 +68,47 @@ def narrow(model: Any, dtype: torch.dtype) -> None:
             module.base_layer = Frozen(base, dtype)
 
 
-def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in `folder` with its decoder's linear layers in NF4 (QLoRA, arXiv 2305.14314), frozen.
+def load_quantised(
+    folder: Path, device: torch.device | str | None, dtype: torch.dtype, bits: str = "4bit", field: str = "method"
+) -> PreTrainedModel:
+    """The model in `folder` with its decoder's linear layers in NF4 (QLoRA, arXiv 2305.14314) or, with `8bit`, by
+    LLM.int8() (arXiv 2208.07339), frozen; what is not quantised is of `dtype`. Without a `device` it is spread over all
+    GPUs.
 
     Raises:
-        InputError: bitsandbytes is not installed.
+        InputError: bitsandbytes is not installed; `field` asked for it.
     """
     try:
         from bitsandbytes.nn.modules import Linear4bit  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
-        raise InputError("method", "qlora without bitsandbytes", "pip install 'kdray[qlora]'") from None
-    quantise = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    model: Any = load_whole(
-        AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map={"": device}
-    )
+        raise InputError(field, f"{bits} weights without bitsandbytes", "pip install 'kdray[qlora]'") from None
+    quantise = quantisation(bits, dtype)
+    place = "balanced" if device is None else {"": device}
+    model: Any = load_whole(AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map=place)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.
             module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False)
+
+
+def quantisation(bits: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What transformers is told: `4bit` is NF4 with doubly quantised scales, whose products are taken in `dtype`."""
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def load_teacher(
+    folder: Path, dtype: torch.dtype, quantise: str | None, field: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_placed`, a teacher whose layers may be quantised; `field` asked for that."""
+    if quantise is None:
+        return load_placed(folder, dtype)
+    device = own_device() if torch.cuda.device_count() <= 1 else None
+    return load_quantised(folder, device, dtype, quantise, field).eval(), load_tokenizer(folder)
 
 
 def merged(folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float = 2.0) -> PreTrainedModel:

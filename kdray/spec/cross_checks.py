@@ -26,6 +26,8 @@ def check_fields(grid: Grid) -> None:
     points = expand(grid)
     _check_points(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
+    if grid.augment.quantise and grid.augment.engine == "vllm":
+        raise InputError("augment.quantise", f"{grid.augment.quantise} with augment.engine vllm", "use transformers")
 
 
 def _check_report(grid: Grid) -> None:

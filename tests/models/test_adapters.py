@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
 from kdray.artifacts.rows import Rows
-from kdray.models.adapters import Frozen, load_quantised, merged, narrow, with_lora
+from kdray.models.adapters import Frozen, load_quantised, load_teacher, merged, narrow, with_lora
 from kdray.models.head import ResponseModel, split
 from kdray.models.load import load_folder
 from kdray.spec.errors import InputError
@@ -128,3 +129,22 @@ def test_a_frozen_base_in_bfloat16_trains_adapters_bit_for_bit_as_one_in_float32
     assert {kind for name, kind in kinds.items() if "base_layer" in name} == {torch.bfloat16}
     assert {kind for name, kind in kinds.items() if "embed" in name or "norm" in name} == {torch.float32}
     assert sum(isinstance(module, Frozen) for module in model.modules()) == 7 * len(model.get_decoder().layers)
+
+
+@pytest.mark.parametrize(("bits", "near"), [("4bit", 0.35), ("8bit", 0.1)])
+def test_a_quantised_teacher_says_nearly_what_the_whole_one_says(tmp_path, bits, near):
+    pytest.importorskip("bitsandbytes")
+    folder, ids = write_model(tmp_path / "model", hidden=64), torch.arange(2, 40)[None]
+    whole, teacher = (load_teacher(folder, torch.float32, kept, "f")[0] for kept in (None, bits))
+    with torch.no_grad():
+        exact, rounded = (ResponseModel(model).whole(ids).logits for model in (whole, teacher))
+    assert 0 < (rounded - exact).norm() < near * exact.norm()
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_without_bitsandbytes_the_field_that_asked_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    folder = write_model(tmp_path / "model")
+    with pytest.raises(InputError, match=r"^soft_labels.quantise: 8bit weights without bitsandbytes; pip install"):
+        load_teacher(folder, torch.float32, "8bit", "soft_labels.quantise")
+    assert load_teacher(folder, torch.float32, None, "soft_labels.quantise")[0].dtype == torch.float32
