@@ -52,10 +52,11 @@ class Frozen(nn.Linear):
         if linear.bias is not None:
             self.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            return super().forward(x)
-        return nn.functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
 
 
 def narrow(model: Any, dtype: torch.dtype) -> None:

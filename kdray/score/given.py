@@ -89,7 +89,7 @@ def _records(path: Path) -> Iterable[dict[str, Any]]:
 
 def _row(raw: Mapping[str, Any], number: int) -> dict[str, Any]:
     """A row as kept answers are; one whose source or references cannot be read has the reason as its error."""
-    cells = dict.fromkeys((*NEEDED, *OPTIONAL)) | raw
+    cells: dict[str, Any] = {**dict.fromkeys((*NEEDED, *OPTIONAL)), **raw}
     try:
         key, answer, model = (text_in(cells, name).strip() for name in ("id", "answer", "model"))
     except Unusable as wrong:

@@ -30,8 +30,9 @@ class Column:
 def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns that a recipe reads: fixed ones, and those that its parameters name."""
     reads = declared(declare.Recipe, name)
-    named = {params[key]: "text" for key in reads.column_parameters if key not in reads.passages}
-    holds: dict[str, Holds] = {params[key]: "passages" for key in reads.passages} | named
+    named: dict[str, Holds] = {params[key]: "text" for key in reads.column_parameters if key not in reads.passages}
+    passages: dict[str, Holds] = {params[key]: "passages" for key in reads.passages}
+    holds = passages | named
     return (
         *_columns(reads.columns, "text"),
         *(Column((name,), holds=holds[name]) for name in map(params.get, reads.column_parameters) if name),
