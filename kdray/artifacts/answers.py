@@ -1,5 +1,6 @@
 """Answers, what `generate` leaves: a part a batch of prompts, `part-00012-<checksum>.parquet`, one row an answer.
 
+Where a task reads ids of its rows, answers have them in a column `id`.
 In the metadata of a part's table are the `seconds` that its answers took.
 """
 
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
 )
 # which answers have not that were kept together with their thoughts
 THOUGHTS = ("thought_ids", "thought", "thought_end")
+ID = pa.field("id", pa.string())  # only where there are some
 NULLABLE = ("error", "thought", "thought_end")
 SECONDS = b"seconds"
 SHOWN = ("example", "source", "references", "thought", "answer")
@@ -45,12 +47,13 @@ Row = dict[str, Any]
 
 def write_answers(folder: Path, index: int, rows: Sequence[Mapping[str, Any]], seconds: float) -> None:
     """Keep the answers to one batch of prompts, which took so many seconds."""
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=SCHEMA.with_metadata({SECONDS: f"{seconds:.3f}"}))
+    schema = SCHEMA.append(ID) if any(row.get("id") for row in rows) else SCHEMA
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema.with_metadata({SECONDS: f"{seconds:.3f}"}))
     write_table_part(folder, index, table)
 
 
 def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -> list[Row]:
-    """All answers in the order of the examples, with the columns of `SCHEMA`.
+    """All answers in the order of the examples, with the columns of `SCHEMA`, and ids where there are some.
 
     `tell_apart` makes such a row of one that was kept together with its thought, before thoughts were told apart while
     answers were made; without it there is no thought.
@@ -62,7 +65,7 @@ def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -
     for path in all_parts(folder):
         schema = _schema_of(path)
         found = read_like(path, schema, NULLABLE).to_pylist()
-        rows += found if schema == SCHEMA else map(tell_apart or _without_thought, found)
+        rows += found if set(THOUGHTS) <= set(schema.names) else map(tell_apart or _without_thought, found)
     return sorted(rows, key=lambda row: row["example"])
 
 
@@ -99,8 +102,10 @@ def measured_cost(folder: Path) -> dict[str, float]:
 
 def _schema_of(path: Path) -> pa.Schema:
     """`SCHEMA`, or that of answers which were kept together with their thoughts."""
-    together = not set(THOUGHTS) & set(columns_of(path))
-    return pa.schema([field for field in SCHEMA if field.name not in THOUGHTS]) if together else SCHEMA
+    there = set(columns_of(path))
+    if not set(THOUGHTS) & there:
+        return pa.schema([field for field in SCHEMA if field.name not in THOUGHTS])
+    return SCHEMA.append(ID) if ID.name in there else SCHEMA
 
 
 def _without_thought(row: Row) -> Row:

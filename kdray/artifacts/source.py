@@ -15,3 +15,4 @@ class LabelSource:
     compute: str  # type in which the teacher's backbone runs
     temperature: float = 1.0  # at which they were kept
     weight: float = 1.0  # in an ensemble
+    quantise: str | None = None  # how the layers of a teacher that is asked are kept

@@ -294,10 +294,11 @@ def _check_prompts(grid: Grid) -> None:
 
 def _check_sources(tasks: Mapping[str, Use], look: Look) -> None:
     for field, use in tasks.items():
-        if named := use.name.partition(":")[2]:
+        asked, named = declared(declare.Task, use.name), use.name.partition(":")[2]
+        if named and isinstance(asked, declare.ChoiceTask):
             check_benchmark(named, field)
         if (source := use.params.get("source")) is not None:
-            look(parse_reference(source, f"{field}.source"), f"{field}.source", task_columns(use.name))
+            look(parse_reference(source, f"{field}.source"), f"{field}.source", task_columns(use.name, use.params))
         check_questions(use, field, look)
 
 

@@ -67,6 +67,11 @@ def needs_of(grid: Grid, *, trains: bool) -> list[Need]:
     for field, section in _trainings(grid).items() if trains else ():
         if section.method == "qlora":
             needs.append(Need(f"{field}.method", "package", "bitsandbytes", "pip install 'kdray[qlora]', or use lora"))
+    for field, section in {"soft_labels": grid.soft_labels, "augment": grid.augment}.items() if trains else ():
+        if section.quantise:
+            needs.append(
+                Need(f"{field}.quantise", "package", "bitsandbytes", "pip install 'kdray[qlora]', or leave it out")
+            )
     for field in _vllm(grid, trains):
         needs.append(Need(field, "package", "vllm", "pip install 'kdray[vllm]', or use transformers"))
     for field, entry in entries_by_field(grid).items():

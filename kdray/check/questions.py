@@ -49,7 +49,7 @@ def check_questions(use: Use, field: str, look: Look) -> None:
                 f"'{refs['shots_source']}' with shots: 0",
                 "say how many shots, or leave it out",
             )
-        look(refs["shots_source"], f"{field}.shots_source", task_columns(use.name))
+        look(refs["shots_source"], f"{field}.shots_source", task_columns(use.name, use.params))
     if not name and not answer:
         return  # a form of file of the task's own
     counts = {key: _count(ref, answer) for key, ref in refs.items()}

@@ -31,9 +31,13 @@ def check(
     from kdray.check.checks import check_grid
     from kdray.check.machine import SUBMITTED
     from kdray.data.look import look_into
+    from kdray.data.sample import sampled_notes
+    from kdray.plan import make_plan
+    from kdray.plan.limits import prepared_notes
 
-    spec, _, outer = open_grid(grid)
+    spec, store, outer = open_grid(grid)
     notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ, look=look_into)
+    notes += prepared_notes(make_plan(spec, outer), store) or sampled_notes(spec, outer)
     for note in notes:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
@@ -56,6 +60,7 @@ def plan(
     Touches neither network nor store.
     """
     from kdray.cost.shown import lines, listed
+    from kdray.plan.limits import prepared_notes
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
 
@@ -78,6 +83,8 @@ def plan(
     _print_columns(lines_of, STATES)
     if made.points:
         print(_epochs(made, training_rows(made, store)))
+    for note in prepared_notes(made, store):
+        out.print(f"[yellow]data[/]: {note}", highlight=False, soft_wrap=True)
     for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
         print(line)
 

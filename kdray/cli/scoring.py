@@ -1,4 +1,4 @@
-"""Scoring models that kdray did not train."""
+"""Scoring models that kdray did not train, and answers that somebody else's models gave."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from typing import Annotated
 
 import typer
 
+from kdray.cli.answers_given import score_given
 from kdray.cli.running import do
 from kdray.cli.shared import Insecure
 from kdray.spec import InputError
 
 
 def score(
+    context: typer.Context,
     model: Annotated[
-        list[str], typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again")
-    ],
-    tasks: Annotated[str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")],
+        list[str] | None,
+        typer.Option(metavar="REF", help="a model to score, as hf:org/name or file:path; may be given again"),
+    ] = None,
+    tasks: Annotated[
+        str, typer.Option(help="'xsum, {name: arc_easy, source: \"file:arc.jsonl\"}', as in a grid file")
+    ] = "",
+    answers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="instead of models: answers of any, a jsonl of id, source, answer, reference, model"
+        ),
+    ] = None,
     metrics: Annotated[str, typer.Option(help="of answers, beside each task's own: 'hhem, chrf'")] = "",
     decoding: Annotated[str, typer.Option(help="'greedy, dola', as in a grid file")] = "greedy",
     choices: Annotated[
@@ -39,7 +50,18 @@ def score(
     mlflow: Annotated[str | None, typer.Option(help="tracking URI; by default a file in the store")] = None,
     insecure_cluster: Insecure = False,
 ) -> None:
-    """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid."""
+    """Score models that kdray did not train: the same records, table and MLflow runs as for those of a grid.
+
+    With --answers no model is asked: what is in the file is measured by rouge and the metrics named.
+    """
+    if answers is not None:
+        _require_answers_alone(context)
+        score_given(answers, metrics, store)
+        return
+    for option, value in (("--model", model), ("--tasks", tasks.strip())):
+        if not value:
+            raise InputError(option, "missing", "name models and tasks, or give --answers FILE")
+    assert model
     from kdray.check.checks import check_scoring
     from kdray.data.look import look_into
     from kdray.plan import make_scoring_plan
@@ -63,6 +85,20 @@ def score(
         outer = Outer(opened.root)
         check_scoring(spec, models, outer, look=look_into)
         do(resolved(lambda: make_scoring_plan(spec, models, outer), outer), opened, outer, insecure_cluster)
+
+
+def _require_answers_alone(context: typer.Context) -> None:
+    """Whether nothing was said beside --answers that only models could heed.
+
+    Raises:
+        InputError: an option about models or how they are asked.
+    """
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if source and source.name == "COMMANDLINE" and name not in ("answers", "metrics", "store"):
+            option = f"--{name.replace('_', '-')}"
+            why = "a lens reads the attention of the model that answered" if name == "lens" else "no model is asked"
+            raise InputError(option, f"beside --answers, where {why}", "leave it out, or score the model by --model")
 
 
 @contextlib.contextmanager

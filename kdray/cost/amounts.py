@@ -82,7 +82,8 @@ def asked_by(task: Use, grid: Grid, amounts: Amounts) -> Asked | None:
         return Asked(min(limit or rows, rows), 1, amounts.prompt, answer)
     if asks.usual is None:
         return None
-    there = _lines(task.params["source"]) or asks.usual.rows
+    if (there := _lines(task.params["source"]) or asks.usual.rows) is None:
+        return None
     tokens = asks.usual.tokens * (1 + (task.params.get("shots") or 0))
     if words := task.params.get("max_words"):
         tokens = min(tokens, WORDS * words)

@@ -125,8 +125,8 @@ class _Pricing:
     def _left(self, step: Step) -> bool:
         return step.state(self.store) != "done"
 
-    def _gpus(self, model: Decoder, width: int) -> int:
-        return max(1, math.ceil(width * model.weights / (ROOM * self.card.memory)))
+    def _gpus(self, model: Decoder, width: int, quantise: str | None = None) -> int:
+        return max(1, math.ceil(memory.weights_of(model, width, quantise) / (ROOM * self.card.memory)))
 
     def _role(self, step: Step) -> str:
         """Whose model a step makes or is."""
@@ -193,11 +193,12 @@ class _Pricing:
                 grid.augment.engine == "vllm",
             )
             asked = Asked(amounts.train, 1, amounts.prompt, grid.augment.max_new_tokens)
-            yield self._answers("augment", model, width, grid.augment.batch, asked, vllm)
+            yield self._answers("augment", model, width, grid.augment.batch, asked, vllm, grid.augment.quantise)
         for step in reading(self._waiting(), SoftenInputs):
             model, width = self.decoders[self._role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
             rows = amounts.train + amounts.heldout
-            yield self._reads("soften", model, width, grid.soft_labels.batch, Asked(rows, 1, amounts.tokens, 0), 0)
+            read, labels = Asked(rows, 1, amounts.tokens, 0), grid.soft_labels
+            yield self._reads("soften", model, width, labels.batch, read, 0, labels.quantise)
 
     def _point(self, point: PointPlan) -> StepCost:
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
@@ -217,14 +218,32 @@ class _Pricing:
     def _waiting(self) -> list[Step]:
         return [step for step in self.plan.steps() if self._left(step)]
 
-    def _answers(self, kind: str, model: Decoder, width: int, batch: int, asked: Asked, vllm: bool) -> StepCost:
-        gpus, longest = self._gpus(model, width), LONGEST * asked.answer
+    def _answers(
+        self,
+        kind: str,
+        model: Decoder,
+        width: int,
+        batch: int,
+        asked: Asked,
+        vllm: bool,
+        quantise: str | None = None,
+    ) -> StepCost:
+        gpus, longest = self._gpus(model, width, quantise), LONGEST * asked.answer
         seconds = time.of_answers(model, self.card, gpus, width, batch, asked.rows, asked.tokens, longest, vllm)
         work = model.forward(asked.rows * (asked.tokens + longest), asked.tokens / 2, asked.rows * longest)
         return StepCost(kind, gpus, seconds + width * model.weights / time.DISK, work)
 
-    def _reads(self, kind: str, model: Decoder, width: int, batch: int, asked: Asked, predicted: float) -> StepCost:
-        gpus, sequences = self._gpus(model, width), asked.rows * asked.sequences
+    def _reads(
+        self,
+        kind: str,
+        model: Decoder,
+        width: int,
+        batch: int,
+        asked: Asked,
+        predicted: float,
+        quantise: str | None = None,
+    ) -> StepCost:
+        gpus, sequences = self._gpus(model, width, quantise), asked.rows * asked.sequences
         seconds = time.of_reading(model, self.card, gpus, width, batch, sequences, asked.tokens, predicted)
         work = model.forward(sequences * asked.tokens, asked.tokens / 2, sequences * predicted)
         return StepCost(kind, gpus, seconds + width * model.weights / time.DISK, work)
@@ -290,10 +309,19 @@ class _Pricing:
         for step in reading(self.plan.steps(), SoftenInputs):
             role, width = self._role(step.inputs.teacher), WIDTH[grid.soft_labels.compute]
             model = self.decoders[role]
+            labels, gpus = grid.soft_labels, self._gpus(model, width, grid.soft_labels.quantise)
             yield (
                 f"soften {role}",
-                memory.of_answers(model, self._gpus(model, width), width, grid.soft_labels.batch, longest),
+                memory.of_answers(model, gpus, width, labels.batch, longest, labels.quantise),
             )
+        for step in reading(self.plan.steps(), AnswerInputs):
+            role, augment = self._role(step.inputs.teacher), grid.augment
+            if augment.quantise:
+                model, width = self.decoders[role], WIDTH[augment.compute]
+                tokens = grid.data.max_prompt + augment.max_new_tokens
+                gpus = self._gpus(model, width, augment.quantise)
+                needed = memory.of_answers(model, gpus, width, augment.batch, tokens, augment.quantise)
+                yield f"augment {role}", needed
 
     def _of_training(self, model: Decoder, section: Optimiser, batch: int) -> Memory:
         how, longest = self._how(section), self.plan.grid.data.max_length

@@ -11,6 +11,7 @@ ADAM = 2 * FLOAT32  # of a weight: both moments
 CHUNK = 256  # response tokens whose logits the fused loss holds at once, at least,
 LOGITS = 1 << 30  # and as many as fit here
 NF4 = 0.53  # bytes of a quantised weight, its scales counted
+QUANTISED = {"4bit": NF4, "8bit": 1.0}
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Training:
         return self.workers > 1 and (self.engine == "fsdp" or self.stage == 3)
 
 
+def weights_of(model: Decoder, width: float, quantise: str | None = None) -> float:
+    """Bytes of a model whose weights take `width` each, those of its layers less where they are quantised."""
+    return model.weights * width - (model.body * (width - QUANTISED[quantise]) if quantise else 0.0)
+
+
 def adapters(model: Decoder, rank: int) -> int:
     """Weights of low-rank adapters on all linear layers: rank rows and columns a matrix."""
     attention = 2 * (model.hidden + model.heads * model.head) + 2 * (model.hidden + model.key_heads * model.head)
@@ -49,18 +55,20 @@ def adapters(model: Decoder, rank: int) -> int:
 
 
 def of_training(model: Decoder, how: Training, tokens: float, predicted: float) -> Memory:
-    """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses.
+    """Of a worker whose micro-batch has so many tokens, of which `predicted` are responses. `width` and `tables` below
+    are bytes of a weight of the layers, and of the embeddings.
 
     Gradients grow while the bfloat16 copies of the forward pass are let go of: the larger of both counts. A worker
     loads the whole model before it keeps its own share: where that takes more than training does, it is what counts.
     """
-    width, tables = (NF4, BFLOAT16) if how.quantised else (FLOAT32, FLOAT32)  # of layers, and of embeddings
+    narrow = how.rank is not None and how.bfloat16 and how.engine == "ddp"  # frozen layers, as autocast wants them
+    width, tables = (NF4, BFLOAT16) if how.quantised else (BFLOAT16 if narrow else FLOAT32, FLOAT32)
     own = 1 / how.workers if how.shares else 1.0
     rest = model.weights - model.body
     whole = width * model.body + tables * rest
     trained = adapters(model, how.rank) if how.rank else model.weights
     # Where layers are shared, autocast keeps no copy of theirs.
-    copies = BFLOAT16 * model.body if how.bfloat16 and not how.quantised and not how.shares else 0
+    copies = BFLOAT16 * model.body if how.bfloat16 and not (how.quantised or narrow or how.shares) else 0
     moments = ADAM * trained / (how.workers if how.shares or how.stage in (1, 2) else 1)
     parts = {"weights": whole * own} | ({"adapters": FLOAT32 * trained * own} if how.rank else {})
     in_buckets = how.engine == "ddp" and how.workers > 1  # gradients are there, and buckets stay
@@ -98,14 +106,14 @@ def activations(model: Decoder, how: Training, tokens: float) -> float:
     return layer + tokens * FLOAT32 * model.hidden * model.layers if how.checkpointing else layer * model.layers
 
 
-def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float) -> Memory:
+def of_answers(model: Decoder, gpus: int, width: int, batch: int, tokens: float, quantise: str | None = None) -> Memory:
     """Of each of the GPUs that a model is spread over, while it answers `batch` prompts of so many tokens, the answer's
     counted.
     """
     first = FLOAT32 * batch * model.vocabulary + width * batch * tokens * (2 * model.inner + 4 * model.hidden)
     return Memory(
         {
-            "weights": width * model.weights / gpus,
+            "weights": weights_of(model, width, quantise) / gpus,
             "keys and values": model.cache(width) * batch * tokens / gpus,
             "activations": first,
         }

@@ -22,7 +22,8 @@ REMEDIES = {
     "train": "more runtime.workers with engine fsdp, gradient_checkpointing, a runtime.micro_batch, or method lora",
     "generate": "a smaller score.batch",
     "measure": "a smaller score.batch",
-    "soften": "a smaller soft_labels.batch",
+    "soften": "a smaller soft_labels.batch, or soft_labels.quantise",
+    "augment": "a smaller augment.batch",
 }
 
 

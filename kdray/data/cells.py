@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kdray.spec.errors import InputError
+from kdray.store.passages import PASSAGES, is_passages, joined
 from kdray.store.records import described
 
 FIELD = "data.source"
@@ -21,6 +22,20 @@ def text_in(row: Mapping[str, Any], column: str) -> str:
     if not isinstance(value, str | None):
         raise InputError(FIELD, f"column '{column}' holds {described(value)}", "it must hold text")
     return value or ""
+
+
+def passages_in(row: Mapping[str, Any], column: str) -> str:
+    """As `text_in`; a list of passages is joined to one text, as `kdray.store.passages` says.
+
+    Raises:
+        InputError: there is no such column, or it holds something else.
+    """
+    value = _cell(row, column)
+    if isinstance(value, str | None):
+        return value or ""
+    if not is_passages(value):
+        raise InputError(FIELD, f"column '{column}' holds {described(value, deep=True)}", f"it must hold {PASSAGES}")
+    return joined(value)
 
 
 def texts_in(row: Mapping[str, Any], column: str, key: str) -> list[str]:

@@ -45,7 +45,11 @@ def _fits(kind: pa.DataType, column: Column) -> bool:
         return (
             pa.types.is_struct(kind) and kind.get_field_index(column.key) >= 0 and _is_list(kind.field(column.key).type)
         )
-    return _is_text(kind) or (column.holds == "texts" and _is_list(kind))
+    return (
+        _is_text(kind)
+        or (column.holds == "texts" and _is_list(kind))
+        or (column.holds == "passages" and _is_passages(kind))
+    )
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -54,6 +58,18 @@ def _is_text(kind: pa.DataType) -> bool:
     return any(
         test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
     )
+
+
+def _is_passages(kind: pa.DataType) -> bool:
+    """Whether it is a list of texts or of structs with a text, or a struct of such lists."""
+    if pa.types.is_struct(kind):
+        return kind.get_field_index("text") >= 0 and _is_list(kind.field("text").type)
+    if not any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        return False
+    each = kind.value_type
+    if pa.types.is_struct(each):
+        return each.get_field_index("text") >= 0 and _is_text(each.field("text").type)
+    return _is_text(each)
 
 
 def _is_list(kind: pa.DataType) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers.processors import TemplateProcessing
@@ -12,6 +12,14 @@ from transformers import PreTrainedTokenizerBase
 from kdray.data.example import Document, Example
 
 Template = Callable[[Example, PreTrainedTokenizerBase], str]
+
+
+@dataclass
+class Beyond:
+    """The lengths in tokens of prompts that are dropped and of rows that are cut, as far as `tokenise` has been."""
+
+    prompts: list[int] = field(default_factory=list)
+    wholes: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ def tokenise(
     max_prompt: int,
     max_length: int,
     before: str = "",
+    beyond: Beyond | None = None,
 ) -> list[list[Tokenised]]:
     """For each example the rows that it becomes: none if its prompt has more than `max_prompt` tokens or there is
     nothing to learn, one, or as many pieces as a document needs.
@@ -37,8 +46,9 @@ def tokenise(
     The whole of an example is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because
     it did not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
     sees exactly the prompt that generation will start from. `before` stands before every response, and is learned with
-    it.
+    it. What the limits take is noted in `beyond`.
     """
+    beyond = Beyond() if beyond is None else beyond
     prompts = ["" if isinstance(example, Document) else template(example, tokenizer) for example in examples]
     learned = [
         example.text if isinstance(example, Document) else example.response and before + example.response
@@ -46,6 +56,9 @@ def tokenise(
     ]
     prompt_ids = _ids(prompts, tokenizer)
     fitting = [i for i, ids in enumerate(prompt_ids) if learned[i] and len(ids) <= max_prompt]
+    beyond.prompts += [
+        len(ids) for ids, text in zip(prompt_ids, learned, strict=True) if text and len(ids) > max_prompt
+    ]
     whole_ids = _ids([prompts[i] + learned[i] for i in fitting], tokenizer)
     rows: list[list[Tokenised]] = [[] for _ in examples]
     for i, whole in zip(fitting, whole_ids, strict=True):
@@ -58,6 +71,7 @@ def tokenise(
             rows[i] = _pieces(whole, max_length)
         else:
             rows[i] = [Tokenised(whole[:max_length], len(prompt), truncated=len(whole) > max_length)]
+            beyond.wholes += [len(whole)] if rows[i][0].truncated else []
     return rows
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.models.load import as_type, load_folder, load_placed, load_tokenizer, spread_out
+from kdray.models.load import as_type, load_folder, load_placed, load_tokenizer, own_device, spread_out
 from kdray.models.weights import load_whole, reading
 from kdray.spec.errors import InputError
 from kdray.spec.weights import ADAPTERS, and_more
@@ -46,27 +46,77 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float 
         return get_peft_model(model, config)
 
 
-def load_quantised(folder: Path, device: torch.device | str, dtype: torch.dtype) -> PreTrainedModel:
-    """The model in `folder` with its decoder's linear layers in NF4 (QLoRA, arXiv 2305.14314), frozen.
+class Frozen(nn.Linear):
+    """A linear layer that is not trained, kept in a narrower type.
+
+    Under autocast to that type its products are, bit for bit, those of the layer in float32, which autocast would round
+    anew in every pass. Without autocast it computes in the type of its input.
+    """
+
+    def __init__(self, linear: nn.Linear, dtype: torch.dtype) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight = nn.Parameter(linear.weight.detach().to(dtype), requires_grad=False)
+        if linear.bias is not None:
+            self.bias = nn.Parameter(linear.bias.detach().to(dtype), requires_grad=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(input.device.type):
+            return super().forward(input)
+        bias = None if self.bias is None else self.bias.to(input.dtype)
+        return nn.functional.linear(input, self.weight.to(input.dtype), bias)
+
+
+def narrow(model: Any, dtype: torch.dtype) -> None:
+    """Keep the linear layers under a model's adapters as `dtype`, in which autocast takes their products anyway.
+
+    Embeddings, norms and the output head stay as they are, and the adapters float32: no number changes.
+    """
+    for module in list(model.modules()):
+        if type(base := getattr(module, "base_layer", None)) is nn.Linear:
+            module.base_layer = Frozen(base, dtype)
+
+
+def load_quantised(
+    folder: Path, device: torch.device | str | None, dtype: torch.dtype, bits: str = "4bit", field: str = "method"
+) -> PreTrainedModel:
+    """The model in `folder` with its decoder's linear layers in NF4 (QLoRA, arXiv 2305.14314) or, with `8bit`, by
+    LLM.int8() (arXiv 2208.07339), frozen; what is not quantised is of `dtype`. Without a `device` it is spread over all
+    GPUs.
 
     Raises:
-        InputError: bitsandbytes is not installed.
+        InputError: bitsandbytes is not installed; `field` asked for it.
     """
     try:
         from bitsandbytes.nn.modules import Linear4bit  # pyright: ignore[reportMissingImports] - an extra
     except ImportError:
-        raise InputError("method", "qlora without bitsandbytes", "pip install 'kdray[qlora]'") from None
-    quantise = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-    model: Any = load_whole(
-        AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map={"": device}
-    )
+        raise InputError(field, f"{bits} weights without bitsandbytes", "pip install 'kdray[qlora]'") from None
+    quantise = quantisation(bits, dtype)
+    place = "balanced" if device is None else {"": device}
+    model: Any = load_whole(AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map=place)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.
             module.support_avx512bf16_for_cpu = False
     return model.requires_grad_(False)
+
+
+def quantisation(bits: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """What transformers is told: `4bit` is NF4 with doubly quantised scales, whose products are taken in `dtype`."""
+    if bits == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def load_teacher(
+    folder: Path, dtype: torch.dtype, quantise: str | None, field: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_placed`, a teacher whose layers may be quantised; `field` asked for that."""
+    if quantise is None:
+        return load_placed(folder, dtype)
+    device = own_device() if torch.cuda.device_count() <= 1 else None
+    return load_quantised(folder, device, dtype, quantise, field).eval(), load_tokenizer(folder)
 
 
 def merged(folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float = 2.0) -> PreTrainedModel:

@@ -33,6 +33,7 @@ from kdray.spec.weights import check_names, check_no_adapter, check_weights, wei
 from kdray.store import Outer, io
 
 Made = TypeVar("Made")
+QUANTISED = {"4bit": 0.53, "8bit": 1.0}  # bytes a weight, scales counted
 FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 CACHE = Path(local_path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray"), "KDRAY_CACHE"))
 
@@ -118,13 +119,18 @@ class Latest(Generic[Made]):
         return self.kept[1]
 
 
-def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32) -> int:
-    """What the weights in a Hugging Face folder take as `dtype`, read from their headers alone."""
-    count = 0
+def weight_bytes(folder: Path, dtype: torch.dtype = torch.float32, quantise: str | None = None) -> int:
+    """What the weights in a Hugging Face folder take as `dtype`, read from their headers alone; with `quantise` the
+    matrices of layers are narrower.
+    """
+    size = 0.0
     for path in weight_files(folder, "model"):
         with safe_open(path, "pt") as file:
-            count += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - safe_open is no mapping
-    return count * dtype.itemsize
+            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                shape = file.get_slice(name).get_shape()
+                layer = quantise is not None and len(shape) == 2 and "embed" not in name and "lm_head" not in name
+                size += math.prod(shape) * (QUANTISED[quantise] if layer and quantise else dtype.itemsize)
+    return math.ceil(size)
 
 
 def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> PreTrainedTokenizerBase:

@@ -78,7 +78,7 @@ class Work:
             found.setdefault((json.dumps(step.params, sort_keys=True), self.origin(step.inputs.model)), step)
         return list(found.values())
 
-    def gpus_for(self, model: Step, dtype: str) -> int:
+    def gpus_for(self, model: Step, dtype: str, quantise: str | None = None) -> int:
         """How many GPUs a finished model takes to answer or be scored."""
         if not self.resources.gpu_memory:
             return 1
@@ -87,7 +87,7 @@ class Work:
         from kdray.models.adapters import base_of
         from kdray.models.load import weight_bytes
 
-        return self.resources.gpus_for(weight_bytes(base_of(self.folder(model)), getattr(torch, dtype)))
+        return self.resources.gpus_for(weight_bytes(base_of(self.folder(model)), getattr(torch, dtype), quantise))
 
     def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an
@@ -97,7 +97,13 @@ class Work:
         for needed in inputs.sources:
             made = needed.params if inputs.soft_labels else params["soft_labels"]
             sources.append(
-                LabelSource(str(self.folder(needed)), made["form"], made["compute"], made.get("temperature", 1.0))
+                LabelSource(
+                    str(self.folder(needed)),
+                    made["form"],
+                    made["compute"],
+                    made.get("temperature", 1.0),
+                    quantise=made.get("quantise"),
+                )
             )
         weights = params.get("weights", [1.0] * len(sources))
         return tuple(replace(source, weight=weight) for source, weight in zip(sources, weights, strict=True))

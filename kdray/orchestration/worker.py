@@ -18,7 +18,7 @@ from kdray.artifacts.curve import append_step, write_curve
 from kdray.artifacts.notes import note_end, note_start
 from kdray.artifacts.rows import Rows
 from kdray.distill.signals import open_signal
-from kdray.models.adapters import load_quantised, merged, save_adapters, with_lora
+from kdray.models.adapters import load_quantised, merged, narrow, save_adapters, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
@@ -112,15 +112,22 @@ def _model(job: Job, device: torch.device) -> Any:
         )
     if settings.method == "qlora":
         model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
-    else:
-        model, _ = load_folder(job.model, device=device)
+    else:  # read where there is room for float32, if the GPU is not to hold that
+        model, _ = load_folder(job.model, device="cpu" if _narrows(job) else device)
     if settings.rank is not None:
         model = with_lora(model, settings.rank, settings.seed, scale=settings.scale, dropout=settings.dropout)
+    if _narrows(job):
+        narrow(model, getattr(torch, settings.dtype))
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.compile:
         model.get_decoder().compile()
     return model.to(device)
+
+
+def _narrows(job: Job) -> bool:
+    """Whether frozen layers may be kept in the type of the passes: engines that share weights want them all of one."""
+    return job.settings.method == "lora" and job.settings.dtype != "float32" and job.engine["name"] == "ddp"
 
 
 def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:

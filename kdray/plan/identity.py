@@ -16,6 +16,7 @@ from kdray.spec.sections.base import Section, Use
 ONLINE = (
     "form",
     "compute",
+    "quantise",
 )  # of the section `soft_labels`, what is left of it where the teacher is asked at every step
 
 

@@ -10,6 +10,7 @@ from kdray.artifacts.curve import Curve, read_curve, read_growing_curve
 from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
+from kdray.plan.limits import prepared_notes
 from kdray.plan.steps import Subject
 from kdray.report.chosen import Seen, choose
 from kdray.spec import declare
@@ -55,6 +56,7 @@ class Results:
     curves: dict[Point, Curve]
     runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
     lens: dict[str, Any] | None = None  # the numbers of what trained the grid's lens, and its AUROC
+    limits: list[str] = field(default_factory=list)  # what the limits of lengths took from the data, if that is much
 
     def of(self, subject: Subject) -> list[Checkpoint]:
         """A subject's checkpoints in the order of training."""
@@ -123,7 +125,9 @@ def collect(plan: Plan, store: Store) -> Results:
             curves[point.point] = read_growing_curve(store.folder(point.train.key)) if point.train.id else []
     lenses = [score.measure.inputs.lens for score in plan.scores if isinstance(score.measure.inputs, RateInputs)]
     lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
-    return Results(plan, list(checkpoints.values()), curves, runtimes, lens.facts if lens else None)
+    return Results(
+        plan, list(checkpoints.values()), curves, runtimes, lens.facts if lens else None, prepared_notes(plan, store)
+    )
 
 
 def primary_metric(plan: Plan) -> MetricName:

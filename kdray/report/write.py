@@ -40,7 +40,7 @@ def print_table(results: Results, console: Console) -> None:
             part = replace(row, cells={metric: row.cells[metric] for metric in metrics})
             table.add_row(*part.texts, style="dim" if row.reference else None)
         console.print(*[""] * (i > 0), table)
-    for sentence in [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]:
+    for sentence in [*verdict(results), *notes_of(results)]:
         console.print(sentence, highlight=False, soft_wrap=True)
 
 
@@ -65,7 +65,7 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write the report into `folder` (made if need be) and return it."""
     folder.mkdir(parents=True, exist_ok=True)
     grid, metrics = results.plan.grid, metrics_of(results)
-    notes = [*verdict(results), *shots_notes(results), *lens_notes(results), *installed_notes(results)]
+    notes = [*verdict(results), *notes_of(results)]
     lines = [f"# {grid.name}", "", grid.question, "", *(f"- {note}" for note in notes), ""]
     if results.plan.points:
         lines += [
@@ -117,6 +117,11 @@ def write_report(results: Results, folder: Path) -> Path:
     (folder / "report.md").write_text("\n".join(lines) + "\n")
     _write_csv(results, folder / "scores.csv")
     return folder
+
+
+def notes_of(results: Results) -> list[str]:
+    """What a reader must know of all numbers, beside the verdict."""
+    return [*shots_notes(results), *lens_notes(results), *installed_notes(results), *results.limits]
 
 
 def shots_notes(results: Results) -> Iterator[str]:

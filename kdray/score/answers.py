@@ -81,6 +81,8 @@ def score_answers(
     rows: list[dict[str, Any]] = [
         dict(zip(OF_EVERY_ROW, (row["example"], not row["answer"], row.get("error")), strict=True)) for row in kept
     ]
+    if any(row.get("id") for row in kept):
+        rows = [row | {"id": of.get("id")} for row, of in zip(rows, kept, strict=True)]
     usable = [i for i, row in enumerate(rows) if not row["error"]]
     answers = [answer_of(kept[i]) for i in usable]
     for metric in metrics:

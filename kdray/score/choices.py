@@ -71,7 +71,7 @@ def lay_down_task(
         task |= {"test_split": ref.split or "test", "validation_split": None}
     else:
         field = f"score.tasks.{name}.source"
-        if (columns := task_columns(name)) is not None:
+        if (columns := task_columns(name, params)) is not None:
             file = arrow_file(ref, outer, columns, identity, field)
         else:
             file = folder / "documents.arrow"
@@ -100,7 +100,7 @@ def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: 
         InputError: they cannot be read.
     """
     field = f"score.tasks.{name}.shots_source"
-    if (columns := task_columns(name)) is not None:
+    if (columns := task_columns(name, params)) is not None:
         table = open_source(ref, outer, field, columns)
     else:
         module = module_of(declare.Task, name)

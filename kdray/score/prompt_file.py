@@ -10,7 +10,8 @@ import pyarrow as pa
 from kdray.artifacts.answers import ASKED
 from kdray.score.prompts import Prompt
 
-SCHEMA = pa.schema([*ASKED, ("refused", pa.string()), ("cut", pa.bool_())])  # refused: null where a model is asked
+# refused: null where a model is asked
+SCHEMA = pa.schema([*ASKED, ("refused", pa.string()), ("cut", pa.bool_()), ("id", pa.string())])
 
 
 def write_prompts(path: Path, prompts: Sequence[Prompt]) -> None:

@@ -42,6 +42,7 @@ class Prompt:
     wrong: list[str]
     refused: str | None = None  # why nobody is asked: then there are no ids
     cut: bool = False  # whether the text has lost its end to the model's window
+    id: str = ""  # what the data set calls the row, where the task reads that
 
 
 def grid_prompts(
@@ -92,9 +93,9 @@ def task_prompts(
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
     write = _writer(getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer)
-    table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name) or (), identity)
+    table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name, params) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
-    prompts, refusals = [], []
+    prompts, refusals, ids_seen = [], [], dict[str, int]()
     for i, row in enumerate(table.select(range(min(len(table), params["limit"] or len(table))))):
         try:
             question = make(row, source=str(ref), **settings)  # every task has it, and not every one a default
@@ -107,6 +108,9 @@ def task_prompts(
             reason = str(failure) if isinstance(failure, Unusable) else f"{type(failure).__name__}: {failure}"
             prompts.append(Prompt(i, [], "", "", [], [], refused=reason))
             continue
+        if question.id and (first := ids_seen.setdefault(question.id, i)) != i:
+            found = f"the id '{question.id}' twice in {ref}, in rows {first + 1} and {i + 1}"
+            raise InputError(f"score.tasks.{name}.id", found, "give every row an id of its own, or name no column")
         refused, text, ids = None, "", []
         try:
             text, ids = _fit(lambda text, asked=question: write(asked, text), question.text, room)
@@ -119,9 +123,8 @@ def task_prompts(
         elif question.text and not text and not refused:
             refused = str(_no_room(name, f"a prompt with no word of its text (row {i})", room or 0))
         cut = text != question.text and not refused
-        prompts.append(
-            Prompt(i, [] if refused else ids, question.asks, text, question.references, question.wrong, refused, cut)
-        )
+        of_row = (question.asks, text, question.references, question.wrong, refused, cut, question.id)
+        prompts.append(Prompt(i, [] if refused else ids, *of_row))
     if refusals and len(refusals) == len(prompts):
         raise refusals[0]
     return _some_asked(prompts, name, str(ref))

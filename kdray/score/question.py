@@ -10,6 +10,7 @@ class Question:
     """What is asked about which text (may be empty), the right answers and, where a task knows some, wrong ones.
 
     `asks` is the question that a judge should know of; empty for a summary, where the instruction says nothing more.
+    `id` is what the data set calls the row, if the task reads that.
     """
 
     instruction: str
@@ -17,6 +18,7 @@ class Question:
     references: list[str]
     wrong: list[str] = field(default_factory=list)
     asks: str = ""
+    id: str = ""
 
 
 @dataclass(frozen=True)

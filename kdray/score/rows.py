@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kdray.store.passages import is_passages, joined
+
 SEMICOLON = ";"  # between the answers of a cell that is one text, as in the table of TruthfulQA's authors
 
 
@@ -42,6 +44,21 @@ def needed_text_in(row: Mapping[str, Any], column: str) -> str:
     if not (text := text_in(row, column)).strip():
         raise Unusable(f"nothing in column '{column}'")
     return text
+
+
+def document_in(row: Mapping[str, Any], column: str) -> str:
+    """As `needed_text_in`; a list of passages, texts or with titles, is joined (`kdray.store.passages`).
+
+    Raises:
+        KeyError, Unusable: as `needed_text_in`.
+    """
+    value = row[column]
+    if isinstance(value, list | Mapping):
+        if not is_passages(value):
+            kind = "mapping" if isinstance(value, Mapping) else "list"
+            raise Unusable(f"column '{column}' holds a {kind} that is none of passages with a text")
+        value = joined(value)
+    return needed_text_in({column: value}, column)
 
 
 def reference_in(row: Mapping[str, Any], column: str, *, lines: bool = False) -> list[str]:

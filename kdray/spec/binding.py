@@ -8,6 +8,7 @@ from kdray.spec.decodings import GUIDE, PLAIN, bind_choices, decoding_label, gui
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
 from kdray.spec.lens import bind_lens
+from kdray.spec.metric_names import base_of
 from kdray.spec.metrics import bind_metrics
 from kdray.spec.sections.models import TeacherSection
 from kdray.spec.sections.scoring import Scoring
@@ -70,7 +71,15 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
     tasks = [bind_use(use, declare.Task, f"score.tasks.{i}") for i, use in enumerate(score.tasks)]
     for i, task in enumerate(tasks):
         if task.name in [other.name for other in tasks[:i]]:
-            raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", "name every task once")
+            several = declared(declare.Task, task.name).several
+            allowed = f"name it {task.name.partition(':')[0]}:ANOTHER" if several else "name every task once"
+            raise InputError(f"score.tasks.{i}", f"'{task.name}' a second time", allowed)
+    for i, task in enumerate(tasks):
+        if ":" in task.name and declared(declare.Task, task.name).several:
+            others = {base_of(other.name).lower(): other.name for other in tasks if other is not task}
+            if other := others.get(base_of(task.name).lower()):
+                found = f"'{task.name}', whose scores would be called as those of '{other}'"
+                raise InputError(f"score.tasks.{i}", found, "choose another name")
     decoding = [bind_use(use, declare.Decoding, f"score.decoding.{i}") for i, use in enumerate(score.decoding)]
     for i, label in enumerate(labels := [decoding_label(use) for use in decoding]):
         if label in labels[:i]:

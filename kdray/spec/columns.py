@@ -9,8 +9,8 @@ from typing import Any, Literal
 from kdray.spec import declare
 from kdray.spec.components import declared
 
-# a text; a text or a list of texts; whatever the table has
-Holds = Literal["text", "texts", "anything"]
+# a text; a text or a list of texts; a text or a list of passages (`kdray.store.passages`); whatever the table has
+Holds = Literal["text", "texts", "passages", "anything"]
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,25 @@ class Column:
 def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns that a recipe reads: fixed ones, and those that its parameters name."""
     reads = declared(declare.Recipe, name)
-    named = [params[key] for key in reads.column_parameters]
-    return (*_columns(reads.columns, "text"), *(Column((name,)) for name in named if name))
+    named: dict[str, Holds] = {params[key]: "text" for key in reads.column_parameters if key not in reads.passages}
+    passages: dict[str, Holds] = {params[key]: "passages" for key in reads.passages}
+    holds = passages | named
+    return (
+        *_columns(reads.columns, "text"),
+        *(Column((name,), holds=holds[name]) for name in map(params.get, reads.column_parameters) if name),
+    )
 
 
-def task_columns(name: str) -> tuple[Column, ...] | None:
-    """The columns that a task reads of its table: all where there are none; None for a file that it reads in its own
-    way.
+def task_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...] | None:
+    """The columns that a task reads of its table, those that its parameters name among them: all where there are none;
+    None for a file that it reads in its own way.
     """
     asked = declared(declare.Task, name)
     if isinstance(asked, declare.ChoiceTask) and not asked.config and not asked.named and not asked.columns:
         return None
-    return _columns(asked.columns, "anything")  # a row that lacks something is that row's own error
+    named = [params[key] for key in asked.column_parameters if params[key]]
+    # a row that lacks something is that row's own error
+    return (*_columns(asked.columns, "anything"), *(Column((name,), holds="anything") for name in named))
 
 
 def _columns(texts: Sequence[str], holds: Holds) -> tuple[Column, ...]:

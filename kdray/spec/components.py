@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from kdray.spec.parameters import REQUIRED, Parameter, in_words
 from kdray.spec.sections.base import Use
 
 D = TypeVar("D", bound=Declared)
+OWN_NAME = re.compile(r"[A-Za-z0-9_]{1,12}")  # of a task that stands several times: scores are called after it
 
 
 @dataclass(frozen=True)
@@ -91,19 +93,28 @@ def found_components(kind: type[Declared]) -> dict[str, Component[Any]]:
 
 
 def component(kind: type[D], name: str, where: str) -> Component[D]:
-    """The component `name`; `lm_eval:mmlu` is the component `lm_eval`, which is `named`, for something called mmlu.
+    """The component `name`; `lm_eval:mmlu` is the component `lm_eval`, which is `named`, for something called mmlu, and
+    `summaries:mine` is `summaries`, which may stand `several` times, under a name of the user's.
 
     Raises:
-        InputError: there is none; `where` is the field that named it.
+        InputError: there is none, or the user's name is none; `where` is the field that named it.
     """
     base, colon, of = name.partition(":")
     found = components(kind).get(base)
-    if found is None or _is_named(found) != bool(colon) or of == "NAME" or (colon and not of):
-        known = [f"{other}:NAME" if _is_named(each) else other for other, each in components(kind).items()]
+    several = found is not None and _is_several(found)
+    if found is None or (_is_named(found) != bool(colon) and not several) or of == "NAME" or (colon and not of):
+        spelt = {f"{other}:NAME" if _is_named(each) else other: each for other, each in components(kind).items()}
+        known = [*spelt, *(f"{other}:NAME" for other, each in spelt.items() if _is_several(each))]
         raise InputError(
             where, f"no {kind.word} '{name}'", did_you_mean(f"{base}:NAME" if colon and of else name, known)
         )
+    if several and colon and not OWN_NAME.fullmatch(of):
+        raise InputError(where, f"'{name}'", f"behind {base}: write 1 to 12 letters, digits or _")
     return found
+
+
+def _is_several(found: Component[Any]) -> bool:
+    return isinstance(found.declared, declare.Task) and found.declared.several
 
 
 def _is_named(found: Component[Any]) -> bool:

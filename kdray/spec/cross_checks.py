@@ -31,6 +31,8 @@ def check_fields(grid: Grid) -> None:
     points = expand(grid)
     _check_points(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
+    if grid.augment.quantise and grid.augment.engine == "vllm":
+        raise InputError("augment.quantise", f"{grid.augment.quantise} with augment.engine vllm", "use transformers")
 
 
 def _check_dropping(grid: Grid) -> None:
@@ -107,7 +109,10 @@ def _check_answers_to_choose_by(grid: Grid, field: str) -> None:
 def _is_lm_evals(primary: str, tasks: Iterable[str]) -> bool:
     """Whether this is a metric of a task that lm-eval alone knows, and with it what it measures."""
     task, _, metric = primary.rpartition("/")
-    return bool(metric) and task in tasks and ":" in task
+    if not metric or task not in tasks:
+        return False
+    asked = declared(declare.Task, task)
+    return isinstance(asked, declare.ChoiceTask) and asked.named
 
 
 def _labels(task: str, grid: Grid) -> list[str]:

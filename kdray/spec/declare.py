@@ -43,8 +43,8 @@ class Recipe(Declared):
     """A function from a row of the data to an `Example`, or a `Document` where it makes no `prompts`.
 
     `columns` must be there: `a.b` is a field inside of one, `a|b` one under either name. `column_parameters` are the
-    parameters that name more of them. `answer` is the column of right answers and where the choices are that they are
-    among.
+    parameters that name more of them, `passages` those whose columns may hold lists of passages. `answer` is the column
+    of right answers and where the choices are that they are among.
     """
 
     word: ClassVar[str] = "recipe"
@@ -52,6 +52,7 @@ class Recipe(Declared):
     group: ClassVar[str] = "kdray.recipes"
     columns: tuple[str, ...] = ()
     column_parameters: tuple[str, ...] = ()
+    passages: tuple[str, ...] = ()
     answer: tuple[str, str] | None = None
     prompts: bool = True
 
@@ -155,11 +156,11 @@ class Engine(Declared):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Usual:
-    """How much a task of the usual data is: rows, tokens of a prompt (or of a question with one of its choices), and
-    choices.
+    """How much a task of the usual data is: rows (None: only its file tells), tokens of a prompt (or of a question with
+    one of its choices), and choices.
     """
 
-    rows: PositiveInt
+    rows: PositiveInt | None = None
     tokens: PositiveInt
     choices: PositiveInt = 1
 
@@ -169,7 +170,9 @@ class Task(Declared):
     """What every task declares.
 
     `short` maps each metric to its name in tables and MLflow; the first is the task's headline. `lower_is_better` are
-    those of them that should fall. `columns` must be in its data, as for recipes. `usual` is what a price is told by.
+    those of them that should fall. `columns` and `column_parameters` are as for recipes. `usual` is what a price is
+    told by. `several`: it may be written `summaries:NAME` too, so that it can stand several times in a grid; its scores
+    are then called after that name.
     """
 
     word: ClassVar[str] = "task"
@@ -179,6 +182,8 @@ class Task(Declared):
     short: Mapping[str, ShortName]
     lower_is_better: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    column_parameters: tuple[str, ...] = ()
+    several: bool = False
     usual: Usual | None = None
 
     def __post_init__(self) -> None:
@@ -234,7 +239,8 @@ class AnswerTask(Task):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return ("limit", "max_new_tokens") if self.rows else ("source", "limit", "prompt", "max_new_tokens")
+        own = ("limit", "max_new_tokens") if self.rows else ("source", "limit", "prompt", "max_new_tokens")
+        return (*own, *self.column_parameters)
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -104,3 +104,21 @@ def parse_use(text: str, kind: type[declare.Declared], field: str) -> Use:
         return bind_use(Use.model_validate(tree[kind.word]), kind, field)
     except ValidationError:
         raise InputError(field, f"'{text}'", "write a name, or {name: ..., parameter: ...}") from None
+
+
+def parse_uses(text: str, kind: type[declare.Declared], field: str) -> list[Use]:
+    """As `parse_use`, of any number of components: `hhem, {name: judge, model: mine}`; an empty text names none.
+
+    Raises:
+        InputError: as `parse_use`, or one is named twice.
+    """
+    found: list[Use] = []
+    for value in read_yaml(f"{{{kind.word}: [{text}]}}", field, [kind.word]).get(kind.word) or []:
+        try:
+            use = bind_use(Use.model_validate(value), kind, field)
+        except ValidationError:
+            raise InputError(field, f"'{value}'", "write a name, or {name: ..., parameter: ...}") from None
+        if use.name in [other.name for other in found]:
+            raise InputError(field, f"'{use.name}' a second time", f"name every {kind.word} once")
+        found.append(use)
+    return found

@@ -23,10 +23,9 @@ class MetricName(str):
     decoding: str
 
     def __new__(cls, task: str, metric: str, decoding: str = "") -> MetricName:
-        asked, of = declared(declare.Task, task), task.partition(":")[2]
-        first = of or next(iter(asked.short.values()))
-        base = first if isinstance(asked, declare.ChoiceTask) else first.partition("_")[0]
-        name = super().__new__(cls, (asked.short.get(metric) or f"{base}_{metric}") + _ending(decoding))
+        asked = declared(declare.Task, task)
+        short = None if asked.several and ":" in task else asked.short.get(metric)
+        name = super().__new__(cls, (short or f"{base_of(task)}_{metric}") + _ending(decoding))
         name.task, name.metric, name.decoding = task, metric, decoding
         return name
 
@@ -54,6 +53,13 @@ class MetricName(str):
 
     def __reduce__(self) -> tuple[type[MetricName], tuple[str, str, str]]:
         return MetricName, (self.task, self.metric, self.decoding)
+
+
+def base_of(task: str) -> str:
+    """What the names of a task's scores begin with: its own name, if it has one, or its headline's beginning."""
+    asked, of = declared(declare.Task, task), task.partition(":")[2]
+    first = of or next(iter(asked.short.values()))
+    return first if of or isinstance(asked, declare.ChoiceTask) else first.partition("_")[0]
 
 
 def chosen_by_answers() -> MetricName:

@@ -11,7 +11,7 @@ import operator
 from typing import Any
 
 from kdray.spec import declare
-from kdray.spec.components import Component, component, components
+from kdray.spec.components import OWN_NAME, Component, component, components
 from kdray.spec.declare import Declared
 from kdray.spec.errors import InputError
 from kdray.spec.grid import Grid
@@ -81,6 +81,8 @@ def _name(kind: type[Declared], each: Component[Any]) -> Schema:
         component(kind, each.name, kind.word)
     except InputError:
         return {"type": "string", "pattern": f"^{each.name}:."}
+    if isinstance(each.declared, declare.Task) and each.declared.several:
+        return {"type": "string", "pattern": f"^{each.name}(:{OWN_NAME.pattern})?$"}
     return {"const": each.name}
 
 

@@ -16,8 +16,9 @@ import torch
 from kdray.artifacts.responses import read_responses, write_responses
 from kdray.artifacts.rows import Rows, rows_files
 from kdray.data.answers import write_answered, write_both
+from kdray.models.adapters import load_teacher
 from kdray.models.generation import by_halves, generate_greedy
-from kdray.models.load import load_placed, load_tokenizer
+from kdray.models.load import load_tokenizer
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.pipeline import make_parts
 from kdray.orchestration.resources import Resources
@@ -47,8 +48,16 @@ def augment(steps: list[Step[AnswerInputs | JoinInputs]], work: Work) -> None:
 class Answerer:
     """Writes the teacher's answers to one batch of training prompts."""
 
-    def __init__(self, teacher: Path, compute: str, data: Path, max_new_tokens: int, ends: list[int]) -> None:
-        self.model, self.tokenizer = load_placed(teacher, getattr(torch, compute))
+    def __init__(
+        self,
+        teacher: Path,
+        compute: str,
+        data: Path,
+        max_new_tokens: int,
+        ends: list[int],
+        quantise: str | None = None,
+    ) -> None:
+        self.model, self.tokenizer = load_teacher(teacher, getattr(torch, compute), quantise, "augment.quantise")
         self.rows, self.max_new_tokens, self.ends = Rows(data), max_new_tokens, ends
 
     def __call__(self, item: Part) -> None:
@@ -68,10 +77,11 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     data = inputs.data
     folder, tokenizer = work.folder(data), load_tokenizer(work.folder(data.inputs.tokenizer))
     rows, max_new_tokens, compute = Rows(folder), step.params["max_new_tokens"], step.params["compute"]
-    teacher, gpus = work.folder(inputs.teacher), work.gpus_for(inputs.teacher, compute)
+    quantise = step.params.get("quantise")
+    teacher, gpus = work.folder(inputs.teacher), work.gpus_for(inputs.teacher, compute, quantise)
     # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
     eos: Any = tokenizer.eos_token_id
-    make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos]), None
+    make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos], quantise), None
     if step.params["engine"] == "vllm":
         prompts = work.scratch / f"{step.key.slug}.arrow"
         ask = functools.partial(ask_vllm, teacher, step.params, rows, prompts, [eos], work.resources)

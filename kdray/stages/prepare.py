@@ -27,11 +27,12 @@ from kdray.data.sources import open_source
 from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
-from kdray.data.tokenise import Tokenised, tokenise
+from kdray.data.tokenise import Beyond, Tokenised, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import PrepareInputs
+from kdray.plan.limits import fitting, limit_notes
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
 COUNTS = ("read", "skipped", "empty", "long", "truncated")
+LENGTHS = {"prompts": "max_prompt", "wholes": "max_length"}  # of what is beyond a limit
 
 
 def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
@@ -61,6 +63,8 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
             f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe,"
             f" {facts['empty']} without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
         )
+        for note in limit_notes(facts, step.params["max_prompt"], step.params["max_length"]):
+            work.progress.say(f"[yellow]data[/]: {note}")
         require_all_known(step, work)
 
 
@@ -74,8 +78,10 @@ def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
     require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs.tokenizer)))
 
 
-def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, int]:
-    """Write the rows and their split; returns how many source rows were read, and what became of them."""
+def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, Any]:
+    """Write the rows and their split; returns how many source rows were read, what became of them, and which limits
+    would have kept more.
+    """
     assert step.source is not None
     params = step.params
     try:
@@ -89,6 +95,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     turn: Any = functools.partial(tokenise_slice, files, params, str(work.folder(step.inputs.tokenizer)))
     split = make_split(params.get("split", "random"), params["heldout"], params["test"])
     facts: Counter[str] = Counter(dict.fromkeys((*COUNTS, "kept", "tokens", "response_tokens"), 0))
+    beyond: dict[str, list[int]] = {name: [] for name in LENGTHS}
     limit = params["limit"] or float("inf")
     with work.progress.bar("prepare", count, "rows") as bar:
         with rows_writer(target) as writer:
@@ -102,6 +109,8 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
                 writer.write_table(rows)
                 split.add(rows["source_row"].to_numpy())
                 facts.update({name: answer[name] for name in COUNTS} | {"kept": rows.num_rows} | _tokens(rows))
+                for name, lengths in beyond.items():
+                    lengths += answer[name]
                 bar.set(facts["read"])
                 if facts["kept"] >= limit:
                     break
@@ -112,7 +121,9 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, i
     ):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
-    return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))}
+    usable = facts["read"] - facts["skipped"] - facts["empty"]
+    kept_by = {name: fitting(beyond[name], usable, params[limit]) for name, limit in LENGTHS.items() if beyond[name]}
+    return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))} | kept_by
 
 
 def _tokens(rows: pa.Table) -> dict[str, int]:
@@ -162,32 +173,33 @@ def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: s
     What is wrong with the input comes back as `error`: raised here, it would reach the user inside a Ray traceback.
     """
     counts: dict[str, int] = dict.fromkeys(COUNTS, 0)
+    beyond = Beyond()
     try:
         examples = _examples(read_rows(files, batch["id"]), params["recipe"])
         template, tokenizer = open_template(params["template"]), _tokenizer(tokenizer_folder)
         before = " " if declared(declare.Template, params["template"]["name"]).space else ""
         require_closed(examples.values(), template, tokenizer)
-        tokens = tokenise(
-            list(examples.values()), template, tokenizer, params["max_prompt"], params["max_length"], before
-        )
+        limits = (params["max_prompt"], params["max_length"])
+        tokens = tokenise(list(examples.values()), template, tokenizer, *limits, before, beyond)
         for number, rows in zip(examples, tokens, strict=True):
             if any(row.n_prompt < 1 for row in rows):
                 raise no_prompt(number)
     except InputError as error:
-        return _answer(b"", counts, json.dumps([error.field, error.found, error.allowed]))
+        return _answer(b"", counts, beyond, json.dumps([error.field, error.found, error.allowed]))
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
     counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
     counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
     made = [
         (number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows
     ]
-    return _answer(_stream(made), counts)
+    return _answer(_stream(made), counts, beyond)
 
 
-def _answer(rows: bytes, counts: dict[str, int], error: str = "") -> pa.Table:
+def _answer(rows: bytes, counts: dict[str, int], beyond: Beyond, error: str = "") -> pa.Table:
     return pa.table(
         {"rows": pa.array([rows], pa.large_binary()), "error": [error]}
         | {name: [count] for name, count in counts.items()}
+        | {name: pa.array([getattr(beyond, name)], pa.list_(pa.int32())) for name in LENGTHS}
     )
 
 

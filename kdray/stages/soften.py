@@ -16,8 +16,9 @@ from kdray.data.collate import collate
 from kdray.distill.labels import Sparse, Teacher
 from kdray.distill.signals import make_form
 from kdray.distill.stored import Stored, write_head
+from kdray.models.adapters import load_teacher
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_placed, load_tokenizer
+from kdray.models.load import load_tokenizer
 from kdray.orchestration.items import Part
 from kdray.orchestration.pipeline import make_parts, run_pipeline
 from kdray.orchestration.work import Work
@@ -39,7 +40,7 @@ def soften(steps: list[Step[SoftenInputs]], work: Work) -> None:
         form, rows = make_form(step.params["form"]), Rows(data)
         _require_room(form, len(load_tokenizer(teacher)))
         make = functools.partial(Softener, teacher, data, step.params)
-        gpus = work.gpus_for(step.inputs.teacher, step.params["compute"])
+        gpus = work.gpus_for(step.inputs.teacher, step.params["compute"], step.params.get("quantise"))
         error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
         if (
             not error and _has_head(step.params) and not has_head(attempt.path)
@@ -61,7 +62,8 @@ class Softener:
     """Writes the soft labels of one part of the rows, and before the first one the teacher's head."""
 
     def __init__(self, teacher: Path, data: Path, params: dict[str, Any]) -> None:
-        model, tokenizer = load_placed(teacher, getattr(torch, params["compute"]))
+        compute = getattr(torch, params["compute"])
+        model, tokenizer = load_teacher(teacher, compute, params.get("quantise"), "soft_labels.quantise")
         self.model = ResponseModel(model)
         self.teacher = Teacher(self.model.head, len(tokenizer), params.get("temperature", 1.0))
         self.rows, self.params, self.form = Rows(data), params, make_form(params["form"])

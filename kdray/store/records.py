@@ -22,12 +22,13 @@ from typing import Any
 from kdray.spec.columns import Column
 from kdray.spec.errors import InputError
 from kdray.store.json_text import CHUNK, decoded, elements_of, lines_of
+from kdray.store.passages import PASSAGES, is_passages
 
 CSV = ".csv"
 TEXTS = (".json", ".jsonl", CSV)
 FORMATS = (*TEXTS, ".parquet")
 SMALLEST, LARGEST = -(1 << 63), (1 << 64) - 1  # whole numbers that an Arrow file can hold
-ALLOWED = {"text": "text", "texts": "text or a list of texts"}
+ALLOWED = {"text": "text", "texts": "text or a list of texts", "passages": PASSAGES}
 
 csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default of 128 KB is shorter than some articles
 
@@ -254,6 +255,7 @@ def _fits(value: Any, column: Column) -> bool:
         value is None
         or isinstance(value, str)
         or (column.holds == "texts" and isinstance(value, list) and _all_texts(value))
+        or (column.holds == "passages" and is_passages(value))
     )
 
 

@@ -56,6 +56,16 @@ PACKAGES = {
         "teachers.big.tune.method: the package 'bitsandbytes' is not installed",
         "kdray[qlora]",
     ),
+    "soft labels of a quantised teacher": (
+        {"soft_labels": {"quantise": "4bit"}},
+        "soft_labels.quantise: the package 'bitsandbytes' is not installed",
+        "kdray[qlora]",
+    ),
+    "answers of a quantised teacher": (
+        {"augment": {"quantise": "8bit"}, "axes.labels": ["teacher"]},
+        "augment.quantise: the package 'bitsandbytes' is not installed",
+        "or leave it out",
+    ),
     "meteor": (
         GREEDY | {"score.metrics": ["meteor"]},
         "score.metrics.meteor: the package 'nltk' is not installed",

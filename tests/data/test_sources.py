@@ -141,7 +141,7 @@ def test_only_the_columns_that_are_asked_for_are_kept(tmp_path):
 
 
 def test_of_two_names_a_table_has_one_and_lists_stay_lists(tmp_path):
-    columns = task_columns("truthfulqa")
+    columns = task_columns("truthfulqa", {})
     assert columns
     hub = [{"question": "Q?", "correct_answers": ["7", 'a "b"'], "incorrect_answers": []}]
     (tmp_path / "hub.json").write_text(json.dumps(hub))

@@ -11,7 +11,7 @@ from tokenizers.processors import TemplateProcessing
 from kdray.data.example import Document, Example
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.templates.chat import DATE, chat
-from kdray.data.tokenise import Tokenised, plain_prompt
+from kdray.data.tokenise import Beyond, Tokenised, plain_prompt
 from kdray.data.tokenise import tokenise as tokenise_all
 from kdray.spec.errors import InputError
 from tests.tiny import write_tokenizer
@@ -169,3 +169,17 @@ def test_a_response_that_ends_in_eos_ends_once(tokenizer) -> None:
     )
     ended = tokenise(Example("", "", "<|im_end|>"), lambda example, _: "Ada<|im_end|>", tokenizer, 50, 60)
     assert ended.input_ids[ended.n_prompt :] == [tokenizer.eos_token_id]
+
+
+def test_what_the_limits_take_is_noted_with_its_lengths(tokenizer):
+    """And nothing of a row that has no response, or that fits."""
+    short, empty = EXAMPLE, Example("Where does Ada live?", "Ada is in Paris . " * 40, "")
+    long, wordy = (
+        Example("Where?", "Ada is in Paris . " * 40, "Ada"),
+        Example("Where?", "Ada", "Ada is in Paris . " * 60),
+    )
+    beyond = Beyond()
+    rows = tokenise_all([short, empty, long, wordy], chat, tokenizer, 200, 256, beyond=beyond)
+    prompt, whole = (tokenise(example, chat, tokenizer, 5000, 9000) for example in (long, wordy))
+    assert [bool(made) for made in rows] == [True, False, False, True]
+    assert (beyond.prompts, beyond.wholes) == ([prompt.n_prompt], [len(whole.input_ids)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from kdray.artifacts.rows import Rows
-from kdray.models.adapters import base_of, load_exported, load_quantised, merged, save_adapters, with_lora
+from kdray.models.adapters import (
+    Frozen,
+    base_of,
+    load_exported,
+    load_quantised,
+    load_teacher,
+    merged,
+    narrow,
+    save_adapters,
+    with_lora,
+)
 from kdray.models.head import ResponseModel, split
 from kdray.models.load import load_folder, save, weight_bytes
 from kdray.spec.errors import InputError
@@ -195,3 +206,52 @@ def test_adapters_on_the_output_head_are_refused(tmp_path):
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"]))
     with pytest.raises(InputError, match="without adapters"):
         split(adapted)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_frozen_base_in_bfloat16_trains_adapters_bit_for_bit_as_one_in_float32(tmp_path, checkpointing):
+    """Six bytes of a frozen weight (itself, and what autocast makes of it) are two."""
+    folder, runs = write_model(tmp_path / "model"), []
+    for narrowed in (False, True):
+        plain, tokenizer = load_folder(folder)
+        model = with_lora(plain, rank=4, seed=1, dropout=0.1)
+        if narrowed:
+            narrow(model, torch.bfloat16)
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        rows = Rows(write_rows(tmp_path / f"rows{narrowed}", tokenizer))
+        settings = replace(SETTINGS, alpha=0.0, lr=1e-2, dtype="bfloat16", packing=True)
+        loop = Loop(ResponseModel(model), rows, settings, signal=None, vocab_size=len(tokenizer), ranks=Ranks())
+        losses = [metrics["loss"] for metrics in loop.steps()]
+        runs.append((losses, loop.heldout(2), loop.engine.weights(), model))
+    (losses, heldout, weights, _), (narrow_losses, narrow_heldout, narrow_weights, model) = runs
+    assert narrow_losses == losses
+    assert losses[-1] < losses[0]
+    assert narrow_heldout == heldout
+    adapters = {name for name in weights if "lora_" in name}
+    assert adapters
+    assert all(torch.equal(weights[name], narrow_weights[name]) for name in adapters)
+    kinds = {name: weight.dtype for name, weight in model.named_parameters()}
+    assert {kind for name, kind in kinds.items() if "lora_" in name} == {torch.float32}
+    assert {kind for name, kind in kinds.items() if "base_layer" in name} == {torch.bfloat16}
+    assert {kind for name, kind in kinds.items() if "embed" in name or "norm" in name} == {torch.float32}
+    assert sum(isinstance(module, Frozen) for module in model.modules()) == 7 * len(model.get_decoder().layers)
+
+
+@pytest.mark.parametrize(("bits", "near"), [("4bit", 0.35), ("8bit", 0.1)])
+def test_a_quantised_teacher_says_nearly_what_the_whole_one_says(tmp_path, bits, near):
+    pytest.importorskip("bitsandbytes")
+    folder, ids = write_model(tmp_path / "model", hidden=64), torch.arange(2, 40)[None]
+    whole, teacher = (load_teacher(folder, torch.float32, kept, "f")[0] for kept in (None, bits))
+    with torch.no_grad():
+        exact, rounded = (ResponseModel(model).whole(ids).logits for model in (whole, teacher))
+    assert 0 < (rounded - exact).norm() < near * exact.norm()
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+
+
+def test_without_bitsandbytes_the_field_that_asked_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.nn.modules", None)
+    folder = write_model(tmp_path / "model")
+    with pytest.raises(InputError, match=r"^soft_labels.quantise: 8bit weights without bitsandbytes; pip install"):
+        load_teacher(folder, torch.float32, "8bit", "soft_labels.quantise")
+    assert load_teacher(folder, torch.float32, None, "soft_labels.quantise")[0].dtype == torch.float32

@@ -85,6 +85,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], set[str]]] = {
     "labels' form": ({"soft_labels.form": "logits"}, LABELS),
     "labels' entries": ({"soft_labels": {"form": "topk", "k": 8}}, LABELS),
     "labels' compute": ({"soft_labels.compute": "bfloat16"}, LABELS),
+    "a quantised teacher": ({"soft_labels.quantise": "4bit"}, LABELS),
     "labels' place": ({"soft_labels.form": "online"}, LABELS),
     "objective's loss": ({"objective.loss": "reverse_kl"}, {"kd"}),
     "objective's temperature": ({"objective.temperature": 2}, {"kd"}),

@@ -13,6 +13,7 @@ from tests.spec.wrong import cases, check
 
 NAN, INF = math.nan, math.inf
 
+MINE = {"name": "summaries:mine", "source": "file:HERE/xsum.jsonl"}
 COMPONENTS = {
     "task": ({"score.tasks": ["xsun"]}, ["score.tasks.0: no task 'xsun'", "did you mean 'xsum'?"]),
     "recipe": ({"data.recipe": "doly"}, ["data.recipe: no recipe 'doly'", "did you mean 'dolly'?"]),
@@ -66,6 +67,26 @@ COMPONENTS = {
     "a task twice": (
         {"score.tasks": ["xsum", {"name": "xsum", "limit": 3}]},
         ["score.tasks.1: 'xsum' a second time", "once"],
+    ),
+    "a test set of one's own twice": (
+        {"score.tasks": [MINE, dict(MINE)]},
+        ["score.tasks.1: 'summaries:mine' a second time", "name it summaries:ANOTHER"],
+    ),
+    "a test set that takes another's names": (
+        {"score.tasks": ["xsum", MINE | {"name": "summaries:XSUM"}]},
+        ["score.tasks.1: 'summaries:XSUM', whose scores would be called as those of 'xsum'", "another name"],
+    ),
+    "a test set that is called as no column can be": (
+        {"score.tasks": [MINE | {"name": "summaries:my reports"}]},
+        ["score.tasks.0: 'summaries:my reports'", "1 to 12 letters"],
+    ),
+    "a metric that a test set of one's own has not": (
+        {"score.tasks": [MINE], "report.primary": "summaries:mine/rouge"},
+        ["report.primary: nothing measures 'summaries:mine/rouge'", "did you mean 'summaries:mine/rougeL'?"],
+    ),
+    "a name for a task that stands once": (
+        {"score.tasks": [{"name": "xsum:mine"}]},
+        ["score.tasks.0: no task 'xsum:mine'"],
     ),
     "a decoding that vllm has not": (
         {"score.engine": "vllm", "score.decoding": ["greedy", "dola"]},

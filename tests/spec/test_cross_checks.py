@@ -10,6 +10,10 @@ from tests.spec.wrong import POINT, TEACHER, TEACHERS, cases, check
 MIX = {"big": 1, "small": 1}
 
 TOGETHER = {
+    "a quantised teacher that vllm asks": (
+        {"augment": {"quantise": "4bit", "engine": "vllm"}, "runtime.device": "gpu"},
+        ["augment.quantise: 4bit with augment.engine vllm", "use transformers"],
+    ),
     "alpha without a teacher": ({"teacher": ABSENT}, ["axes.alpha: alpha > 0 without a teacher", "add a teacher"]),
     "alpha without a teacher by hand": (
         {"teacher": ABSENT, "axes.alpha": [0], "include": [{**POINT, "alpha": 1}]},

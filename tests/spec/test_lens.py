@@ -12,7 +12,7 @@ SHA = "ab" * 32
 LENSES = {
     "a lens without answers for it": (
         {"lens": {"annotations": "jsonl", "source": "file:HERE/rows.jsonl"}, "score.tasks": ["heldout_loss"]},
-        ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, nq_open, xsum"],
+        ["lens: none of the grid's tasks", "add one of cnn_dailymail, heldout_answers, nq_open, summaries, xsum"],
     ),
     "a lens of nothing": (
         {"lens": {"window": 4}},

@@ -13,7 +13,7 @@ from kdray.spec.sections.base import Section, Use
 OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
 EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
-        "Augment": "batch compute engine max_new_tokens",
+        "Augment": "batch compute engine max_new_tokens quantise",
         "Data": "heldout limit max_length max_prompt recipe source split template test",
         "ExportSection": "adapters dtype",
         "LensSection": "annotations limit max_words source trained window",
@@ -23,7 +23,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Optimiser": OPTIMISER,
         "OwnAnswers": "metric threshold",
         "Scoring": "batch dtype engine likelihood",
-        "SoftLabelsSection": "batch compute form",
+        "SoftLabelsSection": "batch compute form quantise",
         "TeacherSection": "drop_layers model",
         "Train": f"{OPTIMISER} keep",
         "Tune": f"{OPTIMISER} batch lr seed",

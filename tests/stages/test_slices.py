@@ -84,3 +84,14 @@ def test_every_model_of_the_grid_must_know_the_rows_tokens(role: str, tiny_grid:
         match=rf"^{role}\.model: its embedding has 300 tokens, and rows 1, 2, 3 and \d+ more token 3\d\d \('",
     ):
         require_all_known(plan.prepare, work)
+
+
+def test_the_lengths_beyond_the_limits_come_back_with_a_slice(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "Ada ? " * words, "context": "", "response": "Ada . " * said}
+        for words, said in ((1, 1), (200, 1), (1, 200))
+    ]
+    made = sliced(tmp_path, TEMPLATE, {"name": "dolly"}, rows)
+    assert (made["long"], made["truncated"]) == (1, 1)
+    assert [length > 200 for length in made["prompts"]] == [True]
+    assert [length > 256 for length in made["wholes"]] == [True]

@@ -43,5 +43,6 @@ def open_signal(
 def _open(source: LabelSource, rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
     folder, form = Path(source.folder), make_form(source.form)
     if not declared(declare.Form, source.form["name"]).kept:
-        return form.open(folder, rows, device, getattr(torch, source.compute), dtype)
+        more = {"quantise": source.quantise} if source.quantise else {}  # which a form of another package may not know
+        return form.open(folder, rows, device, getattr(torch, source.compute), dtype, **more)
     return Stored(folder, form, source.temperature, device, dtype)

@@ -10,6 +10,7 @@ import torch
 from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate
 from kdray.distill.labels import HiddenLabels
+from kdray.models.adapters import load_quantised
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.spec import declare
@@ -19,9 +20,19 @@ DECLARED = declare.Form(version=1)
 
 class Online:
     def open(
-        self, folder: Path, rows: Rows, device: torch.device | str, compute: torch.dtype, dtype: torch.dtype
+        self,
+        folder: Path,
+        rows: Rows,
+        device: torch.device | str,
+        compute: torch.dtype,
+        dtype: torch.dtype,
+        *,
+        quantise: str | None = None,
     ) -> OnlineTeacher:
-        """The teacher in `folder`, its backbone in `compute` and its head in `dtype`."""
+        """The teacher in `folder`, its backbone in `compute`, or with quantised layers, and its head in `dtype`."""
+        if quantise:
+            quantised = load_quantised(folder, device, compute, quantise, "soft_labels.quantise")
+            return OnlineTeacher(ResponseModel(quantised), rows, dtype)
         model, _ = load_folder(folder, compute)
         return OnlineTeacher(ResponseModel(model).to(device), rows, dtype)
 

@@ -1,5 +1,4 @@
-"""The likeliest tokens alone, renormalised to one: for teachers that give nothing else, such as log-probabilities of an
-API.
+"""The likeliest tokens alone, renormalised to one: what much of the literature keeps, for comparison with it.
 
 Biased: the mass outside (in the mean over tokens recorded as `missing_mass`) is taken for zero, so the student
 becomes more certain than the teacher is, and the nearer it comes to it the more the gradient points elsewhere

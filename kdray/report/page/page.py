@@ -20,7 +20,7 @@ from kdray.report.page.states import Progress, bytes_of, duration, progress_of
 from kdray.report.page.tables import Sheet, calibration_sheet, compared_on, sheets_of
 from kdray.report.results import Results
 from kdray.report.statistics import Spread
-from kdray.report.write import installed_notes, lens_notes, shots_notes
+from kdray.report.write import notes_of
 from kdray.spec.points import Point
 from kdray.store import Store, io
 
@@ -93,7 +93,7 @@ def part_of(results: Results, store: Store, file: Path | None, figures: Path, pr
         cases=cases_of(evidence, store),
         progress=progress_of(evidence, store),
         origin=origin_of(evidence, store),
-        notes=[*shots_notes(results), *lens_notes(results), *installed_notes(results)],
+        notes=notes_of(results),
         items=compared_on(evidence),
         runs=list(_runs(evidence)),
     )

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.marks import Enters
-from kdray.spec.sections.base import ENTERS, Dtype, Ref, Section, Use
+from kdray.spec.sections.base import ENTERS, Dtype, Quantised, Ref, Section, Use
 
 
 class Data(Section):
@@ -82,6 +82,13 @@ class SoftLabelsSection(Section):
     compute: Annotated[Dtype, ENTERS] = Field(
         default="float32", description="type of the teacher's pass; only what is kept is rounded to the form's own type"
     )
+    quantise: Annotated[Quantised | None, Enters(unless_default=True)] = Field(
+        default=None,
+        description=(
+            "the teacher's layers in `4bit` (NF4) or `8bit`, by bitsandbytes (`pip install 'kdray[qlora]'`): a larger"
+            " teacher on a small GPU, whose soft labels are then those of the rounded weights; `online` too"
+        ),
+    )
     batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="rows in one pass of the teacher")
 
     @model_validator(mode="before")
@@ -103,6 +110,9 @@ class Augment(Section):
     batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="prompts in one pass of the teacher")
     compute: Annotated[Literal["float32", "bfloat16"], ENTERS] = Field(
         default="float32", description="the teacher's precision"
+    )
+    quantise: Annotated[Quantised | None, Enters(unless_default=True)] = Field(
+        default=None, description="the teacher's layers in `4bit` or `8bit`, as in `soft_labels`"
     )
     engine: Annotated[Literal["transformers", "vllm"], ENTERS] = Field(
         default="transformers", description="what generates the answers; `vllm` needs GPUs"

@@ -54,7 +54,7 @@ class Optimiser(Length):
         1.0, description="the largest gradient norm; null for no clipping"
     )
     dtype: Annotated[Dtype, ENTERS] = Field(
-        "float32", description="of forward and backward; bfloat16 is autocast with master weights that stay float32"
+        "float32", description="of forward and backward; bfloat16 is autocast with trained weights that stay float32"
     )
     method: Annotated[Literal["full", "lora", "qlora"], ENTERS] = Field(
         "full",
