@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kdray.artifacts.curve import count_steps
 from kdray.artifacts.rows import Rows
@@ -42,8 +42,3 @@ def steps_of(job: Job) -> int:
     if job.settings.unit == "steps":
         return int(job.settings.length)
     return Order(Rows(job.data).train, job.settings.batch, job.settings.seed).steps(job.settings.length)
-
-
-def longest_first(jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """The jobs by the number of their steps: none that takes long is to start last, while all else is idle."""
-    return dict(sorted(jobs.items(), key=lambda named: -steps_of(named[1])))

@@ -26,7 +26,10 @@ WAIT = 0.5  # seconds between looks at a lock
 
 @dataclass
 class Work:
-    """One run of a plan. `after` is called whenever something new may be worth mirroring."""
+    """One run of a plan. `after` is called whenever something new may be worth mirroring.
+
+    `expected` is what points take, by their steps' ids and in any unit; empty where no price is known.
+    """
 
     plan: Plan
     store: Store
@@ -36,6 +39,7 @@ class Work:
     resources: Resources
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+    expected: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def scratch(self) -> Path:
