@@ -55,6 +55,7 @@ def plan(
 
     Touches neither network nor store.
     """
+    from kdray.check.machine import idle_workers
     from kdray.cost.shown import lines, listed
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
@@ -78,6 +79,8 @@ def plan(
     _print_columns(lines_of, STATES)
     if made.points:
         print(_epochs(made, training_rows(made, store)))
+    for note in idle_workers(made.grid):
+        out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
         print(line)
 

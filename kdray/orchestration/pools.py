@@ -123,7 +123,7 @@ class Pools:
 
     def _next(self, gpus: int, loaded: Container[object]) -> Group:
         """What the next actor does: of a model that is loaded, if any waits."""
-        groups, hands = self.waiting[gpus], sum(each.size for each in self.pipelines if each.gpus == gpus)
+        groups, hands = self.waiting[gpus], self.resources.actors(gpus)  # as many as there will be in the end
         suits = (i for i, group in enumerate(groups) if group[0].loads and group[0].loads in loaded)
         at = next(suits, 0)
         share = -(-self.items[gpus] // (2 * hands)) if hands > 1 else len(groups[at])
