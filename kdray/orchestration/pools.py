@@ -112,8 +112,8 @@ class Pools:
         """(key, error or "") of what has been finished; before that, idle actors get something to do."""
         # The largest models first: left for the end, they would hold few GPUs busy while all others are idle.
         for gpus, groups in sorted(self.waiting.items(), reverse=True):
+            self._make_room(gpus)
             if groups:
-                self._make_room(gpus)
                 self._grow(gpus, self.pieces[gpus])
             for pipeline in self.pipelines:
                 while groups and pipeline.gpus == gpus and pipeline.groups < pipeline.size:
@@ -134,9 +134,13 @@ class Pools:
         return group
 
     def _make_room(self, gpus: int) -> None:
-        """Let actors of another size go that have nothing to do."""
+        """Let actors of another size go that have nothing to do: where groups wait, and smaller ones where an actor that
+        has a group may still wait for a node of which they hold a part.
+        """
+        given = any(pipeline.groups for pipeline in self.pipelines if pipeline.gpus == gpus)
         for pipeline in list(self.pipelines):
-            if pipeline.gpus != gpus and not pipeline.groups and not self.waiting.get(pipeline.gpus):
+            wanted = (self.waiting[gpus] and pipeline.gpus != gpus) or (given and pipeline.gpus < gpus)
+            if wanted and not pipeline.groups and not self.waiting.get(pipeline.gpus):
                 pipeline.close()
                 self.pipelines.remove(pipeline)
 

@@ -54,7 +54,7 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
     groups = {
         name: [Piece(key=name, seconds=PIECE, model=name)] * PIECES for name in POINTS
     }  # of one model, to be had once the point has trained
-    ray.init(address="local", num_cpus=8, num_gpus=8, include_dashboard=True, log_to_driver=False)
+    ray.init(address="local", num_cpus=8, num_gpus=8, include_dashboard=False, log_to_driver=False)
     try:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
