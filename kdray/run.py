@@ -124,7 +124,9 @@ def run(
             soften(reading(steps, SoftenInputs), work)
         price = expected(plan, store, outer) if plan.points else None
         if price:
-            work.expected = {str(cost.mark): cost.seconds if resources.gpus else cost.operations for cost in price.points}
+            work.expected = {
+                str(cost.mark): cost.seconds if resources.gpus else cost.operations for cost in price.points
+            }
         if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
             work.resources = replace(resources, beside=0)
             train(plan.points, work)

@@ -245,14 +245,14 @@ class _Pricing:
         loading, items = width * model.weights / time.DISK, math.ceil(asked.rows / batch)
         return StepCost(step.kind, gpus, seconds + loading, work, step.mark, loading, items)
 
-    def _reads(
-        self, step: Step, model: Decoder, width: int, batch: int, asked: Asked, predicted: float
-    ) -> StepCost:
+    def _reads(self, step: Step, model: Decoder, width: int, batch: int, asked: Asked, predicted: float) -> StepCost:
         gpus, sequences = self._gpus(model, width), asked.rows * asked.sequences
         seconds = time.of_reading(model, self.card, gpus, width, batch, sequences, asked.tokens, predicted)
         work = model.forward(sequences * asked.tokens, asked.tokens / 2, sequences * predicted)
         loading = width * model.weights / time.DISK
-        return StepCost(step.kind, gpus, seconds + loading, work, step.mark, loading, min(PARTS, -(-sequences // batch)))
+        return StepCost(
+            step.kind, gpus, seconds + loading, work, step.mark, loading, min(PARTS, -(-sequences // batch))
+        )
 
     @cached_property
     def _asked(self) -> dict[str, Asked | None]:

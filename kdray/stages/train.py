@@ -33,7 +33,10 @@ def train(points: list[PointPlan], work: Work) -> None:
             if not claimed:
                 return
             jobs = in_order(
-                {step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key])) for step, attempt in claimed},
+                {
+                    step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key]))
+                    for step, attempt in claimed
+                },
                 work.expected,
             )
             with watch("train", list(jobs.values()), work):
@@ -49,7 +52,9 @@ def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, J
     by their steps.
     """
     ids = {slug: job.attempt.key.id for slug, job in jobs.items()}
-    known = expected if expected.keys() >= set(ids.values()) else {ids[slug]: steps_of(job) for slug, job in jobs.items()}
+    known = (
+        expected if expected.keys() >= set(ids.values()) else {ids[slug]: steps_of(job) for slug, job in jobs.items()}
+    )
     return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()})}
 
 

@@ -80,7 +80,8 @@ def test_losses_cost_what_was_done_since_the_last_checkpoint_and_are_the_same_fo
     again, other = (simulate(todo, resources, Losses(2 * HOUR, seed=seed)) for seed in (3, 4))
     assert often == again != other
     assert quiet.losses == quiet.idle[LOST] == quiet.idle[REDONE] == 0
-    assert often.losses and often.restarts
+    assert often.losses
+    assert often.restarts
     assert 0 < often.idle[REDONE] <= 0.5 * often.restarts + 0.1 * often.losses * 2
     assert often.makespan > quiet.makespan
     assert all_of(often) == pytest.approx(4 * often.makespan)
@@ -102,7 +103,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["soon", "3", "0h", "-1h", "h", "3 weeks"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="^--mttf: .* give a duration"):
+    with pytest.raises(InputError, match=r"^--mttf: .* give a duration"):
         seconds_of(text, "--mttf")
 
 
@@ -111,5 +112,3 @@ def test_a_model_larger_than_a_node_and_losses_without_end_are_refused() -> None
         simulate(Todo([], [], [score("s", 1, gpus=3)]), Resources((Node(8, 2),) * 2, 1))
     with pytest.raises(InputError, match="--mttf"):
         simulate(Todo([], [point("p", 9)], []), Resources((Node(8, 1),), 1, beside=0), Losses(60))
-
-

@@ -24,4 +24,6 @@ def test_the_dearest_point_is_first_and_without_a_price_that_with_the_most_steps
     assert list(in_order(jobs, {})) == ["many steps", "few steps", "like few"]
     prices = {"id of few steps": 1.0, "id of many steps": 2.0, "id of like few": 5.0}
     assert list(in_order(jobs, prices)) == ["like few", "many steps", "few steps"]
-    assert list(in_order(jobs, {"id of like few": 5.0})) == ["many steps", "few steps", "like few"], "one price of three"
+    assert list(in_order(jobs, {"id of like few": 5.0})) == ["many steps", "few steps", "like few"], (
+        "one price of three"
+    )
