@@ -155,7 +155,7 @@ def _check_devices(grid: Grid, trains: bool, elsewhere: bool) -> None:
 
 
 def idle_workers(grid: Grid) -> list[str]:
-    """A note where a step has fewer sequences than a point has workers; `auto` takes one, which has always something to do."""
+    """A note where a step has fewer sequences than a point has workers; `auto` takes one worker, never idle."""
     workers, batch = grid.runtime.workers, min(point.batch for point in expand(grid))
     if workers == "auto" or batch >= workers:
         return []

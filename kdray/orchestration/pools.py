@@ -134,8 +134,8 @@ class Pools:
         return group
 
     def _make_room(self, gpus: int) -> None:
-        """Let actors of another size go that have nothing to do: where groups wait, and smaller ones where an actor that
-        has a group may still wait for a node of which they hold a part.
+        """Let actors of another size go that have nothing to do: where groups wait, and smaller ones where an actor
+        that has a group may still wait for a node of which they hold a part.
         """
         given = any(pipeline.groups for pipeline in self.pipelines if pipeline.gpus == gpus)
         for pipeline in list(self.pipelines):

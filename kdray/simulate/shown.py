@@ -103,8 +103,8 @@ def advice_for(found: Outcome) -> str | None:
     if before > (1 - POOR) * available:
         cause, hours = max(found.before.items(), key=lambda each: each[1])
         return (
-            f"change  {cause} takes {hours:,.1f} GPU-hours of others: make it on fewer nodes first, the same command goes "
-            "on with more"
+            f"change  {cause} takes {hours:,.1f} GPU-hours of others: make it on fewer nodes first, the same command"
+            " goes on with more"
         )
     after = {cause: hours - found.before[cause] for cause, hours in found.idle.items()}
     if found.utilisation >= POOR or not after or not math.isfinite(found.utilisation):

@@ -1,4 +1,4 @@
-"""What is left of a grid, as a simulation needs it: points with their checkpoints, and scores with what they wait for."""
+"""What is left of a grid, as a simulation needs it: points with their checkpoints, scores with what they wait for."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What an actor gets of what waits: large pieces at first and small ones in the end, bound ones whole, the largest models
-first.
-"""
+"""What an actor gets: large pieces at first and small ones in the end, bound ones whole, the largest models first."""
 
 from __future__ import annotations
 
