@@ -41,7 +41,7 @@ def test_the_papers_grids_use_32_gpus_well(tmp_path: Path, monkeypatch: pytest.M
         ({}, 0, 8, 100, "--nodes: 0; 1 or more"),
         ({}, 1, 0, 100, "--gpus: 0; 1 or more"),
         ({"runtime.workers": 16}, 1, 8, 100, "runtime.workers: 16 workers need 16 GPUs; the cluster has 8"),
-        ({"runtime.workers": 6}, 2, 4, 100, "runtime.workers: 6 workers need 6 GPUs on one node; the cluster has 8, at"),
+        ({"runtime.workers": 6}, 2, 4, 100, "runtime.workers: 6 workers need 6 GPUs on one node; the cluster has 8"),
         ({"runtime.device": "cpu"}, 1, 8, 100, "runtime.device: cpu; only GPUs have a price"),
         ({}, 1, 8, None, "data: the number of rows, until they are prepared; say it by --rows; without it there is no"),
     ],
