@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from kdray.orchestration.pools import Pools, in_rows, longest_first
 from kdray.orchestration.resources import Resources
@@ -30,6 +31,13 @@ LOST = "restarts after losses"
 REDONE = "done again after losses"
 
 
+class Hours(defaultdict[str, float]):
+    """Of GPUs, by what they go into; none of what is not named."""
+
+    def __init__(self, by: Mapping[str, float] = MappingProxyType({})) -> None:
+        super().__init__(float, by)
+
+
 @dataclass
 class Outcome:
     """What came of a run. Hours of all GPUs together, `makespan` and `first_point` of the clock."""
@@ -38,9 +46,9 @@ class Outcome:
     points_beside: int
     makespan: float = 0.0
     first_point: float = 0.0
-    busy: Counter[str] = field(default_factory=Counter)  # by kind of step
-    idle: Counter[str] = field(default_factory=Counter)  # by cause
-    before: Counter[str] = field(default_factory=Counter)  # of these, what is idle before the first point
+    busy: Hours = field(default_factory=Hours)  # by kind of step
+    idle: Hours = field(default_factory=Hours)  # by cause
+    before: Hours = field(default_factory=Hours)  # of these, what is idle before the first point
     losses: int = 0  # nodes
     restarts: int = 0  # of points
 
@@ -291,10 +299,11 @@ class _Simulation:
     def _in_hours(self) -> Outcome:
         found = self.outcome
         found.makespan, found.first_point = found.makespan / 3600, found.first_point / 3600
-        found.idle = _hours(found.idle + found.before)
-        found.before, found.busy = _hours(found.before), _hours(found.busy)
+        for cause, seconds in found.before.items():
+            found.idle[cause] += seconds
+        found.idle, found.before, found.busy = _hours(found.idle), _hours(found.before), _hours(found.busy)
         return found
 
 
-def _hours(seconds: Mapping[str, float]) -> Counter[str]:
-    return Counter({name: value / 3600 for name, value in seconds.items() if value > 1e-6})
+def _hours(seconds: Mapping[str, float]) -> Hours:
+    return Hours({name: value / 3600 for name, value in seconds.items() if value > 1e-6})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -106,13 +106,13 @@ def advice_for(found: Outcome) -> str | None:
             f"change  {cause} takes {hours:,.1f} GPU-hours of others: make it on fewer nodes first, the same command"
             " goes on with more"
         )
-    after = {cause: hours - found.before[cause] for cause, hours in found.idle.items()}
+    after = {cause: hours - found.before.get(cause, 0.0) for cause, hours in found.idle.items()}
     if found.utilisation >= POOR or not after or not math.isfinite(found.utilisation):
         return None
     cause, hours = max(after.items(), key=lambda each: each[1])
     return f"change  {cause}, {hours:,.1f} GPU-hours: {REMEDIES[cause]}" if cause in REMEDIES else None
 
 
-def _hours(by: dict[str, float]) -> str:
+def _hours(by: Mapping[str, float]) -> str:
     parts = [f"{what} {hours:,.1f}" for what, hours in sorted(by.items(), key=lambda each: -each[1]) if hours >= 0.05]
     return f"{sum(by.values()):,.1f}" + (f" ({', '.join(parts)})" if parts else "")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from kdray.cost.cards import CARDS
 from kdray.plan import make_plan
-from kdray.simulate.run import BATCH, Outcome
+from kdray.simulate.run import BATCH, Hours, Outcome
 from kdray.simulate.shown import advice_for, listed, simulated
 from kdray.spec.errors import InputError
 from kdray.spec.load import parse_grid
@@ -61,9 +60,9 @@ def test_what_cannot_be_simulated_is_one_line(
 
 
 def test_advice_names_the_largest_cause_and_none_is_given_where_all_is_well() -> None:
-    idle = Counter({BATCH: 30.0, "loading weights": 1.0})
-    poor = Outcome(8, 2, makespan=10.0, busy=Counter(train=49.0), idle=idle)
+    idle = Hours({BATCH: 30.0, "loading weights": 1.0})
+    poor = Outcome(8, 2, makespan=10.0, busy=Hours({"train": 49.0}), idle=idle)
     assert str(advice_for(poor)).endswith("runtime.workers: no more than the smallest batch")
-    assert advice_for(Outcome(8, 2, makespan=10.0, busy=Counter(train=79.0), idle=Counter({BATCH: 1.0}))) is None
-    slow = Outcome(8, 2, 10.0, 5.0, Counter(train=39.0), Counter(), Counter({"waiting for teach": 35.0}))
+    assert advice_for(Outcome(8, 2, makespan=10.0, busy=Hours({"train": 79.0}), idle=Hours({BATCH: 1.0}))) is None
+    slow = Outcome(8, 2, 10.0, 5.0, Hours({"train": 39.0}), Hours(), Hours({"waiting for teach": 35.0}))
     assert "waiting for teach takes 35.0 GPU-hours" in str(advice_for(slow))
