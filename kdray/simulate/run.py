@@ -126,13 +126,13 @@ class _Simulation:
 
     def _before(self, kind: str, gpus: int, seconds: float, loading: float, items: int, busy: float) -> None:
         """A step of what comes before the points: the teacher on its GPUs, all else dealt out item by item."""
-        total, own, wall = self.outcome.gpus, gpus * seconds * busy, seconds
+        own, wall, spent = gpus * seconds * busy, seconds, 0.0  # `spent` on loading weights
         if kind != "teach":
             actors = min(items, self.resources.actors(gpus))
             wall = loading + -(-items // actors) * (seconds - loading) / items
-            own = gpus * (seconds - loading)
-            self.outcome.before[LOADING] += actors * gpus * loading
-        rest = total * wall - own - (actors * gpus * loading if kind != "teach" else 0.0)
+            own, spent = gpus * (seconds - loading), actors * gpus * loading
+            self.outcome.before[LOADING] += spent
+        rest = self.outcome.gpus * wall - own - spent
         unfilled = gpus * seconds * (1 - busy)
         self.outcome.busy[kind] += own
         self.outcome.before[BATCH] += unfilled
@@ -201,7 +201,12 @@ class _Simulation:
                 self._spend("loading", score.pieces[0].loading * actors * gpus)
                 self.outcome.idle[LARGER] += seconds * (self.outcome.gpus - actors * gpus)
                 wall += seconds
-        self.clock.after(wall, lambda: [self._make(score.name) for score in self.todo.scores if score.answers])
+        self.clock.after(wall, self._answered)
+
+    def _answered(self) -> None:
+        for score in self.todo.scores:
+            if score.answers:
+                self._make(score.name)
 
     # what happens
 

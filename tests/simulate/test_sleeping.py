@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,6 @@ def _trial(config: dict[str, Any], folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.nightly
 def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) -> None:
-    import threading
-
     import ray
     import ray.data
 
@@ -60,18 +59,19 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
         context.enable_progress_bars = False
         trial = ray.tune.with_parameters(_trial, folder=tmp_path)
         order = longest_first(POINTS)
-        thread = threading.Thread(
-            target=run_trials, args=[trial, order, RESOURCES.points_beside, tmp_path / "tune"], daemon=True
-        )
+        thread = ThreadPoolExecutor(1)
         left = dict.fromkeys(POINTS, PIECES)
 
         def room() -> int:
             return RESOURCES.scoring(sum(not (tmp_path / f"{name} done").exists() for name in POINTS))
 
         pools = Pools(functools.partial(Pipeline, Sleeper, RESOURCES), RESOURCES, room)
-        thread.start()
+        trials = thread.submit(run_trials, trial, order, RESOURCES.points_beside, tmp_path / "tune")
+        until = time.monotonic() + 600
         put = set[str]()
         while any(left.values()):
+            assert time.monotonic() < until, left
+            assert not trials.done() or trials.result() == {}, "a trial failed"
             for name in set(POINTS) - put:
                 if (tmp_path / f"{name} done").exists():
                     put.add(name)
