@@ -17,7 +17,7 @@ from rich.markup import escape
 from kdray.check.checks import check_models
 from kdray.check.machine import needs_of, require_gpus
 from kdray.check.shapes import check_shapes, shape_of
-from kdray.cost.shown import scoring_share
+from kdray.cost.shown import expected, scoring_share
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
@@ -122,6 +122,11 @@ def run(
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
             soften(reading(steps, SoftenInputs), work)
+        price = expected(work.choices.narrowed(), store, outer) if plan.points else None
+        if price:
+            work.expected = {
+                str(cost.mark): cost.seconds if resources.gpus else cost.operations for cost in price.points
+            }
         if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
             work.resources = replace(resources, beside=0)
             train(plan.points, work)
@@ -131,8 +136,7 @@ def run(
             generate_by_vllm(asking.steps, work)
             score([measuring], work)
         else:
-            if plan.points and resources.gpus:
-                work.resources = replace(resources, share=scoring_share(work.choices.narrowed(), store, outer))
+            work.resources = replace(resources, share=scoring_share(price))
             _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
         io.delete(work.scratch)
         after()

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from kdray.models.load import Latest
 from kdray.models.loaded import Loaded, load_as
-from kdray.orchestration.items import Item, PromptBatch
+from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.measurer import Measurement, Measurer
-from kdray.orchestration.schedule import Pools, Scoring
+from kdray.orchestration.pipeline import Pipeline
+from kdray.orchestration.pools import Item, Pools
+from kdray.orchestration.schedule import Scoring
 from kdray.orchestration.work import Work
 from kdray.report.costs import costs
 from kdray.stages.generate import Generating, Generator
@@ -39,7 +41,8 @@ def score(
     def room() -> int:
         return work.resources.scoring(len(work.missing(points)) if training() else 0)
 
-    Scoring(stages, work, Pools(functools.partial(Scorer, loads), work.resources, room), training, stopped).run()
+    start = functools.partial(Pipeline, functools.partial(Scorer, loads), work.resources)
+    Scoring(stages, work, Pools(start, work.resources, room), training, stopped).run()
     if loads.is_file():
         seconds = [float(line) for line in loads.read_text().splitlines()]
         work.progress.say(f"score: weights loaded {len(seconds)} times in {statistics.fmean(seconds):.1f} s each")

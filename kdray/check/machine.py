@@ -124,7 +124,7 @@ def check_machine(grid: Grid, *, trains: bool, offline: bool, elsewhere: bool) -
     """
     _check_devices(grid, trains, elsewhere)
     needs, named = needs_of(grid, trains=trains), _check_accelerator(grid.runtime.accelerator)
-    named += _idle_workers(grid) if trains else []
+    named += idle_workers(grid) if trains else []
     if not elsewhere:
         require(needs, offline=offline)
         return named
@@ -159,8 +159,8 @@ def _check_devices(grid: Grid, trains: bool, elsewhere: bool) -> None:
         require_gpus(grid, "without a GPU", trains=trains)
 
 
-def _idle_workers(grid: Grid) -> list[str]:
-    """A note where a step has fewer sequences than a point has workers."""
+def idle_workers(grid: Grid) -> list[str]:
+    """A note where a step has fewer sequences than a point has workers; `auto` takes one worker, never idle."""
     workers, batch = grid.runtime.workers, min(point.batch for point in expand(grid))
     if workers == "auto" or batch >= workers:
         return []

@@ -17,6 +17,7 @@ from kdray.cli.rating import rate
 from kdray.cli.running import run, submit
 from kdray.cli.scoring import score
 from kdray.cli.shared import INTERRUPTED, WRONG_INPUT, err
+from kdray.cli.simulating import simulate
 from kdray.cli.stores import gc, track
 from kdray.spec import InputError
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 for command in (
     check,
     plan,
+    simulate,
     run,
     score,
     submit,

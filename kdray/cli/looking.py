@@ -59,6 +59,7 @@ def plan(
 
     Touches neither network nor store.
     """
+    from kdray.check.machine import idle_workers
     from kdray.cost.shown import lines, listed
     from kdray.plan.limits import prepared_notes
     from kdray.plan.listing import listed_plan
@@ -85,6 +86,8 @@ def plan(
         print(_epochs(made, training_rows(made, store)))
     for note in prepared_notes(made, store):
         out.print(f"[yellow]data[/]: {note}", highlight=False, soft_wrap=True)
+    for note in idle_workers(made.grid):
+        out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
         print(line)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kdray.cost import memory, time
 from kdray.cost.amounts import Amounts, Asked, asked_by
@@ -24,18 +25,28 @@ from kdray.store import Store
 ROOM = 0.8  # of a GPU's memory that weights may take where a model answers or is scored
 LONGEST = 2 / 3  # of the longest allowed answer, which a batch's longest takes
 SCORES = ("generate", "measure")  # kinds of steps
+PARTS = 64  # about so many files of its own has what a step makes of rows that are read, at the least
 RESUMED = 2  # checkpoints that a point at work keeps
 WIDTH = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """One step: how long it takes so many GPUs of the card, in seconds, and its floating-point operations."""
+    """One step: how long it takes so many GPUs of the card, in seconds, and its floating-point operations.
+
+    `mark` is the step's. `loading` seconds are spent on every GPU that takes part; the rest can be dealt out in `items`
+    alike. Training resumes from a checkpoint every `saved` seconds, and a `busy` part of its GPUs has rows to work on.
+    """
 
     kind: str
     gpus: int
     seconds: float
     operations: float
+    mark: Hashable = None
+    loading: float = 0.0
+    items: int = 1
+    saved: float = math.inf
+    busy: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,11 @@ class Estimate:
     def operations(self) -> float:
         """Floating-point operations of all steps."""
         return sum(step.operations for step in self.steps)
+
+    @property
+    def points(self) -> list[StepCost]:
+        """Of the points alone."""
+        return [step for step in self.steps if step.kind == "train"]
 
     @property
     def scoring_share(self) -> float:
@@ -149,17 +165,26 @@ class _Pricing:
         )
 
     def _training(
-        self, kind: str, model: Decoder, section: Optimiser, batch: int, kept: float, teacher: Decoder | None
+        self, step: Step, model: Decoder, section: Optimiser, batch: int, kept: float, teacher: Decoder | None
     ) -> StepCost:
         """`kept`: bytes of all that is exported."""
         how, rows = self._how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
-        seconds = steps * time.of_training_step(model, how, self.card, operations * how.workers / busy)
+        seconds = time.of_training_step(model, how, self.card, operations * how.workers / busy)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
-        written = steps // self.plan.grid.runtime.checkpoint_every * state + kept
-        return StepCost(kind, how.workers, seconds + written / time.DISK, steps * operations)
+        every = self.plan.grid.runtime.checkpoint_every
+        written = (steps // every * state + kept) / time.DISK
+        return StepCost(
+            step.kind,
+            how.workers,
+            steps * seconds + written,
+            steps * operations,
+            step.mark,
+            saved=every * seconds,
+            busy=busy / how.workers,
+        )
 
     def _row(self, model: Decoder, how: Training, teacher: Decoder | None) -> float:
         """Operations of a row: forward and twice as much backward, of frozen weights once; the teacher's part of its
@@ -185,27 +210,27 @@ class _Pricing:
         for name, teacher in grid.all_teachers.items():
             if teacher.tune and self._left(self.plan.models[name]):
                 model, whole = self.decoders[name], FLOAT32 * self.decoders[name].weights
-                yield self._training("teach", model, teacher.tune, teacher.tune.batch, whole, None)
-        for step in reading(self._waiting(), AnswerInputs):
+                yield self._training(self.plan.models[name], model, teacher.tune, teacher.tune.batch, whole, None)
+        for step in reading(self._waiting, AnswerInputs):
             model, width, vllm = (
                 self.decoders[self._role(step.inputs.teacher)],
                 WIDTH[grid.augment.compute],
                 grid.augment.engine == "vllm",
             )
             asked = Asked(amounts.train, 1, amounts.prompt, grid.augment.max_new_tokens)
-            yield self._answers("augment", model, width, grid.augment.batch, asked, vllm, grid.augment.quantise)
-        for step in reading(self._waiting(), SoftenInputs):
+            yield self._answers(step, model, width, grid.augment.batch, asked, vllm, grid.augment.quantise)
+        for step in reading(self._waiting, SoftenInputs):
             model, width = self.decoders[self._role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
             rows = amounts.train + amounts.heldout
             read, labels = Asked(rows, 1, amounts.tokens, 0), grid.soft_labels
-            yield self._reads("soften", model, width, labels.batch, read, 0, labels.quantise)
+            yield self._reads(step, model, width, labels.batch, read, 0, labels.quantise)
 
     def _point(self, point: PointPlan) -> StepCost:
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
-        kept = len(point.exports) * self._exported()
-        return self._training("train", self.decoders["student"], self.plan.grid.train, point.point.batch, kept, taught)
+        kept, student = len(point.exports) * self._exported(), self.decoders["student"]
+        return self._training(point.train, student, self.plan.grid.train, point.point.batch, kept, taught)
 
     def _exported(self) -> float:
         """Bytes of a checkpoint as it is exported."""
@@ -215,12 +240,13 @@ class _Pricing:
 
     # answers and scores
 
+    @cached_property
     def _waiting(self) -> list[Step]:
         return [step for step in self.plan.steps() if self._left(step)]
 
     def _answers(
         self,
-        kind: str,
+        step: Step,
         model: Decoder,
         width: int,
         batch: int,
@@ -231,11 +257,12 @@ class _Pricing:
         gpus, longest = self._gpus(model, width, quantise), LONGEST * asked.answer
         seconds = time.of_answers(model, self.card, gpus, width, batch, asked.rows, asked.tokens, longest, vllm)
         work = model.forward(asked.rows * (asked.tokens + longest), asked.tokens / 2, asked.rows * longest)
-        return StepCost(kind, gpus, seconds + width * model.weights / time.DISK, work)
+        loading, items = width * model.weights / time.DISK, math.ceil(asked.rows / batch)
+        return StepCost(step.kind, gpus, seconds + loading, work, step.mark, loading, items)
 
     def _reads(
         self,
-        kind: str,
+        step: Step,
         model: Decoder,
         width: int,
         batch: int,
@@ -246,7 +273,16 @@ class _Pricing:
         gpus, sequences = self._gpus(model, width, quantise), asked.rows * asked.sequences
         seconds = time.of_reading(model, self.card, gpus, width, batch, sequences, asked.tokens, predicted)
         work = model.forward(sequences * asked.tokens, asked.tokens / 2, sequences * predicted)
-        return StepCost(kind, gpus, seconds + width * model.weights / time.DISK, work)
+        loading = width * model.weights / time.DISK
+        return StepCost(
+            step.kind, gpus, seconds + loading, work, step.mark, loading, min(PARTS, -(-sequences // batch))
+        )
+
+    @cached_property
+    def _asked(self) -> dict[str, Asked | None]:
+        """By task: files are read once."""
+        tasks = {score.task.name: score.task for score in self.plan.scores}
+        return {name: asked_by(task, self.plan.grid, self.amounts) for name, task in tasks.items()}
 
     def _model_of(self, score: ScoreStep) -> Decoder:
         return self.decoders["student" if isinstance(score.subject, Point) else score.subject]
@@ -254,26 +290,24 @@ class _Pricing:
     def _scores(self) -> Iterator[StepCost]:
         scoring, seen = self.plan.grid.score, set[object]()
         for score in self.plan.scores:
-            if (asked := asked_by(score.task, self.plan.grid, self.amounts)) is None:
+            if (asked := self._asked[score.task.name]) is None:
                 continue
             model, width = self._model_of(score), WIDTH[scoring.dtype]
             if score.generate and score.generate.mark not in seen and self._left(score.generate):
                 seen.add(score.generate.mark)
-                yield self._answers("generate", model, width, scoring.batch, asked, scoring.engine == "vllm")
+                yield self._answers(score.generate, model, width, scoring.batch, asked, scoring.engine == "vllm")
             if score.measure.mark in seen or not self._left(score.measure):
                 continue
             seen.add(score.measure.mark)
             if isinstance(score.measure.inputs, LikelihoodInputs):
                 predicted = self.amounts.response if score.measure.inputs.data else asked.tokens
-                yield self._reads("measure", model, width, scoring.batch, asked, predicted)
+                yield self._reads(score.measure, model, width, scoring.batch, asked, predicted)
             elif isinstance(score.measure.inputs, RateInputs):
                 read = replace(asked, tokens=asked.tokens + LONGEST * asked.answer)
-                yield self._reads("measure", model, width, scoring.batch, read, 0)
+                yield self._reads(score.measure, model, width, scoring.batch, read, 0)
 
     def _left_out(self) -> list[str]:
-        unknown = {
-            score.task.name for score in self.plan.scores if asked_by(score.task, self.plan.grid, self.amounts) is None
-        }
+        unknown = [name for name, asked in self._asked.items() if asked is None]
         judged = {
             score.measure.inputs.models.metric
             for score in self.plan.scores
@@ -292,11 +326,9 @@ class _Pricing:
             batch = max(point.point.batch for point in self.plan.points)
             yield "train", self._of_training(self.decoders["student"], grid.train, batch)
         width, batch = WIDTH[grid.score.dtype], grid.score.batch
-        asked = {score.task.name: asked_by(score.task, grid, self.amounts) for score in self.plan.scores}
-        answers = [
-            2 * task.tokens + task.answer for task in asked.values() if task and task.answer
-        ]  # a long article is twice the mean
-        read = [task.tokens * 2 for task in asked.values() if task and not task.answer]
+        asked = [task for task in self._asked.values() if task]
+        answers = [2 * task.tokens + task.answer for task in asked if task.answer]  # a long article is twice the mean
+        read = [task.tokens * 2 for task in asked if not task.answer]
         for role in dict.fromkeys(
             "student" if isinstance(score.subject, Point) else score.subject for score in self.plan.scores
         ):

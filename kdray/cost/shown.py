@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,23 +48,41 @@ def priced(
     plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None
 ) -> Price | list[str]:
     """The price of what is left; where something is not known that it takes, what that is, a line each."""
+    found = estimates(plan, store, outer, list(CARDS.values()), rows)
+    if not isinstance(found, dict):
+        return found
+    amounts = amounts_of(plan, store, rows)
+    assert amounts
+    runtime, share = plan.grid.runtime, scoring_share(found[card.name])
+    workers, wanted = (None if value == "auto" else value for value in (runtime.workers, runtime.beside))
+    points = points_beside(gpus // (workers or 1), gpus, workers or 1, share, wanted)
+    return Price(found, card, gpus, amounts, gpus - points * (workers or 1), per_hour)
+
+
+def estimates(
+    plan: Plan, store: Store, outer: Outer, cards: Sequence[Card], rows: int | None
+) -> dict[str, Estimate] | list[str]:
+    """What is left of a grid by card; where something is not known that it takes, what that is, a line each."""
     decoders, unknown = decoders_of(plan, store, outer)
     amounts = amounts_of(plan, store, rows)
     if amounts is None:
         unknown.append("data: the number of rows, until they are prepared; say it by --rows")
     if unknown or amounts is None:
         return unknown
-    found = {name: estimate(plan, store, decoders, amounts, each) for name, each in CARDS.items()}
-    runtime, share = plan.grid.runtime, min(MOST, found[card.name].scoring_share)
-    workers, wanted = (None if value == "auto" else value for value in (runtime.workers, runtime.beside))
-    points = points_beside(gpus // (workers or 1), gpus, workers or 1, share, wanted)
-    return Price(found, card, gpus, amounts, gpus - points * (workers or 1), per_hour)
+    return {card.name: estimate(plan, store, decoders, amounts, card) for card in cards}
 
 
-def scoring_share(plan: Plan, store: Store, outer: Outer) -> float:
+def expected(plan: Plan, store: Store, outer: Outer) -> Estimate | None:
+    """What is left of a grid on an H100, by which a run divides its GPUs and orders its points; None where no price is
+    known.
+    """
+    found = estimates(plan, store, outer, [CARDS["H100"]], rows=None)
+    return found["H100"] if isinstance(found, dict) else None
+
+
+def scoring_share(found: Estimate | None) -> float:
     """The part of the GPUs that answers and scores get while points train: that of their hours in the hours of both."""
-    price = priced(plan, store, outer, CARDS["H100"], gpus=1, rows=None, per_hour=None)
-    return SHARE if isinstance(price, list) else min(MOST, price.own.scoring_share)
+    return SHARE if found is None else min(MOST, found.scoring_share)
 
 
 def listed(price: Price) -> dict[str, Any]:

@@ -7,21 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdray.orchestration.pools import Item
 from kdray.score.prompt_file import read_prompts
 from kdray.score.prompts import Prompt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One piece, reported by its key; its actor needs so many GPUs, if there are any."""
-
-    key: str
-    gpus: int = 1
-
-    @property
-    def loads(self) -> object:
-        """What an actor has to load for it, if it is much: items of which this is equal are best done by one actor."""
-        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_tokenizer, own_device
 from kdray.models.loaded import Load
-from kdray.orchestration.items import Item
+from kdray.orchestration.pools import Item
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.heldout import heldout_sums
 from kdray.score.kept import read_kept
@@ -44,6 +44,11 @@ class Measurement(Item):
     """Writes scores and rows into the folder `target`."""
 
     target: Path
+
+    @property
+    def bound(self) -> str:
+        """A benchmark's sum reads the parts before it."""
+        return self.key
 
 
 @dataclass(frozen=True, kw_only=True)

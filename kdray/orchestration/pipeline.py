@@ -19,7 +19,8 @@ from ray import cloudpickle
 
 from kdray.artifacts.parts import carry_over, parts
 from kdray.orchestration.feed import Feed
-from kdray.orchestration.items import Item, Part
+from kdray.orchestration.items import Part
+from kdray.orchestration.pools import Item, too_large
 from kdray.orchestration.session import Resources
 from kdray.orchestration.work import Work
 from kdray.store import Attempt
@@ -137,11 +138,6 @@ def _run(
     yield from (answer for answer in answers if answer != GROUP_DONE)
 
 
-def too_large(gpus: int, resources: Resources) -> str:
-    """Why nothing can be done that needs so many GPUs."""
-    return f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
-
-
 def _through(
     groups: ray.data.Dataset,
     make: Callable[[], Maker[Any]],
@@ -170,14 +166,6 @@ def _through(
 def _finished(answers: ray.data.Dataset) -> Iterator[tuple[str, str]]:
     for answer in answers.iter_batches(batch_size=None, prefetch_batches=0):
         yield from zip(answer["key"].tolist(), answer["error"].tolist(), strict=True)
-
-
-def spread(groups: list[list[I]], hands: int) -> list[list[I]]:
-    """The groups, each dealt out to several where there are fewer than hands, so that none is idle; without GPUs, or
-    with models that need one, as many hands as actors.
-    """
-    hands = max(1, hands // max(map(_gpus, groups)) // len(groups)) if groups else 1
-    return [group[i::hands] for group in groups for i in range(min(hands, len(group)))]
 
 
 def make_parts(

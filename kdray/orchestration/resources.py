@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdray.cost.share import SHARE, points_beside
@@ -74,9 +75,15 @@ class Resources:
         """Whether the workers of a point share a machine."""
         return self.workers <= LARGEST_NODE
 
-    def actors(self, gpus: int = 1) -> int:
-        """Processes that answer or score side by side: one for so many GPUs of a node or, without GPUs, one a core."""
-        return sum(units // gpus for units in self.units)
+    def actors(self, gpus: int = 1, room: int | None = None) -> int:
+        """Processes that answer or score side by side: one for so many GPUs of a node or, without GPUs, one a core; of
+        all units or, node by node, so many.
+        """
+        left, count = sum(self.units) if room is None else room, 0
+        for units in sorted(self.units, reverse=True):
+            here = min(units, max(0, left))
+            left, count = left - here, count + here // gpus
+        return count
 
     def gpus_for(self, weights: int) -> int:
         """How many GPUs hold a model of so many bytes, to answer or be scored."""
@@ -89,7 +96,7 @@ class Resources:
         return max(1, min(16, self.cpus // self.workers, largest // min(self.workers, LARGEST_NODE)))
 
 
-def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
+def usable(runtime: Runtime, nodes: Sequence[Mapping[str, float]], whose: str = "this Ray") -> Resources:
     """What `runtime` may use of nodes with these resources.
 
     Raises:
@@ -115,12 +122,12 @@ def usable(runtime: Runtime, nodes: list[dict[str, float]]) -> Resources:
         raise InputError("runtime.device", "gpu, but this Ray has none", "use auto or cpu, or a cluster with GPUs")
     if resources.concurrent_points == 0:
         unit = f"{wanted or ''} GPUs".strip() if resources.gpus else "CPUs"
-        found, have = f"{workers} workers need {workers} {unit}", f"this Ray has {sum(resources.units)}"
+        found, have = f"{workers} workers need {workers} {unit}", f"{whose} has {sum(resources.units)}"
         if sum(resources.units) >= workers:
             found, have = f"{found} on one node", f"{have}, at most {max(resources.units)} on a node"
         raise InputError("runtime.workers", found, have)
     have = sum(resources.units)
     if beside and (resources.points_beside < 1 or beside > have):
         unit = "GPUs" if resources.gpus else "cores"
-        raise InputError("runtime.beside", f"{beside} {unit} beside points of {workers}", f"this Ray has {have} in all")
+        raise InputError("runtime.beside", f"{beside} {unit} beside points of {workers}", f"{whose} has {have} in all")
     return resources

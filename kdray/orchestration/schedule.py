@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kdray.orchestration.dropping import Dropping
-from kdray.orchestration.items import Item
-from kdray.orchestration.pipeline import Maker, Pipeline, too_large
-from kdray.orchestration.resources import Resources
+from kdray.orchestration.pools import Item, Pools, in_rows
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.store import Attempt
 
 TICK = 0.2  # seconds between looks at what actors have finished
-PATIENCE = 5.0  # seconds for actors to end
 LOOK = 2.0  # seconds between looks at what has become ready
 Claimed = tuple[Step[Any], Attempt]
 
@@ -31,8 +28,8 @@ class Stage(Protocol):
 
     steps: Sequence[Step[Any]]
 
-    def begin(self, claimed: Sequence[Claimed], hands: int) -> Sequence[Sequence[Item]]:
-        """What is still to be done for attempts, in groups that one of `hands` actors does, by the steps' ids as keys.
+    def begin(self, claimed: Sequence[Claimed]) -> Sequence[Sequence[Item]]:
+        """What is still to be done for attempts, in a group for each model, by the steps' ids as keys.
 
         A step that cannot be done is failed here.
         """
@@ -53,65 +50,6 @@ class _Begun:
     items: int
     left: int
     error: str = ""
-
-
-class Pools:
-    """Actors that stay, and the groups that wait for one; as many as `room` gives units, now."""
-
-    def __init__(self, make: Callable[[], Maker[Any]], resources: Resources, room: Callable[[], int]) -> None:
-        self.make, self.resources, self.room = make, resources, room
-        self.waiting: dict[int, list[Sequence[Item]]] = {}  # by the GPUs that an actor needs
-        self.pipelines: list[Pipeline[Any]] = []
-
-    @property
-    def hands(self) -> int:
-        """How many groups can be done side by side now."""
-        return max(1, self.room())
-
-    def put(self, group: Sequence[Item]) -> Iterator[tuple[str, str]]:
-        """Take a group; (key, error) of its items if no node of the cluster can hold their model."""
-        gpus = max(item.gpus for item in group)
-        if self.resources.actors(gpus):
-            self.waiting.setdefault(gpus, []).append(group)
-        else:
-            yield from ((item.key, too_large(gpus, self.resources)) for item in group)
-
-    def finished(self) -> Iterator[tuple[str, str]]:
-        """(key, error or "") of what has been finished; before that, idle actors get something to do."""
-        for gpus, groups in self.waiting.items():
-            if groups:
-                self._make_room(gpus)
-                self._grow(gpus, len(groups))
-            for pipeline in self.pipelines:
-                while groups and pipeline.gpus == gpus and pipeline.groups < pipeline.size:
-                    suits = (group for group in groups if group[0].loads in pipeline.loaded and group[0].loads)
-                    pipeline.put(group := next(suits, groups[0]))
-                    groups.remove(group)
-        for pipeline in self.pipelines:
-            yield from pipeline.finished()
-
-    def _make_room(self, gpus: int) -> None:
-        """Let actors of another size go that have nothing to do."""
-        for pipeline in list(self.pipelines):
-            if pipeline.gpus != gpus and not pipeline.groups and not self.waiting.get(pipeline.gpus):
-                pipeline.close()
-                self.pipelines.remove(pipeline)
-
-    def _grow(self, gpus: int, wanted: int) -> None:
-        """More actors where groups wait and there is room for them."""
-        idle = sum(pipeline.size - pipeline.groups for pipeline in self.pipelines if pipeline.gpus == gpus)
-        taken = sum(pipeline.size * pipeline.gpus for pipeline in self.pipelines)
-        size = min(self.resources.actors(gpus), (self.room() - taken) // gpus, wanted - idle)
-        if size > 0:
-            self.pipelines.append(Pipeline(self.make, self.resources, size, gpus))
-
-    def close(self) -> None:
-        """Let all actors go once they are done with what they have; wait for it, unless it takes long."""
-        for pipeline in self.pipelines:
-            pipeline.close()
-        until = time.monotonic() + PATIENCE
-        for pipeline in self.pipelines:
-            pipeline.join(max(0.0, until - time.monotonic()))
 
 
 class Scoring:
@@ -183,15 +121,14 @@ class Scoring:
             claimed = self.work.claim_ready(step for step in stage.steps if step.key.id not in self.begun)
             if not claimed:
                 continue
-            groups = stage.begin(claimed, self.pools.hands)
+            groups = stage.begin(claimed)
             counts = Counter(item.key for group in groups for item in group)
             for step, attempt in claimed:
                 self.begun[step.key.id] = _Begun(stage, step, attempt, counts[step.key.id], counts[step.key.id])
                 if not counts[step.key.id]:
                     self._end(step.key.id)
             ready += groups
-        models = {str(group[0].loads): i for i, group in reversed([*enumerate(ready)])}
-        for group in sorted(ready, key=lambda group: models[str(group[0].loads)]):  # those of one model in a row
+        for group in in_rows([group for group in ready if group]):
             self._take(self.pools.put(group))
 
     def _take_finished(self) -> bool:

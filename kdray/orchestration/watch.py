@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kdray.artifacts.curve import count_steps
 from kdray.artifacts.rows import Rows
@@ -18,7 +18,7 @@ TICK = 2.0  # seconds between looks
 @contextlib.contextmanager
 def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
     """Show the jobs' steps, and mirror their curves, from a thread that reads what rank 0 appends."""
-    total = sum(map(steps_of, jobs))
+    total = sum(map(job_steps, jobs))
     stop = threading.Event()
     with work.progress.bar(title, total, "steps") as bar:
 
@@ -37,13 +37,8 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
             thread.join()
 
 
-def steps_of(job: Job) -> int:
+def job_steps(job: Job) -> int:
     """Optimiser steps of the whole job."""
     if job.settings.unit == "steps":
         return int(job.settings.length)
     return Order(Rows(job.data).train, job.settings.batch, job.settings.seed).steps(job.settings.length)
-
-
-def longest_first(jobs: Mapping[str, Job]) -> dict[str, Job]:
-    """The jobs by the number of their steps: none that takes long is to start last, while all else is idle."""
-    return dict(sorted(jobs.items(), key=lambda named: -steps_of(named[1])))

@@ -35,7 +35,10 @@ def weights_read_by(step: Step) -> Step[ExportInputs] | None:
 
 @dataclass
 class Work:
-    """One run of a plan. `after` is called whenever something new may be worth mirroring."""
+    """One run of a plan. `after` is called whenever something new may be worth mirroring.
+
+    `expected` is what points take, by their steps' ids and in any unit; empty where no price is known.
+    """
 
     plan: Plan
     store: Store
@@ -45,6 +48,7 @@ class Work:
     resources: Resources
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+    expected: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def choices(self) -> Choices:

@@ -28,7 +28,6 @@ from kdray.models.generation import by_halves
 from kdray.models.load import load_tokenizer
 from kdray.models.loaded import Load
 from kdray.orchestration.items import PromptBatch
-from kdray.orchestration.pipeline import spread
 from kdray.orchestration.vllm import NOTHING_ASKED, answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
@@ -82,7 +81,7 @@ class Generating:
             if isinstance(asked := self.asked_of(step), InputError):
                 raise asked
 
-    def begin(self, claimed: Sequence[tuple[Step[GenerateInputs], Attempt]], hands: int) -> list[list[PromptBatch]]:
+    def begin(self, claimed: Sequence[tuple[Step[GenerateInputs], Attempt]]) -> list[list[PromptBatch]]:
         groups = defaultdict[Path, list[PromptBatch]](list)
         for step, attempt in claimed:
             asked, present = self.asked_of(step), carry_over(attempt)
@@ -96,7 +95,7 @@ class Generating:
                     keep(item, [str(prompt.refused) for prompt in item.read()], 0.0, None)
                 else:
                     groups[item.model].append(item)
-        return spread(list(groups.values()), hands)
+        return list(groups.values())
 
     def finish(self, step: Step[GenerateInputs], attempt: Attempt) -> None:
         asked = self.asked_of(step)
@@ -124,7 +123,7 @@ def generate_by_vllm(steps: Sequence[Step[GenerateInputs]], work: Work) -> None:
             if not claimed:
                 return
             stage, groups = generate(steps, work), defaultdict[Path, list[PromptBatch]](list)
-            for group in stage.begin(claimed, 1):
+            for group in stage.begin(claimed):
                 groups[group[0].model] += group
             errors: dict[str, str] = {}
             with work.progress.bar("generate", sum(map(len, groups.values())), "batches") as bar:
@@ -145,6 +144,8 @@ class Generator:
         self.load = load
 
     def __call__(self, item: PromptBatch) -> None:
+        if item.index in parts(item.target):  # of an actor that was lost with others of its batches to answer
+            return
         loaded, prompts = self.load(item.model, item.dtype), item.read()
         decode, began = open_decoding(**item.decoding), time.perf_counter()
         answers = answer_all(decode, loaded.model, loaded.tokenizer, prompts, item.max_new_tokens)

@@ -38,7 +38,7 @@ def measure(steps: Sequence[Step[MeasureInputs]], work: Work) -> Measuring:
 
 
 class Measuring:
-    """Benchmarks in parts, everything else at once, all of one model in a row."""
+    """Benchmarks in parts, everything else at once, grouped by model."""
 
     def __init__(self, steps: Sequence[Step[MeasureInputs]], work: Work) -> None:
         self.steps, self.work = steps, work
@@ -59,16 +59,14 @@ class Measuring:
             if isinstance(count := self.counts[key], InputError):
                 raise count
 
-    def begin(self, claimed: Sequence[tuple[Step[MeasureInputs], Attempt]], hands: int) -> list[list[Measurement]]:
-        """In groups that one actor does: those of a model or, with more actors than models, of one of its tasks."""
+    def begin(self, claimed: Sequence[tuple[Step[MeasureInputs], Attempt]]) -> list[list[Measurement]]:
         likelihoods = reading([step for step, _ in claimed], LikelihoodInputs)
         benchmarks = self._benchmarks([step for step in likelihoods if not _is_heldout(step)])
-        dealt = len({_loaded(step) for step, _ in claimed}) < hands
-        groups: dict[tuple[str, str], list[Measurement]] = defaultdict(list)
+        groups: dict[str, list[Measurement]] = defaultdict(list)
         for step, attempt in claimed:
             if step.key.id not in self.work.failed:
                 items = _items(step, attempt, self.work, benchmarks)
-                groups[_loaded(step), step.key.id if dealt else ""] += items
+                groups[_loaded(step)] += items
         return list(groups.values())
 
     def finish(self, step: Step[MeasureInputs], attempt: Attempt) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -11,8 +14,9 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from kdray.artifacts.curve import curve_file
 from kdray.artifacts.notes import ended_early
 from kdray.orchestration.job import Export, Job
+from kdray.orchestration.pools import longest_first
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
-from kdray.orchestration.watch import longest_first, watch
+from kdray.orchestration.watch import job_steps, watch
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
 from kdray.report.chosen import steps_of
@@ -35,13 +39,24 @@ def train(points: list[PointPlan], work: Work) -> None:
                 step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
                 for step, attempt in claimed
             }
-            jobs = longest_first(made)
+            jobs = in_order(made, work.expected)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
                 diverged = ended_early(jobs[step.key.slug].attempt.path)
                 if reason := diverged or errors.get(step.key.slug):
                     work.fail(step, reason)
+
+
+def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, Job]:
+    """The jobs as Tune gets them, longest first: by what they are expected to take or, where that is not known of all,
+    by their steps.
+    """
+    ids = {slug: job.attempt.key.id for slug, job in jobs.items()}
+    known = (
+        expected if expected.keys() >= set(ids.values()) else {ids[slug]: job_steps(job) for slug, job in jobs.items()}
+    )
+    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()})}
 
 
 def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
@@ -51,24 +66,28 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     """
     scratch = work.store.root / "scratch" / uuid.uuid4().hex
     scratch.mkdir(parents=True)
+    try:
+        return run_trials(tune.with_parameters(_trial, jobs=jobs), list(jobs), work.resources.points_beside, scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> dict[str, str]:
+    """Run `trial`, a function of {"point": name}, for all names in their order, so many at once; errors by name."""
     # Train reserves the workers itself; a trial that asked for a core of its own would wait for it for ever
     # on a machine whose cores are all reserved.
-    trial = tune.with_resources(tune.with_parameters(_trial, jobs=jobs), {"CPU": 0, "memory": 1_000_000, **ON_HEAD})
     tuner = tune.Tuner(
-        trial,
-        param_space={"point": tune.grid_search(list(jobs))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=work.resources.points_beside, reuse_actors=True),
+        tune.with_resources(trial, {"CPU": 0, "memory": 1_000_000, **ON_HEAD}),
+        param_space={"point": tune.grid_search(list(names))},
+        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
-            storage_path=str(scratch),
+            storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
         ),
     )
-    try:
-        results = tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    results = tuner.fit()
     return {result.config["point"]: last_line(result.error) for result in results if result.error and result.config}
 
 

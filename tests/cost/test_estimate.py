@@ -12,7 +12,7 @@ from kdray.cost.amounts import Amounts, amounts_of, asked_by
 from kdray.cost.cards import CARDS
 from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
-from kdray.cost.shown import Price, lines, listed, priced, scoring_share
+from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share
 from kdray.plan import Plan, make_plan
 from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
@@ -172,7 +172,7 @@ def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dic
     plan, store, outer = tiny(tiny_grid, {"data.limit": 500} | changes)
     price = priced(plan, store, outer, H100, gpus, None, None)
     assert isinstance(price, Price)
-    share = scoring_share(plan, store, outer)
+    share = scoring_share(expected(plan, store, outer))
     assert 0.01 < share == min(0.5, price.own.scoring_share)
     fit = 1 if "runtime.workers" in changes else gpus
     beside = changes.get("runtime.beside", 0 if fit == 1 else gpus - max(1, min(fit - 1, int(gpus * (1 - share)))))
@@ -202,7 +202,8 @@ def test_one_checkpoint_of_each_point_is_scored_where_the_best_is_to_be_chosen(t
 
 
 def test_where_the_price_is_not_known_a_tenth_scores(tiny_grid: TinyGrid) -> None:
-    assert scoring_share(*tiny(tiny_grid, {})) == 0.1
+    assert expected(*tiny(tiny_grid, {})) is None
+    assert scoring_share(None) == 0.1
 
 
 def test_without_rows_or_a_configuration_it_says_what_is_not_known(tiny_grid: TinyGrid) -> None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kdray.orchestration.items import Item
+from kdray.orchestration.pools import Item
 
 
 class InlinePipeline:

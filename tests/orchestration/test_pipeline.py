@@ -11,8 +11,9 @@ import pytest
 import ray
 import ray.data
 
-from kdray.orchestration.items import Item, Part
-from kdray.orchestration.pipeline import run_pipeline, spread
+from kdray.orchestration.items import Part
+from kdray.orchestration.pipeline import run_pipeline
+from kdray.orchestration.pools import Item
 from kdray.orchestration.resources import Node, Resources
 
 
@@ -74,24 +75,3 @@ def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -
     finally:
         ray.shutdown()
     assert told == [(key, "") for key in chain]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "gpus", "hands"),
-    [
-        ([5], 1, [2, 1, 1, 1]),
-        ([5, 3], 1, [3, 2, 2, 1]),
-        ([5, 1, 2], 1, [5, 1, 2]),  # nearly one each
-        ([2], 1, [1, 1]),
-        ([4], 2, [2, 2]),  # two actors of two GPUs
-        ([], 1, []),
-    ],
-)
-def test_few_groups_are_dealt_out_to_all_actors(sizes: list[int], gpus: int, hands: list[int]) -> None:
-    groups = [[Item(key=f"{g}.{i}", gpus=gpus) for i in range(size)] for g, size in enumerate(sizes)]
-    dealt = spread(groups, 4)
-    assert [len(group) for group in dealt] == hands
-    assert sorted(item.key for group in dealt for item in group) == sorted(
-        item.key for group in groups for item in group
-    )
-    assert all(len({item.key.partition(".")[0] for item in group}) == 1 for group in dealt)  # still of one model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,9 +14,9 @@ import pytest
 from rich.console import Console
 
 from kdray.cli.progress import Terminal
-from kdray.orchestration.items import Item
+from kdray.orchestration.pools import Item, Pools
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.schedule import Pools, Scoring
+from kdray.orchestration.schedule import Scoring
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import Inputs
@@ -44,6 +45,7 @@ def step(name: str, *reads: Step) -> Step:
     return Step("measure", name, {"params": {}, "name": name, "inputs": {}}, Reads(made=reads))
 
 
+IDLE = partial(InlinePipeline, lambda: lambda item: None, None)
 Pieces = list[tuple[Step, list[list[Piece]]]]
 
 
@@ -55,7 +57,7 @@ class Stage:
         self.pieces = {made.slug: groups for made, groups in pieces}
         self.begun: list[str] = []
 
-    def begin(self, claimed: Sequence[tuple[Step, Attempt]], hands: int) -> list[list[Item]]:
+    def begin(self, claimed: Sequence[tuple[Step, Attempt]]) -> list[list[Item]]:
         self.begun += [step.slug for step, _ in claimed]
         return [list(group) for step, _ in claimed for group in self.pieces[step.slug]]
 
@@ -74,7 +76,6 @@ def work(tmp_path: Path) -> Iterator[Work]:
 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlinePipeline]:
-    monkeypatch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
     monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
     monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
     monkeypatch.setattr(InlinePipeline, "made", [])
@@ -94,7 +95,7 @@ def scoring(work: Work, pieces: Pieces, **how: Callable[[], bool]) -> tuple[Stag
         return do
 
     stage = Stage(work, pieces)
-    Scoring([stage], work, Pools(make, work.resources, lambda: 1), **how).run()
+    Scoring([stage], work, Pools(partial(InlinePipeline, make, None), work.resources, lambda: 1), **how).run()
     return stage, done
 
 
@@ -183,7 +184,7 @@ def group(key: str, gpus: int = 1, model: str = "") -> list[Item]:
 
 def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlinePipeline]) -> None:
     room = [1]
-    pools = Pools(lambda: lambda item: None, Resources((Node(8, 4), Node(8, 4)), 1), lambda: room[0])
+    pools = Pools(IDLE, Resources((Node(8, 4), Node(8, 4)), 1), lambda: room[0])
     assert list(pools.put(group("too large", gpus=5))) == [
         ("too large", "the model needs 5 GPUs of one node; the largest has 4")
     ]
@@ -202,7 +203,7 @@ def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlineP
 
 
 def test_a_model_that_an_actor_has_goes_first(inline: list[InlinePipeline]) -> None:
-    pools = Pools(lambda: lambda item: None, Resources((Node(1, 0),), 1), lambda: 1)
+    pools = Pools(IDLE, Resources((Node(1, 0),), 1), lambda: 1)
     done = []
     for key, model in (("0", "A"), ("1", "B"), ("2", "A"), ("3", "")):
         list(pools.put(group(key, model=model)))

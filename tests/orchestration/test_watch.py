@@ -1,4 +1,4 @@
-"""In which order jobs begin, and what their bars count."""
+"""What the bars of jobs count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 from kdray.orchestration.job import Job
-from kdray.orchestration.watch import longest_first, steps_of
+from kdray.orchestration.watch import job_steps
 from kdray.train.settings import Settings
 
 
@@ -16,7 +16,5 @@ def job(steps: float) -> Job:
     return Job(**unset | {"settings": Settings(**settings | {"unit": "steps", "length": steps})})
 
 
-def test_the_longest_begins_and_equals_keep_their_order() -> None:
-    jobs = {"short": job(3.0), "long": job(40.0), "like short": job(3.0)}
-    assert list(longest_first(jobs).items()) == [(name, jobs[name]) for name in ("long", "short", "like short")]
-    assert steps_of(jobs["long"]) == 40
+def test_the_steps_of_a_job_are_those_that_it_is_given() -> None:
+    assert job_steps(job(40.0)) == 40

@@ -42,7 +42,7 @@ ROWS: list[dict[str, Any]] = [
 @contextmanager
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
+        patch.setattr("kdray.scorer.Pipeline", InlinePipeline)
         yield
 
 

@@ -1,0 +1,113 @@
+"""What is left of a grid, as a simulation needs it: points with their checkpoints, scores with what they wait for."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kdray.cost.estimate import Estimate, StepCost
+from kdray.orchestration.pools import Group, Item
+from kdray.plan.inputs import GenerateInputs
+from kdray.plan.steps import Plan, Step
+from kdray.store import Store
+
+BEFORE = ("teach", "augment", "soften")  # in the order in which a run does them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece(Item):
+    """So many seconds of an actor that has loaded `model`, which takes `loading` seconds."""
+
+    seconds: float
+    model: Hashable
+    loading: float = 0.0
+    whole: bool = False  # whether all pieces of its step are one actor's
+
+    @property
+    def loads(self) -> Hashable:
+        return self.model
+
+    @property
+    def bound(self) -> str | None:
+        return self.key if self.whole else None
+
+
+@dataclass(frozen=True)
+class PointWork:
+    """A point to train, and when in it (in seconds of training) each of its checkpoints is there."""
+
+    name: str
+    cost: StepCost
+    exports: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ScoreWork:
+    """A step of `generate` or `measure`: it begins when all it needs is made."""
+
+    name: str
+    needs: frozenset[str]
+    pieces: Sequence[Piece]
+    answers: bool
+
+
+@dataclass(frozen=True)
+class Todo:
+    """`before` is what a run does before its points, one after the other; `vllm`: answers are given after all points,
+    model by model.
+    """
+
+    before: Sequence[StepCost]
+    points: Sequence[PointWork]
+    scores: Sequence[ScoreWork]
+    vllm: bool = False
+
+
+def todo_of(plan: Plan, store: Store, price: Estimate) -> Todo:
+    """What a run of `plan` does, by what it costs; what has no price takes no time."""
+    costs = {cost.mark: cost for cost in price.steps}
+    names = _Names()
+    train, points = plan.grid.train, []
+    for point in plan.points:
+        if cost := costs.get(point.train.mark):
+            made = {names[export.mark]: at / train.total * cost.seconds for at, export in point.exports.items()}
+            points.append(PointWork(point.train.slug, cost, made))
+    made = {name for point in points for name in point.exports}
+    scores: dict[str, ScoreWork] = {}
+    for score in plan.scores:
+        for step in (score.generate, score.measure):
+            if step and (cost := costs.get(step.mark)) and (name := names[step.mark]) not in scores:
+                needs = (names[needed.mark] for needed in step.inputs.steps)
+                wanted = frozenset(each for each in needs if each in made or each in scores)
+                scores[name] = ScoreWork(name, wanted, _pieces(name, step, cost, names), step.kind == "generate")
+    before = [cost for kind in BEFORE for cost in price.steps if cost.kind == kind]
+    return Todo(before, points, list(scores.values()), plan.grid.score.engine == "vllm")
+
+
+class _Names(dict[Hashable, str]):
+    """A short name for every mark: marks of unresolved steps are long to compare."""
+
+    def __missing__(self, mark: Hashable) -> str:
+        self[mark] = f"{len(self)}"
+        return self[mark]
+
+
+def _pieces(name: str, step: Step, cost: StepCost, names: _Names) -> list[Piece]:
+    piece = Piece(
+        key=name,
+        gpus=cost.gpus,
+        seconds=(cost.seconds - cost.loading) / cost.items,
+        model=names[step.inputs.named["model"].mark],
+        loading=cost.loading,
+        whole=not isinstance(step.inputs, GenerateInputs),
+    )
+    return [piece] * cost.items
+
+
+def by_model(scores: Sequence[ScoreWork]) -> list[Group]:
+    """The pieces in a group for each model, as the stages of a run give them: answers before all else."""
+    groups = defaultdict[tuple[bool, Hashable], list[Piece]](list)
+    for score in scores:
+        groups[not score.answers, score.pieces[0].model].extend(score.pieces)
+    return [groups[key] for key in sorted(groups, key=lambda key: key[0])]

@@ -1,0 +1,74 @@
+"""What an actor gets: large pieces at first and small ones in the end, bound ones whole, the largest models first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from kdray.orchestration.pools import Item, Pools, cut, in_rows, longest_first, pieces
+from kdray.orchestration.resources import Node, Resources
+from tests.orchestration.inline import InlinePipeline
+
+IDLE = partial(InlinePipeline, lambda: lambda item: None, None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound(Item):
+    model: str = ""
+    to: str | None = None
+
+    @property
+    def loads(self) -> object:
+        return self.model
+
+    @property
+    def bound(self) -> str | None:
+        return self.to
+
+
+@pytest.fixture(autouse=True)
+def made(monkeypatch: pytest.MonkeyPatch) -> list[InlinePipeline]:
+    monkeypatch.setattr(InlinePipeline, "made", [])
+    return InlinePipeline.made
+
+
+def test_the_longest_is_first_and_equals_keep_their_order() -> None:
+    assert longest_first({"short": 3.0, "long": 40.0, "like short": 3.0}) == ["long", "short", "like short"]
+
+
+def test_a_cut_never_parts_what_is_bound() -> None:
+    group = [Bound(key=str(i), to=to) for i, to in enumerate([None, None, "a", "a", "a", "b", None])]
+    assert [len(cut(group, items)[0]) for items in range(1, 8)] == [1, 2, 5, 5, 5, 6, 7]
+    assert all([*first, *rest] == group for first, rest in (cut(group, items) for items in range(1, 8)))
+    assert pieces(group) == 5
+
+
+def test_groups_of_a_model_are_in_a_row() -> None:
+    groups = [[Bound(key=key, model=model)] for key, model in (("0", "A"), ("1", "B"), ("2", "A"))]
+    assert [group[0].key for group in in_rows(groups)] == ["0", "2", "1"]
+
+
+def test_pieces_become_smaller_so_that_all_end_together(made: list[InlinePipeline]) -> None:
+    pools = Pools(IDLE, Resources((Node(8, 4),), 1), lambda: 4)
+    list(pools.put([Bound(key=str(i), model="A") for i in range(64)]))
+    taken: list[int] = []
+    while pools.items[1]:
+        before = pools.items[1]
+        waiting = pools.items[1] - len(pools._next(1, ()))
+        taken.append(before - waiting)
+    assert taken[:3] == [8, 7, 7]
+    assert taken == sorted(taken, reverse=True)
+    assert taken[-4:] == [1, 1, 1, 1]
+    assert sum(taken) == 64
+
+
+def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlinePipeline]) -> None:
+    pools = Pools(IDLE, Resources((Node(8, 8), Node(8, 8)), 4), lambda: 8)
+    for gpus in (1, 3):
+        list(pools.put([Bound(key=str(gpus), gpus=gpus)] * 40))
+    list(pools.finished())
+    assert [(each.size, each.gpus) for each in made] == [(2, 3), (2, 1)]  # not 2 and 2/3 actors of 3 GPUs
+    whole = Resources((Node(8, 8), Node(8, 8)), 4)
+    assert [whole.actors(3, room) for room in (0, 2, 3, 8, 10, 11, 16)] == [0, 0, 1, 2, 2, 3, 4]

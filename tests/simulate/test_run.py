@@ -1,0 +1,114 @@
+"""Simulated runs, against what can be worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from kdray.cost.estimate import StepCost
+from kdray.orchestration.resources import Node, Resources
+from kdray.simulate.given import Losses, seconds_of
+from kdray.simulate.run import BATCH, CHECKPOINTS, LOADING, LOST, REDONE, SCORING_TAIL, Outcome, simulate
+from kdray.simulate.todo import Piece, PointWork, ScoreWork, Todo
+from kdray.spec.errors import InputError
+
+HOUR = 3600.0
+
+
+def point(name: str, hours: float, gpus: int = 1, **fields: float) -> PointWork:
+    return PointWork(name, StepCost("train", gpus, hours * HOUR, 1.0, **fields), {f"{name} done": hours * HOUR})
+
+
+def score(name: str, hours: float, *needs: str, items: int = 1, gpus: int = 1, loading: float = 0.0) -> ScoreWork:
+    piece = Piece(key=name, gpus=gpus, seconds=hours * HOUR / items, model=name, loading=loading * HOUR)
+    return ScoreWork(name, frozenset(needs), [piece] * items, answers=True)
+
+
+def all_of(found: Outcome) -> float:
+    return sum(found.busy.values()) + sum(found.idle.values())
+
+
+def test_points_go_longest_first_as_many_as_there_are_places() -> None:
+    todo = Todo([], [point("a", 1), point("b", 1), point("c", 2)], [])
+    found = simulate(todo, Resources((Node(8, 2),), 1, beside=0))
+    assert found.makespan == pytest.approx(2), "the long one last would make it 3"
+    assert found.utilisation == pytest.approx(1)
+
+
+def test_every_gpu_hour_is_busy_or_has_a_cause() -> None:
+    todo = Todo(
+        [StepCost("teach", 2, HOUR, 1.0), StepCost("soften", 1, 2.5 * HOUR, 1.0, None, 0.5 * HOUR, 4)],
+        [point(f"p{i}", 1 + i / 7, gpus=2, busy=0.5) for i in range(5)],
+        [score(f"s{i}", 2, f"p{i} done", items=9, loading=0.1) for i in range(5)] + [score("large", 1, gpus=3)],
+    )
+    found = simulate(todo, Resources((Node(8, 4), Node(8, 4)), 2))
+    assert all_of(found) == pytest.approx(found.gpus * found.makespan)
+    assert found.first_point == pytest.approx(1 + 0.5 + 0.5)
+    assert found.idle["waiting for teach"] == pytest.approx(6)
+    assert found.idle[BATCH] == pytest.approx(sum(1 + i / 7 for i in range(5)))
+    assert found.busy["score"] == pytest.approx(5 * 2 + 3)
+    assert found.idle[LOADING] >= 5 * 0.1
+
+
+def test_a_checkpoint_is_scored_while_others_train_and_scoring_waits_for_the_first() -> None:
+    todo = Todo([], [point("a", 1), point("b", 1)], [score("s", 1, "a done")])
+    found = simulate(todo, Resources((Node(8, 2),), 1, beside=1))
+    assert found.makespan == pytest.approx(2)
+    assert found.idle[CHECKPOINTS] == pytest.approx(1)
+    alone = simulate(replace(todo, points=[point("a", 1)]), Resources((Node(8, 2),), 1, beside=1))
+    assert alone.idle[SCORING_TAIL] == pytest.approx(1)
+
+
+def test_one_models_batches_are_dealt_out_to_all() -> None:
+    found = simulate(Todo([], [], [score("s", 8, items=64)]), Resources((Node(8, 4),), 1))
+    assert found.makespan == pytest.approx(2)
+    assert found.utilisation == pytest.approx(1)
+
+
+def test_answers_by_vllm_come_after_the_last_point_from_all_gpus() -> None:
+    todo = Todo([], [point("a", 1), point("b", 1)], [score("s", 4, "a done"), score("t", 2, "b done")], vllm=True)
+    found = simulate(todo, Resources((Node(8, 2),), 1))
+    assert found.makespan == pytest.approx(1 + 6 / 2)
+    assert all_of(found) == pytest.approx(2 * found.makespan)
+
+
+def test_losses_cost_what_was_done_since_the_last_checkpoint_and_are_the_same_for_a_seed() -> None:
+    todo = Todo([], [point(f"p{i}", 3, saved=0.5 * HOUR) for i in range(8)], [score("s", 4, items=40)])
+    resources = Resources((Node(8, 2),) * 2, 1, beside=1)
+    quiet, often = simulate(todo, resources), simulate(todo, resources, Losses(2 * HOUR, seed=3))
+    again, other = (simulate(todo, resources, Losses(2 * HOUR, seed=seed)) for seed in (3, 4))
+    assert often == again != other
+    assert quiet.losses == quiet.idle[LOST] == quiet.idle[REDONE] == 0
+    assert often.losses
+    assert often.restarts
+    assert 0 < often.idle[REDONE] <= 0.5 * often.restarts + 0.1 * often.losses * 2
+    assert often.makespan > quiet.makespan
+    assert all_of(often) == pytest.approx(4 * often.makespan)
+    assert often.busy["train"] == pytest.approx(24)
+
+
+def test_a_longer_way_between_checkpoints_is_done_again() -> None:
+    resources, redone = Resources((Node(8, 1),) * 4, 1, beside=0), []
+    for saved in (0.1 * HOUR, 2 * HOUR):
+        points = [point(f"p{i}", 4, saved=saved) for i in range(8)]
+        redone.append(simulate(Todo([], points, []), resources, Losses(3 * HOUR)).idle[REDONE])
+    assert redone[1] > 3 * redone[0]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("3h", 10800), ("90m", 5400), ("1.5d", 129600), ("45s", 45)])
+def test_durations(text: str, seconds: float) -> None:
+    assert seconds_of(text, "--mttf") == seconds
+
+
+@pytest.mark.parametrize("text", ["soon", "3", "0h", "-1h", "h", "3 weeks"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"^--mttf: .* give a duration"):
+        seconds_of(text, "--mttf")
+
+
+def test_a_model_larger_than_a_node_and_losses_without_end_are_refused() -> None:
+    with pytest.raises(InputError, match="--gpus: 2 on a node; a model that is scored needs 3 of one"):
+        simulate(Todo([], [], [score("s", 1, gpus=3)]), Resources((Node(8, 2),) * 2, 1))
+    with pytest.raises(InputError, match="--mttf"):
+        simulate(Todo([], [point("p", 9)], []), Resources((Node(8, 1),), 1, beside=0), Losses(60))
