@@ -58,7 +58,10 @@ def measured(models: int, prompts: int, words: int, folder: Path) -> dict[str, f
         f"{{name: xsum, source: 'file:{folder}/xsum.jsonl'}}", "", "greedy", None, None, "chat", batch=16
     )
     store = Store(folder / "store")
-    outer, grid = Outer(store.root), Grid.only_scoring("bench", *scoring, Runtime(store=str(store.root)))
+    outer, grid = (
+        Outer(store.root),
+        Grid.only_scoring("bench", *scoring, Runtime.model_validate({"store": str(store.root)})),
+    )
     plan = resolved(lambda: make_scoring_plan(grid, refs, outer), outer)
     for step, name in zip(plan.models.values(), refs, strict=True):
         attempt = store.begin(step.key, step.payload or {})
@@ -69,7 +72,7 @@ def measured(models: int, prompts: int, words: int, folder: Path) -> dict[str, f
         work = Work(plan, store, outer, locks, progress, Resources((Node(8, 8),), 1))
         stage = Generating(steps, work)
         stage.look()
-        groups = stage.begin(work.claim_ready(steps), hands=8)
+        groups = stage.begin(work.claim_ready(steps))
         items = sum(len(pickle.dumps(group)) for group in groups)
         assert len({item.key for group in groups for item in group}) == models
         [asked] = stage.asked.values()

@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import requests
 
@@ -159,9 +160,8 @@ def main() -> None:
             runs.WHOLE = shown
             row["to_whole"] = ratios(row["thinned"], row["whole"])
         if given.unlinked:
-            linked, LoggedModels.id_of = LoggedModels.id_of, lambda *_: None
-            row["unlinked"] = measured(points, given.steps)
-            LoggedModels.id_of = linked
+            with mock.patch.object(LoggedModels, "id_of", return_value=None):
+                row["unlinked"] = measured(points, given.steps)
             row["to_unlinked"] = ratios(row["thinned"], row["unlinked"])
         if not given.json:
             for name, numbers in row.items():

@@ -31,6 +31,8 @@ def limit_notes(facts: Mapping[str, Any], max_prompt: int, max_length: int, of: 
     prompt or are `truncated`, and what `fitting` says of both (`prompts`, `wholes`); `of` says which rows these are,
     `least` that there may be more.
     """
+    if "prompts" not in facts and "wholes" not in facts:  # prepared before it was counted
+        return []
     count, notes = facts["read"] - facts["skipped"] - facts["empty"], []
     if facts.get("prompts") and facts["long"] > MUCH * count:
         most, every = facts["prompts"]["most"], facts["prompts"]["all"]

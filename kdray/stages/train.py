@@ -34,7 +34,7 @@ def train(points: list[PointPlan], work: Work) -> None:
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
-            again = _lost(work)
+            again = lost(work)
             made = {
                 step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
                 for step, attempt in claimed
@@ -110,7 +110,7 @@ def _exports(point: PointPlan, again: set[Key]) -> list[Export]:
     ]
 
 
-def _lost(work: Work) -> set[Key]:
+def lost(work: Work) -> set[Key]:
     """The exports whose weights were dropped, and which a missing step reads."""
     scores = [step for score in work.plan.scores if score.position is not None for step in steps_of(score)]
     waiting = [step for step in work.missing(scores) if work.is_dropped(step)]

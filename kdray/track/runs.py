@@ -72,7 +72,7 @@ class Entry:
 
     step: int
     values: Mapping[str, float]
-    model: WantedModel | None = None
+    model: WantedModel | None = field(default=None, compare=False)
 
     @property
     def mark(self) -> tuple[str, int]:
@@ -166,7 +166,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
         **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
         **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
     }
-    models = {
+    models: Models = {
         position: WantedModel(str(export.id), f"{_name_of_model(name)}-{position:g}", params)
         for position, export in planned.exports.items()
     }

@@ -72,6 +72,7 @@ def test_models_of_the_paper_are_as_large_as_their_names_say(name: str) -> None:
         "Llama-2-13b": 13.02,
         "Llama-3.1-8B": 8.03,
         "Llama-3.1-70B": 70.55,
+        "Qwen2.5-1.5B": 1.544,
         "Qwen2.5-7B": 7.62,
         "Qwen2.5-32B": 32.76,
     }

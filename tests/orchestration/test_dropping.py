@@ -5,6 +5,7 @@ from __future__ import annotations
 import io as texts
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from kdray.plan import Step, make_plan
 from kdray.plan.gc import find_garbage
 from kdray.report.chosen import steps_of
 from kdray.spec.load import load_grid
-from kdray.stages.train import _lost
+from kdray.stages.train import lost
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 from tests.conftest import TinyGrid
 from tests.orchestration.inline import InlinePipeline
@@ -184,13 +185,13 @@ def test_weights_that_are_wanted_again_wait_for_a_point_that_still_trains_and_ar
     train(work, 1.0, 2.0, done=False)
     seal(work, *scores(work, 2))
     Dropping(work).all()
-    assert not _lost(work), "nothing is made again because of it"
+    assert not lost(work), "nothing is made again because of it"
     more = make_work(DROP | {"score.batch": 3})
     new = [step for step in scores(more, 2) if weights_read_by(step)]
     assert len(more.missing(new)) == len(new)
     assert not more.claim_ready(new)
     key = more.plan.points[0].exports[2].key
-    assert _lost(more) == {key}
+    assert lost(more) == {key}
     more.store.reopen(key)
     assert more.store.state(key) == "missing"
     seal(more, more.plan.points[0].exports[2], model_safetensors="new")
@@ -215,7 +216,7 @@ class Stage:
     def __init__(self, work: Work, steps: Sequence[Step]) -> None:
         self.work, self.steps, self.begun = work, steps, list[Step]()
 
-    def begin(self, claimed: Sequence[tuple[Step, Attempt]], hands: int) -> list[list[Item]]:
+    def begin(self, claimed: Sequence[tuple[Step, Attempt]]) -> list[list[Item]]:
         self.begun += [step for step, _ in claimed]
         return [[Item(key=step.key.id)] for step, _ in claimed]
 
@@ -226,7 +227,6 @@ class Stage:
 def test_a_run_scores_the_chosen_checkpoint_and_drops_the_others(
     make_work: MakeWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kdray.orchestration.schedule.Pipeline", InlinePipeline)
     monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
     monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
     monkeypatch.setattr(InlinePipeline, "made", [])
@@ -235,7 +235,8 @@ def test_a_run_scores_the_chosen_checkpoint_and_drops_the_others(
     every = list({step.key: step for at in (2, 4) for step in scores(work, at)}.values())
     seal(work, *(needed for step in every for needed in step.inputs.steps if needed not in every))
     stage = Stage(work, every)
-    Scoring([stage], work, Pools(lambda: lambda item: None, work.resources, lambda: 1)).run()
+    start = partial(InlinePipeline, lambda: lambda item: None, None)
+    Scoring([stage], work, Pools(start, work.resources, lambda: 1)).run()
     assert {step.key for step in stage.begun} == {step.key for step in scores(work, 2)}
     assert not work.failed
     assert kept(work) == {2: True, 4: False}

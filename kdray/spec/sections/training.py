@@ -84,14 +84,14 @@ class ExportSection(Section):
     """How a checkpoint is written that is exported to be scored."""
 
     dtype: Annotated[Dtype, Enters(unless_default=True)] = Field(
-        "float32",
+        default="float32",
         description=(
             "type of the exported weights, whatever `train.dtype`; bfloat16 takes half the disk, and what is scored is"
             " rounded"
         ),
     )
     adapters: Annotated[bool, Enters(unless_default=True)] = Field(
-        False,
+        default=False,
         description=(
             "with `lora` and `qlora`: the adapters alone, as peft writes them, instead of a plain model; to be scored"
             " they are merged into the student that they name"
