@@ -6,28 +6,25 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 
 from kdray.cost import memory, time
-from kdray.cost.amounts import Amounts, Asked, asked_by
+from kdray.cost.amounts import Amounts, Asked
 from kdray.cost.cards import Card
-from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
+from kdray.cost.decoder import FLOAT32, Decoder
+from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Memory, Training
+from kdray.cost.room import disk, labels, memories
 from kdray.plan.inputs import AnswerInputs, AnswersInputs, LikelihoodInputs, RateInputs, SoftenInputs
-from kdray.plan.sizes import bytes_per_token
 from kdray.plan.steps import Plan, PointPlan, ScoreStep, Step, reading
 from kdray.spec import declare
-from kdray.spec.components import bind, components, declared
+from kdray.spec.components import declared
 from kdray.spec.points import Point
 from kdray.spec.sections.training import Optimiser
 from kdray.store import Store
 
-ROOM = 0.8  # of a GPU's memory that weights may take where a model answers or is scored
 LONGEST = 2 / 3  # of the longest allowed answer, which a batch's longest takes
 SCORES = ("generate", "measure")  # kinds of steps
 PARTS = 64  # about so many files of its own has what a step makes of rows that are read, at the least
-RESUMED = 2  # checkpoints that a point at work keeps
-WIDTH = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
 
 @dataclass(frozen=True)
@@ -122,53 +119,22 @@ def estimate(plan: Plan, store: Store, decoders: Mapping[str, Decoder], amounts:
     return _Pricing(plan, store, decoders, amounts, card).estimate()
 
 
-@dataclass(frozen=True)
-class _Pricing:
-    plan: Plan
-    store: Store
-    decoders: Mapping[str, Decoder]
-    amounts: Amounts
-    card: Card
-
+class _Pricing(Given):
     def estimate(self) -> Estimate:
         steps = [
             *self._teachers(),
-            *(self._point(point) for point in self.plan.points if self._left(point.train)),
+            *(self._point(point) for point in self.plan.points if self.left(point.train)),
             *self._scores(),
         ]
-        return Estimate(self.card, steps, dict(self._memory()), self._disk(), self._labels(), self._left_out())
-
-    def _left(self, step: Step) -> bool:
-        return step.state(self.store) != "done"
-
-    def _gpus(self, model: Decoder, width: int, quantise: str | None = None) -> int:
-        return max(1, math.ceil(memory.weights_of(model, width, quantise) / (ROOM * self.card.memory)))
-
-    def _role(self, step: Step) -> str:
-        """Whose model a step makes or is."""
-        return next(
-            (role for role, made in self.plan.models.items() if step.mark in (made.mark, made.untuned.mark)), "student"
-        )
+        return Estimate(self.card, steps, dict(memories(self)), disk(self), labels(self), self._left_out())
 
     # training
-
-    def _how(self, section: Optimiser) -> Training:
-        runtime = self.plan.grid.runtime
-        return Training(
-            workers=1 if runtime.workers == "auto" else runtime.workers,
-            engine=runtime.engine.name,
-            stage=runtime.engine.params.get("stage", 0),
-            bfloat16=section.dtype == "bfloat16",
-            checkpointing=runtime.gradient_checkpointing,
-            rank=None if section.method == "full" else section.rank,
-            quantised=section.method == "qlora",
-        )
 
     def _training(
         self, step: Step, model: Decoder, section: Optimiser, batch: int, kept: float, teacher: Decoder | None
     ) -> StepCost:
         """`kept`: bytes of all that is exported."""
-        how, rows = self._how(section), self.amounts.train
+        how, rows = self.how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
@@ -208,19 +174,19 @@ class _Pricing:
     def _teachers(self) -> Iterator[StepCost]:
         grid, amounts = self.plan.grid, self.amounts
         for name, teacher in grid.all_teachers.items():
-            if teacher.tune and self._left(self.plan.models[name]):
+            if teacher.tune and self.left(self.plan.models[name]):
                 model, whole = self.decoders[name], FLOAT32 * self.decoders[name].weights
                 yield self._training(self.plan.models[name], model, teacher.tune, teacher.tune.batch, whole, None)
-        for step in reading(self._waiting, AnswerInputs):
+        for step in reading(self.waiting, AnswerInputs):
             model, width, vllm = (
-                self.decoders[self._role(step.inputs.teacher)],
+                self.decoders[self.role(step.inputs.teacher)],
                 WIDTH[grid.augment.compute],
                 grid.augment.engine == "vllm",
             )
             asked = Asked(amounts.train, 1, amounts.prompt, grid.augment.max_new_tokens)
             yield self._answers(step, model, width, grid.augment.batch, asked, vllm, grid.augment.quantise)
-        for step in reading(self._waiting, SoftenInputs):
-            model, width = self.decoders[self._role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
+        for step in reading(self.waiting, SoftenInputs):
+            model, width = self.decoders[self.role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
             rows = amounts.train + amounts.heldout
             read, labels = Asked(rows, 1, amounts.tokens, 0), grid.soft_labels
             yield self._reads(step, model, width, labels.batch, read, 0, labels.quantise)
@@ -229,20 +195,10 @@ class _Pricing:
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
-        kept, student = len(point.exports) * self._exported(), self.decoders["student"]
+        kept, student = len(point.exports) * self.exported(), self.decoders["student"]
         return self._training(point.train, student, self.plan.grid.train, point.point.batch, kept, taught)
 
-    def _exported(self) -> float:
-        """Bytes of a checkpoint as it is exported."""
-        section, student, how = self.plan.grid.train, self.decoders["student"], self._how(self.plan.grid.train)
-        alone = section.export.adapters and how.rank
-        return WIDTH[section.export.dtype] * (memory.adapters(student, how.rank or 0) if alone else student.weights)
-
     # answers and scores
-
-    @cached_property
-    def _waiting(self) -> list[Step]:
-        return [step for step in self.plan.steps() if self._left(step)]
 
     def _answers(
         self,
@@ -254,7 +210,7 @@ class _Pricing:
         vllm: bool,
         quantise: str | None = None,
     ) -> StepCost:
-        gpus, longest = self._gpus(model, width, quantise), LONGEST * asked.answer
+        gpus, longest = self.gpus(model, width, quantise), LONGEST * asked.answer
         seconds = time.of_answers(model, self.card, gpus, width, batch, asked.rows, asked.tokens, longest, vllm)
         work = model.forward(asked.rows * (asked.tokens + longest), asked.tokens / 2, asked.rows * longest)
         loading, items = width * model.weights / time.DISK, math.ceil(asked.rows / batch)
@@ -270,7 +226,7 @@ class _Pricing:
         predicted: float,
         quantise: str | None = None,
     ) -> StepCost:
-        gpus, sequences = self._gpus(model, width, quantise), asked.rows * asked.sequences
+        gpus, sequences = self.gpus(model, width, quantise), asked.rows * asked.sequences
         seconds = time.of_reading(model, self.card, gpus, width, batch, sequences, asked.tokens, predicted)
         work = model.forward(sequences * asked.tokens, asked.tokens / 2, sequences * predicted)
         loading = width * model.weights / time.DISK
@@ -278,25 +234,19 @@ class _Pricing:
             step.kind, gpus, seconds + loading, work, step.mark, loading, min(PARTS, -(-sequences // batch))
         )
 
-    @cached_property
-    def _asked(self) -> dict[str, Asked | None]:
-        """By task: files are read once."""
-        tasks = {score.task.name: score.task for score in self.plan.scores}
-        return {name: asked_by(task, self.plan.grid, self.amounts) for name, task in tasks.items()}
-
     def _model_of(self, score: ScoreStep) -> Decoder:
         return self.decoders["student" if isinstance(score.subject, Point) else score.subject]
 
     def _scores(self) -> Iterator[StepCost]:
         scoring, seen = self.plan.grid.score, set[object]()
         for score in self.plan.scores:
-            if (asked := self._asked[score.task.name]) is None:
+            if (asked := self.asked[score.task.name]) is None:
                 continue
             model, width = self._model_of(score), WIDTH[scoring.dtype]
-            if score.generate and score.generate.mark not in seen and self._left(score.generate):
+            if score.generate and score.generate.mark not in seen and self.left(score.generate):
                 seen.add(score.generate.mark)
                 yield self._answers(score.generate, model, width, scoring.batch, asked, scoring.engine == "vllm")
-            if score.measure.mark in seen or not self._left(score.measure):
+            if score.measure.mark in seen or not self.left(score.measure):
                 continue
             seen.add(score.measure.mark)
             if isinstance(score.measure.inputs, LikelihoodInputs):
@@ -307,94 +257,10 @@ class _Pricing:
                 yield self._reads(score.measure, model, width, scoring.batch, read, 0)
 
     def _left_out(self) -> list[str]:
-        unknown = [name for name, asked in self._asked.items() if asked is None]
+        unknown = [name for name, asked in self.asked.items() if asked is None]
         judged = {
             score.measure.inputs.models.metric
             for score in self.plan.scores
             if isinstance(score.measure.inputs, AnswersInputs) and score.measure.inputs.models
         }
         return [f"task {name}" for name in sorted(unknown)] + [f"the models of {name}" for name in sorted(judged)]
-
-    # memory and disk
-
-    def _memory(self) -> Iterator[tuple[str, Memory]]:
-        grid, longest = self.plan.grid, self.plan.grid.data.max_length
-        for name, teacher in grid.all_teachers.items():
-            if teacher.tune:
-                yield f"teach {name}", self._of_training(self.decoders[name], teacher.tune, teacher.tune.batch)
-        if self.plan.points:
-            batch = max(point.point.batch for point in self.plan.points)
-            yield "train", self._of_training(self.decoders["student"], grid.train, batch)
-        width, batch = WIDTH[grid.score.dtype], grid.score.batch
-        asked = [task for task in self._asked.values() if task]
-        answers = [2 * task.tokens + task.answer for task in asked if task.answer]  # a long article is twice the mean
-        read = [task.tokens * 2 for task in asked if not task.answer]
-        for role in dict.fromkeys(
-            "student" if isinstance(score.subject, Point) else score.subject for score in self.plan.scores
-        ):
-            model = self.decoders[role]
-            gpus = self._gpus(model, width)
-            if answers:
-                yield f"generate {role}", memory.of_answers(model, gpus, width, batch, max(answers))
-            if read:
-                yield f"measure {role}", memory.of_likelihoods(model, gpus, width, batch, max(read))
-        for step in reading(self.plan.steps(), SoftenInputs):
-            role, width = self._role(step.inputs.teacher), WIDTH[grid.soft_labels.compute]
-            model = self.decoders[role]
-            labels, gpus = grid.soft_labels, self._gpus(model, width, grid.soft_labels.quantise)
-            yield (
-                f"soften {role}",
-                memory.of_answers(model, gpus, width, labels.batch, longest, labels.quantise),
-            )
-        for step in reading(self.plan.steps(), AnswerInputs):
-            role, augment = self._role(step.inputs.teacher), grid.augment
-            if augment.quantise:
-                model, width = self.decoders[role], WIDTH[augment.compute]
-                tokens = grid.data.max_prompt + augment.max_new_tokens
-                gpus = self._gpus(model, width, augment.quantise)
-                needed = memory.of_answers(model, gpus, width, augment.batch, tokens, augment.quantise)
-                yield f"augment {role}", needed
-
-    def _of_training(self, model: Decoder, section: Optimiser, batch: int) -> Memory:
-        how, longest = self._how(section), self.plan.grid.data.max_length
-        sequences = math.ceil(batch / how.workers)
-        sequences = min(sequences, self.plan.grid.runtime.micro_batch or sequences)
-        return memory.of_training(model, how, sequences * longest, sequences * longest)
-
-    def _disk(self) -> dict[str, float]:
-        grid, student = self.plan.grid, self.decoders["student"]
-        left = [sum(map(self._left, point.exports.values())) for point in self.plan.points]
-        dropped = grid.runtime.drop_exports is not None
-        exports = sum(min(1, count) for count in left) if dropped else sum(left)
-        tuned = [self.decoders[name] for name, teacher in grid.all_teachers.items() if teacher.tune]
-        how = self._how(grid.train)
-        state = (FLOAT32 + memory.ADAM) * (memory.adapters(student, how.rank) if how.rank else student.weights)
-        form, sizes = grid.soft_labels.form.name, self._labels()
-        return {
-            "checkpoints that are scored": exports * self._exported(),
-            "checkpoints of a point until they are scored": (max(left) - 1) * self._exported()
-            if dropped and any(left)
-            else 0,
-            "tuned teachers": sum(FLOAT32 * model.weights for model in tuned),
-            "soft labels": sizes.get(form, 0.0),
-            "to resume a point from": RESUMED * state,
-        }
-
-    def _labels(self) -> dict[str, float]:
-        """By form, each with its default parameters but the grid's own; the heads that some need, once a teacher."""
-        sizes: dict[str, float] = {}
-        amounts, own = self.amounts, self.plan.grid.soft_labels.form
-        teachers = dict.fromkeys(self._role(step.inputs.teacher) for step in reading(self.plan.steps(), SoftenInputs))
-        tokens = (amounts.train + amounts.heldout) * amounts.response
-        for name, form in components(declare.Form).items():
-            if form.declared.kept:
-                params = own.params if name == own.name else bind(declare.Form, name, {}, "soft_labels.form")
-                sizes[name] = sum(
-                    tokens
-                    * bytes_per_token(
-                        {"name": name, "params": params}, self.decoders[role].hidden, self.decoders[role].vocabulary
-                    )
-                    + (BFLOAT16 * self.decoders[role].embedding if form.declared.head else 0)
-                    for role in teachers
-                )
-        return sizes
