@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,7 +45,7 @@ class Actors(Protocol):
     def groups(self) -> int: ...
 
     @property
-    def loaded(self) -> Container[object]: ...
+    def loaded(self) -> Collection[object]: ...
 
     def put(self, group: Any, /) -> None:
         """Items that one actor does, one after the other."""
@@ -117,15 +117,18 @@ class Pools:
                 self._grow(gpus, self.pieces[gpus])
             for pipeline in self.pipelines:
                 while groups and pipeline.gpus == gpus and pipeline.groups < pipeline.size:
-                    pipeline.put(self._next(gpus, pipeline.loaded))
+                    pipeline.put(self.next_group(pipeline))
         for pipeline in self.pipelines:
             yield from pipeline.finished()
 
-    def _next(self, gpus: int, loaded: Container[object]) -> Group:
-        """What the next actor does: of a model that is loaded, if any waits."""
+    def next_group(self, pipeline: Actors) -> Group:
+        """What the next actor does: of a model that it has loaded or, if it has none yet, of one that nobody has."""
+        gpus, loaded = pipeline.gpus, pipeline.loaded
         groups, hands = self.waiting[gpus], self.resources.actors(gpus)  # as many as there will be in the end
-        suits = (i for i, group in enumerate(groups) if group[0].loads and group[0].loads in loaded)
-        at = next(suits, 0)
+        taken = {model for other in self.pipelines for model in other.loaded}
+        suits = [i for i, group in enumerate(groups) if group[0].loads and group[0].loads in loaded]
+        fresh = [i for i, group in enumerate(groups) if group[0].loads not in taken]
+        at = next(iter([*fresh, *suits] if len(loaded) < pipeline.size else [*suits, *fresh]), 0)
         share = -(-self.items[gpus] // (2 * hands)) if hands > 1 else len(groups[at])
         group, rest = cut(groups[at], share)
         groups[at : at + 1] = [rest] if rest else []

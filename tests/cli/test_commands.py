@@ -157,6 +157,7 @@ def test_help_has_a_line_for_every_command() -> None:
     assert list(listed) == [
         "check",
         "plan",
+        "simulate",
         "run",
         "score",
         "submit",
@@ -176,7 +177,7 @@ def test_help_has_a_line_for_every_command() -> None:
 @pytest.mark.slow
 def test_the_shell_completes_commands() -> None:
     answer = kdray(_KDRAY_COMPLETE="complete_bash", COMP_WORDS="kdray s", COMP_CWORD="1")
-    assert answer.stdout.split() == ["score", "submit", "status", "schema"]
+    assert answer.stdout.split() == ["simulate", "score", "submit", "status", "schema"]
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "report", "gc --dry-run", "track"])

@@ -53,15 +53,26 @@ def test_groups_of_a_model_are_in_a_row() -> None:
 def test_pieces_become_smaller_so_that_all_end_together(made: list[InlinePipeline]) -> None:
     pools = Pools(IDLE, Resources((Node(8, 4),), 1), lambda: 4)
     list(pools.put([Bound(key=str(i), model="A") for i in range(64)]))
-    taken: list[int] = []
+    taken, actor = list[int](), IDLE(4, 1)
     while pools.items[1]:
-        before = pools.items[1]
-        waiting = pools.items[1] - len(pools._next(1, ()))
-        taken.append(before - waiting)
+        taken.append(len(pools.next_group(actor)))
     assert taken[:3] == [8, 7, 7]
     assert taken == sorted(taken, reverse=True)
     assert taken[-4:] == [1, 1, 1, 1]
     assert sum(taken) == 64
+
+
+def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlinePipeline]) -> None:
+    pools = Pools(IDLE, Resources((Node(2, 0),), 1), lambda: 2)
+    for model in "AB":
+        list(pools.put([Bound(key=f"{model}{i}", model=model) for i in range(8)]))
+    pools.pipelines = [IDLE(1, 1), IDLE(1, 1)]
+    loads = [list[object](), list[object]()]
+    for turn in range(4):
+        pipeline = pools.pipelines[turn % 2]
+        pipeline.put(pools.next_group(pipeline))
+        loads[turn % 2] += pipeline.loaded
+    assert loads == [["A", "A"], ["B", "B"]]
 
 
 def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlinePipeline]) -> None:
