@@ -125,7 +125,7 @@ class Pools:
         """What the next actor does: of a model that it has loaded or, if it has none yet, of one that nobody has."""
         gpus, loaded = pipeline.gpus, pipeline.loaded
         groups, hands = self.waiting[gpus], self.resources.actors(gpus)  # as many as there will be in the end
-        taken = {model for other in self.pipelines for model in other.loaded}
+        taken = [model for other in self.pipelines for model in other.loaded]
         suits = [i for i, group in enumerate(groups) if group[0].loads and group[0].loads in loaded]
         fresh = [i for i, group in enumerate(groups) if group[0].loads not in taken]
         at = next(iter([*fresh, *suits] if len(loaded) < pipeline.size else [*suits, *fresh]), 0)
