@@ -23,7 +23,7 @@ from kdray.spec import load_grid
 from kdray.store import Outer, Store
 from tests.tiny import write_grid, write_model
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 MAX_NEW_TOKENS = 6  # of about that many, so that some answers end and some are cut
 
 
