@@ -80,6 +80,7 @@ def test_what_makes_it_fit_is_what_the_grid_says(line: str, instead: str, what: 
         assert any(what in text for text in lines(other))
 
 
+@pytest.mark.slow
 def test_its_shape_trains_with_small_weights(tmp_path: Path, outer: Outer) -> None:
     """The grid's own settings of a point at alpha 1, on models of the same form; three steps of its batch."""
     grid = grid_of(NAME)

@@ -209,6 +209,7 @@ def test_adapters_on_the_output_head_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.slow
 def test_a_frozen_base_in_bfloat16_trains_adapters_bit_for_bit_as_one_in_float32(tmp_path, checkpointing):
     """Six bytes of a frozen weight (itself, and what autocast makes of it) are two."""
     folder, runs = write_model(tmp_path / "model"), []

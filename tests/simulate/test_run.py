@@ -107,6 +107,7 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
         seconds_of(text, "--mttf")
 
 
+@pytest.mark.slow
 def test_a_model_larger_than_a_node_and_losses_without_end_are_refused() -> None:
     with pytest.raises(InputError, match="--gpus: 2 on a node; a model that is scored needs 3 of one"):
         simulate(Todo([], [], [score("s", 1, gpus=3)]), Resources((Node(8, 2),) * 2, 1))
