@@ -10,6 +10,7 @@ what it would get alone. Rows that are not packed take transformers' own path, u
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from kdray.spec.errors import InputError
 OWN, NAME = "sdpa", "kdray_packed"  # transformers' names of the attention before and after
 PROBE = (5, 1, 7)  # tokens of the sequences on which a model is tried
 TOLERANCE = 1e-3  # of the largest hidden state; one sequence seen by another is off by far more
+# Before torch 2.12 the kernel takes fewer heads of keys than of queries without being told.
+GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 @dataclass(frozen=True)
@@ -120,8 +123,8 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, sca
     """[1, H, T, D] and [1, H_kv, T, D] -> [1, T, H, D] by one flash attention call over all sequences."""
     q, k, v = (states[0].transpose(0, 1).to(_dtype(query)) for states in (query, key, value))
     ends, longest = sequences.ends, max(sequences.lengths)
-    grouped = query.shape[1] != key.shape[1]
-    output = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=grouped)
+    grouped: Any = GROUPED if query.shape[1] != key.shape[1] else {}
+    output = varlen_attn(q, k, v, ends, ends, longest, longest, scale=scale, window_size=(-1, 0), **grouped)
     assert isinstance(output, Tensor)
     return output[None]
 

@@ -203,14 +203,15 @@ def test_sequences_within_the_window_need_no_mask_of_their_own():
 def test_one_call_over_all_sequences_takes_and_gives_the_same_layout(monkeypatch):
     """The call that needs a GPU, with a plain loop in the place of its kernel."""
 
-    def loop(query, key, value, ends, ends_k, longest, longest_k, *, scale, window_size, enable_gqa):
+    def loop(query, key, value, ends, ends_k, longest, longest_k, *, scale, window_size, **grouped):
         assert ends is ends_k
         assert longest == longest_k == max(LENGTHS)
         assert window_size == (-1, 0)
+        assert grouped == packed.GROUPED  # the model has fewer heads of keys
         parts = zip(*(states.tensor_split(ends[1:-1].tolist()) for states in (query, key, value)), strict=True)
         attend = torch.nn.functional.scaled_dot_product_attention
         spread = [[states.transpose(0, 1)[None] for states in part] for part in parts]
-        outputs = [attend(*part, is_causal=True, scale=scale, enable_gqa=enable_gqa) for part in spread]
+        outputs = [attend(*part, is_causal=True, scale=scale, enable_gqa=True) for part in spread]
         return torch.cat([output[0].transpose(0, 1) for output in outputs])
 
     monkeypatch.setattr(packed, "varlen_attn", loop)
