@@ -14,13 +14,16 @@ from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 SHAPES = {
     # name: (hidden, intermediate, heads, key-value heads, vocabulary, tied)
     "smollm2-135m": (576, 1536, 9, 3, 49_152, True),
-    "qwen2.5-1.5b": (1536, 8960, 12, 2, 151_936, True),
+    # The 1.5B's own is 151,936: this is its teacher's, since TRL, and the plain way, take logits of one width alone.
+    "qwen2.5-1.5b": (1536, 8960, 12, 2, 152_064, True),
     "qwen2.5-7b": (3584, 18_944, 28, 4, 152_064, False),
 }
 
 
-def make_model(shape: str, layers: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> LlamaForCausalLM:
-    """A Llama of this shape."""
+def make_model(
+    shape: str, layers: int, dtype: torch.dtype = torch.float32, seed: int = 0, device: str = "cpu"
+) -> LlamaForCausalLM:
+    """A Llama of this shape, made where it will be: a CPU needs minutes for the weights of a 7B."""
     hidden, intermediate, heads, kv_heads, vocabulary, tied = SHAPES[shape]
     config = LlamaConfig(
         hidden_size=hidden,
@@ -37,7 +40,8 @@ def make_model(shape: str, layers: int, dtype: torch.dtype = torch.float32, seed
     previous = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return LlamaForCausalLM(config)
+        with torch.device(device):
+            return LlamaForCausalLM(config)
     finally:
         torch.set_default_dtype(previous)
 
