@@ -28,6 +28,7 @@ class GpuMemory:
     """Bytes of GPU memory that were allocated at once since this was made, beyond what was allocated then."""
 
     def __init__(self) -> None:
+        torch.cuda.init()
         gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

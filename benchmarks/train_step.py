@@ -30,7 +30,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class Device:
     lengths: tuple[int, ...]
     rounds: int
     uncounted: int  # rounds before those: a GPU's clocks rise, its memory is handed out
+    packing: bool = True  # of our loop's rows
 
 
 DEVICES = {
@@ -102,7 +103,7 @@ class World:
             weight_decay=0.01,
             clip=1.0,
             dtype=str(self.device.dtype).removeprefix("torch."),
-            packing=True,
+            packing=self.device.packing,
         )
         vocabulary = self.device.vocabulary
         return Loop(self.model("student"), self.rows, settings, signal=signal, vocab_size=vocabulary, ranks=Ranks())
@@ -232,13 +233,13 @@ class Measured:
         return statistics.median(self.seconds)
 
 
-def one_by_one(kinds: list[str], batch: int, length: int, rounds: int) -> dict[str, Measured]:
+def one_by_one(kinds: list[str], device: Device, batch: int, length: int, rounds: int) -> dict[str, Measured]:
     """On a GPU: one kind after the other, each alone there; without those that fail."""
     found = {}
     for kind in kinds:
         memory = GpuMemory()
         try:
-            seconds = times([kind], DEVICES["cuda"], batch, length, rounds)[kind]
+            seconds = times([kind], device, batch, length, rounds)[kind]
         except Exception:  # noqa: BLE001 - the others are still wanted
             traceback.print_exc()
             continue
@@ -247,17 +248,18 @@ def one_by_one(kinds: list[str], batch: int, length: int, rounds: int) -> dict[s
     return found
 
 
-def in_turns(kinds: list[str], batch: int, length: int, rounds: int) -> dict[str, Measured]:
+def in_turns(kinds: list[str], device: Device, batch: int, length: int, rounds: int) -> dict[str, Measured]:
     """On a CPU: times of one process, in which all kinds take turns, and memory of a process each."""
-    peaks = {kind: peak_alone(kind, batch, length) for kind in kinds}
-    seconds = times(kinds, DEVICES["cpu"], batch, length, rounds)
+    peaks = {kind: peak_alone(kind, device, batch, length) for kind in kinds}
+    seconds = times(kinds, device, batch, length, rounds)
     return {kind: Measured(seconds[kind], peaks[kind]) for kind in kinds}
 
 
-def peak_alone(kind: str, batch: int, length: int) -> int:
+def peak_alone(kind: str, device: Device, batch: int, length: int) -> int:
     """Peak RSS of a process of its own that takes two steps of this kind."""
     command = [sys.executable, "-m", "benchmarks.train_step", "--alone", kind]
     command += ["--batch", str(batch), "--lengths", str(length), "--rounds", "1"]
+    command += [] if device.packing else ["--padded"]
     return int(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()[-1])
 
 
@@ -268,6 +270,7 @@ def main() -> None:
     parser.add_argument("--lengths", type=int, nargs="+", help="tokens of a sequence (default: 256 512, on a GPU 512)")
     parser.add_argument("--rounds", type=int, help="steps that are counted (default: 5, on a GPU 10)")
     parser.add_argument("--kinds", nargs="+", choices=[*KINDS, "gkd"], default=list(KINDS), help="default: all but gkd")
+    parser.add_argument("--padded", action="store_true", help="our loop's rows are padded, not packed")
     parser.add_argument("--trl", action="store_true", help="time TRL's GKD too: pip install --no-deps trl first")
     parser.add_argument("--no-packing", action="store_true", help="leave the comparison of packed and padded rows out")
     parser.add_argument(
@@ -275,7 +278,7 @@ def main() -> None:
     )
     parser.add_argument("--alone", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    device = DEVICES[arguments.device]
+    device = replace(DEVICES[arguments.device], packing=not arguments.padded)
     batch, rounds = arguments.batch or device.batch, arguments.rounds or device.rounds
     lengths = arguments.lengths or list(device.lengths)
     if device.name == "cpu":
@@ -284,20 +287,22 @@ def main() -> None:
         times([arguments.alone], device, batch, lengths[0], rounds)
         print(peak_rss())
         return
-    kinds = list(dict.fromkeys([*arguments.kinds, *(["gkd"] if arguments.trl else [])]))
+    kinds: list[str] = arguments.kinds + (["gkd"] if arguments.trl and "gkd" not in arguments.kinds else [])
     summary: dict[str, float] = {}
+    failed: set[str] = set()
     for length in lengths:
-        found = (one_by_one if device.name == "cuda" else in_turns)(kinds, batch, length, rounds)
+        found = (one_by_one if device.name == "cuda" else in_turns)(kinds, device, batch, length, rounds)
         report(found, device, batch, length, rounds)
         summary = summary or summarise(found, device, batch, length)
+        failed |= set(kinds) - set(found)
     if device.name == "cpu" and not arguments.no_packing:
         packing = measure([batch], rounds)["batch"][str(batch)]
         print(f"\npadded over packed, batch {batch}, Dolly's lengths: {packing['ratio']['median']:.2f}")
         summary["packing_over_dynamic"] = packing["ratio"]["median"]
     if arguments.json:
         print(json.dumps({name: round(value, 4) for name, value in summary.items()}))
-    if len(found) < len(kinds):
-        sys.exit(f"failed: {', '.join(kind for kind in kinds if kind not in found)}")
+    if failed:
+        sys.exit(f"failed: {', '.join(sorted(failed))}")
 
 
 def report(found: dict[str, Measured], device: Device, batch: int, length: int, rounds: int) -> None:

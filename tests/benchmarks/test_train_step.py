@@ -17,14 +17,13 @@ TINY = Device("cpu", ("student", 2), ("teacher", 1), 50, torch.bfloat16, 2, (8,)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(worlds.SHAPES, "student", (16, 32, 2, 1, 64, True))
     monkeypatch.setitem(worlds.SHAPES, "teacher", (24, 32, 2, 2, 64, False))
-    monkeypatch.setitem(train_step.DEVICES, "cuda", TINY)
     monkeypatch.setattr(train_step, "GpuMemory", lambda: SimpleNamespace(peak=lambda: 10))
 
 
 @pytest.mark.slow
 def test_every_kind_steps_and_one_that_fails_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_step, "gkd_loss", None)
-    found = one_by_one([*train_step.KINDS, "gkd"], 2, 8, 3)
+    found = one_by_one([*train_step.KINDS, "gkd"], TINY, 2, 8, 3)
     assert tuple(found) == train_step.KINDS
     assert {len(one.seconds) for one in found.values()} == {3}
 
