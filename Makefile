@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install grid submit check plan report mlflow test test-all test-unit lint renew clean
+.PHONY: help install grid submit check plan report mlflow test test-all test-unit test-gpu lint renew clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -47,6 +47,9 @@ test-all: $(READY)  ## the tests, and whole grids of single features
 
 test-unit: $(READY)  ## the tests that take about a minute together
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m 'not ray and not slow'
+
+test-gpu: $(READY)  ## the checks that need a GPU, one after the other (some five minutes on an H200)
+	@$(BIN)/pytest -m gpu tests/gpu
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

@@ -98,6 +98,8 @@ def packed_attention(
     """The attention interface: [1, H, T, D] queries and [1, H_kv, T, D] keys and values -> [1, T, H, D]."""
     if not isinstance(attention_mask, Sequences):
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    if kwargs.get("softcap"):  # some versions of transformers give it to SDPA, which knows none
+        raise ValueError("its attention caps scores")
     if has_kernel(query, value, attention_mask, kwargs.get("dropout", 0.0)):
         return _varlen(query, key, value, attention_mask, kwargs.get("scaling")), None
     lengths = attention_mask.lengths

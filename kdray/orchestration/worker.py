@@ -19,6 +19,7 @@ from kdray.artifacts.notes import note_end, note_start
 from kdray.artifacts.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.models.adapters import load_quantised, merged, narrow, save_adapters, with_lora
+from kdray.models.compiled import compile_layers
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
@@ -121,7 +122,7 @@ def _model(job: Job, device: torch.device) -> Any:
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if settings.compile:
-        model.get_decoder().compile()
+        compile_layers(model)
     return model.to(device)
 
 

@@ -239,10 +239,10 @@ def test_a_frozen_base_in_bfloat16_trains_adapters_bit_for_bit_as_one_in_float32
     assert sum(isinstance(module, Frozen) for module in model.modules()) == 7 * len(model.get_decoder().layers)
 
 
-@pytest.mark.parametrize(("bits", "near"), [("4bit", 0.35), ("8bit", 0.1)])
+@pytest.mark.parametrize(("bits", "near"), [("4bit", 0.4), ("8bit", 0.05)])
 def test_a_quantised_teacher_says_nearly_what_the_whole_one_says(tmp_path, bits, near):
     pytest.importorskip("bitsandbytes")
-    folder, ids = write_model(tmp_path / "model", hidden=64), torch.arange(2, 40)[None]
+    folder, ids = write_model(tmp_path / "model", layers=1, hidden=64), torch.arange(2, 40)[None]
     whole, teacher = (load_teacher(folder, torch.float32, kept, "f")[0] for kept in (None, bits))
     with torch.no_grad():
         exact, rounded = (ResponseModel(model).whole(ids).logits for model in (whole, teacher))

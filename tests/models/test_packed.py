@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import pytest
@@ -43,7 +44,7 @@ PACKED = {
     },
 }
 REFUSED = {
-    "Gemma2, softcap": ({"num_key_value_heads": 2, "head_dim": 8}, "eager attention"),
+    "Gemma2, softcap": ({"num_key_value_heads": 2, "head_dim": 8}, "eager attention|caps scores"),
     "GptOss, sinks": (
         {"num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 2, "num_experts_per_tok": 1},
         "eager attention",
@@ -137,7 +138,7 @@ def test_a_model_that_cannot_be_packed_is_refused_and_left_as_it_was(case):
     for _ in range(2):
         with pytest.raises(InputError, match=r"set train\.packing: false") as refused:
             packed_states(model, some)
-        assert reason in str(refused.value)
+        assert re.search(reason, str(refused.value))
     assert model.backbone.config._attn_implementation == own
     assert torch.equal(padded_states(model, some), before)
 
@@ -238,20 +239,6 @@ def test_a_kernel_that_fails_only_in_the_type_of_training_is_found_before_traini
     monkeypatch.undo()
     enable_packing(model.backbone, torch.bfloat16)
     assert model.backbone.config._attn_implementation == NAME
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_packed_is_padded_up_to_rounding(dtype):
-    model = make("Llama", {"num_key_value_heads": 2, "hidden_size": 256}).to("cuda")
-    some = [one.to("cuda") for one in sequences()]
-    ids = torch.cat(some)[None]
-    position_ids = torch.cat([torch.arange(len(one), device="cuda") for one in some])[None]
-    with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
-        padded = padded_states(model, some)
-        ours = model.hidden(ids, torch.ones_like(ids), torch.ones_like(ids).nonzero(), position_ids)
-    assert (ours - padded).norm() < (2e-2 if dtype == torch.bfloat16 else 1e-4) * padded.norm()
 
 
 def test_enabling_keeps_the_mode_and_draws_no_random_numbers():
