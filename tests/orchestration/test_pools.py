@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kdray.orchestration.pools import Item, Pools, cut, in_rows, longest_first, pieces
+from kdray.orchestration.pools import Item, Pools, at_hand, cut, in_rows, longest_first, pieces
 from kdray.orchestration.resources import Node, Resources
 from tests.orchestration.inline import InlinePipeline
 
@@ -70,9 +70,31 @@ def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlinePipeli
     loads = [list[object](), list[object]()]
     for turn in range(4):
         pipeline = pools.pipelines[turn % 2]
+        list(pipeline.finished())
         pipeline.put(pools.next_group(pipeline))
-        loads[turn % 2] += pipeline.loaded
+        loads[turn % 2] += pipeline.hands.loaded
     assert loads == [[["A"], ["A"]], [["B"], ["B"]]]
+
+
+def test_whoever_of_a_pipeline_is_done_first_goes_on_with_its_own_model(made: list[InlinePipeline]) -> None:
+    pools = Pools(IDLE, Resources((Node(2, 0),), 1), lambda: 2)
+    for model in "AB":
+        list(pools.put([Bound(key=f"{model}{i}", model=model) for i in range(8)]))
+    pipeline = IDLE(2, 1)
+    pools.pipelines = [pipeline]
+    for model in "AB":
+        group = pools.next_group(pipeline)
+        assert (group[0].loads, pipeline.hands.give(group)) == ([model], "AB".index(model))
+    pipeline.hands.take_back(1)
+    for number in (2, 3):  # not of A, though it waits in the first place
+        group = pools.next_group(pipeline)
+        assert (group[0].loads, pipeline.hands.give(group)) == (["B"], number)
+        assert pipeline.hands.loaded == [["A"], ["B"]]
+        pipeline.hands.take_back(number)
+    pipeline.hands.take_back(0)
+    assert pipeline.hands.idle == [["B"], ["A"]]
+    groups = [[Bound(key=model, model=model)] for model in "ABC"]
+    assert [at_hand(groups, [model]) for model in "BXC"] == [1, 0, 2]
 
 
 def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlinePipeline]) -> None:
