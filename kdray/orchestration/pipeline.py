@@ -169,7 +169,7 @@ def _through(
         # none waits while another is idle
         compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
         num_cpus=0 if resources.gpus or feed else 1,
-        num_gpus=gpus if resources.gpus else 0,
+        num_gpus=resources.asked(gpus) if resources.gpus else 0,
         **kind,
     )
 

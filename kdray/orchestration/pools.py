@@ -19,7 +19,9 @@ Group = Sequence["Item"]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One piece of work, reported by its key; its actor needs so many GPUs, if there are any."""
+    """One piece of work, reported by its key; its actor needs so many GPUs, if there are any, or parts of one while
+    points share them.
+    """
 
     key: str
     gpus: int = 1
@@ -201,4 +203,5 @@ class Pools:
 
 def too_large(gpus: int, resources: Resources) -> str:
     """Why nothing can be done that needs so many GPUs."""
-    return f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
+    have = max(resources.units) // resources.per_gpu
+    return f"the model needs {gpus // resources.per_gpu} GPUs of one node; the largest has {have}"
