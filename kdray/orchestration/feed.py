@@ -8,6 +8,7 @@ another process or on another node, is of the same group.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +17,8 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+PATIENCE = 1.0  # seconds, some looks of the driver's at who is idle
 
 
 class Feed:
@@ -34,6 +37,10 @@ class Feed:
         """The group of a turn, for a process that has loaded `model`: one of that model, if there is one."""
         return ray.get(self.keeper.take.remote(turn, model))
 
+    def done(self, model: object) -> None:
+        """A process that has loaded `model` has nothing to do."""
+        self.keeper.done.remote(model)
+
     def close(self) -> None:
         """No group comes after those that are there."""
         self.keeper.put.remote(None)
@@ -50,6 +57,7 @@ class _Keeper:
     def __init__(self) -> None:
         self.groups: list[tuple[bytes | None, object]] = []
         self.taken: dict[int, int] = {}  # by the turn
+        self.idle: list[object] = []  # models of processes that have nothing to do
         self.grown = asyncio.Condition()
 
     async def put(self, group: bytes | None, model: object = None) -> None:
@@ -64,12 +72,27 @@ class _Keeper:
             return self.groups[turn][0] is not None
 
     async def take(self, turn: int, model: object) -> bytes | None:
-        if turn not in self.taken:
-            taken = {*self.taken.values()}
-            left = [i for i, (group, _) in enumerate(self.groups) if group is not None and i not in taken]
-            suits = (i for i in left if model is not None and self.groups[i][1] == model)
-            self.taken[turn] = next(suits, left[0])
-        return self.groups[self.taken[turn]][0]
+        """Where all that there is suits another process, which is idle too, a group of `model` is soon to come."""
+
+        def suits() -> list[int]:
+            return [i for i in self._left() if model is not None and self.groups[i][1] == model]
+
+        async with self.grown:
+            if turn not in self.taken:
+                if model in self.idle:
+                    self.idle.remove(model)
+                if not suits() and model is not None and self.groups[self._left()[0]][1] in self.idle:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self.grown.wait_for(suits), PATIENCE)
+                self.taken[turn] = [*suits(), *self._left()][0]
+            return self.groups[self.taken[turn]][0]
+
+    async def done(self, model: object) -> None:
+        self.idle.append(model)
+
+    def _left(self) -> list[int]:
+        taken = {*self.taken.values()}
+        return [i for i, (group, _) in enumerate(self.groups) if group is not None and i not in taken]
 
 
 class _Source(Datasource):

@@ -58,6 +58,8 @@ class _Actor:
                 except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
                     error = f"{type(failure).__name__}: {failure}"
                 yield {"key": [item.key], "error": [error]}
+            if self.feed:
+                self.feed.done(self.model)
             yield {"key": [GROUP_DONE], "error": [str(number)]}
 
 
