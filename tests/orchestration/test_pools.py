@@ -105,3 +105,21 @@ def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hol
     assert [(each.size, each.gpus) for each in made] == [(2, 3), (2, 1)]  # not 2 and 2/3 actors of 3 GPUs
     whole = Resources((Node(8, 8), Node(8, 8)), 4)
     assert [whole.actors(3, room) for room in (0, 2, 3, 8, 10, 11, 16)] == [0, 0, 1, 2, 2, 3, 4]
+
+
+def test_on_the_only_gpu_parts_are_used_as_points_leave_them_and_then_the_whole(made: list[InlinePipeline]) -> None:
+    room = 0
+    pools = Pools(IDLE, Resources((Node(16, 1),), 1, per_gpu=6), lambda: room)
+    for gpus in (1, 6):
+        list(pools.put([Bound(key=str(gpus), gpus=gpus, model=str(gpus))] * 6))
+    assert list(pools.put([Bound(key="large", gpus=12)])) == [
+        ("large", "the model needs 2 GPUs of one node; the largest has 1")
+    ]
+    done = list[str]()
+    for room in (0, 2, 6, 6, 6, 6, 6):
+        done += [key for key, _ in pools.finished()]
+        assert sum(each.size * each.gpus for each in pools.pipelines) <= 6
+        if not room:
+            assert not made
+    assert [(each.size, each.gpus) for each in made] == [(2, 1), (2, 1), (1, 6)]
+    assert sorted(done) == ["1"] * 6 + ["6"] * 6

@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 from kdray.orchestration.resources import Node, Resources, usable
+from kdray.orchestration.work import Work
+from kdray.plan import make_plan
 from kdray.spec.errors import InputError
+from kdray.spec.load import parse_grid
 from kdray.spec.sections.running import Runtime
-from kdray.store import Attempt, Key
+from kdray.store import Attempt, Key, Locks, Outer, Store
 
 
 @pytest.mark.parametrize(
@@ -162,6 +165,18 @@ def test_points_that_share_gpus_leave_parts_of_them_to_scoring(nodes, per_gpu, f
     assert {left: resources.scoring(left) for left in scoring} == scoring
 
 
+@pytest.mark.parametrize(("per_gpu", "part"), [(1, 1), (6, 0.1666)])
+def test_a_point_asks_ray_for_its_part_of_a_gpu(tiny_grid, tmp_path, per_gpu, part):
+    from kdray.orchestration.trainer import make_job, make_trainer
+
+    plan = make_plan(parse_grid(tiny_grid.text()), Outer(tmp_path))
+    resources = Resources((Node(16, 1),), 1, per_gpu=per_gpu)
+    work = Work(plan, Store(tmp_path), Outer(tmp_path), Locks(), None, resources)
+    work.folder, work.soft_labels = lambda _: tmp_path, lambda *_: ()
+    job = make_job(plan.points[0].train, Attempt(Key("train", "point", "0"), tmp_path, "attempt-001"), work)
+    assert make_trainer(job).scaling_config._resources_per_worker_not_none == {"GPU": part}
+
+
 @pytest.mark.parametrize("per_gpu", range(1, 25))
 def test_all_parts_of_a_gpu_fit_on_it_and_none_is_more_than_it_need_be(per_gpu):
     resources = Resources((Node(64, 8),), 1, per_gpu=per_gpu)
@@ -179,21 +194,3 @@ def test_a_model_is_scored_on_a_part_of_a_gpu_where_its_memory_fits():
     assert resources.units_for(2, 1) == 12  # weights alone are larger than a GPU
     assert Resources((Node(16, 1),), 1, gpu_memory=100).units_for(3, 1) == 3
     assert Resources((Node(16, 1),), 1, per_gpu=6).units_for(1, 1) == 6
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-def test_ray_finds_room_for_as_many_as_share_a_gpu_and_no_more():
-    import ray
-    from ray.util.placement_group import placement_group
-
-    resources = Resources((Node(2, 1),), 1, per_gpu=6)
-    ray.init(
-        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    try:
-        groups = [placement_group([{"GPU": resources.asked(1)}]) for _ in range(6)]
-        assert all(group.wait(30) for group in groups)
-        assert not placement_group([{"GPU": resources.asked(1)}]).wait(2)
-    finally:
-        ray.shutdown()
