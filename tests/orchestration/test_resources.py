@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from kdray.orchestration.resources import Node, Resources, usable
@@ -175,6 +177,23 @@ def test_a_point_asks_ray_for_its_part_of_a_gpu(tiny_grid, tmp_path, per_gpu, pa
     work.folder, work.soft_labels = lambda _: tmp_path, lambda *_: ()
     job = make_job(plan.points[0].train, Attempt(Key("train", "point", "0"), tmp_path, "attempt-001"), work)
     assert make_trainer(job).scaling_config._resources_per_worker_not_none == {"GPU": part}
+
+
+def test_a_models_part_of_a_gpu_is_by_what_its_role_is_priced_at(tiny_grid, tmp_path, monkeypatch):
+    load, adapters = map(import_module, ("kdray.models.load", "kdray.models.adapters"))
+    monkeypatch.setattr(load, "weight_bytes", lambda *_: 30)
+    monkeypatch.setattr(adapters, "base_of", lambda folder: folder)
+    plan = make_plan(parse_grid(tiny_grid.text()), Outer(tmp_path))
+    resources = Resources((Node(16, 1),), 1, gpu_memory=100, per_gpu=6)
+    work = Work(plan, Store(tmp_path), Outer(tmp_path), Locks(), None, resources, scored_in={"student": 13})
+    work.folder = lambda _: tmp_path
+    export = next(iter(plan.points[0].exports.values()))
+    assert [work.gpus_for(step, "float32") for step in (export, plan.models["student"])] == [1, 1]
+    assert work.gpus_for(plan.models["teacher"], "float32") == 6  # of no price
+    monkeypatch.setattr(load, "weight_bytes", lambda *_: 90)
+    assert work.gpus_for(export, "float32") == 12  # its weights alone take two GPUs
+    work.resources = Resources((Node(16, 1),), 1, gpu_memory=100)
+    assert work.gpus_for(export, "float32") == 2
 
 
 @pytest.mark.parametrize("per_gpu", range(1, 25))
