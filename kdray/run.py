@@ -17,7 +17,7 @@ from rich.markup import escape
 from kdray.check.checks import check_models
 from kdray.check.machine import needs_of, require_gpus
 from kdray.check.shapes import check_shapes, shape_of
-from kdray.cost.shown import expected, scoring_share
+from kdray.cost.shown import expected, scoring_share, sharers
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.work import Work
@@ -122,21 +122,28 @@ def run(
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
             soften(reading(steps, SoftenInputs), work)
-        price = expected(work.choices.narrowed(), store, outer) if plan.points else None
+        price = None
+        if plan.points:
+            price = expected(work.choices.narrowed(), store, outer, max(1, resources.gpus), resources.gpu_memory)
+        per_gpu = sharers(price, plan.grid.runtime, resources.gpu_memory) if resources.gpus and plan.points else 1
+        if per_gpu > 1:
+            progress.say(f"{per_gpu} points train on each GPU (runtime.points_per_gpu)")
         if price:
+            work.scored_in = price.scored_in
             work.expected = {
                 str(cost.mark): cost.seconds if resources.gpus else cost.operations for cost in price.points
             }
         if plan.grid.score.engine == "vllm":  # it wants all GPUs, and points get them before
-            work.resources = replace(resources, beside=0)
+            work.resources = replace(resources, beside=0, per_gpu=per_gpu)
             train(plan.points, work)
+            work.resources = replace(resources, beside=0)
             if choosing := [each.measure for scores in work.choices.choosing.values() for each in scores]:
                 generate_by_vllm([step.inputs.outputs for step in reading(choosing, AnswersInputs)], work)
                 score([measure(choosing, work)], work)
             generate_by_vllm(asking.steps, work)
             score([measuring], work)
         else:
-            work.resources = replace(resources, share=scoring_share(price))
+            work.resources = replace(resources, share=scoring_share(price), per_gpu=per_gpu)
             _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
         io.delete(work.scratch)
         after()

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kdray.cost import memory, time
 from kdray.cost.amounts import Amounts, Asked
@@ -13,7 +14,8 @@ from kdray.cost.cards import Card
 from kdray.cost.decoder import FLOAT32, Decoder
 from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Memory, Training
-from kdray.cost.room import disk, labels, memories
+from kdray.cost.room import disk, labels, memories, points_per_gpu
+from kdray.cost.share import PROCESS
 from kdray.plan.inputs import AnswerInputs, AnswersInputs, LikelihoodInputs, RateInputs, SoftenInputs
 from kdray.plan.steps import Plan, PointPlan, ScoreStep, Step, reading
 from kdray.spec import declare
@@ -24,6 +26,7 @@ from kdray.store import Store
 
 LONGEST = 2 / 3  # of the longest allowed answer, which a batch's longest takes
 SCORES = ("generate", "measure")  # kinds of steps
+PASSES = 2  # a decoding may hold side by side
 PARTS = 64  # about so many files of its own has what a step makes of rows that are read, at the least
 
 
@@ -32,7 +35,8 @@ class StepCost:
     """One step: how long it takes so many GPUs of the card, in seconds, and its floating-point operations.
 
     `mark` is the step's. `loading` seconds are spent on every GPU that takes part; the rest can be dealt out in `items`
-    alike. Training resumes from a checkpoint every `saved` seconds, and a `busy` part of its GPUs has rows to work on.
+    alike. Training resumes from a checkpoint every `saved` seconds, and a `busy` part of its GPUs has rows to work on;
+    `sharers` such steps are on each GPU at once.
     """
 
     kind: str
@@ -44,6 +48,12 @@ class StepCost:
     items: int = 1
     saved: float = math.inf
     busy: float = 1.0
+    sharers: int = 1
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Of whole GPUs."""
+        return self.gpus * self.seconds / self.sharers
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,14 @@ class Estimate:
     disk: Mapping[str, float]  # bytes
     labels: Mapping[str, float]  # bytes of soft labels by form
     left_out: list[str] = field(default_factory=list)
+    per_gpu: int = 1  # points that share a GPU
 
     @property
     def gpu_hours(self) -> dict[str, float]:
         """By kind of step."""
         hours: dict[str, float] = defaultdict(float)
         for step in self.steps:
-            hours[step.kind] += step.gpus * step.seconds / 3600
+            hours[step.kind] += step.gpu_seconds / 3600
         return dict(hours)
 
     @property
@@ -92,13 +103,14 @@ class Estimate:
         if any(step.gpus > gpus for step in self.steps):
             return math.inf
         before, points, scores, rounds = 0.0, 0.0, 0.0, 1.0
-        for kind, size in {(step.kind, step.gpus): None for step in self.steps}:
-            times = [step.seconds for step in self.steps if (step.kind, step.gpus) == (kind, size)]
+        for kind, size, sharers in {(step.kind, step.gpus, step.sharers): None for step in self.steps}:
+            alike = (step for step in self.steps if (step.kind, step.gpus, step.sharers) == (kind, size, sharers))
+            times, places = [step.seconds for step in alike], gpus // size * sharers
             longest = max(times) if kind in ("train", "teach") else 0.0
-            hours = max(longest, sum(times) / (gpus // size)) / 3600
+            hours = max(longest, sum(times) / places) / 3600
             if kind == "train":
                 points += hours
-                rounds = max(1.0, len(times) / (gpus // size))
+                rounds = max(1.0, len(times) / places)
             elif kind in SCORES:
                 scores += hours
             else:
@@ -106,17 +118,30 @@ class Estimate:
         idle = max(0.0, points - self.gpu_hours.get("train", 0.0) / gpus)
         return before + points + scores / rounds + max(0.0, scores - scores / rounds - idle)
 
+    @property
+    def scored_in(self) -> dict[str, float]:
+        """Bytes of a GPU that answering and being scored takes, by the model's role; none where a task is not known."""
+        sizes: dict[str, float] = {}
+        for what, needed in self.memory.items():
+            kind, _, role = what.partition(" ")
+            if kind in SCORES:
+                sizes[role] = max(sizes.get(role, 0.0), needed.total)
+        known = not any(name.startswith("task ") for name in self.left_out)
+        return {role: PASSES * size + PROCESS for role, size in sizes.items() if known}
+
     def too_large(self) -> dict[str, Memory]:
         """What does not fit on the card."""
         return {what: needed for what, needed in self.memory.items() if needed.total > self.card.memory}
 
 
-def estimate(plan: Plan, store: Store, decoders: Mapping[str, Decoder], amounts: Amounts, card: Card) -> Estimate:
-    """The price of all steps of `plan` that are not done.
+def estimate(
+    plan: Plan, store: Store, decoders: Mapping[str, Decoder], amounts: Amounts, card: Card, cluster: int = 1
+) -> Estimate:
+    """The price of all steps of `plan` that are not done, on so many GPUs in all.
 
     `decoders` are the models by role: `student`, and teachers by name.
     """
-    return _Pricing(plan, store, decoders, amounts, card).estimate()
+    return _Pricing(plan, store, decoders, amounts, card, cluster).estimate()
 
 
 class _Pricing(Given):
@@ -126,19 +151,32 @@ class _Pricing(Given):
             *(self._point(point) for point in self.plan.points if self.left(point.train)),
             *self._scores(),
         ]
-        return Estimate(self.card, steps, dict(memories(self)), disk(self), labels(self), self._left_out())
+        sizes, sharers = dict(memories(self)), self.sharers
+        return Estimate(self.card, steps, sizes, disk(self), labels(self), self._left_out(), sharers)
+
+    @cached_property
+    def sharers(self) -> int:
+        """Points that share a GPU."""
+        return points_per_gpu(self)
 
     # training
 
     def _training(
-        self, step: Step, model: Decoder, section: Optimiser, batch: int, kept: float, teacher: Decoder | None
+        self,
+        step: Step,
+        model: Decoder,
+        section: Optimiser,
+        batch: int,
+        kept: float,
+        teacher: Decoder | None,
+        sharers: int = 1,
     ) -> StepCost:
         """`kept`: bytes of all that is exported."""
         how, rows = self.how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
-        seconds = time.of_training_step(model, how, self.card, operations * how.workers / busy)
+        seconds = time.of_training_step(model, how, self.card, operations * how.workers / busy, sharers)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
         every = self.plan.grid.runtime.checkpoint_every
         written = (steps // every * state + kept) / time.DISK
@@ -150,6 +188,7 @@ class _Pricing(Given):
             step.mark,
             saved=every * seconds,
             busy=busy / how.workers,
+            sharers=sharers,
         )
 
     def _row(self, model: Decoder, how: Training, teacher: Decoder | None) -> float:
@@ -179,14 +218,14 @@ class _Pricing(Given):
                 yield self._training(self.plan.models[name], model, teacher.tune, teacher.tune.batch, whole, None)
         for step in reading(self.waiting, AnswerInputs):
             model, width, vllm = (
-                self.decoders[self.role(step.inputs.teacher)],
+                self.decoders[self.plan.role(step.inputs.teacher)],
                 WIDTH[grid.augment.compute],
                 grid.augment.engine == "vllm",
             )
             asked = Asked(amounts.train, 1, amounts.prompt, grid.augment.max_new_tokens)
             yield self._answers(step, model, width, grid.augment.batch, asked, vllm, grid.augment.quantise)
         for step in reading(self.waiting, SoftenInputs):
-            model, width = self.decoders[self.role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
+            model, width = self.decoders[self.plan.role(step.inputs.teacher)], WIDTH[grid.soft_labels.compute]
             rows = amounts.train + amounts.heldout
             read, labels = Asked(rows, 1, amounts.tokens, 0), grid.soft_labels
             yield self._reads(step, model, width, labels.batch, read, 0, labels.quantise)
@@ -196,7 +235,8 @@ class _Pricing(Given):
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
         kept, student = len(point.exports) * self.exported(), self.decoders["student"]
-        return self._training(point.train, student, self.plan.grid.train, point.point.batch, kept, taught)
+        section, batch = self.plan.grid.train, point.point.batch
+        return self._training(point.train, student, section, batch, kept, taught, self.sharers)
 
     # answers and scores
 

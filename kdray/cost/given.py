@@ -22,13 +22,14 @@ WIDTH = {"float32": FLOAT32, "bfloat16": BFLOAT16}
 
 @dataclass(frozen=True)
 class Given:
-    """`decoders` are the models by role: `student`, and teachers by name."""
+    """`decoders` are the models by role: `student`, and teachers by name; `cluster` is how many GPUs there are."""
 
     plan: Plan
     store: Store
     decoders: Mapping[str, Decoder]
     amounts: Amounts
     card: Card
+    cluster: int = 1
 
     def left(self, step: Step) -> bool:
         """Whether a step is still to be done."""
@@ -37,12 +38,6 @@ class Given:
     def gpus(self, model: Decoder, width: int, quantise: str | None = None) -> int:
         """That a model's weights take, of `width` bytes each, where it answers or is scored."""
         return max(1, math.ceil(memory.weights_of(model, width, quantise) / (ROOM * self.card.memory)))
-
-    def role(self, step: Step) -> str:
-        """Whose model a step makes or is."""
-        return next(
-            (role for role, made in self.plan.models.items() if step.mark in (made.mark, made.untuned.mark)), "student"
-        )
 
     def how(self, section: Optimiser) -> Training:
         """What of a section and of the grid's runtime its training takes time and memory by."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from kdray.cost import memory
+from kdray.cost import memory, share
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Memory
@@ -13,7 +13,7 @@ from kdray.plan.inputs import AnswerInputs, SoftenInputs
 from kdray.plan.sizes import bytes_per_token
 from kdray.plan.steps import reading
 from kdray.spec import declare
-from kdray.spec.components import bind, components
+from kdray.spec.components import bind, components, declared
 from kdray.spec.points import Point
 from kdray.spec.sections.training import Optimiser
 
@@ -43,7 +43,7 @@ def memories(given: Given) -> Iterator[tuple[str, Memory]]:
         if read:
             yield f"measure {role}", memory.of_likelihoods(model, gpus, width, batch, max(read))
     for step in reading(given.plan.steps(), SoftenInputs):
-        role, width = given.role(step.inputs.teacher), WIDTH[grid.soft_labels.compute]
+        role, width = given.plan.role(step.inputs.teacher), WIDTH[grid.soft_labels.compute]
         model = given.decoders[role]
         section, gpus = grid.soft_labels, given.gpus(model, width, grid.soft_labels.quantise)
         yield (
@@ -51,7 +51,7 @@ def memories(given: Given) -> Iterator[tuple[str, Memory]]:
             memory.of_answers(model, gpus, width, section.batch, longest, section.quantise),
         )
     for step in reading(given.plan.steps(), AnswerInputs):
-        role, augment = given.role(step.inputs.teacher), grid.augment
+        role, augment = given.plan.role(step.inputs.teacher), grid.augment
         if augment.quantise:
             model, width = given.decoders[role], WIDTH[augment.compute]
             tokens = grid.data.max_prompt + augment.max_new_tokens
@@ -65,6 +65,22 @@ def _of_training(given: Given, model: Decoder, section: Optimiser, batch: int) -
     sequences = math.ceil(batch / how.workers)
     sequences = min(sequences, given.plan.grid.runtime.micro_batch or sequences)
     return memory.of_training(model, how, sequences * longest, sequences * longest)
+
+
+def points_per_gpu(given: Given) -> int:
+    """Points that share a GPU of the card. What a point takes is not sure under an engine that moves weights about, or
+    where the teacher is asked at every step, which is then loaded beside the student.
+    """
+    grid, left = given.plan.grid, [point for point in given.plan.points if given.left(point.train)]
+    if not left:
+        return 1
+    how, batch = given.how(grid.train), max(point.point.batch for point in left)
+    form = declared(declare.Form, grid.soft_labels.form.name)
+    asks = any(point.point.alpha for point in left) and not (form.kept or form.head)
+    sure = how.engine == "ddp" and not asks
+    needed = _of_training(given, given.decoders["student"], grid.train, batch).total if sure else None
+    wanted = grid.runtime.points_per_gpu
+    return share.points_per_gpu(wanted, how.workers, needed, given.card.memory, len(left), given.cluster)
 
 
 def disk(given: Given) -> dict[str, float]:
@@ -92,7 +108,7 @@ def labels(given: Given) -> dict[str, float]:
     """By form, each with its default parameters but the grid's own; the heads that some need, once a teacher."""
     sizes: dict[str, float] = {}
     amounts, own = given.amounts, given.plan.grid.soft_labels.form
-    teachers = dict.fromkeys(given.role(step.inputs.teacher) for step in reading(given.plan.steps(), SoftenInputs))
+    teachers = dict.fromkeys(given.plan.role(step.inputs.teacher) for step in reading(given.plan.steps(), SoftenInputs))
     tokens = (amounts.train + amounts.heldout) * amounts.response
     for name, form in components(declare.Form).items():
         if form.declared.kept:

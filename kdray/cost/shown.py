@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from kdray.cost.amounts import Amounts, amounts_of
@@ -14,6 +14,7 @@ from kdray.cost.memory import Memory
 from kdray.cost.models import decoders_of
 from kdray.cost.share import MOST, SHARE, points_beside
 from kdray.plan.steps import Plan
+from kdray.spec.sections.running import Runtime
 from kdray.store import Outer, Store
 
 GB = 1e9
@@ -48,7 +49,7 @@ def priced(
     plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None
 ) -> Price | list[str]:
     """The price of what is left; where something is not known that it takes, what that is, a line each."""
-    found = estimates(plan, store, outer, list(CARDS.values()), rows)
+    found = estimates(plan, store, outer, list(CARDS.values()), rows, gpus)
     if not isinstance(found, dict):
         return found
     amounts = amounts_of(plan, store, rows)
@@ -60,24 +61,34 @@ def priced(
 
 
 def estimates(
-    plan: Plan, store: Store, outer: Outer, cards: Sequence[Card], rows: int | None
+    plan: Plan, store: Store, outer: Outer, cards: Sequence[Card], rows: int | None, gpus: int = 1
 ) -> dict[str, Estimate] | list[str]:
-    """What is left of a grid by card; where something is not known that it takes, what that is, a line each."""
+    """What is left of a grid by card, of which there are so many GPUs; where something is not known that it takes, what
+    that is, a line each.
+    """
     decoders, unknown = decoders_of(plan, store, outer)
     amounts = amounts_of(plan, store, rows)
     if amounts is None:
         unknown.append("data: the number of rows, until they are prepared; say it by --rows")
     if unknown or amounts is None:
         return unknown
-    return {card.name: estimate(plan, store, decoders, amounts, card) for card in cards}
+    return {card.name: estimate(plan, store, decoders, amounts, card, gpus) for card in cards}
 
 
-def expected(plan: Plan, store: Store, outer: Outer) -> Estimate | None:
-    """What is left of a grid on an H100, by which a run divides its GPUs and orders its points; None where no price is
-    known.
+def expected(plan: Plan, store: Store, outer: Outer, gpus: int = 1, memory: int | None = None) -> Estimate | None:
+    """What is left of a grid on so many GPUs as fast as an H100, by which a run divides them and orders its points;
+    `memory` is that of the smallest, in bytes, if it is known. None where no price is.
     """
-    found = estimates(plan, store, outer, [CARDS["H100"]], rows=None)
-    return found["H100"] if isinstance(found, dict) else None
+    card = CARDS["H100"]
+    found = estimates(plan, store, outer, [replace(card, memory=memory) if memory else card], rows=None, gpus=gpus)
+    return found[card.name] if isinstance(found, dict) else None
+
+
+def sharers(found: Estimate | None, runtime: Runtime, memory: int | None) -> int:
+    """Points that share a GPU: as many as the grid says, else as many as a price says that knows a GPU's `memory`."""
+    if runtime.points_per_gpu != "auto":
+        return runtime.points_per_gpu
+    return found.per_gpu if found and memory else 1
 
 
 def scoring_share(found: Estimate | None) -> float:
@@ -93,6 +104,7 @@ def listed(price: Price) -> dict[str, Any]:
         "card": price.card.name,
         "gpus": price.gpus,
         "beside": price.beside,
+        "points_per_gpu": own.per_gpu,
         "operations": own.operations,
         "gpu_hours": own.gpu_hours,
         "gpu_hours_by_card": hours,
@@ -135,6 +147,8 @@ def lines(price: Price) -> Iterator[str]:
     )
     usd = f", {total * price.per_hour:,.0f} USD" if price.per_hour is not None else ""
     yield f"  {'all':<{width}}  {total:9,.1f} GPU-hours, {takes}{usd}; {own.operations:.1e} operations"
+    if own.per_gpu > 1:
+        yield f"  {own.per_gpu} points train on each GPU (runtime.points_per_gpu)"
     if own.scoring_share and math.isfinite(wall):
         yield f"  while points train, {price.beside} of {price.gpus} GPUs answer and score (runtime.beside)"
     others = {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items() if name != card.name}

@@ -14,11 +14,12 @@ SLOWER = {FLOAT32: 8.0, BFLOAT16: 1.0}  # products of float32 against bfloat16, 
 STREAMS = 256  # answers that vLLM makes side by side
 
 
-def of_training_step(model: Decoder, how: Training, card: Card, operations: float) -> float:
-    """One optimiser step of a point whose workers do so many operations together.
+def of_training_step(model: Decoder, how: Training, card: Card, operations: float, sharers: int = 1) -> float:
+    """One optimiser step of a point whose workers do so many operations together, `sharers` such points on each GPU.
 
     Weights and gradients pass the links while products run; casts, copies out of buffers and AdamW do not overlap with
-    either.
+    either. Points that share a GPU fill the time in which Python starts kernels: one does not slow another down until
+    the GPU is busy all the time.
     """
     width = BFLOAT16 if how.bfloat16 else FLOAT32
     trained = adapters(model, how.rank) if how.rank else model.weights
@@ -35,7 +36,8 @@ def of_training_step(model: Decoder, how: Training, card: Card, operations: floa
     )  # AdamW and clipping, one operation after the other
     products = operations / how.workers / card.products * SLOWER[width]
     started = (passes + 1) * model.layers * LAUNCH
-    return max(products, sent / card.link, started) + (cast + copied + moved) / card.bandwidth
+    memory = (cast + copied + moved) / card.bandwidth
+    return max(max(products, sent / card.link, started) + memory, sharers * (products + memory))
 
 
 def of_answers(

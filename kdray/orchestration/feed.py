@@ -1,12 +1,14 @@
 """Groups of items that a Ray Data pipeline reads while others are still to come.
 
-A pipeline's only read task asks an actor for one group after the other, by number, and waits where there is none yet.
-The actor keeps what it has given out: a read task that Ray starts again, on another node, reads the same.
+A pipeline's only read task gives a turn for each group, by number, and waits where there is none yet. Whoever has one
+asks an actor for the group that suits it best. That actor keeps what it has given out: a turn that Ray gives again, to
+another process or on another node, is of the same group.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,8 @@ import ray
 from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+PATIENCE = 1.0  # seconds, some looks of the driver's at who is idle
 
 
 class Feed:
@@ -25,16 +29,25 @@ class Feed:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.keeper: Any = ray.remote(_Keeper).options(num_cpus=0, scheduling_strategy=here).remote()
 
-    def put(self, group: bytes) -> None:
-        self.keeper.put.remote(group)
+    def put(self, group: bytes, model: object) -> None:
+        """A group for which `model` has to be loaded."""
+        self.keeper.put.remote(group, model)
+
+    def take(self, turn: int, model: object) -> bytes:
+        """The group of a turn, for a process that has loaded `model`: one of that model, if there is one."""
+        return ray.get(self.keeper.take.remote(turn, model))
+
+    def done(self, model: object) -> None:
+        """A process that has loaded `model` has nothing to do."""
+        self.keeper.done.remote(model)
 
     def close(self) -> None:
         """No group comes after those that are there."""
         self.keeper.put.remote(None)
 
     def read(self) -> ray.data.Dataset:
-        """A data set with a row `group` for each, as soon as it is there."""
-        # A block a group, so that none waits for the next; the reader takes no core from those who work.
+        """A data set with a row `group` for each, its turn, as soon as it is there."""
+        # A block a turn, so that none waits for the next; the reader takes no core from those who work.
         data = ray.data.read_datasource(_Source(self.keeper), override_num_blocks=1, num_cpus=0)
         data.context.target_max_block_size = 1
         return data
@@ -42,18 +55,44 @@ class Feed:
 
 class _Keeper:
     def __init__(self) -> None:
-        self.groups: list[bytes | None] = []
+        self.groups: list[tuple[bytes | None, object]] = []
+        self.taken: dict[int, int] = {}  # by the turn
+        self.idle: list[object] = []  # models of processes that have nothing to do
         self.grown = asyncio.Condition()
 
-    async def put(self, group: bytes | None) -> None:
+    async def put(self, group: bytes | None, model: object = None) -> None:
         async with self.grown:
-            self.groups.append(group)
+            self.groups.append((group, model))
             self.grown.notify_all()
 
-    async def get(self, number: int) -> bytes | None:
+    async def has(self, turn: int) -> bool:
+        """Whether there is such a turn, as soon as that is known."""
         async with self.grown:
-            await self.grown.wait_for(lambda: len(self.groups) > number)
-            return self.groups[number]
+            await self.grown.wait_for(lambda: len(self.groups) > turn)
+            return self.groups[turn][0] is not None
+
+    async def take(self, turn: int, model: object) -> bytes | None:
+        """Where all that there is suits another process, which is idle too, a group of `model` is soon to come."""
+
+        def suits() -> list[int]:
+            return [i for i in self._left() if model is not None and self.groups[i][1] == model]
+
+        async with self.grown:
+            if turn not in self.taken:
+                if model in self.idle:
+                    self.idle.remove(model)
+                if not suits() and model is not None and self.groups[self._left()[0]][1] in self.idle:
+                    with contextlib.suppress(asyncio.TimeoutError):
+                        await asyncio.wait_for(self.grown.wait_for(suits), PATIENCE)
+                self.taken[turn] = [*suits(), *self._left()][0]
+            return self.groups[self.taken[turn]][0]
+
+    async def done(self, model: object) -> None:
+        self.idle.append(model)
+
+    def _left(self) -> list[int]:
+        taken = {*self.taken.values()}
+        return [i for i, (group, _) in enumerate(self.groups) if group is not None and i not in taken]
 
 
 class _Source(Datasource):
@@ -70,9 +109,9 @@ class _Source(Datasource):
 
 def _reader(keeper: Any) -> Callable[[], Iterator[pa.Table]]:
     def read() -> Iterator[pa.Table]:
-        number = 0
-        while (group := ray.get(keeper.get.remote(number))) is not None:
-            yield pa.table({"group": pa.array([group], pa.binary())})
-            number += 1
+        turn = 0
+        while ray.get(keeper.has.remote(turn)):
+            yield pa.table({"group": pa.array([turn], pa.int64())})
+            turn += 1
 
     return read

@@ -47,3 +47,4 @@ class Job:
     use_gpu: bool
     accelerator: str | None  # the only type of GPU to use
     on_one_node: bool
+    gpu: float = 1  # of one, for each worker

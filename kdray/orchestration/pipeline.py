@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -20,12 +19,12 @@ from ray import cloudpickle
 from kdray.artifacts.parts import carry_over, parts
 from kdray.orchestration.feed import Feed
 from kdray.orchestration.items import Part
-from kdray.orchestration.pools import Item, too_large
+from kdray.orchestration.pools import Hands, Item, too_large
 from kdray.orchestration.session import Resources
 from kdray.orchestration.work import Work
 from kdray.store import Attempt
 
-GROUP_DONE = ("", "")  # what an actor says after the items of a group; no item has such a key
+GROUP_DONE = ""  # in place of a key, with the group's number: what an actor says after the items of a group
 I = TypeVar("I", bound=Item)  # noqa: E741
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
 
@@ -37,24 +36,31 @@ class Maker(Protocol[I_contra]):
 
 
 class _Actor:
-    """Holds a maker in a Ray Data actor and feeds it the items of each group."""
+    """Holds a maker in a Ray Data actor and feeds it the items of each group: of those that `feed` has the one that
+    suits it best.
+    """
 
-    def __init__(self, make: Callable[[], Maker[Any]]) -> None:
+    def __init__(self, make: Callable[[], Maker[Any]], feed: Feed | None) -> None:
         import torch
 
         torch.set_num_threads(1)
-        self.maker = make()
+        self.maker, self.feed = make(), feed
+        self.model: object = None  # that it has loaded
 
     def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, list[str]]]:
-        for group in batch["group"]:
-            for item in cloudpickle.loads(group):
+        for row in batch["group"]:
+            number, group = cloudpickle.loads(self.feed.take(int(row), self.model) if self.feed else row)
+            self.model = group[0].loads or self.model
+            for item in group:
                 try:
                     self.maker(item)
                     error = ""
                 except Exception as failure:  # noqa: BLE001 - reported by key; the other items go on
                     error = f"{type(failure).__name__}: {failure}"
                 yield {"key": [item.key], "error": [error]}
-            yield {"key": [GROUP_DONE[0]], "error": [GROUP_DONE[1]]}
+            if self.feed:
+                self.feed.done(self.model)
+            yield {"key": [GROUP_DONE], "error": [str(number)]}
 
 
 def run_pipeline(
@@ -76,18 +82,20 @@ class Pipeline(Generic[I]):
     """
 
     def __init__(self, make: Callable[[], Maker[I]], resources: Resources, size: int, gpus: int) -> None:
-        self.size, self.gpus, self.groups = size, gpus, 0  # `groups` that are not done yet
-        self.loaded = deque[object](maxlen=size)  # what its actors have, as far as anybody can tell
+        self.size, self.gpus, self.hands = size, gpus, Hands(size)
         self._feed, self._told = Feed(), queue.SimpleQueue[tuple[str, str] | Exception]()
-        answers = _through(self._feed.read(), make, resources, size, gpus, beside=True)
+        answers = _through(self._feed.read(), make, resources, size, gpus, self._feed)
         self._thread = threading.Thread(target=self._listen, args=[answers], name="kdray-pipeline", daemon=True)
         self._thread.start()
 
+    @property
+    def groups(self) -> int:
+        """Those that are not done yet."""
+        return len(self.hands.busy)
+
     def put(self, group: Sequence[I]) -> None:
         """Items that one actor does, one after the other."""
-        self.groups += 1
-        self.loaded.append(group[0].loads)
-        self._feed.put(cloudpickle.dumps(group))  # pyright: ignore[reportPrivateImportUsage]
+        self._feed.put(_pickled(self.hands.give(group), group), group[0].loads)
 
     def finished(self) -> Iterator[tuple[str, str]]:
         """(key, error or "") of every item that has been finished since; does not wait.
@@ -100,8 +108,8 @@ class Pipeline(Generic[I]):
                 told = self._told.get_nowait()
                 if isinstance(told, Exception):
                     raise told
-                if told == GROUP_DONE:
-                    self.groups -= 1
+                if told[0] == GROUP_DONE:
+                    self.hands.take_back(int(told[1]))
                 else:
                     yield told
 
@@ -121,6 +129,10 @@ class Pipeline(Generic[I]):
             self._told.put(failure)
 
 
+def _pickled(number: int, group: Sequence[Item]) -> bytes:
+    return cloudpickle.dumps((number, list(group)))  # pyright: ignore[reportPrivateImportUsage]
+
+
 def _gpus(group: Sequence[Item]) -> int:
     return max(item.gpus for item in group)
 
@@ -132,10 +144,10 @@ def _run(
         reason = too_large(gpus, resources)
         yield from ((item.key, reason) for group in groups for item in group)
         return
-    rows = [{"group": cloudpickle.dumps(group)} for group in groups]  # pyright: ignore[reportPrivateImportUsage]
+    rows = [{"group": _pickled(number, group)} for number, group in enumerate(groups)]
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
     answers = _finished(_through(data, make, resources, min(places, len(rows)), gpus))
-    yield from (answer for answer in answers if answer != GROUP_DONE)
+    yield from (answer for answer in answers if answer[0] != GROUP_DONE)
 
 
 def _through(
@@ -144,21 +156,22 @@ def _through(
     resources: Resources,
     size: int,
     gpus: int,
-    *,
-    beside: bool = False,
+    feed: Feed | None = None,
 ) -> ray.data.Dataset:
-    """What `size` actors say of the items of `groups`; `beside` others on the same cores, if they need no GPU."""
+    """What `size` actors say of the items of `groups`; those of a `feed` are beside others on the same cores, if they
+    need no GPU.
+    """
     kind: dict[str, Any] = {"accelerator_type": resources.accelerator} if resources.accelerator else {}
     groups.context.target_max_block_size = 1  # a block an item: what is finished is known at once
     groups.context.execution_options.preserve_order = False
     return groups.map_batches(
         _Actor,
-        fn_constructor_args=(make,),
+        fn_constructor_args=(make, feed),
         batch_size=1,
         # none waits while another is idle
         compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
-        num_cpus=0 if resources.gpus or beside else 1,
-        num_gpus=gpus if resources.gpus else 0,
+        num_cpus=0 if resources.gpus or feed else 1,
+        num_gpus=resources.asked(gpus) if resources.gpus else 0,
         **kind,
     )
 

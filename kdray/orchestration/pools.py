@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from kdray.orchestration.resources import Resources
@@ -19,7 +19,9 @@ Group = Sequence["Item"]
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """One piece of work, reported by its key; its actor needs so many GPUs, if there are any."""
+    """One piece of work, reported by its key; its actor needs so many GPUs, if there are any, or parts of one while
+    points share them.
+    """
 
     key: str
     gpus: int = 1
@@ -35,17 +37,44 @@ class Item:
         return None
 
 
+@dataclass
+class Hands:
+    """What `size` actors have: of what the groups at work are, by their numbers, and what idle actors have loaded."""
+
+    size: int
+    busy: dict[int, object] = field(default_factory=dict)
+    idle: list[object] = field(default_factory=list)
+    count: int = 0  # groups so far
+
+    @property
+    def loaded(self) -> Collection[object]:
+        return [*self.busy.values(), *self.idle]
+
+    def give(self, group: Group) -> int:
+        """The number of a group that an idle actor takes: one that has loaded its model or else one that has none."""
+        model, number = group[0].loads, self.count
+        if model in self.idle:
+            self.idle.remove(model)
+        elif len(self.loaded) >= self.size and self.idle:
+            left = self.idle.pop(0)
+            model = model or left
+        self.busy[number], self.count = model, number + 1
+        return number
+
+    def take_back(self, number: int) -> None:
+        """A group is done; its actor keeps what it has loaded."""
+        self.idle.append(self.busy.pop(number))
+
+
 class Actors(Protocol):
-    """So many actors of so many GPUs each; `groups` are given to them and not done yet, `loaded` is what they have."""
+    """So many actors of so many GPUs each; `groups` are given to them and not done yet."""
 
     size: int
     gpus: int
+    hands: Hands
 
     @property
     def groups(self) -> int: ...
-
-    @property
-    def loaded(self) -> Collection[object]: ...
 
     def put(self, group: Any, /) -> None:
         """Items that one actor does, one after the other."""
@@ -69,6 +98,11 @@ def in_rows(groups: Sequence[Group]) -> list[Group]:
     """The groups with those of one model in a row, in the order in which models first come."""
     first = {str(group[0].loads): i for i, group in reversed([*enumerate(groups)])}
     return sorted(groups, key=lambda group: first[str(group[0].loads)])
+
+
+def at_hand(groups: Iterable[Group], model: object) -> int:
+    """Which of the groups an actor takes that has loaded `model`: the first of it, or the first."""
+    return next((i for i, group in enumerate(groups) if group[0].loads and group[0].loads == model), 0)
 
 
 def cut(group: Group, items: int) -> tuple[Group, Group]:
@@ -122,13 +156,16 @@ class Pools:
             yield from pipeline.finished()
 
     def next_group(self, pipeline: Actors) -> Group:
-        """What the next actor does: of a model that it has loaded or, if it has none yet, of one that nobody has."""
-        gpus, loaded = pipeline.gpus, pipeline.loaded
+        """What the next actor does: of a model that an idle one has loaded or, if one has none yet, of one that nobody
+        has.
+        """
+        gpus, idle = pipeline.gpus, pipeline.hands.idle
         groups, hands = self.waiting[gpus], self.resources.actors(gpus)  # as many as there will be in the end
-        taken = [model for other in self.pipelines for model in other.loaded]
-        suits = [i for i, group in enumerate(groups) if group[0].loads and group[0].loads in loaded]
+        taken = [model for other in self.pipelines for model in other.hands.loaded]
+        suits = [i for i, group in enumerate(groups) if group[0].loads and group[0].loads in idle]
         fresh = [i for i, group in enumerate(groups) if group[0].loads not in taken]
-        at = next(iter([*fresh, *suits] if len(loaded) < pipeline.size else [*suits, *fresh]), 0)
+        begins = len(pipeline.hands.loaded) < pipeline.size
+        at = next(iter([*fresh, *suits] if begins else [*suits, *fresh]), 0)
         share = -(-self.items[gpus] // (2 * hands)) if hands > 1 else len(groups[at])
         group, rest = cut(groups[at], share)
         groups[at : at + 1] = [rest] if rest else []
@@ -166,4 +203,5 @@ class Pools:
 
 def too_large(gpus: int, resources: Resources) -> str:
     """Why nothing can be done that needs so many GPUs."""
-    return f"the model needs {gpus} GPUs of one node; the largest has {max(resources.units)}"
+    have = max(resources.units) // resources.per_gpu
+    return f"the model needs {gpus // resources.per_gpu} GPUs of one node; the largest has {have}"

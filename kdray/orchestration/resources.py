@@ -12,6 +12,7 @@ from kdray.spec.sections.running import Runtime
 
 ROOM = 0.8  # of a GPU's memory for a model's weights; the rest is for states and logits
 LARGEST_NODE = 8  # GPUs; a point with more workers is spread over nodes
+PARTS = 10_000  # of a GPU, that Ray counts in
 KIND = "accelerator_type:"  # what Ray puts before the name of a node's GPUs among its resources
 
 
@@ -33,6 +34,7 @@ class Resources:
     gpu_memory: int | None = None  # bytes of the smallest GPU; None where nobody could tell
     beside: int | None = None  # units that answer and score while points train, where that is wanted
     share: float = SHARE  # of all GPUs that does, where it is not
+    per_gpu: int = 1  # points of one worker that share a GPU: units are then so many equal parts of each
 
     @property
     def cpus(self) -> int:
@@ -44,8 +46,8 @@ class Resources:
 
     @property
     def units(self) -> list[int]:
-        """By node: what workers are counted in, GPUs if there are any, else cores."""
-        return [node.gpus if self.gpus else node.cpus for node in self.nodes]
+        """By node: what workers are counted in, GPUs or parts of them if there are any, else cores."""
+        return [node.gpus * self.per_gpu if self.gpus else node.cpus for node in self.nodes]
 
     @property
     def concurrent_points(self) -> int:
@@ -57,7 +59,10 @@ class Resources:
     def points_beside(self) -> int:
         """Points that train at once while others are scored; cores are shared by both."""
         fit = self.concurrent_points
-        return points_beside(fit, self.gpus, self.workers, self.share, self.beside) if self.gpus else fit
+        if not self.gpus:
+            return fit
+        # Of shared GPUs whole ones are left to scoring: a model may need one.
+        return self.per_gpu * points_beside(fit // self.per_gpu, self.gpus, self.workers, self.share, self.beside)
 
     def scoring(self, points: int) -> int:
         """Units that answer and score while so many points are left to train: in the end all of them.
@@ -68,7 +73,7 @@ class Resources:
             return sum(self.units)
         if not self.gpus:
             return max(1, self.cpus // 2) if self.beside is None else self.beside
-        return self.gpus - min(points, self.points_beside) * self.workers
+        return sum(self.units) - min(points, self.points_beside) * self.workers
 
     @property
     def on_one_node(self) -> bool:
@@ -76,8 +81,8 @@ class Resources:
         return self.workers <= LARGEST_NODE
 
     def actors(self, gpus: int = 1, room: int | None = None) -> int:
-        """Processes that answer or score side by side: one for so many GPUs of a node or, without GPUs, one a core; of
-        all units or, node by node, so many.
+        """Processes that answer or score side by side: one for so many GPUs of a node, or parts of them, or without
+        GPUs one a core; of all units or, node by node, so many.
         """
         left, count = sum(self.units) if room is None else room, 0
         for units in sorted(self.units, reverse=True):
@@ -88,6 +93,22 @@ class Resources:
     def gpus_for(self, weights: int) -> int:
         """How many GPUs hold a model of so many bytes, to answer or be scored."""
         return max(1, math.ceil(weights / (ROOM * self.gpu_memory))) if self.gpu_memory else 1
+
+    def units_for(self, gpus: int, memory: float | None) -> int:
+        """What an actor takes, in units, whose model needs so many GPUs: a part of one where that much `memory` (bytes)
+        has room in it, and all of it where nobody could tell. A GPU has room for a whole number of such parts.
+        """
+        if gpus > 1 or self.per_gpu == 1 or not memory or not self.gpu_memory:
+            return gpus * self.per_gpu
+        needed = memory * self.per_gpu / (ROOM * self.gpu_memory)
+        return next((n for n in range(1, self.per_gpu) if n >= needed and self.per_gpu % n == 0), self.per_gpu)
+
+    def asked(self, units: int) -> float:
+        """GPUs to ask Ray for, for so many units: whole ones, or a part of one that Ray can count, in ten-thousandths,
+        rounded down so that all parts of a GPU fit on it.
+        """
+        whole, rest = divmod(units, self.per_gpu)
+        return whole if not rest else PARTS * units // self.per_gpu / PARTS
 
     @property
     def teacher_threads(self) -> int:

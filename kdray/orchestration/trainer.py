@@ -58,6 +58,7 @@ def make_job(
         use_gpu=resources.gpus > 0,
         accelerator=resources.accelerator,
         on_one_node=resources.on_one_node,
+        gpu=resources.asked(1),
     )
 
 
@@ -68,14 +69,14 @@ def settings_of(params: dict[str, Any]) -> Settings:
 
 def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
     """The TorchTrainer of a job. Its run directory is the attempt's own folder."""
-    cpus = {} if job.use_gpu else {"CPU": job.threads}
+    each: dict[str, float] = {"GPU": job.gpu} if job.use_gpu else {"CPU": job.threads}
     return TorchTrainer(
         _work,
         train_loop_config={"job": job},
         scaling_config=ScalingConfig(
             num_workers=job.workers,
             use_gpu=job.use_gpu,
-            resources_per_worker=cpus or None,
+            resources_per_worker=each,
             accelerator_type=job.accelerator,
             placement_strategy="STRICT_PACK" if job.on_one_node else "PACK",
         ),

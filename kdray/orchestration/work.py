@@ -37,7 +37,8 @@ def weights_read_by(step: Step) -> Step[ExportInputs] | None:
 class Work:
     """One run of a plan. `after` is called whenever something new may be worth mirroring.
 
-    `expected` is what points take, by their steps' ids and in any unit; empty where no price is known.
+    `expected` is what points take, by their steps' ids and in any unit; `scored_in` is the memory in bytes that
+    answering and being scored takes, by the model's role. Both are empty where no price is known.
     """
 
     plan: Plan
@@ -49,6 +50,7 @@ class Work:
     after: Callable[[], None] = lambda: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id
     expected: Mapping[str, float] = field(default_factory=dict)
+    scored_in: Mapping[str, float] = field(default_factory=dict)
 
     @cached_property
     def choices(self) -> Choices:
@@ -83,15 +85,16 @@ class Work:
         return list(found.values())
 
     def gpus_for(self, model: Step, dtype: str, quantise: str | None = None) -> int:
-        """How many GPUs a finished model takes to answer or be scored."""
+        """How many GPUs a finished model takes to answer or be scored; while points share them, how many parts."""
         if not self.resources.gpu_memory:
-            return 1
+            return self.resources.units_for(1, None)
         import torch
 
         from kdray.models.adapters import base_of
         from kdray.models.load import weight_bytes
 
-        return self.resources.gpus_for(weight_bytes(base_of(self.folder(model)), getattr(torch, dtype), quantise))
+        weights = weight_bytes(base_of(self.folder(model)), getattr(torch, dtype), quantise)
+        return self.resources.units_for(self.resources.gpus_for(weights), self.scored_in.get(self.plan.role(model)))
 
     def soft_labels(self, inputs: Softened, params: Mapping[str, Any]) -> tuple[LabelSource, ...]:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an

@@ -122,6 +122,11 @@ class Plan:
     points: list[PointPlan]
     scores: list[ScoreStep]
 
+    def role(self, step: Step) -> str:
+        """Whose model a step makes or is: `student`, or a teacher's name."""
+        marks = ((role, made.mark, made.untuned.mark) for role, made in self.models.items())
+        return next((role for role, *own in marks if step.mark in own), "student")
+
     def steps(self) -> Iterator[Step]:
         """Every step once, inputs before the steps that need them."""
         seen: set[Hashable] = set()

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from kdray.orchestration.pools import Group, Item
+from kdray.orchestration.pools import Group, Hands, Item, at_hand
 from kdray.simulate.clock import Clock
 from kdray.simulate.machines import Machines, Places
 from kdray.simulate.todo import Piece
@@ -19,6 +19,7 @@ class _Actor:
     places: Places | None = None
     model: object = None
     group: Group | None = None
+    number: int = 0  # of the group
     loading: float = 0.0
     since: float = 0.0
     turn: int = 0
@@ -32,12 +33,15 @@ class TimedActors:
     def __init__(
         self, size: int, gpus: int, clock: Clock, machines: Machines, spent: Callable[[str, float], None]
     ) -> None:
-        self.size, self.gpus, self.groups = size, gpus, 0
-        self.loaded = deque[object](maxlen=size)
+        self.size, self.gpus, self.hands = size, gpus, Hands(size)
         self.clock, self.machines, self.spent = clock, machines, spent
         self.actors = [_Actor() for _ in range(size)]
-        self.queue, self.told, self.ended = deque[Group](), list[str](), 0
+        self.queue, self.told, self.ended = deque[tuple[int, Group]](), list[str](), list[int]()
         self.closed = False
+
+    @property
+    def groups(self) -> int:
+        return len(self.hands.busy)
 
     @property
     def busy(self) -> int:
@@ -45,9 +49,7 @@ class TimedActors:
         return self.gpus * sum(actor.group is not None for actor in self.actors)
 
     def put(self, group: Group) -> None:
-        self.groups += 1
-        self.loaded.append(group[0].loads)
-        self.queue.append(group)
+        self.queue.append((self.hands.give(group), group))
         self.go_on()
 
     def go_on(self) -> None:
@@ -56,11 +58,16 @@ class TimedActors:
             if actor.places is None and not self.closed:
                 actor.places = self.machines.take(self.gpus)
             if self.queue and actor.places is not None and actor.group is None:
-                self._begin(actor, self.queue.popleft())
+                at = at_hand((group for _, group in self.queue), actor.model)
+                number, group = self.queue[at]
+                del self.queue[at]
+                self._begin(actor, number, group)
 
     def finished(self) -> Iterator[tuple[str, str]]:
         told, self.told = self.told, []
-        self.groups, self.ended = self.groups - self.ended, 0  # not before it is heard of, as a pipeline has it
+        for number in self.ended:  # not before it is heard of, as a pipeline has it
+            self.hands.take_back(number)
+        self.ended.clear()
         yield from ((key, "") for key in told)
 
     def close(self) -> None:
@@ -88,14 +95,15 @@ class TimedActors:
             seconds += _seconds(group[kept])
             kept += 1
         self.told += [item.key for item in group[:kept]]
-        self.queue.appendleft(group[kept:])
+        self.queue.appendleft((actor.number, group[kept:]))
         self.spent("score", self.gpus * seconds)
         self.spent("redone", self.gpus * (self.clock.now - actor.since - seconds))
 
-    def _begin(self, actor: _Actor, group: Group) -> None:
+    def _begin(self, actor: _Actor, number: int, group: Group) -> None:
         first = _piece(group[0])
         actor.loading = 0.0 if first.model == actor.model else first.loading
         actor.model, actor.group, actor.since, actor.turn = first.model, group, self.clock.now, actor.turn + 1
+        actor.number = number
         turn = actor.turn
         self.clock.after(actor.loading + sum(map(_seconds, group)), lambda: self._end(actor, turn))
 
@@ -106,7 +114,7 @@ class TimedActors:
         self.spent("loading", self.gpus * actor.loading)
         self.spent("score", self.gpus * (seconds - actor.loading))
         self.told += [item.key for item in actor.group]
-        self.ended += 1
+        self.ended.append(actor.number)
         actor.group = None
 
 

@@ -76,9 +76,9 @@ def simulate(todo: Todo, resources: Resources, losses: Losses | None = None) -> 
         InputError: a model is larger than a node, or nodes are lost faster than anything is done.
     """
     needed = max((cost.gpus for cost in todo.before if cost.kind != "teach"), default=0)
-    needed = max([needed, *(score.pieces[0].gpus for score in todo.scores)])
-    if needed > max(resources.units):
-        raise InputError("--gpus", f"{max(resources.units)} on a node", f"a model that is scored needs {needed} of one")
+    needed = max([needed, *(-(-score.pieces[0].gpus // resources.per_gpu) for score in todo.scores)])
+    if needed > (largest := max(node.gpus for node in resources.nodes)):
+        raise InputError("--gpus", f"{largest} on a node", f"a model that is scored needs {needed} of one")
     return _Simulation(todo, replace(resources, beside=0) if todo.vllm else resources, losses).run()
 
 
@@ -86,6 +86,7 @@ class _Simulation:
     def __init__(self, todo: Todo, resources: Resources, losses: Losses | None) -> None:
         self.todo, self.resources, self.losses = todo, resources, losses
         self.clock, self.machines = Clock(), Machines(resources.units)
+        self.units = sum(resources.units)  # in which all is counted, until it is told in GPUs
         self.outcome = Outcome(resources.gpus, resources.points_beside)
         order = longest_first({point.name: point.cost.seconds for point in todo.points})
         by_name = {point.name: point for point in todo.points}
@@ -106,7 +107,9 @@ class _Simulation:
 
     def run(self) -> Outcome:
         for cost in self.todo.before:
-            self._before(cost.kind, cost.gpus, cost.seconds, cost.loading, cost.items, cost.busy)
+            self._before(
+                cost.kind, cost.gpus * self.resources.per_gpu, cost.seconds, cost.loading, cost.items, cost.busy
+            )
         self.outcome.first_point = self.clock.now
         if self.losses and self._left():
             for node in range(len(self.machines.size)):
@@ -132,7 +135,7 @@ class _Simulation:
             wall = loading + -(-items // actors) * (seconds - loading) / items
             own, spent = gpus * (seconds - loading), actors * gpus * loading
             self.outcome.before[LOADING] += spent
-        rest = self.outcome.gpus * wall - own - spent
+        rest = self.units * wall - own - spent
         unfilled = gpus * seconds * (1 - busy)
         self.outcome.busy[kind] += own
         self.outcome.before[BATCH] += unfilled
@@ -199,7 +202,7 @@ class _Simulation:
                 seconds = score.pieces[0].loading + own / actors
                 self._spend("score", own * gpus)
                 self._spend("loading", score.pieces[0].loading * actors * gpus)
-                self.outcome.idle[LARGER] += seconds * (self.outcome.gpus - actors * gpus)
+                self.outcome.idle[LARGER] += seconds * (self.units - actors * gpus)
                 wall += seconds
         self.clock.after(wall, self._answered)
 
@@ -286,7 +289,7 @@ class _Simulation:
         used = sum(each.point.cost.gpus for each in self.running)
         if self.answering and any(score.answers for score in self.scores.values()):
             return
-        free = self.outcome.gpus - used - sum(actors.busy for actors in self.started)
+        free = self.units - used - sum(actors.busy for actors in self.started)
         away = min(free, self.machines.gpus_away())
         unplaced = sum(point.cost.gpus for point, done in self.waiting if done)
         again = min(free - away, unplaced)
@@ -306,9 +309,11 @@ class _Simulation:
         found.makespan, found.first_point = found.makespan / 3600, found.first_point / 3600
         for cause, seconds in found.before.items():
             found.idle[cause] += seconds
-        found.idle, found.before, found.busy = _hours(found.idle), _hours(found.before), _hours(found.busy)
+        each = 3600 * self.resources.per_gpu
+        found.idle, found.before, found.busy = (_hours(by, each) for by in (found.idle, found.before, found.busy))
         return found
 
 
-def _hours(seconds: Mapping[str, float]) -> Hours:
-    return Hours({name: value / 3600 for name, value in seconds.items() if value > 1e-6})
+def _hours(seconds: Mapping[str, float], each: float) -> Hours:
+    """`each`: seconds of a unit in an hour of a GPU."""
+    return Hours({name: value / each for name, value in seconds.items() if value > 1e-6})

@@ -48,15 +48,16 @@ def simulated(
         InputError: the cluster is too small, something is not known that a price takes, or nothing is left to be done.
     """
     resources: Resources = resources_of(plan.grid.runtime, nodes, gpus, card)
-    found = estimates(plan, store, outer, [card], rows)
+    found = estimates(plan, store, outer, [card], rows, resources.gpus)
     if not isinstance(found, dict):
         field, _, reason = found[0].partition(": ")
         raise InputError(field, reason, "without it there is no price, and nothing to simulate")
     price = found[card.name]
-    todo = todo_of(plan, store, price)
+    resources = replace(resources, share=scoring_share(price), per_gpu=price.per_gpu)
+    todo = todo_of(plan, store, price, resources)
     if not (todo.points or todo.scores):
         raise InputError(plan.grid.name, "nothing is left of it to train or score", "simulate a grid before it runs")
-    return simulate(todo, replace(resources, share=scoring_share(price)), losses), price.left_out
+    return simulate(todo, resources, losses), price.left_out
 
 
 def listed(found: Outcome, card: Card) -> dict[str, Any]:

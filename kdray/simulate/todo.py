@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from kdray.cost.estimate import Estimate, StepCost
 from kdray.orchestration.pools import Group, Item
-from kdray.plan.inputs import GenerateInputs
+from kdray.orchestration.resources import Resources
+from kdray.plan.inputs import GenerateInputs, RateInputs
 from kdray.plan.steps import Plan, Step
 from kdray.store import Store
 
@@ -17,7 +18,9 @@ BEFORE = ("teach", "augment", "soften")  # in the order in which a run does them
 
 @dataclass(frozen=True, kw_only=True)
 class Piece(Item):
-    """So many seconds of an actor that has loaded `model`, which takes `loading` seconds."""
+    """So many seconds of an actor that has loaded `model`, which takes `loading` seconds; `gpus` are parts of them
+    where points share GPUs.
+    """
 
     seconds: float
     model: Hashable
@@ -64,10 +67,10 @@ class Todo:
     vllm: bool = False
 
 
-def todo_of(plan: Plan, store: Store, price: Estimate) -> Todo:
+def todo_of(plan: Plan, store: Store, price: Estimate, resources: Resources) -> Todo:
     """What a run of `plan` does, by what it costs; what has no price takes no time."""
     costs = {cost.mark: cost for cost in price.steps}
-    names = _Names()
+    names, vllm = _Names(), plan.grid.score.engine == "vllm"
     train, points = plan.grid.train, []
     for point in plan.points:
         if cost := costs.get(point.train.mark):
@@ -79,10 +82,17 @@ def todo_of(plan: Plan, store: Store, price: Estimate) -> Todo:
         for step in (score.generate, score.measure):
             if step and (cost := costs.get(step.mark)) and (name := names[step.mark]) not in scores:
                 needs = (names[needed.mark] for needed in step.inputs.steps)
+                memory = None if isinstance(step.inputs, RateInputs) else price.scored_in.get(plan.role(_model(step)))
+                units = resources.units_for(cost.gpus, None if vllm else memory)
                 wanted = frozenset(each for each in needs if each in made or each in scores)
-                scores[name] = ScoreWork(name, wanted, _pieces(name, step, cost, names), step.kind == "generate")
+                scores[name] = ScoreWork(
+                    name,
+                    wanted,
+                    _pieces(names, step, cost, units, cost.gpus * resources.per_gpu),
+                    step.kind == "generate",
+                )
     before = [cost for kind in BEFORE for cost in price.steps if cost.kind == kind]
-    return Todo(before, points, list(scores.values()), plan.grid.score.engine == "vllm")
+    return Todo(before, points, list(scores.values()), vllm)
 
 
 class _Names(dict[Hashable, str]):
@@ -93,12 +103,17 @@ class _Names(dict[Hashable, str]):
         return self[mark]
 
 
-def _pieces(name: str, step: Step, cost: StepCost, names: _Names) -> list[Piece]:
+def _model(step: Step) -> Step:
+    return step.inputs.named["model"]
+
+
+def _pieces(names: _Names, step: Step, cost: StepCost, units: int, whole: int) -> list[Piece]:
+    """By an actor of so many units, where all of a step's GPUs are `whole`: a part of a GPU takes as much longer."""
     piece = Piece(
-        key=name,
-        gpus=cost.gpus,
-        seconds=(cost.seconds - cost.loading) / cost.items,
-        model=names[step.inputs.named["model"].mark],
+        key=names[step.mark],
+        gpus=units,
+        seconds=(cost.seconds - cost.loading) / cost.items * whole / units,
+        model=names[_model(step).mark],
         loading=cost.loading,
         whole=not isinstance(step.inputs, GenerateInputs),
     )

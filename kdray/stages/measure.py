@@ -205,6 +205,7 @@ def _items(
     gpus, model = work.gpus_for(inputs.model, params["dtype"]), work.folder(inputs.model)
     common: dict[str, Any] = {"key": key, "gpus": gpus, "target": target, "model": model, "dtype": params["dtype"]}
     if isinstance(inputs, RateInputs):
+        common["gpus"] = max(gpus, work.resources.units_for(1, None))  # what a lens reads has no price
         return [Rating(**common, outputs=work.folder(inputs.outputs), lens=work.folder(inputs.lens))]
     task = params["task"]
     if _is_heldout(step):
@@ -219,6 +220,8 @@ def _items(
 
 def _of_answers(step: Step, inputs: AnswersInputs, attempt: Attempt, work: Work) -> AnswerMetrics:
     """What the metrics of kept answers need; the parameters that change no number come from the grid as it is now."""
+    answerer = inputs.outputs.inputs.model
+    slow = any(declared(declare.Metric, metric["name"]).slow for metric in step.params["metrics"])
     now = {use.name: use.params for use in work.plan.grid.score.metrics}
     models = {name: work.folder(made) for name, made in inputs.models.by_parameter.items()} if inputs.models else {}
     metrics = []
@@ -227,13 +230,16 @@ def _of_answers(step: Step, inputs: AnswersInputs, attempt: Attempt, work: Work)
         runtime = declared(declare.Metric, name).runtime
         params = metric["params"] | {key: value for key, value in now.get(name, {}).items() if key in runtime}
         metrics.append(MetricUse(name, params, models))
+    # Without a model of their own they go to the actors that the answerer has: others would take turns with those.
+    memory = None if slow else work.scored_in.get(work.plan.role(answerer))
     return AnswerMetrics(
         key=step.key.id,
+        gpus=work.resources.units_for(1, memory),
         target=attempt.path,
         outputs=work.folder(inputs.outputs),
-        answerer=work.folder(inputs.outputs.inputs.model),
+        answerer=work.folder(answerer),
         samples=tuple(map(work.folder, inputs.samples)),
         metrics=tuple(metrics),
-        count_empty=not any(declared(declare.Metric, metric["name"]).slow for metric in step.params["metrics"]),
+        count_empty=not slow,
         cache=work.store.root / "cache",
     )

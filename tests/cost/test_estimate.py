@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from kdray.cost.amounts import Amounts, amounts_of, asked_by
 from kdray.cost.cards import CARDS
 from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
-from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share
+from kdray.cost.share import points_per_gpu
+from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share, sharers
 from kdray.plan import Plan, make_plan
 from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
@@ -178,6 +180,65 @@ def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dic
     beside = changes.get("runtime.beside", 0 if fit == 1 else gpus - max(1, min(fit - 1, int(gpus * (1 - share)))))
     assert f"  while points train, {beside} of {gpus} GPUs answer and score (runtime.beside)" in list(lines(price))
     assert listed(price)["beside"] == beside
+
+
+@pytest.mark.parametrize(
+    ("wanted", "workers", "needed", "memory", "points", "gpus", "sharers"),
+    [
+        (6, 1, 70e9, 80e9, 1, 8, 6),  # as written
+        ("auto", 1, 10e9, 80e9, 30, 1, 4),
+        ("auto", 1, 10e9, 45e9, 30, 1, 3),  # 0.8 * 45 GB hold three of 11
+        ("auto", 1, 70e9, 80e9, 30, 1, 1),
+        ("auto", 1, 10e9, 80e9, 16, 8, 2),
+        ("auto", 1, 10e9, 80e9, 8, 8, 1),  # all of them on two GPUs would leave six idle
+        ("auto", 4, 10e9, 80e9, 30, 8, 1),
+        ("auto", 1, None, 80e9, 30, 1, 1),
+    ],
+)
+def test_points_share_a_gpu_where_they_fit_and_there_are_more_of_them(
+    wanted: Any, workers: int, needed: float | None, memory: float, points: int, gpus: int, sharers: int
+) -> None:
+    assert points_per_gpu(wanted, workers, needed, memory, points, gpus) == sharers
+
+
+def test_small_points_share_gpus_in_the_price_and_in_a_run(tiny_grid: TinyGrid) -> None:
+    axes = {"data.limit": 500, "axes.lr": [i * 1e-5 for i in range(1, 31)]}
+    runtime = tiny(tiny_grid, axes)[0].grid.runtime
+
+    def of(changes: dict[str, Any], gpus: int = 1, memory: int | None = 80 << 30) -> Estimate:
+        found = expected(*tiny(tiny_grid, axes | changes), gpus=gpus, memory=memory)
+        assert found
+        return found
+
+    alone, shared = of({"runtime.points_per_gpu": 1}), of({})
+    assert (alone.per_gpu, shared.per_gpu, of({}, memory=2_000_000_000).per_gpu) == (1, 4, 1)
+    points = len(alone.points)
+    assert of({}, gpus=points).per_gpu == 1
+    assert of({}, gpus=points // 2).per_gpu == 2
+    # Of a tiny model Python's time is all: four side by side take a quarter of it.
+    assert shared.gpu_hours["train"] == pytest.approx(alone.gpu_hours["train"] / 4, rel=0.01)
+    assert shared.wall_hours(1) < alone.wall_hours(1)
+    assert shared.gpu_hours["measure"] == alone.gpu_hours["measure"]
+    assert sharers(shared, runtime, 80 << 30) == 4
+    assert sharers(shared, runtime, None) == sharers(None, runtime, 80 << 30) == 1
+    six = runtime.model_copy(update={"points_per_gpu": 6})
+    assert sharers(None, six, None) == 6
+    assert of({"soft_labels": {"form": "online"}}).per_gpu == 1  # the teacher is there, too
+    plan, store, outer = tiny(tiny_grid, axes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    assert "  4 points train on each GPU (runtime.points_per_gpu)" in list(lines(price))
+    assert (listed(price)["points_per_gpu"], listed(price)["beside"]) == (4, 0)
+
+
+def test_what_scoring_takes_of_a_gpu_is_known_where_all_tasks_are(tiny_grid: TinyGrid) -> None:
+    found = expected(*tiny(tiny_grid, {"data.limit": 500}))
+    assert found
+    sizes = {what: needed.total for what, needed in found.memory.items()}
+    largest = max(sizes[what] for what in sizes if what in ("generate student", "measure student"))
+    assert found.scored_in["student"] == 2 * largest + 1e9
+    assert replace(found, left_out=["the models of judge"]).scored_in == found.scored_in
+    assert replace(found, left_out=["task own"]).scored_in == {}
 
 
 def test_disk_is_one_checkpoint_a_point_where_the_others_are_dropped(tiny_grid: TinyGrid) -> None:

@@ -36,6 +36,16 @@ def test_a_large_batch_is_bound_by_products() -> None:
     assert large - small == pytest.approx(products - 3 * 0.75 * 32.12 / 350, rel=0.02)
 
 
+def test_points_that_share_a_gpu_slow_each_other_down_only_when_it_is_busy_all_the_time() -> None:
+    model = replace(MODEL, layers=1)  # 2.6 ms of starts, far less of products
+    small = [of_training_step(model, ALONE, H100, 1e9, sharers) for sharers in (1, 2, 1000)]
+    own = small[0] - 3 * LAUNCH + 1e9 / 500e12
+    assert small[1] == pytest.approx(max(small[0], 2 * own))
+    assert small[2] == pytest.approx(1000 * own)
+    large = [of_training_step(MODEL, ALONE, H100, 1e15, sharers) for sharers in (1, 3)]
+    assert large[1] == pytest.approx(3 * large[0])
+
+
 def test_one_worker_sends_nothing_and_float32_is_slower() -> None:
     alone = of_training_step(MODEL, ALONE, H100, 1e15)
     assert alone == pytest.approx(1e15 / 500e12 + (2 * 6 * 6.98 + 80 * 8.03) / 2800, rel=1e-2)  # and casts and AdamW

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from kdray.orchestration.pools import Item
+from kdray.orchestration.pools import Hands, Item
 
 
 class InlinePipeline:
@@ -16,7 +15,7 @@ class InlinePipeline:
 
     def __init__(self, make: Callable[[], Any], _: object, size: int, gpus: int) -> None:
         self.maker, self.size, self.gpus, self.closed = make(), size, gpus, False
-        self.waiting, self.loaded = list[Sequence[Item]](), deque[object](maxlen=size)
+        self.waiting, self.hands = list[tuple[int, Sequence[Item]]](), Hands(size)
         self.made.append(self)
 
     @property
@@ -24,11 +23,11 @@ class InlinePipeline:
         return len(self.waiting)
 
     def put(self, group: Sequence[Item]) -> None:
-        self.waiting.append(group)
-        self.loaded.append(group[0].loads)
+        self.waiting.append((self.hands.give(group), group))
 
     def finished(self) -> Iterator[tuple[str, str]]:
-        for group in self.waiting:
+        for number, group in self.waiting:
+            self.hands.take_back(number)
             for item in group:
                 try:
                     self.maker(item)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 import ray.data
+from ray.util.placement_group import placement_group, remove_placement_group
 
 from kdray.orchestration.items import Part
 from kdray.orchestration.pipeline import run_pipeline
@@ -42,6 +43,27 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
     assert {key: len(gpus) for key, gpus in seen.items()} == {"small": 1, "large": 3, "with large": 3}
     assert errors.pop("too large") == "the model needs 5 GPUs of one node; the largest has 4"
     assert errors == {"small": "", "large": "", "with large": ""}
+
+
+@pytest.mark.ray
+def test_points_that_share_a_gpu_leave_parts_of_it_to_items(tmp_path: Path) -> None:
+    resources = Resources((Node(2, 1),), 1, per_gpu=6)
+    items = [Part(key=f"{gpus}", gpus=gpus, target=tmp_path, index=0) for gpus in (1, 2, 6, 12)]
+    ray.init(
+        address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
+    )
+    try:
+        points = [placement_group([{"GPU": resources.asked(1)}]) for _ in range(6)]
+        assert all(point.wait(30) for point in points), "six at once"
+        for left, item in ((5, items[0]), (4, items[1]), (0, items[2])):
+            while len(points) > left:
+                remove_placement_group(points.pop())
+            assert dict(run_pipeline([[item]], Seer, resources)) == {item.key: ""}
+            assert (tmp_path / item.key).read_text() == "0"
+        errors = dict(run_pipeline([[items[3]]], Seer, resources))
+        assert errors == {"12": "the model needs 2 GPUs of one node; the largest has 1"}
+    finally:
+        ray.shutdown()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kdray.orchestration.pools import Item, Pools, cut, in_rows, longest_first, pieces
+from kdray.orchestration.pools import Item, Pools, at_hand, cut, in_rows, longest_first, pieces
 from kdray.orchestration.resources import Node, Resources
 from tests.orchestration.inline import InlinePipeline
 
@@ -70,9 +70,31 @@ def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlinePipeli
     loads = [list[object](), list[object]()]
     for turn in range(4):
         pipeline = pools.pipelines[turn % 2]
+        list(pipeline.finished())
         pipeline.put(pools.next_group(pipeline))
-        loads[turn % 2] += pipeline.loaded
+        loads[turn % 2] += pipeline.hands.loaded
     assert loads == [[["A"], ["A"]], [["B"], ["B"]]]
+
+
+def test_whoever_of_a_pipeline_is_done_first_goes_on_with_its_own_model(made: list[InlinePipeline]) -> None:
+    pools = Pools(IDLE, Resources((Node(2, 0),), 1), lambda: 2)
+    for model in "AB":
+        list(pools.put([Bound(key=f"{model}{i}", model=model) for i in range(8)]))
+    pipeline = IDLE(2, 1)
+    pools.pipelines = [pipeline]
+    for model in "AB":
+        group = pools.next_group(pipeline)
+        assert (group[0].loads, pipeline.hands.give(group)) == ([model], "AB".index(model))
+    pipeline.hands.take_back(1)
+    for number in (2, 3):  # not of A, though it waits in the first place
+        group = pools.next_group(pipeline)
+        assert (group[0].loads, pipeline.hands.give(group)) == (["B"], number)
+        assert pipeline.hands.loaded == [["A"], ["B"]]
+        pipeline.hands.take_back(number)
+    pipeline.hands.take_back(0)
+    assert pipeline.hands.idle == [["B"], ["A"]]
+    groups = [[Bound(key=model, model=model)] for model in "ABC"]
+    assert [at_hand(groups, [model]) for model in "BXC"] == [1, 0, 2]
 
 
 def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlinePipeline]) -> None:
@@ -83,3 +105,21 @@ def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hol
     assert [(each.size, each.gpus) for each in made] == [(2, 3), (2, 1)]  # not 2 and 2/3 actors of 3 GPUs
     whole = Resources((Node(8, 8), Node(8, 8)), 4)
     assert [whole.actors(3, room) for room in (0, 2, 3, 8, 10, 11, 16)] == [0, 0, 1, 2, 2, 3, 4]
+
+
+def test_on_the_only_gpu_parts_are_used_as_points_leave_them_and_then_the_whole(made: list[InlinePipeline]) -> None:
+    room = 0
+    pools = Pools(IDLE, Resources((Node(16, 1),), 1, per_gpu=6), lambda: room)
+    for gpus in (1, 6):
+        list(pools.put([Bound(key=str(gpus), gpus=gpus, model=str(gpus))] * 6))
+    assert list(pools.put([Bound(key="large", gpus=12)])) == [
+        ("large", "the model needs 2 GPUs of one node; the largest has 1")
+    ]
+    done = list[str]()
+    for room in (0, 2, 6, 6, 6, 6, 6):
+        done += [key for key, _ in pools.finished()]
+        assert sum(each.size * each.gpus for each in pools.pipelines) <= 6
+        if not room:
+            assert not made
+    assert [(each.size, each.gpus) for each in made] == [(2, 1), (2, 1), (1, 6)]
+    assert sorted(done) == ["1"] * 6 + ["6"] * 6

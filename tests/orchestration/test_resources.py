@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import pytest
 
 from kdray.orchestration.resources import Node, Resources, usable
+from kdray.orchestration.work import Work
+from kdray.plan import make_plan
 from kdray.spec.errors import InputError
+from kdray.spec.load import parse_grid
 from kdray.spec.sections.running import Runtime
-from kdray.store import Attempt, Key
+from kdray.store import Attempt, Key, Locks, Outer, Store
 
 
 @pytest.mark.parametrize(
@@ -135,10 +140,76 @@ def test_the_accelerator_is_what_train_asks_ray_for(tmp_path):
     def scaling(**fields):
         attempt = Attempt(Key("train", "point", "0"), tmp_path, "attempt-001")
         unset = dict.fromkeys(field for field in Job.__dataclass_fields__ if field not in fields)
-        return make_trainer(Job(**unset | {"attempt": attempt, "use_gpu": True} | fields)).scaling_config
+        return make_trainer(Job(**unset | {"attempt": attempt, "use_gpu": True, "gpu": 1} | fields)).scaling_config
 
     h100 = scaling(workers=4, accelerator="H100", on_one_node=True)
     assert h100.accelerator_type == "H100"
     assert h100._resources_per_worker_not_none["accelerator_type:H100"] > 0
     assert h100.placement_strategy == "STRICT_PACK"
     assert scaling(workers=16, accelerator=None, on_one_node=False)._resources_per_worker_not_none == {"GPU": 1}
+    part = scaling(workers=1, accelerator=None, on_one_node=True, gpu=Resources((Node(8, 1),), 1, per_gpu=6).asked(1))
+    assert part._resources_per_worker_not_none == {"GPU": 0.1666}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "per_gpu", "fields", "points", "scoring"),
+    [
+        ([(16, 1)], 6, {}, 6, {30: 0, 7: 0, 6: 0, 5: 1, 1: 5, 0: 6}),  # the only GPU is the points'
+        ([(64, 8)], 4, {}, 28, {100: 4, 28: 4, 20: 12, 0: 32}),  # a whole one is left to scoring
+        ([(64, 8)], 4, {"beside": 0}, 32, {100: 0, 1: 31}),
+        ([(64, 8)] * 2, 3, {"share": 0.25}, 36, {100: 12}),
+        ([(2, 0)], 1, {}, 2, {100: 1}),
+    ],
+)
+def test_points_that_share_gpus_leave_parts_of_them_to_scoring(nodes, per_gpu, fields, points, scoring):
+    resources = Resources(tuple(Node(*node) for node in nodes), 1, per_gpu=per_gpu, **fields)
+    assert resources.points_beside == points
+    assert {left: resources.scoring(left) for left in scoring} == scoring
+
+
+@pytest.mark.parametrize(("per_gpu", "part"), [(1, 1), (6, 0.1666)])
+def test_a_point_asks_ray_for_its_part_of_a_gpu(tiny_grid, tmp_path, per_gpu, part):
+    from kdray.orchestration.trainer import make_job, make_trainer
+
+    plan = make_plan(parse_grid(tiny_grid.text()), Outer(tmp_path))
+    resources = Resources((Node(16, 1),), 1, per_gpu=per_gpu)
+    work = Work(plan, Store(tmp_path), Outer(tmp_path), Locks(), None, resources)
+    work.folder, work.soft_labels = lambda _: tmp_path, lambda *_: ()
+    job = make_job(plan.points[0].train, Attempt(Key("train", "point", "0"), tmp_path, "attempt-001"), work)
+    assert make_trainer(job).scaling_config._resources_per_worker_not_none == {"GPU": part}
+
+
+def test_a_models_part_of_a_gpu_is_by_what_its_role_is_priced_at(tiny_grid, tmp_path, monkeypatch):
+    load, adapters = map(import_module, ("kdray.models.load", "kdray.models.adapters"))
+    monkeypatch.setattr(load, "weight_bytes", lambda *_: 30)
+    monkeypatch.setattr(adapters, "base_of", lambda folder: folder)
+    plan = make_plan(parse_grid(tiny_grid.text()), Outer(tmp_path))
+    resources = Resources((Node(16, 1),), 1, gpu_memory=100, per_gpu=6)
+    work = Work(plan, Store(tmp_path), Outer(tmp_path), Locks(), None, resources, scored_in={"student": 13})
+    work.folder = lambda _: tmp_path
+    export = next(iter(plan.points[0].exports.values()))
+    assert [work.gpus_for(step, "float32") for step in (export, plan.models["student"])] == [1, 1]
+    assert work.gpus_for(plan.models["teacher"], "float32") == 6  # of no price
+    monkeypatch.setattr(load, "weight_bytes", lambda *_: 90)
+    assert work.gpus_for(export, "float32") == 12  # its weights alone take two GPUs
+    work.resources = Resources((Node(16, 1),), 1, gpu_memory=100)
+    assert work.gpus_for(export, "float32") == 2
+
+
+@pytest.mark.parametrize("per_gpu", range(1, 25))
+def test_all_parts_of_a_gpu_fit_on_it_and_none_is_more_than_it_need_be(per_gpu):
+    resources = Resources((Node(64, 8),), 1, per_gpu=per_gpu)
+    part = round(10_000 * resources.asked(1))
+    assert 10_000 - per_gpu < part * per_gpu <= 10_000
+    assert [resources.asked(units) for units in (per_gpu, 3 * per_gpu)] == [1, 3]
+    assert resources.actors() == 8 * per_gpu
+    assert resources.actors(3 * per_gpu) == 2
+
+
+def test_a_model_is_scored_on_a_part_of_a_gpu_where_its_memory_fits():
+    resources = Resources((Node(16, 1),), 1, gpu_memory=100, per_gpu=6)
+    assert [resources.units_for(1, memory) for memory in (1, 13, 14, 26, 27, 40, 41, 900)] == [1, 1, 2, 2, 3, 3, 6, 6]
+    assert resources.units_for(1, None) == 6  # nobody could tell
+    assert resources.units_for(2, 1) == 12  # weights alone are larger than a GPU
+    assert Resources((Node(16, 1),), 1, gpu_memory=100).units_for(3, 1) == 3
+    assert Resources((Node(16, 1),), 1, per_gpu=6).units_for(1, 1) == 6

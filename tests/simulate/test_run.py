@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from kdray.spec.errors import InputError
 HOUR = 3600.0
 
 
-def point(name: str, hours: float, gpus: int = 1, **fields: float) -> PointWork:
+def point(name: str, hours: float, gpus: int = 1, **fields: Any) -> PointWork:
     return PointWork(name, StepCost("train", gpus, hours * HOUR, 1.0, **fields), {f"{name} done": hours * HOUR})
 
 
@@ -58,6 +59,25 @@ def test_a_checkpoint_is_scored_while_others_train_and_scoring_waits_for_the_fir
     assert found.idle[CHECKPOINTS] == pytest.approx(1)
     alone = simulate(replace(todo, points=[point("a", 1)]), Resources((Node(8, 2),), 1, beside=1))
     assert alone.idle[SCORING_TAIL] == pytest.approx(1)
+
+
+def test_points_share_the_only_gpu_and_scoring_takes_the_parts_that_they_leave() -> None:
+    points = [point(f"p{i}", 1, sharers=6) for i in range(7)]
+    todo = Todo([StepCost("teach", 1, HOUR, 1.0)], points, [score("s", 1, "p0 done", items=2)])
+    found = simulate(todo, Resources((Node(8, 1),), 1, per_gpu=6))
+    assert found.points_beside == 6
+    assert found.first_point == pytest.approx(1)
+    assert found.makespan == pytest.approx(1 + 2), "six, then one and beside it the score's two halves"
+    assert found.busy["train"] == pytest.approx(7 / 6)
+    assert found.busy["score"] == pytest.approx(1 / 6)
+    assert all_of(found) == pytest.approx(found.makespan)
+
+
+def test_a_model_that_takes_the_whole_of_a_shared_gpu_is_scored_when_points_are_done() -> None:
+    todo = Todo([], [point(f"p{i}", 1, sharers=6) for i in range(7)], [score("s", 1, "p0 done", gpus=6)])
+    assert simulate(todo, Resources((Node(8, 1),), 1, per_gpu=6)).makespan == pytest.approx(3)
+    with pytest.raises(InputError, match="1 on a node; a model that is scored needs 2 of one"):
+        simulate(Todo([], [], [score("s", 1, gpus=12)]), Resources((Node(8, 1),), 1, per_gpu=6))
 
 
 def test_one_models_batches_are_dealt_out_to_all() -> None:

@@ -59,6 +59,19 @@ def test_what_cannot_be_simulated_is_one_line(
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize(("wanted", "points"), [("auto", 4), (6, 6), (1, 1)])
+def test_points_of_a_small_model_share_the_only_gpu(tiny_grid: TinyGrid, wanted: int | str, points: int) -> None:
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
+    for role in ("student", "teacher"):
+        path = tiny_grid.folder / role / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | sizes | {"vocab_size": 50}))
+    grid = parse_grid(tiny_grid.text({"runtime.points_per_gpu": wanted, "axes.lr": [1e-5, 2e-5, 3e-5, 4e-5]}))
+    store, outer = Store(tiny_grid.folder / "store"), Outer(tiny_grid.folder / "store")
+    found, _ = simulated(make_plan(grid, outer), store, outer, H100, 1, 1, None, 1000)
+    assert found.points_beside == points
+    assert sum(found.busy.values()) + sum(found.idle.values()) == pytest.approx(found.makespan)
+
+
 def test_advice_names_the_largest_cause_and_none_is_given_where_all_is_well() -> None:
     idle = Hours({BATCH: 30.0, "loading weights": 1.0})
     poor = Outcome(8, 2, makespan=10.0, busy=Hours({"train": 49.0}), idle=idle)

@@ -110,6 +110,10 @@ SCHEMA = {
     "a negative number of test rows": ({"data.test": -1}, ["data.test: -1", "greater than or equal to 0"]),
     "layers backwards": ({"student.drop_layers": [3, 3]}, ["student.drop_layers: [3, 3]", "0 <= first < end"]),
     "one border of layers": ({"student.drop_layers": [3]}, ["student.drop_layers: [3]", "at least 2 items"]),
+    "several workers on parts of a GPU": (
+        {"runtime.workers": 2, "runtime.points_per_gpu": 4},
+        ["runtime.points_per_gpu: 4 with 2 workers", "workers of one point cannot share a GPU"],
+    ),
     "no tasks": ({"score.tasks": []}, ["score.tasks: empty", "at least 1 item"]),
     "a reference twice": (
         {"score.references": ["student", "student"]},

@@ -186,7 +186,7 @@ def measured(tmp_path_factory):
 
 
 def test_weights_are_loaded_once_a_model_whatever_the_number_of_tasks(measured):
-    """Two, and at the most once more by an actor that helps another in the end."""
+    """Two, and at the most once more by an actor that helps another in the end: each goes on with the model it has."""
     first = re.search(r"weights loaded (\d+) times", measured["said"])
     assert first
     assert int(first[1]) in (2, 3)

@@ -75,6 +75,14 @@ class Runtime(Section):
             " in places of whole points"
         ),
     )
+    points_per_gpu: Annotated[PositiveInt | Literal["auto"], RUNS] = Field(
+        "auto",
+        description=(
+            "points of one worker that train side by side on one GPU, of which small models leave most idle. A number"
+            " is taken as written; `auto`: as many as fit in the memory of the smallest GPU by the estimate of `kdray"
+            " plan`, 4 at most, and 1 where that is not known or there is a GPU for each point"
+        ),
+    )
     device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(
         "auto",
         description=(
@@ -115,6 +123,13 @@ class Runtime(Section):
             "null keeps a sqlite file in the store"
         ),
     )
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.points_per_gpu not in ("auto", 1) and self.workers not in ("auto", 1):
+            found = f"{self.points_per_gpu} with {self.workers} workers"
+            raise InputError("points_per_gpu", found, "1, or workers: 1; workers of one point cannot share a GPU")
+        return self
 
     @model_validator(mode="after")
     def _accelerated(self) -> Self:
