@@ -9,6 +9,7 @@ import os
 import ssl
 import subprocess
 import threading
+import urllib.request
 import zipfile
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -321,6 +322,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     )
     pem.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
     monkeypatch.setenv("SSL_CERT_FILE", str(pem))
+    monkeypatch.setattr(urllib.request, "_opener", None)  # from Python 3.12 on it keeps the certificates it read first
     folder = tmp_path / "site"
     folder.mkdir()
     handler = type("Handler", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
