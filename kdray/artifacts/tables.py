@@ -39,7 +39,9 @@ def read_table(path: Path, needed: Sequence[str] = (), wanted: Sequence[str] | N
         present = file.schema_arrow.names
         if missing := [name for name in needed if name not in present]:
             raise ValueError(f"no column '{missing[0]}'")
-        return file.read(columns=[name for name in present if wanted is None or name in (*needed, *wanted)])
+        table = file.read(columns=[name for name in present if wanted is None or name in (*needed, *wanted)])
+        table.validate(full=True)  # texts that are no UTF-8 would fail where they are read
+        return table
 
 
 def read_like(path: Path, schema: pa.Schema, nullable: Sequence[str] = ()) -> pa.Table:

@@ -81,7 +81,8 @@ def open_table(path: Path, field: str) -> Iterator[tuple[io.BufferedReader[Any],
             EOFError,
             NotImplementedError,
             RuntimeError,
-        ) as error:  # the last: it has a password
+            OSError,
+        ) as error:  # the last two: it has a password; its parts are said to begin before it does
             raise InputError(
                 field, f"{path} is no zip archive that can be read ({error})", "fetch it again, or pack it anew"
             ) from None
