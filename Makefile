@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install grid submit check plan report mlflow test test-all test-unit test-gpu lint renew clean
+.PHONY: help install grid submit check plan report mlflow test test-all test-unit test-gpu torture lint renew clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
@@ -50,6 +50,9 @@ test-unit: $(READY)  ## the tests that take about a minute together
 
 test-gpu: $(READY)  ## the checks that need a GPU, one after the other (some five minutes on an H200)
 	@$(BIN)/pytest -m gpu tests/gpu
+
+torture: $(READY)  ## kill and damage a small grid N times and see that nothing finished is lost (N=20 SEED=0)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(or $(N),20) --seed $(or $(SEED),0)
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

@@ -31,6 +31,8 @@ POINTS = {  # three: one is left to start when the first two, of which both core
     "train": "{steps: 80, keep: [40, 80]}",
 }
 MAIN = "from kdray.cli import main; main()"
+CANARY = "canary-2f9c41d7"  # in the place of every secret that a user may have set
+SECRETS = ("HF_TOKEN", "MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "OPENAI_API_KEY")
 
 
 STARTED = []
@@ -182,8 +184,11 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
     tree = yaml.safe_load(path.read_text())
     tree["include"] = [{"lr": 2.0e-3, "batch": 4, "alpha": 1}]
     path.write_text(yaml.safe_dump(tree))
-    code, output = finish(kdray("run", path, cwd=tmp_path))
+    code, output = finish(kdray("run", path, cwd=tmp_path, env=os.environ | dict.fromkeys(SECRETS, CANARY)))
     assert code == 0, output
+    left = [file for file in tmp_path.rglob("*") if file.is_file() and CANARY.encode() in file.read_bytes()]
+    assert not left, "a secret is in what a run leaves"
+    assert CANARY not in output
 
     grown, _ = planned(path)
     assert len(grown.points) == 4

@@ -16,7 +16,7 @@ from kdray.report.results import collect
 from kdray.spec import load_grid
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store, io
-from tests.conftest import ROOT
+from tests.conftest import ROOT, TinyGrid
 
 
 @pytest.mark.slow
@@ -88,3 +88,9 @@ def test_bytes_are_said_as_people_say_them() -> None:
         "3.0 GB",
         "4.0 TB",
     ]
+
+
+def test_a_password_in_an_address_is_not_in_the_grid_that_is_shown(tiny_grid: TinyGrid) -> None:
+    grid = load_grid(tiny_grid({"runtime.mlflow": "postgresql://kdray:c4nary@db:5432/mlflow"}))
+    assert "c4nary" not in written(grid)
+    assert "postgresql://kdray:***@db:5432/mlflow" in written(grid)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from kdray.store import Artifact, Outer, Store
 from kdray.store.locks import DONE
 
 PACKAGES = ("torch", "transformers", "ray", "lm-eval", "peft", "mlflow", "scikit-learn")
+PASSWORD = re.compile(r"(//[^/\s:@]*):[^/\s@]*@")  # of an address, behind its user
 FACTS = ("kdray", "torch", "device", "engine", "workers", "threads", "host")  # what steps note of how they ran
 
 
@@ -108,11 +110,12 @@ def source_state(folder: Path) -> str:
 
 def written(grid: Grid) -> str:
     """A grid as a file that makes the same steps: all that is not at its default, parameters of components filled
-    in.
+    in. Passwords in addresses are left out.
     """
-    return yaml.safe_dump(
+    text = yaml.safe_dump(
         _flat(grid.model_dump(mode="json", exclude_defaults=True)), sort_keys=False, allow_unicode=True, width=100
     )
+    return PASSWORD.sub(r"\1:***@", text)
 
 
 def _flat(value: Any) -> Any:

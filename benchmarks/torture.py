@@ -1,0 +1,391 @@
+"""Faults on a small real grid, again and again: is anything that was finished lost, or a number changed?
+
+    python -m benchmarks.torture [N] [--seed S] [--folder DIR]        (make torture N=50 SEED=0)
+
+The grid has every kind of step on tiny models. It runs once undisturbed. Then it runs under N faults, some to a run,
+and is started again by the same command after each, until it is done. A seed says which fault meets which phase; over
+a campaign every fault meets every phase. Faults:
+
+    kill, int, term     the driver gets SIGKILL, SIGINT, SIGTERM
+    twice               SIGKILL, and again as soon as the next start has begun
+    power               everything is killed at once, and what was written last is cut to a random length
+    worker, trial, controller, actor
+                        SIGKILL for one of Ray's processes: a training worker, a Tune trial, Train's controller, an
+                        actor that answers or scores
+    flip, cut           a byte of a finished step's file is changed; its DONE is cut off
+    checkpoint          a byte of the newest resume checkpoint is changed while the driver is dead
+    second              another driver is started beside the first
+    edited              the driver is killed; a start with one point less goes before the next
+
+A phase begins when the first step of that kind is at work. What a run says must be done (a damaged folder to be
+removed) is done, as its user would. In the end the same artifacts must be there with the same content, bit for bit, no
+finished step may have been made twice, a killed point may have lost one checkpoint interval, and MLflow must have
+every metric once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kdray.artifacts.scores import ROWS, SCORES
+from kdray.store import io
+from kdray.store.locks import DONE
+from tests.tiny import PLACES, write_grid
+
+PHASES = ("model", "prepare", "teach", "soften", "train", "student", "generate", "measure", "lens")
+PROCESSES = {"worker": "TrainWorker", "trial": "ImplicitFunc", "controller": "TrainController", "actor": "MapWorker"}
+ENDED = ("kill", "int", "term", "twice", "power", "checkpoint", "edited")  # the driver is gone afterwards
+FAULTS = (*ENDED, *PROCESSES, "flip", "cut", "second")
+EVERY = 2  # steps between the grid's resume checkpoints
+STARTS, SECONDS = 12, 600.0  # that a run may take, and those of one start
+REMOVE = re.compile(r"remove the folder (\S+) and run again")
+
+
+@dataclass
+class Outcome:
+    """What a campaign came to."""
+
+    faults: Counter[str] = field(default_factory=Counter)
+    phases: Counter[str] = field(default_factory=Counter)
+    redone: list[str] = field(default_factory=list)
+    mismatches: list[str] = field(default_factory=list)
+    intervals: float = 0.0
+    doubled: int = 0
+    stuck: list[str] = field(default_factory=list)
+
+    @property
+    def held(self) -> bool:
+        return not (self.redone or self.mismatches or self.doubled or self.stuck or self.intervals > 1)
+
+
+class Driver:
+    """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
+
+    def __init__(self, grid: Path) -> None:
+        self.log = grid.with_suffix(".log")
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        command = [sys.executable, "-m", "kdray", "run", str(grid)]
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def said(self) -> str:
+        return self.log.read_text()[self._from :]
+
+    def family(self) -> list[psutil.Process]:
+        """The driver's processes, but itself."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def end(self) -> int | None:
+        """Its exit code, once it has ended; None if it did not in time, and is killed."""
+        try:
+            return self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill_all()
+            return None
+
+    def kill_all(self) -> None:
+        for process in [*self.family(), psutil.Process(self.process.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+@dataclass(frozen=True)
+class Fault:
+    name: str
+    phase: str
+
+
+class Run:
+    """One store under some faults."""
+
+    def __init__(self, folder: Path, faults: list[Fault], dice: random.Random, outcome: Outcome) -> None:
+        self.grid, self.store = write(folder), folder / "store"
+        self.faults, self.dice, self.outcome = faults, dice, outcome
+        self.damaged: set[Path] = set()
+
+    def __call__(self) -> None:
+        """Start, disturb and start again, until it is done."""
+        left = list(self.faults)
+        for _ in range(STARTS + len(left)):
+            driver, before = Driver(self.grid), finished(self.store)
+            fault = left[0] if left else None
+            if fault and self.wait_for(fault.phase, driver):
+                left.pop(0)
+                before |= finished(self.store)
+                steps = self.steps()
+                begin = time.monotonic()
+                self.disturb(fault, driver)
+                code = driver.end()
+                self.outcome.faults[fault.name] += 1
+                self.outcome.phases[fault.phase] += 1
+                print(
+                    f"{fault.name} in {fault.phase}: ended with {code} after {time.monotonic() - begin:.0f} s",
+                    flush=True,
+                )
+                self.after(fault, steps)
+            else:
+                code = driver.end()
+                if fault and code == 0:
+                    left.pop(0)  # its phase was over before it could be met
+                    print(f"{fault.name} in {fault.phase}: not met", flush=True)
+            if code is None:
+                self.outcome.stuck.append(f"{fault}: {driver.said()[-500:]}")
+            self.look_for_what_was_redone(before)
+            for named in REMOVE.findall(driver.said()):
+                self.damaged.add(Path(named))
+                shutil.rmtree(named, ignore_errors=True)
+            if code == 0 and not left:
+                return
+        self.outcome.stuck.append(f"not done after {STARTS} starts: {Driver(self.grid).said()[-500:]}")
+
+    def wait_for(self, phase: str, driver: Driver) -> bool:
+        """Whether a step of this kind is at work; not if all are done, or the driver ends before."""
+        until = time.monotonic() + SECONDS
+        while driver.process.poll() is None and time.monotonic() < until:
+            if any(not (path / DONE).exists() for path in (self.store / phase).glob("*-*") if path.is_dir()):
+                time.sleep(self.dice.random())
+                return driver.process.poll() is None
+            time.sleep(0.05)
+        return False
+
+    def disturb(self, fault: Fault, driver: Driver) -> None:
+        name = fault.name
+        if name in ("int", "term"):
+            driver.process.send_signal(signal.SIGINT if name == "int" else signal.SIGTERM)
+        elif name in ("kill", "twice", "checkpoint", "edited"):
+            driver.process.kill()
+            if name == "twice":
+                driver.process.wait()
+                again = Driver(self.grid)
+                time.sleep(3 * self.dice.random())
+                again.kill_all()
+        elif name == "power":
+            driver.kill_all()
+            for path in unsealed(self.store)[-3:]:
+                os.truncate(path, self.dice.randint(0, path.stat().st_size))
+        elif name in PROCESSES:
+            found = [p for p in driver.family() if PROCESSES[name] in title(p)]
+            if found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self.dice.choice(found).kill()
+        elif name == "second":
+            second = Driver(self.grid)
+            second.end()
+        else:
+            self.damage_something_finished(fault)
+
+    def damage_something_finished(self, fault: Fault) -> None:
+        done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"model/*/{DONE}"))
+        if not done:
+            return
+        chosen = self.dice.choice(done)
+        self.damaged.add(chosen.parent)
+        if fault.name == "cut":
+            os.truncate(chosen, self.dice.randint(0, chosen.stat().st_size - 2))
+            return
+        files = [path for path in chosen.parent.glob("attempt-*/**/*") if path.is_file() and path.stat().st_size]
+        if files:
+            flip(self.dice.choice(files), self.dice)
+
+    def after(self, fault: Fault, steps: dict[Path, int]) -> None:
+        """What is done to a store without a driver, and what its points then go on from."""
+        if fault.name == "checkpoint":
+            newest = sorted(self.store.glob("train/*/attempt-*/checkpoint-*/*.safetensors"), key=changed)
+            if newest:
+                flip(newest[-1], self.dice)
+        if fault.name == "edited":
+            text = self.grid.read_text()
+            self.grid.write_text(text.replace("alpha: [0, 1]", "alpha: [0]"))
+            smaller = Driver(self.grid)
+            self.wait_for("train", smaller)
+            smaller.process.kill()
+            smaller.process.wait()
+            self.grid.write_text(text)
+        allowed = 2 if fault.name == "checkpoint" else 1  # the one before the damaged
+        for folder, step in steps.items():
+            kept = [int(path.parent.name.split("-")[1]) for path in folder.glob("attempt-*/checkpoint-*/manifest.json")]
+            if not (folder / DONE).exists() and fault.name in ENDED:
+                lost = (step - max(kept, default=0)) / EVERY
+                self.outcome.intervals = max(self.outcome.intervals, lost / allowed)
+
+    def steps(self) -> dict[Path, int]:
+        """The steps that unfinished points have taken."""
+        found: dict[Path, int] = {}
+        for path in self.store.glob("train/*/attempt-*/metrics.jsonl"):
+            if not (path.parents[1] / DONE).exists():
+                folder = path.parents[1]
+                found[folder] = max(found.get(folder, 0), path.read_bytes().count(b"\n"))
+        return found
+
+    def look_for_what_was_redone(self, before: dict[Path, int]) -> None:
+        now = finished(self.store)
+        for path, stamp in before.items():
+            if path not in self.damaged and now.get(path) != stamp:
+                self.outcome.redone.append(str(path.relative_to(self.store)))
+
+
+def write(folder: Path) -> Path:
+    """The grid, in a folder of its own."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "id": i,
+            "document": f"Ada is in {here} .",
+            "response": f"Ada lives in {there} now .",
+            "spans": [[13, 13 + len(there)]] * (here != there),
+        }
+        for i, (here, there) in enumerate(itertools.product(PLACES, PLACES[:5]))
+    ]
+    (folder / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    news = [{"document": f"{place} is far . " * 3, "summary": f"{place} is far"} for place in PLACES]
+    (folder / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in news))
+    return write_grid(
+        folder,
+        train="{steps: 12, keep: [6, 12]}",
+        score=(
+            "{tasks: [heldout_loss, {name: heldout_answers, limit: 6, max_new_tokens: 8},"
+            f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], batch: 3}}"
+        ),
+        lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
+        runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}}}",
+    )
+
+
+def finished(store: Path) -> dict[Path, int]:
+    """When every finished artifact was sealed."""
+    return {path.parent: path.stat().st_mtime_ns for path in store.glob(f"*/*/{DONE}")}
+
+
+def content(store: Path) -> dict[str, Any]:
+    """Of every artifact the checksums of the files that must be the same in every run; of measurements the scores'."""
+    found = {}
+    for path in store.glob(f"*/*/{DONE}"):
+        kind, name = path.parent.parent.name, path.parent.name
+        files = {name: one["sha256"] for name, one in (io.read_json(path) or {}).get("files", {}).items()}
+        if kind == "measure":
+            files = {name: files[name] for name in (SCORES, ROWS) if name in files}
+        elif kind in ("train", "generate"):  # times stand in the curve, and in the answers' metadata
+            files = {}
+        found[f"{kind}/{name}"] = files
+    return found
+
+
+def doubled_metrics(store: Path) -> int:
+    """Metrics that MLflow has twice."""
+    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as connection:
+        query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
+        return connection.execute(query).fetchone()[0]
+
+
+def unsealed(store: Path) -> list[Path]:
+    """The files of unfinished artifacts, the newest last."""
+    folders = [path for path in store.glob("*/*-*") if path.is_dir() and not (path / DONE).exists()]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=changed)
+
+
+def changed(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def flip(path: Path, dice: random.Random) -> None:
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    path.write_bytes(content)
+
+
+def title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def faults(count: int, dice: random.Random) -> Iterator[Fault]:
+    """So many pairs of fault and phase, all of them before one comes again."""
+    pairs = [Fault(name, phase) for name in FAULTS for phase in PHASES]
+    dice.shuffle(pairs)
+    return itertools.islice(itertools.cycle(pairs), count)
+
+
+def campaign(count: int, seed: int, folder: Path, together: int) -> Outcome:
+    """`count` faults in runs of up to `together`, beside an undisturbed one."""
+    dice, outcome = random.Random(seed), Outcome()
+    order: Callable[[Fault], int] = lambda fault: PHASES.index(fault.phase)  # noqa: E731
+    Run(folder / "undisturbed", [], dice, outcome)()
+    expected = content(folder / "undisturbed" / "store")
+    planned = list(faults(count, dice))
+    for number, begin in enumerate(range(0, count, together)):
+        run = Run(folder / f"run-{number}", sorted(planned[begin : begin + together], key=order), dice, outcome)
+        run()
+        found = content(run.store)
+        same_ids = {name.replace(f"run-{number}", "undisturbed") for name in found} == set(expected)
+        outcome.mismatches += (
+            [name for name in expected if found.get(name) != expected[name]] if same_ids else ["other ids"]
+        )
+        outcome.doubled += doubled_metrics(run.store)
+        print(f"run {number}: {summary(outcome)}", flush=True)
+        if outcome.held:
+            shutil.rmtree(folder / f"run-{number}")
+    return outcome
+
+
+def summary(outcome: Outcome) -> str:
+    """One line of JSON."""
+    return json.dumps(
+        {
+            "faults": outcome.faults.total(),
+            "survived": outcome.faults.total() - len(outcome.stuck),
+            "finished_work_redone": len(outcome.redone),
+            "intervals_lost_max": outcome.intervals,
+            "score_mismatches": len(outcome.mismatches),
+            "doubled_metrics": outcome.doubled,
+            "phases": dict(outcome.phases),
+            "kinds": dict(outcome.faults),
+        }
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", type=int, nargs="?", default=20, help="faults")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--together", type=int, default=4, help="faults in one run")
+    parser.add_argument("--folder", type=Path, help="where stores go, and stay if something is wrong")
+    arguments = parser.parse_args()
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
+    outcome = campaign(arguments.count, arguments.seed, folder, arguments.together)
+    for what in ("redone", "mismatches", "stuck"):
+        for one in getattr(outcome, what):
+            print(f"{what}: {one}")
+    print(summary(outcome))
+    sys.exit(not outcome.held)
+
+
+if __name__ == "__main__":
+    main()
