@@ -72,6 +72,7 @@ class Outcome:
     intervals: float = 0.0
     doubled: int = 0
     stuck: list[str] = field(default_factory=list)
+    missed: int = 0  # faults whose phase was over when their turn came
 
     @property
     def held(self) -> bool:
@@ -131,35 +132,33 @@ class Run:
         left = list(self.faults)
         for _ in range(STARTS + len(left)):
             driver, before = Driver(self.grid), finished(self.store)
-            fault = left[0] if left else None
-            if fault and self.wait_for(fault.phase, driver):
-                left.pop(0)
+            while left and self.wait_for(left[0].phase, driver):
+                fault = left.pop(0)
                 before |= finished(self.store)
-                steps = self.steps()
-                begin = time.monotonic()
-                self.disturb(fault, driver)
-                code = driver.end()
-                self.outcome.faults[fault.name] += 1
-                self.outcome.phases[fault.phase] += 1
-                print(
-                    f"{fault.name} in {fault.phase}: ended with {code} after {time.monotonic() - begin:.0f} s",
-                    flush=True,
-                )
-                self.after(fault, steps)
-            else:
-                code = driver.end()
-                if fault and code == 0:
-                    left.pop(0)  # its phase was over before it could be met
-                    print(f"{fault.name} in {fault.phase}: not met", flush=True)
+                self.meet(fault, driver)
+                if fault.name in ENDED:
+                    break
+            code = driver.end()
             if code is None:
-                self.outcome.stuck.append(f"{fault}: {driver.said()[-500:]}")
+                self.outcome.stuck.append(driver.said()[-500:])
             self.look_for_what_was_redone(before)
             for named in REMOVE.findall(driver.said()):
                 self.damaged.add(Path(named))
                 shutil.rmtree(named, ignore_errors=True)
-            if code == 0 and not left:
+            if code == 0:  # the phases of faults that are left are over
+                self.outcome.missed += len(left)
                 return
-        self.outcome.stuck.append(f"not done after {STARTS} starts: {Driver(self.grid).said()[-500:]}")
+        self.outcome.stuck.append(f"not done after {STARTS} starts: {driver.said()[-500:]}")
+
+    def meet(self, fault: Fault, driver: Driver) -> None:
+        """One fault, and the end of the driver if it is one that ends it."""
+        steps, begin = self.steps(), time.monotonic()
+        self.disturb(fault, driver)
+        self.outcome.faults[fault.name] += 1
+        self.outcome.phases[fault.phase] += 1
+        code = driver.end() if fault.name in ENDED else driver.process.poll()
+        print(f"{fault.name} in {fault.phase}: {code} after {time.monotonic() - begin:.0f} s", flush=True)
+        self.after(fault, steps)
 
     def wait_for(self, phase: str, driver: Driver) -> bool:
         """Whether a step of this kind is at work; not if all are done, or the driver ends before."""
@@ -365,6 +364,7 @@ def summary(outcome: Outcome) -> str:
             "intervals_lost_max": outcome.intervals,
             "score_mismatches": len(outcome.mismatches),
             "doubled_metrics": outcome.doubled,
+            "missed": outcome.missed,
             "phases": dict(outcome.phases),
             "kinds": dict(outcome.faults),
         }

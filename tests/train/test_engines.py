@@ -12,7 +12,7 @@ import torch.multiprocessing
 from torch.distributed.checkpoint import FileSystemReader
 
 from kdray.artifacts.rows import Rows
-from kdray.models.adapters import with_lora
+from kdray.models.adapters import load_quantised, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -39,12 +39,15 @@ CASES += [(name, 4, "bfloat16", True) for name in ("ddp", "fsdp", "zero2", "zero
 
 
 LORA = ("ddp", "fsdp", "zero2", "zero3")
+QLORA = ("ddp", "fsdp")  # ZeRO's own checks want floating-point weights
 
 
-def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True, lora=False):
+def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True, lora=False, quantised=False):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     model, tokenizer = load_folder(folder / "student")
+    if quantised:
+        model = load_quantised(folder / "student", "cpu", torch.float32)
     rows = Rows(folder / "rows")
     teacher = Online(load_folder(folder / "teacher")[0], rows)
     settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype, packing=packing)
@@ -92,6 +95,9 @@ def rank_process(rank, folder):
         )
     for name in LORA:
         torch.save(result(make_loop(folder, name, 4, ranks, lora=True)), folder / f"{name}-lora-rank{rank}.pt")
+    for name in QLORA:
+        loop = make_loop(folder, name, 4, ranks, lora=True, quantised=True)
+        torch.save(result(loop), folder / f"{name}-qlora-rank{rank}.pt")
     for name, lora in RESUMED:
         broken = make_loop(folder, name, 4, ranks, lora=lora)
         for metrics in broken.steps():
@@ -162,6 +168,14 @@ def test_two_ranks_train_as_one_process_does(folder, name, batch, dtype, packing
     assert_near(first, alone, 1e-4 if dtype == "float32" else 2e-2)
     if dtype == "bfloat16":
         assert {weight.dtype for weight in first["weights"].values()} == {torch.float32}, "master weights were rounded"
+
+
+@pytest.mark.parametrize("name", QLORA)
+def test_adapters_on_quantised_layers_train_alike_on_two_ranks(folder, name):
+    alone = result(make_loop(folder, "ddp", 4, Ranks(), lora=True, quantised=True))
+    first, second = read(folder, f"{name}-qlora")
+    assert first["curve"] == second["curve"]
+    assert_near(first, alone, 1e-4)
 
 
 @pytest.mark.parametrize(("name", "lora"), RESUMED)
