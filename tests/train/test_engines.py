@@ -51,6 +51,8 @@ def make_loop(folder, engine, batch, ranks, dtype="float32", packing=True, lora=
     rows = Rows(folder / "rows")
     teacher = Online(load_folder(folder / "teacher")[0], rows)
     settings = replace(SETTINGS, batch=batch, length=float(STEPS), dtype=dtype, packing=packing)
+    if quantised:  # an export then has adapters alone
+        settings = replace(settings, method="qlora", rank=4)
     return Loop(
         ResponseModel(with_lora(model, 4) if lora else model),
         rows,
