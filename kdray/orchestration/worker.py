@@ -38,7 +38,7 @@ def train_job(job: Job) -> None:
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()
-    loaded = _load(job, device)
+    loaded = _load(job, device, ranks)
     if reason := ranks.agree(
         str(loaded) if isinstance(loaded, Exception) else None
     ):  # would only happen again: the point's end
@@ -51,7 +51,7 @@ def train_job(job: Job) -> None:
     signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
         loop = Loop(
-            ResponseModel(model),
+            model,
             rows,
             job.settings,
             signal=signal,
@@ -96,16 +96,22 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
             _report(metrics, loop, job, ranks, checkpoint_due)
 
 
-def _load(job: Job, device: torch.device) -> tuple[Any, Any] | Exception:
+def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel] | Exception:
     """The tokenizer and the student, or why they cannot be read."""
     try:
-        return load_tokenizer(job.model), _model(job, device)
+        model = ResponseModel(_model(job, device, ranks))
+        if job.settings.compile:
+            compile_layers(model.whole)
+        return load_tokenizer(job.model), model
     except (InputError, OSError, SafetensorError) as error:
         return error
 
 
-def _model(job: Job, device: torch.device) -> Any:
-    """The student on its device, as the job trains it."""
+def _model(job: Job, device: torch.device, ranks: Ranks) -> Any:
+    """The student as the job trains it, on its device.
+
+    Full weights that `fsdp` will share are rank 0's alone, in main memory; the other ranks know their shapes.
+    """
     settings = job.settings
     if device.type == "cuda" and settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
         raise InputError(
@@ -113,7 +119,10 @@ def _model(job: Job, device: torch.device) -> Any:
         )
     if settings.method == "qlora":
         model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
-    else:  # read where there is room for float32, if the GPU is not to hold that
+    else:
+        if job.engine["name"] == "fsdp":
+            device = torch.device("meta" if ranks.rank else "cpu")
+        # Read where there is room for float32, if the GPU is not to hold that.
         model, _ = load_folder(job.model, device="cpu" if _narrows(job) else device)
     if settings.rank is not None:
         model = with_lora(model, settings.rank, settings.seed, scale=settings.scale, dropout=settings.dropout)
@@ -121,8 +130,6 @@ def _model(job: Job, device: torch.device) -> Any:
         narrow(model, getattr(torch, settings.dtype))
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if settings.compile:
-        compile_layers(model)
     return model.to(device)
 
 
