@@ -25,7 +25,7 @@ from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
 from kdray.spec.errors import InputError
 from kdray.store import Store
-from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.checkpoints import Due, load_checkpoint, newest_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
 
@@ -83,6 +83,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
     due = defaultdict(list)  # by step: in a short run two positions may round to one
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
+    checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every)
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
         if loop.step in due or last:
@@ -91,9 +92,11 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
             append_step(job.attempt.path, metrics)
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
-        checkpoint_due = not last and loop.step % job.checkpoint_every == 0
+        checkpoint_due = checkpoints() and not last
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
+        if checkpoint_due:
+            checkpoints.written()
 
 
 def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel] | Exception:
