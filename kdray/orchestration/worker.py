@@ -182,11 +182,11 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
         return
     rank, store = job.settings.rank, Store(job.store)
 
-    @functools.cache
-    def plain() -> tuple[Any, dict[str, Tensor] | None]:
+    @functools.lru_cache(1)  # of merged models one at a time
+    def plain(dtype: torch.dtype) -> tuple[Any, dict[str, Tensor] | None]:
         if rank is None:
             return loop.model.whole, weights
-        return merged(job.model, rank, weights, job.settings.scale), None
+        return merged(job.model, rank, weights, job.settings.scale, dtype), None
 
     for export in exports:
         if export.again and (made := store.get(export.key)) and made.dropped:
@@ -196,9 +196,9 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
             if export.adapters:
                 save_adapters(loop.model.whole, tokenizer, attempt.path, weights, job.model, dtype)
             else:
-                model, state = plain()
+                model, state = plain(dtype)
                 save(model, tokenizer, attempt.path, state, dtype)
             attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
     if final:
-        model, state = plain()
+        model, state = plain(torch.float32)
         save(model, tokenizer, job.attempt.path, state)
