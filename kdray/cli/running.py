@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from kdray.cli.shared import (
     FAILED,
@@ -28,11 +29,14 @@ if TYPE_CHECKING:
 def run(grid: GridFile, insecure_cluster: Insecure = False) -> None:
     """Do all that is missing of a grid: train, score, report. The same command goes on after any interruption."""
     from kdray.check.checks import check_grid
+    from kdray.check.machine import idle_workers
     from kdray.data.look import look_into
     from kdray.run import resolve
 
     spec, store, outer = open_grid(grid)
     check_grid(spec, outer, offline=False, look=look_into)
+    for note in idle_workers(spec):
+        out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     do(resolve(spec, outer), store, outer, insecure_cluster, grid)
 
 

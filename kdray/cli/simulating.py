@@ -30,7 +30,7 @@ def simulate(
 
     * `kdray simulate grids/qwen25_7b.yaml --nodes 4 --gpus 8 --rows 11852`: is a cluster worth its price?
 
-    * the same with `--mttf 3h`: what do preemptions cost, and is runtime.checkpoint_every small enough?
+    * the same with `--mttf 3h`: what do preemptions cost, and is runtime.checkpoint_minutes small enough?
 
     It prints hours, utilisation from the first point to the last score, idle GPU-hours by cause, and what to change
     where that is known. docs/simulate.md has what it takes for granted, and the paper's grids on four clusters.

@@ -178,15 +178,16 @@ class _Pricing(Given):
         busy = min(how.workers, batch)  # the others idle, and wait
         seconds = time.of_training_step(model, how, self.card, operations * how.workers / busy, sharers)
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
-        every = self.plan.grid.runtime.checkpoint_every
-        written = (steps // every * state + kept) / time.DISK
+        runtime = self.plan.grid.runtime
+        saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
+        written = (steps * seconds // saved * state + kept) / time.DISK
         return StepCost(
             step.kind,
             how.workers,
             steps * seconds + written,
             steps * operations,
             step.mark,
-            saved=every * seconds,
+            saved=saved,
             busy=busy / how.workers,
             sharers=sharers,
         )

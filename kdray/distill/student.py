@@ -10,6 +10,7 @@ from kdray.distill.fused import fused_sums
 from kdray.distill.labels import SoftLabels
 from kdray.distill.objective import Objective
 from kdray.models.head import ResponseModel
+from kdray.models.packed import enable_packing
 
 
 class Student(nn.Module):
@@ -28,3 +29,11 @@ class Student(nn.Module):
         hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
         sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
         return sums.total, torch.stack([sums.hard, sums.soft, sums.uniform])
+
+    def pack(self, autocast: torch.dtype | None) -> None:
+        """Switch to attention for packed rows, as they run under `autocast`.
+
+        Raises:
+            InputError: the model takes none.
+        """
+        enable_packing(self.model.backbone, autocast)

@@ -119,9 +119,14 @@ def load_teacher(
     return load_quantised(folder, device, dtype, quantise, field).eval(), load_tokenizer(folder)
 
 
-def merged(folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float = 2.0) -> PreTrainedModel:
-    """The model in `folder` in float32 with the adapters among `weights` merged in."""
-    model = with_lora(load_folder(folder)[0], rank, scale=scale)
+def merged(
+    folder: Path, rank: int, weights: Mapping[str, Tensor], scale: float = 2.0, dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """The model in `folder` as `dtype` with the adapters among `weights` merged in.
+
+    Every sum is taken in float32 and rounded, layer by layer: memory holds the model once, in that type.
+    """
+    model = with_lora(load_folder(folder, dtype)[0], rank, scale=scale)
     adapters = {name: tensor for name, tensor in weights.items() if "lora_" in name}
     missing, unexpected = model.load_state_dict(adapters, strict=False)
     assert not unexpected, unexpected

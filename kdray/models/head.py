@@ -106,7 +106,7 @@ class ResponseModel(nn.Module):
 
 
 def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
-    """The backbone and the head of `model`.
+    """The backbone and the head of `model`; without weights, on the `meta` device, it cannot be tried.
 
     Raises:
         InputError: head(backbone(x)) does not give the model's logits, or the head has adapters, which the losses,
@@ -120,6 +120,8 @@ def split(model: PreTrainedModel) -> tuple[PreTrainedModel, Head]:
     scale = getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0)
     backbone = model.get_decoder()
     head = Head(linear, scale, getattr(config, "final_logit_softcapping", None))
+    if linear.weight.is_meta:
+        return backbone, head
     probe = torch.arange(1, 5, device=model.device)[None] % config.vocab_size
     was_training = model.training
     with torch.no_grad():

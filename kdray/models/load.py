@@ -67,10 +67,13 @@ def load_folder(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer in a Hugging Face folder, called `shown` in errors, ready for evaluation.
 
+    On the `meta` device no weight is read, but all are compared by name and shape.
+
     Raises:
         InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
     """
-    model: Any = load_whole(AutoModelForCausalLM, folder, field, shown, dtype=dtype)
+    place: Any = {"device_map": "meta"} if torch.device(device).type == "meta" else {}
+    model: Any = load_whole(AutoModelForCausalLM, folder, field, shown, dtype=dtype, **place)
     return model.to(device).eval(), load_tokenizer(folder, field, shown)
 
 

@@ -164,7 +164,8 @@ def _try(backbone: PreTrainedModel, autocast: torch.dtype | None) -> str | None:
 
     was_training, why = backbone.training, None
     try:
-        with torch.no_grad(), torch.autocast(device.type, autocast, enabled=autocast is not None):
+        casts = torch.autocast(device.type, autocast, enabled=autocast is not None, cache_enabled=False)
+        with torch.no_grad(), casts:
             backbone.eval()
             backbone.set_attn_implementation(OWN)
             pairs = zip(ids.split(PROBE, 1), positions.split(PROBE, 1), strict=True)

@@ -6,6 +6,7 @@ A task on each node looks, so that what is found is what workers will find.
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -71,8 +72,11 @@ def check_cluster(store: Path, needs: Mapping[str, Sequence[Need]], *, insecure:
 
 
 def smallest_gpu(nodes: list[str]) -> int | None:
-    """The memory in bytes of the smallest GPU of the nodes with these ids; None if one cannot tell."""
-    look: Any = ray.remote(num_cpus=0, num_gpus=0.001, max_retries=0)(_gpu_memory)
+    """The memory in bytes of the smallest GPU of the nodes with these ids; None if one cannot tell.
+
+    Ray is asked for no GPU: another run may have all of them.
+    """
+    look: Any = ray.remote(num_cpus=0, max_retries=0)(_gpu_memory)
     tasks = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(id, soft=False)).remote() for id in nodes]
     try:
         return min(ray.get(tasks, timeout=ANSWER_SECONDS))
@@ -81,9 +85,10 @@ def smallest_gpu(nodes: list[str]) -> int | None:
 
 
 def _gpu_memory() -> int:
-    import torch
-
-    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    """Of the smallest GPU of this node, as its driver says, which takes no memory of one."""
+    query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]  # in MiB
+    told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=ANSWER_SECONDS / 2).stdout
+    return min(int(line) for line in told.splitlines()) << 20
 
 
 def _ask(nodes: dict[str, str], probe: Path, needs: Mapping[str, Sequence[Need]]) -> dict[str, NodeAnswer]:

@@ -41,7 +41,8 @@ class Job:
     engine: dict[str, Any]
     gradient_checkpointing: bool
     micro_batch: int | None
-    checkpoint_every: int
+    checkpoint_minutes: float
+    checkpoint_every: int | None  # steps
     workers: int
     threads: int  # of each worker
     use_gpu: bool

@@ -52,6 +52,7 @@ def make_job(
         engine=runtime.engine.model_dump() | component(declare.Engine, runtime.engine.name, "runtime.engine").origin,
         gradient_checkpointing=runtime.gradient_checkpointing,
         micro_batch=runtime.micro_batch,
+        checkpoint_minutes=runtime.checkpoint_minutes,
         checkpoint_every=runtime.checkpoint_every,
         workers=resources.workers,
         threads=threads,

@@ -25,7 +25,7 @@ from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
 from kdray.spec.errors import InputError
 from kdray.store import Store
-from kdray.train.checkpoints import load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.checkpoints import Due, load_checkpoint, newest_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
 
@@ -38,7 +38,7 @@ def train_job(job: Job) -> None:
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
     device = ray.train.torch.get_device()
-    loaded = _load(job, device)
+    loaded = _load(job, device, ranks)
     if reason := ranks.agree(
         str(loaded) if isinstance(loaded, Exception) else None
     ):  # would only happen again: the point's end
@@ -51,7 +51,7 @@ def train_job(job: Job) -> None:
     signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
         loop = Loop(
-            ResponseModel(model),
+            model,
             rows,
             job.settings,
             signal=signal,
@@ -83,6 +83,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
     due = defaultdict(list)  # by step: in a short run two positions may round to one
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
+    checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every)
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
         if loop.step in due or last:
@@ -91,21 +92,29 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
             append_step(job.attempt.path, metrics)
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
-        checkpoint_due = not last and loop.step % job.checkpoint_every == 0
+        checkpoint_due = checkpoints() and not last
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
+        if checkpoint_due:
+            checkpoints.written()
 
 
-def _load(job: Job, device: torch.device) -> tuple[Any, Any] | Exception:
+def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel] | Exception:
     """The tokenizer and the student, or why they cannot be read."""
     try:
-        return load_tokenizer(job.model), _model(job, device)
+        model = ResponseModel(_model(job, device, ranks))
+        if job.settings.compile:
+            compile_layers(model.whole)
+        return load_tokenizer(job.model), model
     except (InputError, OSError, SafetensorError) as error:
         return error
 
 
-def _model(job: Job, device: torch.device) -> Any:
-    """The student on its device, as the job trains it."""
+def _model(job: Job, device: torch.device, ranks: Ranks) -> Any:
+    """The student as the job trains it, on its device.
+
+    Full weights that `fsdp` will share are rank 0's alone, in main memory; the other ranks know their shapes.
+    """
     settings = job.settings
     if device.type == "cuda" and settings.dtype == "bfloat16" and not torch.cuda.is_bf16_supported():
         raise InputError(
@@ -113,7 +122,10 @@ def _model(job: Job, device: torch.device) -> Any:
         )
     if settings.method == "qlora":
         model: Any = load_quantised(job.model, device, getattr(torch, settings.dtype))
-    else:  # read where there is room for float32, if the GPU is not to hold that
+    else:
+        if job.engine["name"] == "fsdp":
+            device = torch.device("meta" if ranks.rank else "cpu")
+        # Read where there is room for float32, if the GPU is not to hold that.
         model, _ = load_folder(job.model, device="cpu" if _narrows(job) else device)
     if settings.rank is not None:
         model = with_lora(model, settings.rank, settings.seed, scale=settings.scale, dropout=settings.dropout)
@@ -121,8 +133,6 @@ def _model(job: Job, device: torch.device) -> Any:
         narrow(model, getattr(torch, settings.dtype))
     if job.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    if settings.compile:
-        compile_layers(model)
     return model.to(device)
 
 
@@ -172,11 +182,11 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
         return
     rank, store = job.settings.rank, Store(job.store)
 
-    @functools.cache
-    def plain() -> tuple[Any, dict[str, Tensor] | None]:
+    @functools.lru_cache(1)  # of merged models one at a time
+    def plain(dtype: torch.dtype) -> tuple[Any, dict[str, Tensor] | None]:
         if rank is None:
             return loop.model.whole, weights
-        return merged(job.model, rank, weights, job.settings.scale), None
+        return merged(job.model, rank, weights, job.settings.scale, dtype), None
 
     for export in exports:
         if export.again and (made := store.get(export.key)) and made.dropped:
@@ -186,9 +196,9 @@ def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, 
             if export.adapters:
                 save_adapters(loop.model.whole, tokenizer, attempt.path, weights, job.model, dtype)
             else:
-                model, state = plain()
+                model, state = plain(dtype)
                 save(model, tokenizer, attempt.path, state, dtype)
             attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
     if final:
-        model, state = plain()
+        model, state = plain(torch.float32)
         save(model, tokenizer, job.attempt.path, state)

@@ -35,7 +35,7 @@ REMEDIES = {
     SCORING_TAIL: "fewer nodes, or a smaller score.batch: batches are what is dealt out",
     LARGER: "nodes with more GPUs, score.dtype: bfloat16, or score.references without the largest teacher",
     LOST: "nodes that are lost less often",
-    REDONE: "a smaller runtime.checkpoint_every",
+    REDONE: "a smaller runtime.checkpoint_minutes",
 }
 
 

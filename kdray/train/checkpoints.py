@@ -8,8 +8,11 @@ engine cannot read.
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import xxhash
 
 from kdray.store import io
@@ -17,6 +20,29 @@ from kdray.store.store import ATTEMPT
 from kdray.train.loop import Loop
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
+
+
+class Due:
+    """Whether a checkpoint is to be written now: so many minutes after the last one was, or at every so many steps.
+
+    It is rank 0's clock that tells, on every rank.
+    """
+
+    def __init__(
+        self, loop: Loop, minutes: float, every: int | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.loop, self.seconds, self.every, self.clock = loop, 60 * minutes, every, clock
+        self.written()
+
+    def __call__(self) -> bool:
+        """To be called on every rank after a step."""
+        late = self.loop.ranks.rank == 0 and self.clock() - self._since >= self.seconds
+        agreed = bool(self.loop.ranks.sum(torch.tensor([float(late)]), self.loop.device))
+        return agreed or bool(self.every and self.loop.step % self.every == 0)
+
+    def written(self) -> None:
+        """One is there: the minutes begin anew, so that however long it took, steps come between."""
+        self._since = self.clock()
 
 
 def save_checkpoint(loop: Loop, folder: Path) -> None:

@@ -20,7 +20,6 @@ from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
-from kdray.models.packed import enable_packing
 from kdray.score.heldout import heldout_sums
 from kdray.train.engines import Ranks, make_engine
 from kdray.train.optimiser import schedule
@@ -54,16 +53,16 @@ class Loop:
     ) -> None:
         self.model, self.rows, self.settings = model, rows, settings
         self.signal, self.vocab_size, self.ranks = signal, vocabulary(vocab_size, model.head, signal), ranks
-        self.device = next(model.parameters()).device
         self.order = Order(rows.train, settings.batch, settings.seed)
         self.objective = _objective(settings, self.vocab_size)
         self.micro_batch = micro_batch or settings.batch
         self.total_steps = self.step_of(settings.length)
         self.step = 0
         self.history: list[dict[str, float]] = []
-        if settings.packing:
-            enable_packing(model.backbone, torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self.engine = make_engine(engine, Student(model), settings, ranks)
+        self.device = next(model.parameters()).device
+        if settings.packing:
+            self.engine.student.pack(torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self._schedule = schedule(settings)
 
     def step_of(self, position: float) -> int:

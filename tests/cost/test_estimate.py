@@ -169,6 +169,18 @@ def test_disk_is_that_of_what_is_exported(tiny_grid: TinyGrid, export: dict[str,
     assert price.own.disk["checkpoints that are scored"] == exports * bytes_each
 
 
+def test_a_point_resumes_from_what_was_written_by_time_or_by_steps(tiny_grid: TinyGrid) -> None:
+    found = []
+    for every in ({}, {"runtime.checkpoint_every": 10}, {"runtime.checkpoint_every": 20}):
+        plan, store, outer = tiny(tiny_grid, {"data.limit": 500, "runtime.checkpoint_minutes": 3} | every)
+        price = priced(plan, store, outer, H100, 1, None, None)
+        assert isinstance(price, Price)
+        found.append(price.own.points[0].saved)
+    assert found[0] == 180
+    assert 0 < found[1] < found[2] < 180
+    assert found[2] == pytest.approx(2 * found[1])
+
+
 @pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])
 def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dict[str, Any], gpus: int) -> None:
     plan, store, outer = tiny(tiny_grid, {"data.limit": 500} | changes)

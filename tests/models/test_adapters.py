@@ -123,6 +123,21 @@ def exported(tuned, folder, dtype=torch.float32):
     return folder
 
 
+def test_adapters_are_merged_in_the_type_that_is_kept_with_sums_in_float32(tmp_path, tuned):
+    base, tokenizer, adapted = tuned
+    published = tmp_path / "published"  # in bfloat16, as most are
+    save(load_folder(base)[0], tokenizer, published, dtype=torch.bfloat16)
+    exact, narrow = (
+        merged(published, 4, adapted.state_dict(), 3.0, dtype).state_dict() for dtype in (torch.float32, torch.bfloat16)
+    )
+    assert {tensor.dtype for tensor in narrow.values()} == {torch.bfloat16}
+    assert all(torch.equal(narrow[name], exact[name].bfloat16()) for name in exact)
+    assert not torch.equal(
+        narrow["model.layers.0.mlp.up_proj.weight"],
+        load_folder(published)[0].state_dict()["model.layers.0.mlp.up_proj.weight"].bfloat16(),
+    )
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_adapters_alone_are_scored_as_the_plain_model_they_make(tmp_path, tuned, dtype):
     base, tokenizer, adapted = tuned

@@ -157,7 +157,7 @@ def test_weights_that_do_not_fit_are_named_when_laid_down_and_when_loaded(how, c
     with pytest.raises(InputError, match=f"^student.model: {pattern}") as caught:
         lay(model, tmp_path / "out")
     assert "\n" not in str(caught.value)
-    for read in (load_folder, load_placed):
+    for read in (load_folder, load_placed, lambda folder: load_folder(folder, device="meta")):
         with pytest.raises(InputError, match=f"^model: {said.replace('REF', str(model))}"):
             read(model)
     assert not [message for message in logged if "LOAD REPORT" in message]  # said once, not twice

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdray.artifacts.notes import ended_early
-from kdray.models.adapters import base_of, load_exported, with_lora
+from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
 from kdray.orchestration import worker
 from kdray.orchestration.job import Export
@@ -53,14 +53,15 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def export(student: Path, store: Path, **form: Any) -> Path:
     """The folder of a checkpoint that a point exports in this form."""
     model, tokenizer = load_folder(student)
-    model = with_lora(model, 2) if form.get("adapters") else model
+    lora = form.pop("lora", False) or form.get("adapters")
+    model = with_lora(model, 2) if lora else model
     loop: Any = SimpleNamespace(
         model=SimpleNamespace(whole=model),
         engine=SimpleNamespace(weights=lambda: dict(model.state_dict())),
         ranks=SimpleNamespace(rank=0),
         step=3,
     )
-    settings = replace(SETTINGS, rank=2) if form.get("adapters") else SETTINGS
+    settings = replace(SETTINGS, rank=2) if lora else SETTINGS
     job: Any = SimpleNamespace(store=store, model=student, settings=settings)
     key = Key("student", "point-s3", "0" * 12)
     worker._export(job, [Export(3, key, {}, **form)], loop, tokenizer, final=False)
@@ -90,6 +91,16 @@ def test_adapters_are_exported_alone(tmp_path: Path, student: Path) -> None:
     assert {path.name for path in folder.glob("*.safetensors")} == {"adapter_model.safetensors"}
     assert base_of(folder) == student
     assert load_exported(folder, torch.float32)[1].eos_token == "<|im_end|>"
+
+
+def test_adapters_are_merged_in_the_type_of_their_export(
+    tmp_path: Path, student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(worker, "merged", lambda *given: asked.append(given[-1]) or merged(*given))
+    folder = export(student, tmp_path, dtype="bfloat16", lora=True)
+    assert asked == [torch.bfloat16]
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
 
 
 def test_dropped_weights_are_exported_again_where_they_are_asked_for(tmp_path: Path, student: Path) -> None:

@@ -27,6 +27,7 @@ SAME: dict[str, Any] = {
     "runtime.workers": 4,
     "runtime.accelerator": "H100",
     "runtime.micro_batch": 1,
+    "runtime.checkpoint_minutes": 3,
     "runtime.checkpoint_every": 7,
     "runtime.mlflow": "http://example.org",
     "runtime.drop_exports": "scored",

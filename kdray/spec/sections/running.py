@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
@@ -106,8 +106,11 @@ class Runtime(Section):
     micro_batch: Annotated[PositiveInt | None, RUNS] = Field(
         None, description="sequences in one forward pass of a worker; by default all"
     )
-    checkpoint_every: Annotated[PositiveInt, RUNS] = Field(
-        50, description="steps between the checkpoints that an interrupted point resumes from"
+    checkpoint_minutes: Annotated[PositiveFloat, RUNS] = Field(
+        10, description="minutes between the checkpoints that an interrupted point resumes from"
+    )
+    checkpoint_every: Annotated[PositiveInt | None, RUNS] = Field(
+        None, description="steps after which one is written at the latest"
     )
     drop_exports: Annotated[Literal["scored"] | None, RUNS] = Field(
         None,

@@ -107,5 +107,5 @@ def exported(model: nn.Module, settings: Settings) -> dict[str, Tensor]:
 
 
 def make_engine(use: Mapping[str, Any], student: Student, settings: Settings, ranks: Ranks) -> Engine:
-    """The engine `{name, params}` around a student that is on its device."""
+    """The engine `{name, params}` around a student on its device, where `fsdp` will put it if it is elsewhere."""
     return load(declare.Engine, use["name"])(student, settings, ranks, **use["params"])

@@ -5,6 +5,9 @@ Checkpoints are torch.distributed.checkpoint's, which any number of ranks can re
 autocast rounds for the products as with DDP, so that the result does not depend on the engine. Its copies of weights
 go with the layer: kept, they would hold the whole model in bfloat16 however it is shared.
 
+Weights come from rank 0, as with DDP; the other ranks need none. They are given out layer by layer, each of which is
+cut before the next: no rank but the first ever holds more than its shares and one layer.
+
 Gradients are summed over ranks after every micro-batch, each rank keeping its share. To sum once a step saves links,
 and costs every rank the gradient of the whole model.
 """
@@ -15,7 +18,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+import torch.distributed as dist
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -24,7 +28,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.utils import swap_tensors
 
 from kdray.distill.student import Student
 from kdray.spec import declare
@@ -41,9 +47,10 @@ class FSDP:
 
     def __init__(self, student: Student, settings: Settings, ranks: Ranks, *, sum_once: bool = False) -> None:
         backbone: Any = student.model.backbone
-        for layer in backbone.layers:
-            fully_shard(layer)
-        fully_shard(student)
+        for part in (*backbone.layers, student):
+            _give_out(part, ranks)
+            fully_shard(part)
+        register_fsdp_forward_method(student, "pack")
         assert isinstance(student, FSDPModule)
         self.student, self.clip = student, settings.clip or float("inf")
         self._sharded: FSDPModule = student
@@ -95,3 +102,21 @@ class FSDP:
         model, optimiser = get_state_dict(self._model, self.optimiser)
         frozen = {name for name, p in self._model.named_parameters(remove_duplicate=False) if not p.requires_grad}
         return {"model": {name: shard for name, shard in model.items() if name not in frozen}, "optimiser": optimiser}
+
+
+def _give_out(part: nn.Module, ranks: Ranks) -> None:
+    """Put what rank 0 has of a part of the model on every rank's device, but for what is in shards already.
+
+    Other ranks may have it on the `meta` device. What is one weight under two names stays one.
+    """
+    device = torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    for tensor in (*part.parameters(), *part.buffers()):
+        if isinstance(tensor, DTensor):
+            continue
+        if tensor.is_meta:
+            empty, weight = torch.empty_like(tensor, device=device), isinstance(tensor, nn.Parameter)
+            swap_tensors(tensor, nn.Parameter(empty, tensor.requires_grad) if weight else empty)
+        elif tensor.device != device:
+            tensor.data = tensor.data.to(device)
+        if ranks.world > 1:
+            dist.broadcast(tensor.data, 0)
