@@ -35,7 +35,7 @@ from kdray.plan.inputs import (
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
-from kdray.store import Locks, Outer, Store, io
+from kdray.store import Control, Locks, Outer, Store, io
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
 
@@ -60,7 +60,7 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
 def run(
     plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False
 ) -> dict[str, str]:
-    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
+    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done but what was stopped.
 
     `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
     hosts that asks for no token.
@@ -73,6 +73,7 @@ def run(
     with (
         ray_session(plan.grid.runtime, needs, insecure=insecure) as resources,
         Locks() as locks,
+        Control(store.root).announced(plan.grid.name, locks),
         _insistent_interrupt(),
     ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
@@ -140,7 +141,7 @@ def run(
             _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
         io.delete(work.scratch)
         after()
-        return work.failed
+        return {id: reason for id, reason in work.failed.items() if id not in work.stopped}
 
 
 def _at_once(

@@ -66,6 +66,7 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     from kdray.cli.progress import Terminal
     from kdray.report.chosen import Choices
     from kdray.run import run as run_plan
+    from kdray.store import Control
     from kdray.track.follow import Follower
     from kdray.track.mirror import Mirror
 
@@ -84,6 +85,13 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     if view:
         view.finish()  # it has the report too
     print_mlflow(made, store)
-    if failed or any(step.state(store) != "done" for step in Choices(made, store).narrowed().steps()):
+    if all(step.state(store) == "done" for step in Choices(made, store).narrowed().steps()):
+        return
+    control, points = Control(store.root), [point.train for point in made.points if not store.get(point.train.key)]
+    stopped = [step.slug for step in points if control.is_stopped(step.key.id)]
+    if stopped:
+        advice = f"`kdray release {file} POINT...`, then the same command goes on with them"
+        err.print(f"[yellow]stopped:[/] {', '.join(stopped)}; {advice}", highlight=False, soft_wrap=True)
+    if failed or not stopped:
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
-        raise typer.Exit(FAILED)
+    raise typer.Exit(FAILED)

@@ -58,6 +58,7 @@ def make_job(
         use_gpu=resources.gpus > 0,
         accelerator=resources.accelerator,
         on_one_node=resources.on_one_node,
+        driver=work.locks.owner,
     )
 
 
