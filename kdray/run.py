@@ -20,6 +20,7 @@ from kdray.check.shapes import check_shapes, shape_of
 from kdray.cost.shown import expected, scoring_share
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
+from kdray.orchestration.watchdog import Watchdog, awaited
 from kdray.orchestration.work import Work
 from kdray.plan import Plan, make_plan, reading
 from kdray.plan.inputs import (
@@ -74,9 +75,12 @@ def run(
         ray_session(plan.grid.runtime, needs, insecure=insecure) as resources,
         Locks() as locks,
         Control(store.root).announced(plan.grid.name, locks),
+        Watchdog(progress) as dog,
         _insistent_interrupt(),
     ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        import ray
+
         from kdray.orchestration.probe import probe
         from kdray.scorer import score
         from kdray.stages.annotate import annotate
@@ -94,7 +98,8 @@ def run(
             import_of(entry)  # what cannot be imported is told before any work
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
-        work = Work(plan, store, outer, locks, progress, resources, after)
+        work = Work(plan, store, outer, locks, dog, resources, after)
+        dog.awaited = lambda: awaited(work, ray.available_resources)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
         probe(reading(steps, AnswersInputs, AnnotateInputs), work)
@@ -138,7 +143,7 @@ def run(
             score([measuring], work)
         else:
             work.resources = replace(resources, share=scoring_share(price))
-            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
+            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), dog)
         io.delete(work.scratch)
         after()
         return {id: reason for id, reason in work.failed.items() if id not in work.stopped}
