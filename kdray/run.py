@@ -59,12 +59,19 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
 
 
 def run(
-    plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False
+    plan: Plan,
+    store: Store,
+    outer: Outer,
+    progress: Progress,
+    after: Callable[[], None],
+    *,
+    insecure: bool = False,
+    failing: Callable[[str], None] = lambda text: None,
 ) -> dict[str, str]:
     """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done but what was stopped.
 
-    `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
-    hosts that asks for no token.
+    `after` is called now and then, whenever curves or scores may have grown, `failing` with a line about a failed step.
+    `insecure` allows a cluster of several hosts that asks for no token.
 
     Raises:
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
@@ -98,7 +105,7 @@ def run(
             import_of(entry)  # what cannot be imported is told before any work
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
-        work = Work(plan, store, outer, locks, dog, resources, after)
+        work = Work(plan, store, outer, locks, dog, resources, after, failing)
         dog.awaited = lambda: awaited(work, ray.available_resources)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)

@@ -35,7 +35,8 @@ def weights_read_by(step: Step) -> Step[ExportInputs] | None:
 
 @dataclass
 class Work:
-    """One run of a plan. `after` is called whenever something new may be worth mirroring.
+    """One run of a plan. `after` is called whenever something new may be worth mirroring, `failing` with a line about
+    every failure that is said.
 
     `expected` is what points take, by their steps' ids and in any unit; empty where no price is known.
     """
@@ -47,6 +48,7 @@ class Work:
     progress: Progress
     resources: Resources
     after: Callable[[], None] = lambda: None
+    failing: Callable[[str], None] = lambda text: None
     failed: dict[str, str] = field(default_factory=dict)  # by the step's id; those that are `stopped` too
     stopped: set[str] = field(default_factory=set)
     expected: Mapping[str, float] = field(default_factory=dict)
@@ -221,6 +223,7 @@ class Work:
         self.failed[step.key.id] = reason
         if not quiet:
             self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
+            self.failing(f"failed {step.kind} {step.slug}: {reason}")
 
     def stop(self, step: Step) -> None:
         """Leave a step, and with it all that needs it: somebody asked for that, so that nothing has failed."""

@@ -38,7 +38,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
         "Runtime": "accelerator beside checkpoint_every device drop_exports engine gradient_checkpointing micro_batch"
-        " mlflow store workers"
+        " mlflow notify store workers"
     },
 }
 
