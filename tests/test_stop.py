@@ -1,4 +1,4 @@
-"""A real run from which one point is taken by `kdray stop`, and which goes on with it after `kdray release`."""
+"""A real run from which a point, on two workers, is taken by `kdray stop`, and which goes on after `kdray release`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ def test_a_stopped_point_ends_alone_and_goes_on_from_its_checkpoint(tmp_path, ru
         train="{steps: 160, keep: [2, 160]}",
         axes="{lr: [3.0e-3, 1.0e-3], batch: [4], alpha: [0]}",
         score="{tasks: [heldout_loss], references: []}",
+        runtime=f"{{store: '{tmp_path}/store', checkpoint_every: 2, workers: 2}}",
     )
     store = Store(load_grid(path).runtime.store)
     plan = make_plan(load_grid(path), Outer(store.root))

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from kdray.store import Control, Store
 
 NAMED = "its name or id as `kdray plan` prints it, or the beginning of one"
-Points = Annotated[list[str], typer.Argument(metavar="POINT...", help=f"points, each by {NAMED}")]
+Points = Annotated[list[str], typer.Argument(metavar="POINT", help=f"points, each by {NAMED}")]
 
 
 def stop(grid: GridFile, points: Points) -> None:
     """Let points leave off: each writes a checkpoint after its step and ends, all others go on.
 
-    They stay so in every run until `kdray release GRID POINT...`; then they go on from their checkpoints. Steps that
-    need them are left too.
+    They stay so in every run, with what needs them, until `kdray release GRID POINT...`.
+    Then they go on from their checkpoints.
     """
     plan, store, control, found = _found(grid, points)
     if done := [point.train.slug for point in found if store.get(point.train.key)]:
@@ -35,9 +35,9 @@ def stop(grid: GridFile, points: Points) -> None:
 
 
 def hold(grid: GridFile) -> None:
-    """Let the run of a grid begin no new point; those that train go on, and scoring does. `kdray release GRID` ends it.
+    """Let the run of a grid begin no new point: those that train go on, and scoring does.
 
-    A hold is of the run that is at work, and ends with it.
+    A hold is of the run that is at work: it ends with it, or by `kdray release GRID`.
     """
     plan, _, control = _opened(grid)
     held = control.hold(plan.grid.name)
@@ -51,7 +51,7 @@ def hold(grid: GridFile) -> None:
 def release(
     grid: GridFile,
     points: Annotated[
-        list[str] | None, typer.Argument(metavar="[POINT...]", help="points that were stopped; without one the hold")
+        list[str] | None, typer.Argument(metavar="POINT", help="points that were stopped; without one the hold")
     ] = None,
 ) -> None:
     """End what `kdray stop` or `kdray hold` has asked for: of the points that are named, or of the whole run."""

@@ -29,8 +29,8 @@ def logs(
 ) -> None:
     """Print what the newest attempt at a point has logged, a line a step, and why it ended if it did.
 
-    `tokens` are those of the step's responses, seconds what the step took with what it exported; steps that an earlier
-    attempt took have none.
+    `tokens` are those of the step's responses. Seconds are those of the step with what it exported; steps that an
+    earlier attempt took have none.
     """
     from kdray.plan.progress import find_points
 

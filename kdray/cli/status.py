@@ -18,6 +18,7 @@ from rich.text import Text
 from kdray.cli.shared import GridFile, Json, out, wanted_of
 
 EVERY = 2.0  # seconds between looks
+NAMED = 2  # running steps of a kind that are named
 STATES = ("done", "running", "missing", "unresolved")
 COLOURS = {
     "done": "green",
@@ -75,7 +76,7 @@ def _shown(grid: Path, listed: Mapping[str, Any], *, watched: bool = False) -> R
     if watched:
         points = sorted(points, key=lambda point: FIRST.index(point["state"]))
     parts: list[RenderableType] = [*_runs(grid, listed), _steps(listed)]
-    parts += [_line(f"running: {_running(step)}") for step in listed["running"]]
+    parts += map(_line, _running(listed["running"]))
     return Group(*parts, *([_points(points)] if points else []))
 
 
@@ -99,10 +100,17 @@ def _steps(listed: Mapping[str, Any]) -> Table:
     return table
 
 
-def _running(step: Mapping[str, Any]) -> str:
-    total = step.get("total")
-    at = f", step {step['step']} of {total}" if total else ""
-    return f"{step['kind']} {step['slug']}{at}"
+def _running(steps: list[dict[str, Any]]) -> list[str]:
+    """A line a kind: scoring begins all at once that can be done."""
+    by_kind: dict[str, list[str]] = {}
+    for step in steps:
+        at = f" ({step['step']}/{step['total']})" if step.get("total") else ""
+        by_kind.setdefault(step["kind"], []).append(f"{step['slug']}{at}")
+    lines = []
+    for kind, names in by_kind.items():
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        lines.append(f"running: {kind} {', '.join(names[:NAMED])}{more}")
+    return lines
 
 
 def _points(points: list[dict[str, Any]]) -> Table:

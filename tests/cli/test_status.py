@@ -60,6 +60,21 @@ def test_status_shows_points_and_what_is_waited_for(run: Run, made: Plan, store:
     assert "no run is at work: `kdray run grid.yaml` does what is missing" in run("status", "grid.yaml")[1]
 
 
+def test_running_steps_of_a_kind_are_one_line(run: Run, made: Plan, store: Store) -> None:
+    with Locks() as locks:
+        for score in made.scores[:5]:
+            key = score.measure.key
+            assert locks.try_acquire(store.begin(key, score.measure.payload or {}).folder)
+        teacher = made.models["teacher"]
+        attempt = store.begin(teacher.key, teacher.payload or {})
+        note_start(attempt.path, START)
+        append_step(attempt.path, STEPS[0])
+        assert locks.try_acquire(attempt.folder)
+        lines = [line for line in run("status", "grid.yaml")[1].splitlines() if line.startswith("running")]
+    first, second = (score.measure.slug for score in made.scores[:2])
+    assert lines == [f"running: teach {teacher.slug} (1/4)", f"running: measure {first}, {second} and 3 more"]
+
+
 def test_a_watch_ends_when_all_is_done(run: Run, made: Plan, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = []
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdray.store import Control, Locks
+from kdray.store import Control, Locks, Store
 from kdray.store.control import CONTROL
 from tests.conftest import tree_of
 
@@ -66,6 +66,10 @@ def test_a_stop_lasts_until_it_is_taken_back(control: Control) -> None:
     control.stop(ID)
     assert control.is_stopped(ID)
     assert not control.is_stopped(ID[:-1])
+    store = Store(control.folder.parent)
+    assert store.find(ID) is None, "the file ends as a folder of that id would"
+    with pytest.raises(KeyError):
+        store.record(ID)
     control.unstop([ID])
     control.unstop([ID])
     assert not control.is_stopped(ID)
