@@ -22,7 +22,7 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
     total = sum(map(job_steps, jobs))
     stop = threading.Event()
     with work.progress.bar(title, total, "steps") as bar:
-        told = _Told(jobs, work)
+        told = Told(jobs, work)
 
         def look() -> None:
             while not stop.wait(TICK):
@@ -41,7 +41,7 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
             told.tell()
 
 
-class _Told:
+class Told:
     """Says once of every job that it was stopped, and when the run is held or goes on."""
 
     def __init__(self, jobs: list[Job], work: Work) -> None:
