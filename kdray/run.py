@@ -20,6 +20,7 @@ from kdray.check.shapes import check_shapes, shape_of
 from kdray.cost.shown import expected, scoring_share, sharers
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
+from kdray.orchestration.watchdog import Watchdog, awaited
 from kdray.orchestration.work import Work
 from kdray.plan import Plan, make_plan, reading
 from kdray.plan.inputs import (
@@ -35,7 +36,7 @@ from kdray.plan.inputs import (
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
-from kdray.store import Locks, Outer, Store, io
+from kdray.store import Control, Locks, Outer, Store, io
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
 
@@ -58,12 +59,19 @@ def resolved(make: Callable[[], Plan], outer: Outer) -> Plan:
 
 
 def run(
-    plan: Plan, store: Store, outer: Outer, progress: Progress, after: Callable[[], None], *, insecure: bool = False
+    plan: Plan,
+    store: Store,
+    outer: Outer,
+    progress: Progress,
+    after: Callable[[], None],
+    *,
+    insecure: bool = False,
+    failing: Callable[[str], None] = lambda text: None,
 ) -> dict[str, str]:
-    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done.
+    """Do what is missing of `plan`. Returns why steps failed, by id; empty if all is done but what was stopped.
 
-    `after` is called now and then, whenever curves or scores may have grown. `insecure` allows a cluster of several
-    hosts that asks for no token.
+    `after` is called now and then, whenever curves or scores may have grown, `failing` with a line about a failed step.
+    `insecure` allows a cluster of several hosts that asks for no token.
 
     Raises:
         InputError: the input turns out to be unusable (a missing column, too few rows, no resources).
@@ -73,9 +81,13 @@ def run(
     with (
         ray_session(plan.grid.runtime, needs, insecure=insecure) as resources,
         Locks() as locks,
+        Control(store.root).announced(plan.grid.name, locks),
+        Watchdog(progress) as dog,
         _insistent_interrupt(),
     ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
+        import ray
+
         from kdray.orchestration.probe import probe
         from kdray.scorer import score
         from kdray.stages.annotate import annotate
@@ -93,7 +105,8 @@ def run(
             import_of(entry)  # what cannot be imported is told before any work
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
-        work = Work(plan, store, outer, locks, progress, resources, after)
+        work = Work(plan, store, outer, locks, dog, resources, after, failing)
+        dog.awaited = lambda: awaited(work, ray.available_resources)
         steps = {step.key: step for step in plan.steps()}.values()
         model([step for step in steps if step.kind == "model"], work)
         probe(reading(steps, AnswersInputs, AnnotateInputs), work)
@@ -144,10 +157,10 @@ def run(
             score([measuring], work)
         else:
             work.resources = replace(resources, share=scoring_share(price), per_gpu=per_gpu)
-            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), progress)
+            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), dog)
         io.delete(work.scratch)
         after()
-        return work.failed
+        return {id: reason for id, reason in work.failed.items() if id not in work.stopped}
 
 
 def _at_once(

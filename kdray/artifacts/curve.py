@@ -1,5 +1,8 @@
 """A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it
 trains.
+
+Beside it lies `times.jsonl`, how long the steps of this attempt took: another each time, so that MLflow and the report
+do not read it.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from kdray.artifacts.files import is_number, reading, require_sealed
 from kdray.store import Artifact
 from kdray.store.store import ATTEMPT
 
-CURVE = "metrics.jsonl"
+CURVE, TIMES = "metrics.jsonl", "times.jsonl"
 NEEDED = ("step", "examples", "tokens", "loss", "ce")  # of every step; `soft` and held-out losses are not in all
 Curve = list[dict[str, float]]
 
@@ -25,6 +28,45 @@ def write_curve(folder: Path, entries: Iterable[Mapping[str, float]]) -> None:
 def append_step(folder: Path, entry: Mapping[str, float]) -> None:
     with (folder / CURVE).open("a") as file:
         file.write(_line(entry))
+
+
+def append_time(folder: Path, step: int, seconds: float) -> None:
+    """Keep how long a step took, with all that came before the next one."""
+    with (folder / TIMES).open("a") as file:
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
+
+
+def read_times(folder: Path) -> dict[int, float]:
+    """Seconds by step, as far as they were kept."""
+    path = folder / TIMES
+    if not path.is_file():
+        return {}
+    with reading(path):
+        entries = [json.loads(line) for line in _whole_lines(path.read_bytes())]
+        return {entry["step"]: entry["seconds"] for entry in entries}
+
+
+def read_attempt(folder: Path) -> Curve:
+    """The curve that one attempt has written so far; nothing where it has not begun.
+
+    Raises:
+        InputError: a whole line of it is damaged.
+    """
+    path = folder / CURVE
+    return _parsed(path, path.read_bytes()) if path.is_file() else []
+
+
+def newest_steps(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """The last step of an attempt's curve, and the last with a held-out loss; empty where there is none.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
+    path = folder / CURVE
+    content = path.read_bytes() if path.is_file() else b""
+    content = content[: content.rfind(b"\n") + 1]
+    with reading(path):
+        return _line_at(content, len(content) - 2), _line_at(content, content.rfind(b'"heldout_ce"'))
 
 
 def count_steps(folder: Path) -> int:
@@ -62,6 +104,11 @@ def curve_file(folder: Path) -> Path:
     return folder / CURVE
 
 
+def log_files(folder: Path) -> list[Path]:
+    """The files that are kept of training: the curve, and how long its steps took."""
+    return [folder / CURVE, *(path for path in [folder / TIMES] if path.is_file())]
+
+
 def _line(entry: Mapping[str, float]) -> str:
     return json.dumps(dict(entry)) + "\n"
 
@@ -69,10 +116,19 @@ def _line(entry: Mapping[str, float]) -> str:
 def _parsed(path: Path, content: bytes) -> Curve:
     """The whole lines of a file: behind them may be one that is still being written."""
     with reading(path):
-        return [
-            _checked(line, number)
-            for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1)
-        ]
+        return [_checked(line, number) for number, line in enumerate(_whole_lines(content), start=1)]
+
+
+def _whole_lines(content: bytes) -> list[bytes]:
+    return content[: content.rfind(b"\n") + 1].splitlines()
+
+
+def _line_at(content: bytes, at: int) -> dict[str, float]:
+    """The step in the line around a place; empty where that lies before the first."""
+    if at < 0:
+        return {}
+    begin, end = content.rfind(b"\n", 0, at) + 1, content.find(b"\n", at)
+    return _checked(content[begin:end], content.count(b"\n", 0, begin) + 1)
 
 
 def _checked(line: bytes, number: int) -> dict[str, float]:

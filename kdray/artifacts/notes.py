@@ -1,4 +1,6 @@
-"""What a training attempt notes for the driver: how it ran, `start.json`, and why it ended early, `ended.json`."""
+"""What a training attempt notes for the driver: how it ran, `start.json`, and why it ended early, `ended.json`, or at
+which step it was stopped, `stopped.json`.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdray.artifacts.files import damaged, read_json, read_object
+from kdray.artifacts.files import damaged, is_number, read_json, read_object
 from kdray.store import io
 
-START, ENDED = "start.json", "ended.json"
+START, ENDED, STOPPED = "start.json", "ended.json", "stopped.json"
 
 
 def note_start(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -34,3 +36,18 @@ def ended_early(folder: Path) -> str | None:
     if not isinstance(reason, str):
         raise damaged(folder / ENDED, "no text")
     return reason
+
+
+def note_stop(folder: Path, step: int) -> None:
+    """Keep that somebody asked for the point to stop, which it did after `step` steps."""
+    io.put_json(folder / STOPPED, step)
+
+
+def stopped_at(folder: Path) -> int | None:
+    """The steps after which the attempt was stopped; None where it was not."""
+    if not (folder / STOPPED).is_file():
+        return None
+    step = read_json(folder / STOPPED)
+    if not is_number(step):
+        raise damaged(folder / STOPPED, "no number")
+    return int(step)

@@ -18,6 +18,7 @@ from kdray.check.questions import Look, check_answers, check_questions, check_un
 from kdray.check.shapes import check_shapes, shape_of
 from kdray.check.tables import check_table
 from kdray.check.tracking import check_tracking
+from kdray.check.webhook import webhook
 from kdray.plan.build import make_plan
 from kdray.spec import declare
 from kdray.spec.columns import recipe_columns, task_columns
@@ -59,6 +60,8 @@ def check_grid(
     _check_writable(outer.root)
     _check_outside(outer.root, grid)
     check_tracking(grid.runtime.mlflow)
+    if grid.runtime.notify and not elsewhere:
+        webhook(grid.runtime.notify)
     outer.locked()
     folders = {}
     models = grid.models()

@@ -11,13 +11,16 @@ import typer
 from rich.markup import escape
 
 from kdray import __version__
+from kdray.cli.control import hold, release, stop
 from kdray.cli.lens import lens
-from kdray.cli.looking import check, plan, report, schema, status, why
+from kdray.cli.logs import logs
+from kdray.cli.looking import check, plan, report, schema, why
 from kdray.cli.rating import rate
 from kdray.cli.running import run, submit
 from kdray.cli.scoring import score
 from kdray.cli.shared import INTERRUPTED, WRONG_INPUT, err
 from kdray.cli.simulating import simulate
+from kdray.cli.status import status
 from kdray.cli.stores import gc, track
 from kdray.spec import InputError
 
@@ -39,6 +42,10 @@ for command in (
     score,
     submit,
     status,
+    logs,
+    stop,
+    hold,
+    release,
     report,
     rate,
     track,

@@ -92,22 +92,6 @@ def plan(
         print(line)
 
 
-def status(grid: GridFile, as_json: Json = False) -> None:
-    """Show how far a grid is: steps by state, and every point."""
-    from rich.table import Table
-
-    from kdray.plan.listing import listed_status
-
-    listed = listed_status(*wanted_of(grid))
-    if as_json:
-        print(json.dumps(listed, indent=1))
-        return
-    table = Table("step", "done", "running", "missing", "unresolved", box=None)
-    for kind, by_state in listed["steps"].items():
-        table.add_row(kind, *(str(by_state.get(state, "")) for state in ("done", "running", "missing", "unresolved")))
-    out.print(table)
-
-
 def why(
     what: Annotated[str, typer.Argument(metavar="GRID|A", help="a grid file, or an artifact's id")],
     other: Annotated[

@@ -68,6 +68,7 @@ def submit(
 def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None = None) -> None:
     """Do what is missing of a plan, and show what came out; `file` is what it was made of."""
     from kdray.cli.progress import Terminal
+    from kdray.orchestration.notify import Notifier
     from kdray.report.chosen import Choices
     from kdray.run import run as run_plan
     from kdray.track.follow import Follower
@@ -76,18 +77,39 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     name, every = made.grid.name, list(Choices(made, store).narrowed().steps())
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
-    view = None
-    if missing:
-        out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
-        view = Follower(Mirror(made, store), lambda reason: print_unwritten(reason, "`kdray track` rebuilds it later"))
-        with Terminal(out) as progress:
-            failed = run_plan(made, store, outer, progress, view, insecure=insecure)
-    else:
-        out.print(f"{name}: all {len(every)} steps are done", highlight=False)
-    print_report(made, store, file)
-    if view:
-        view.finish()  # it has the report too
-    print_mlflow(made, store)
-    if failed or any(step.state(store) != "done" for step in Choices(made, store).narrowed().steps()):
+    notifier = Notifier(name, made.grid.runtime.notify, lambda text: out.print(text, highlight=False, soft_wrap=True))
+    with notifier.ending():
+        view = None
+        if missing:
+            out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
+            unwritten = "`kdray track` rebuilds it later"
+            view = Follower(Mirror(made, store), lambda reason: print_unwritten(reason, unwritten))
+            with Terminal(out) as progress:
+                failed = run_plan(made, store, outer, progress, view, insecure=insecure, failing=notifier.failing)
+        else:
+            out.print(f"{name}: all {len(every)} steps are done", highlight=False)
+        print_report(made, store, file)
+        if view:
+            view.finish()  # it has the report too
+        print_mlflow(made, store)
+        left = [step for step in Choices(made, store).narrowed().steps() if step.state(store) != "done"]
+    if not left:
+        if missing:
+            notifier.tell("done", "all is done")
+        return
+    stopped = _stopped(made, store)
+    if stopped:
+        advice = f"`kdray release {file} POINT...`, then the same command goes on with them"
+        err.print(f"[yellow]stopped:[/] {', '.join(stopped)}; {advice}", highlight=False, soft_wrap=True)
+    if failed or not stopped:
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")
-        raise typer.Exit(FAILED)
+    notifier.tell("incomplete", f"{len(left)} steps are left: {len(failed)} failed, {len(stopped)} points stopped")
+    raise typer.Exit(FAILED)
+
+
+def _stopped(made: Plan, store: Store) -> list[str]:
+    """The points that are left out because somebody asked for it."""
+    from kdray.store import Control
+
+    control, points = Control(store.root), [point.train for point in made.points if not store.get(point.train.key)]
+    return [step.slug for step in points if control.is_stopped(step.key.id)]

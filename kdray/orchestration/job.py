@@ -48,4 +48,5 @@ class Job:
     use_gpu: bool
     accelerator: str | None  # the only type of GPU to use
     on_one_node: bool
+    driver: str  # which run it is a part of, as locks and `Control` name it
     gpu: float = 1  # of one, for each worker

@@ -60,6 +60,7 @@ def make_job(
         accelerator=resources.accelerator,
         on_one_node=resources.on_one_node,
         gpu=resources.asked(1),
+        driver=work.locks.owner,
     )
 
 

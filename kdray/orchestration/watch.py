@@ -1,4 +1,4 @@
-"""Bars of running training jobs, from the curves that their first workers append to."""
+"""Bars of running training jobs, from the curves that their first workers append to, and what is asked of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 
 from kdray.artifacts.curve import count_steps
+from kdray.artifacts.notes import stopped_at
 from kdray.artifacts.rows import Rows
 from kdray.orchestration.job import Job
 from kdray.orchestration.work import Work
@@ -21,10 +22,12 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
     total = sum(map(job_steps, jobs))
     stop = threading.Event()
     with work.progress.bar(title, total, "steps") as bar:
+        told = Told(jobs, work)
 
         def look() -> None:
             while not stop.wait(TICK):
                 bar.set(sum(count_steps(job.attempt.path) for job in jobs))
+                told.tell()
                 work.after()
 
         thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
@@ -35,6 +38,25 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
         finally:
             stop.set()
             thread.join()
+            told.tell()
+
+
+class Told:
+    """Says once of every job that it was stopped, and when the run is held or goes on."""
+
+    def __init__(self, jobs: list[Job], work: Work) -> None:
+        self._jobs, self._work, self._held = list(jobs), work, False
+
+    def tell(self) -> None:
+        say, grid = self._work.progress.say, self._work.plan.grid.name
+        if self._held != (held := self._work.control.is_held(self._work.locks.owner)):
+            say(f"[yellow]held[/] {grid}: no new point begins" if held else f"released {grid}")
+            self._held = held
+        for job in list(self._jobs):
+            if (step := stopped_at(job.attempt.path)) is not None:
+                at = f"at step {step}" if step else "before it began"
+                say(f"[yellow]stopped[/] train {job.attempt.key.slug} {at}")
+                self._jobs.remove(job)
 
 
 def job_steps(job: Job) -> int:

@@ -19,7 +19,7 @@ from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
 from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
 from kdray.report.chosen import Choices
-from kdray.store import Artifact, Attempt, Locks, Outer, Store
+from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
@@ -35,7 +35,8 @@ def weights_read_by(step: Step) -> Step[ExportInputs] | None:
 
 @dataclass
 class Work:
-    """One run of a plan. `after` is called whenever something new may be worth mirroring.
+    """One run of a plan. `after` is called whenever something new may be worth mirroring, `failing` with a line about
+    every failure that is said.
 
     `expected` is what points take, by their steps' ids and in any unit; `scored_in` is the memory in bytes that
     answering and being scored takes, by the model's role. Both are empty where no price is known.
@@ -48,7 +49,9 @@ class Work:
     progress: Progress
     resources: Resources
     after: Callable[[], None] = lambda: None
-    failed: dict[str, str] = field(default_factory=dict)  # by the step's id
+    failing: Callable[[str], None] = lambda text: None
+    failed: dict[str, str] = field(default_factory=dict)  # by the step's id; those that are `stopped` too
+    stopped: set[str] = field(default_factory=set)
     expected: Mapping[str, float] = field(default_factory=dict)
     scored_in: Mapping[str, float] = field(default_factory=dict)
 
@@ -60,6 +63,11 @@ class Work:
     def needs(self, step: Step) -> list[Step]:
         """All that must be done before the step: what it reads, and what its checkpoint is chosen by."""
         return [*step.inputs.steps, *self.choices.before(step)]
+
+    @cached_property
+    def control(self) -> Control:
+        """What is asked of this run."""
+        return Control(self.store.root)
 
     @property
     def scratch(self) -> Path:
@@ -126,6 +134,8 @@ class Work:
             broken = self._broken_input(step)
             if broken:
                 self.fail(step, f"needs {broken.kind} {broken.slug}", quiet=True)
+                if broken.key.id in self.stopped:
+                    self.stopped.add(step.key.id)
             elif lost := self._lost(step):
                 first = lost not in self.failed.values()
                 self.fail(step, lost, quiet=not first)
@@ -216,6 +226,17 @@ class Work:
         self.failed[step.key.id] = reason
         if not quiet:
             self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
+            self.failing(f"failed {step.kind} {step.slug}: {reason}")
+
+    def stop(self, step: Step) -> None:
+        """Leave a step, and with it all that needs it: somebody asked for that, so that nothing has failed."""
+        self.stopped.add(step.key.id)
+        self.fail(step, "stopped", quiet=True)
+
+    def take_up(self) -> None:
+        """Count no step as stopped any more: what still is will be found again."""
+        while self.stopped:
+            self.failed.pop(self.stopped.pop(), None)
 
     def seal(self, step: Step, attempt: Attempt, files: list[Path] | None = None, **facts: object) -> Artifact:
         """Finish a step."""

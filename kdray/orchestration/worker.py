@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
+import platform
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +17,8 @@ from ray.train import Checkpoint, CheckpointUploadMode
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kdray.artifacts.curve import append_step, write_curve
-from kdray.artifacts.notes import note_end, note_start
+from kdray.artifacts.curve import append_step, append_time, write_curve
+from kdray.artifacts.notes import note_end, note_start, note_stop
 from kdray.artifacts.rows import Rows
 from kdray.distill.signals import open_signal
 from kdray.models.adapters import load_quantised, merged, narrow, save_adapters, with_lora
@@ -24,12 +27,13 @@ from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
 from kdray.spec.errors import InputError
-from kdray.store import Store
+from kdray.store import Control, Store
 from kdray.train.checkpoints import Due, load_checkpoint, newest_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
 
 HELDOUT_BATCH = 8
+LOOK = 2.0  # seconds between looks at whether the point is to stop
 
 
 def train_job(job: Job) -> None:
@@ -59,6 +63,7 @@ def train_job(job: Job) -> None:
             ranks=ranks,
             micro_batch=job.micro_batch,
             engine=job.engine,
+            asked=Asked(job),
         )
     except (
         InputError,
@@ -71,7 +76,7 @@ def train_job(job: Job) -> None:
     ):
         load_checkpoint(loop, checkpoint)
     if ranks.rank == 0:
-        _note_start(job, context.get_experiment_name(), loop.step, device)
+        _note_start(job, context.get_experiment_name(), loop, device)
         write_curve(job.attempt.path, loop.history)
     try:
         _train(job, loop, tokenizer, ranks)
@@ -84,6 +89,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
     checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every)
+    began = time.monotonic()
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
         if loop.step in due or last:
@@ -92,11 +98,32 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
             append_step(job.attempt.path, metrics)
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
-        checkpoint_due = checkpoints() and not last
+        stops = loop.stopping and not last
+        checkpoint_due = (checkpoints() or stops) and not last
         if checkpoint_due or loop.step in due or last:
             _report(metrics, loop, job, ranks, checkpoint_due)
         if checkpoint_due:
             checkpoints.written()
+        if ranks.rank == 0:
+            append_time(job.attempt.path, loop.step, time.monotonic() - began)
+            began = time.monotonic()
+            if stops:
+                note_stop(job.attempt.path, loop.step)
+        if stops:
+            return
+
+
+class Asked:
+    """Whether somebody asks for a point to stop, looked up every few seconds. Once it is asked it stays so."""
+
+    def __init__(self, job: Job) -> None:
+        self._control, self._id = Control(job.store), job.attempt.key.id
+        self._looked, self._asked = -math.inf, False
+
+    def __call__(self) -> bool:
+        if not self._asked and time.monotonic() - self._looked >= LOOK:
+            self._asked, self._looked = self._control.is_stopped(self._id), time.monotonic()
+        return self._asked
 
 
 def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel] | Exception:
@@ -141,14 +168,16 @@ def _narrows(job: Job) -> bool:
     return job.settings.method == "lora" and job.settings.dtype != "float32" and job.engine["name"] == "ddp"
 
 
-def _note_start(job: Job, run: str, step: int, device: torch.device) -> None:
+def _note_start(job: Job, run: str, loop: Loop, device: torch.device) -> None:
     """Keep beside the curve how this attempt ran: none of it is content, all of it may explain a difference."""
     device_name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     facts = {
         "train_run": run,
-        "resumed_from_step": step,
+        "resumed_from_step": loop.step,
+        "steps": loop.total_steps,
         "workers": job.workers,
         "threads": job.threads,
+        "node": platform.node(),
         "device": device_name,
     }
     note_start(

@@ -6,9 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from kdray.plan.progress import find_point
 from kdray.plan.steps import Plan, Step
 from kdray.plan.why import Difference, Records, causes
-from kdray.spec.errors import InputError, did_you_mean
+from kdray.spec.errors import InputError
 from kdray.store import Store
 from kdray.store.locks import DONE
 
@@ -16,7 +17,7 @@ LONGEST = 40  # characters of a value in a line
 
 
 def missing_steps(plan: Plan, store: Store, point: str | None = None) -> list[Step]:
-    """The steps that are not done: all of them, or those of one point (by its slug) and of what it needs.
+    """The steps that are not done: all of them, or those of one point, by its slug or id, and of what it needs.
 
     Raises:
         InputError: the grid has no such point, or there is no store yet.
@@ -87,11 +88,9 @@ class _Known:
         return self.records[id]
 
 
-def _of_point(plan: Plan, slug: str) -> Iterator[Step]:
+def _of_point(plan: Plan, name: str) -> Iterator[Step]:
     """The steps of a point: its training, checkpoints and scores, and all that they are made from."""
-    planned = next((each for each in plan.points if each.point.slug == slug), None)
-    if planned is None:
-        raise InputError("POINT", f"no point '{slug}'", did_you_mean(slug, [each.point.slug for each in plan.points]))
+    planned = find_point(plan, name)
     seen: set[Any] = set()
 
     def walk(step: Step) -> Iterator[Step]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from kdray.plan.inputs import TrainInputs
+from kdray.plan.progress import training_status
 from kdray.plan.sizes import size_of_labels, training_rows
-from kdray.plan.steps import Plan, Step
+from kdray.plan.steps import Plan, Step, reading
 from kdray.spec.uses import entries_by_field
-from kdray.store import Store
+from kdray.store import Control, Store
 
 
 def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
@@ -33,14 +35,34 @@ def listed_plan(plan: Plan, store: Store) -> dict[str, Any]:
 
 
 def listed_status(plan: Plan, store: Store) -> dict[str, Any]:
-    """How many steps of each kind are in each state, and every point's state."""
+    """The runs at work, how many steps of each kind are in each state and for which kinds the others wait, the running
+    steps that are no points, and how far every point is.
+    """
+    control = Control(store.root)
+    runs = [{**vars(run), "held": control.is_held(run.owner)} for run in control.runs(plan.grid.name)]
     counts: dict[str, Counter[str]] = {}
+    waits: dict[str, Counter[str]] = {}
+    running = []
+    states = {step.mark: step.state(store) for step in plan.steps()}
     for step in plan.steps():
-        counts.setdefault(step.kind, Counter())[step.state(store)] += 1
-    points = [
-        {"slug": point.train.slug, "id": point.train.id, "state": point.train.state(store)} for point in plan.points
-    ]
-    return {"steps": counts, "points": points}
+        state = states[step.mark]
+        counts.setdefault(step.kind, Counter())[state] += 1
+        if state == "running" and step.kind != "train":
+            running.append(_running(step, store))
+        if state == "missing":
+            needed = {needed.kind for needed in step.inputs.steps if states[needed.mark] != "done"}
+            waits.setdefault(step.kind, Counter()).update(needed)
+    points = [vars(training_status(point.train, store)) for point in plan.points]
+    return {"runs": runs, "steps": counts, "waits": waits, "running": running, "points": points}
+
+
+def _running(step: Step, store: Store) -> dict[str, Any]:
+    """A step that a run has in hand, and of one that trains how far it is."""
+    shown: dict[str, Any] = {"kind": step.kind, "slug": step.slug, "id": step.id}
+    for trained in reading([step], TrainInputs):
+        status = training_status(trained, store)
+        shown |= {"step": status.step, "total": status.total}
+    return shown
 
 
 def _listed(step: Step, store: Store) -> dict[str, Any]:

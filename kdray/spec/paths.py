@@ -15,6 +15,7 @@ from kdray.spec.errors import InputError
 
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 DRIVE = re.compile(r"[A-Za-z]:")
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 VARIABLE = re.compile(r"\$(\w+|\{[^}]*\})")
 
 
@@ -52,6 +53,18 @@ def refuse_variables(text: str, field: str) -> None:
     if match := VARIABLE.search(text):
         allowed = "write the path out (a leading ~ is the home folder)"
         raise InputError(field, f"'{text}': {match[0]} is not expanded here", allowed)
+
+
+def variable_name(text: str, field: str = "") -> str:
+    """`text`, if it may be the name of a variable of the environment. It is not shown: it may be the secret itself.
+
+    Raises:
+        InputError: it is none.
+    """
+    if not NAME.fullmatch(text):
+        allowed = "write the NAME of a variable of the environment, which holds the URL"
+        raise InputError(field, "no name of a variable", allowed)
+    return text
 
 
 def path_of_url(rest: str, text: str, field: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from kdray.artifacts.curve import curve_file
-from kdray.artifacts.notes import ended_early
+from kdray.artifacts.curve import log_files
+from kdray.artifacts.notes import ended_early, note_stop, stopped_at
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.pools import longest_first
 from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
@@ -21,16 +22,18 @@ from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
 from kdray.report.chosen import steps_of
 from kdray.spec import declare
-from kdray.store import Key
+from kdray.store import Control, Key
 
 DECLARED = declare.Stage(version=2)
+LOOK = 1.0  # seconds between looks at whether a point may begin
 TRIAL_FAILURES = 1  # restarts of a trial whose own process died
 
 
 def train(points: list[PointPlan], work: Work) -> None:
-    """Train the missing ones of `points`."""
+    """Train the missing ones of `points`, but for those that are to stop."""
     by_step = {point.train.key: point for point in points}
     while True:
+        _leave_stopped(points, work)
         with work.claim([point.train for point in points]) as claimed:
             if not claimed:
                 return
@@ -43,9 +46,21 @@ def train(points: list[PointPlan], work: Work) -> None:
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
-                diverged = ended_early(jobs[step.key.slug].attempt.path)
-                if reason := diverged or errors.get(step.key.slug):
+                attempt = jobs[step.key.slug].attempt.path
+                if reason := ended_early(attempt) or errors.get(step.key.slug):
                     work.fail(step, reason)
+                elif stopped_at(attempt) is not None:
+                    work.stop(step)
+
+
+def _leave_stopped(points: list[PointPlan], work: Work) -> None:
+    """Leave the points that are to stop, and take up again those that were and have been released since."""
+    asked = {point.train.id for point in points if work.control.is_stopped(point.train.key.id)}
+    if any(point.train.id in work.stopped - asked for point in points):
+        work.take_up()
+    for point in points:
+        if point.train.id in asked and not work.store.get(point.train.key):
+            work.stop(point.train)
 
 
 def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, Job]:
@@ -94,12 +109,22 @@ def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> 
 def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     """One point: a TorchTrainer whose reports reach Tune, and DONE once it has ended well."""
     job = jobs[config["point"]]
-    make_trainer(job, [TuneReportCallback()]).fit()
-    if ended_early(job.attempt.path):
+    if not _may_begin(job):
         return
-    job.attempt.seal(
-        [curve_file(job.attempt.path)], tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt)
-    )
+    make_trainer(job, [TuneReportCallback()]).fit()
+    if ended_early(job.attempt.path) or stopped_at(job.attempt.path) is not None:
+        return
+    job.attempt.seal(log_files(job.attempt.path), tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
+
+
+def _may_begin(job: Job) -> bool:
+    """Whether the point is still wanted, once its run is not held."""
+    control = Control(job.store)
+    while not (stopped := control.is_stopped(job.attempt.key.id)) and control.is_held(job.driver):
+        time.sleep(LOOK)
+    if stopped:
+        note_stop(job.attempt.path, 0)
+    return not stopped
 
 
 def _exports(point: PointPlan, again: set[Key]) -> list[Export]:

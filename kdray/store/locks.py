@@ -66,7 +66,7 @@ class Locks:
             return False
         number = int(current.name.removeprefix(PREFIX)) + 1 if current else 1
         lock = folder / f"{PREFIX}{number:06d}"
-        self._be_counted(_counter(folder, self.owner))
+        self.be_counted(folder.parents[1])
         if not io.put_json_if_absent(lock, self._content(), durable=False):
             return False
         if current_lock(folder) != lock:  # the first look missed a higher one, whose maker was removing the one below
@@ -107,7 +107,9 @@ class Locks:
     def _content(self, released: bool = False) -> dict[str, Any]:
         return {"owner": self.owner, "host": platform.node(), "pid": os.getpid(), "released": released}
 
-    def _be_counted(self, counter: Path) -> None:
+    def be_counted(self, root: Path) -> None:
+        """Count up in the store below `root` from now on."""
+        counter = root / DRIVERS / self.owner
         if counter not in self._counters:
             io.put_json(counter, self._count, durable=False)
             self._counters += (counter,)

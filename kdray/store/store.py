@@ -7,6 +7,7 @@
         DONE            written last: which attempt it is, and the sha256 of its files
         dropped-...     of that attempt: which of its files were removed since, and why
     <root>/drivers/     one counter for every driver at work (see `locks`)
+    <root>/control/     what is asked of them (see `control`)
 
 Without DONE there is no artifact. A half-written folder is never read and never blocks a new attempt.
 """
@@ -124,7 +125,7 @@ class Attempt:
     @property
     def earlier(self) -> list[Path]:
         """The folders of this artifact's other attempts, newest first."""
-        return [path for path in reversed(_attempts(self.folder)) if path != self.path]
+        return [path for path in reversed(attempts(self.folder)) if path != self.path]
 
     def seal(self, files: list[Path] | None = None, /, **facts: Any) -> Artifact:
         """Write DONE over `files` (all of the attempt's by default) and remove everything else.
@@ -234,7 +235,7 @@ class Store:
         folder = self.folder(key)
         folder.mkdir(parents=True, exist_ok=True)
         io.put_json_if_absent(folder / RECORD, payload)
-        number = max(map(_number, _attempts(folder)), default=0) + 1
+        number = max(map(_number, attempts(folder)), default=0) + 1
         while not io.claim_folder(folder / f"{ATTEMPT}{number:03d}"):
             number += 1
         return Attempt(key, folder, f"{ATTEMPT}{number:03d}")
@@ -332,14 +333,14 @@ def leftovers(artifact: Artifact) -> list[Path]:
     listed = {sealed / name for name in artifact.done["files"]}
     needed = listed | {parent for path in listed for parent in path.parents}
     inside = [path for path in sealed.rglob("*") if path not in needed and path.parent in {*needed, sealed}]
-    return sorted([path for path in _attempts(artifact.folder) if path != sealed] + inside)
+    return sorted([path for path in attempts(artifact.folder) if path != sealed] + inside)
 
 
 def _key(folder: Path) -> Key:
     return Key(folder.parent.name, folder.name[: -LENGTH - 1], folder.name[-LENGTH:])
 
 
-def _attempts(folder: Path) -> list[Path]:
+def attempts(folder: Path) -> list[Path]:
     """The attempts' folders in the order in which they were begun."""
     return sorted((path for path in io.list_folders(folder) if path.name.startswith(ATTEMPT)), key=_number)
 

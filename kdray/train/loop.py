@@ -7,7 +7,7 @@ micro-batches, is not: every loss is a sum over tokens divided by the token coun
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,8 @@ class DivergedError(RuntimeError):
 class Loop:
     """Trains `model` in place.
 
-    `steps()` yields the metrics of every step; `resume` goes on from where another left off.
+    `steps()` yields the metrics of every step; `resume` goes on from where another left off. Whether rank 0 is `asked`
+    to stop goes round with a step's losses: after the step all ranks have the same answer, in `stopping`.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Loop:
         ranks: Ranks,
         micro_batch: int | None = None,
         engine: Mapping[str, Any] = DDP,
+        asked: Callable[[], bool] = lambda: False,
     ) -> None:
+        self.asked, self.stopping = asked, False
         self.model, self.rows, self.settings = model, rows, settings
         self.signal, self.vocab_size, self.ranks = signal, vocabulary(vocab_size, model.head, signal), ranks
         self.order = Order(rows.train, settings.batch, settings.seed)
@@ -86,11 +89,15 @@ class Loop:
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
         self.seed_dropout()
-        sums = torch.zeros(3, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
+        sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
+        if self.ranks.rank == 0 and self.asked():
+            sums[3] = 1
         micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
-            sums += self.accumulate(part, tokens, last=i == len(micro_batches) - 1)
-        hard, soft, uniform = (self.ranks.sum(sums, self.device) / tokens).tolist()
+            sums[:3] += self.accumulate(part, tokens, last=i == len(micro_batches) - 1)
+        *terms, asked = self.ranks.sum(sums, self.device).tolist()
+        hard, soft, uniform = (term / tokens for term in terms)
+        self.stopping = asked > 0
         loss = self.objective.total(hard, soft, uniform)
         norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):

@@ -30,6 +30,9 @@ WRONG = {
     "no data, status": "status nodata.yaml",
     "no data, run": "run nodata.yaml",
     "no data, gc": "gc nodata.yaml",
+    "no data, stop": "stop nodata.yaml x",
+    "no file, hold": "hold nowhere.yaml",
+    "no ids yet, logs": "logs unresolved.yaml lr0.0001-b2-a0-s0",
     "no weights": "check noweights.yaml --offline",
     "unresolved, gc": "gc --dry-run unresolved.yaml",
     "unknown ids": "why 0123456789ab ba9876543210",
@@ -162,6 +165,10 @@ def test_help_has_a_line_for_every_command() -> None:
         "score",
         "submit",
         "status",
+        "logs",
+        "stop",
+        "hold",
+        "release",
         "report",
         "rate",
         "track",
@@ -177,7 +184,7 @@ def test_help_has_a_line_for_every_command() -> None:
 @pytest.mark.slow
 def test_the_shell_completes_commands() -> None:
     answer = kdray(_KDRAY_COMPLETE="complete_bash", COMP_WORDS="kdray s", COMP_CWORD="1")
-    assert answer.stdout.split() == ["simulate", "score", "submit", "status", "schema"]
+    assert answer.stdout.split() == ["simulate", "score", "submit", "status", "stop", "schema"]
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "report", "gc --dry-run", "track"])

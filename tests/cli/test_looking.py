@@ -24,8 +24,10 @@ def test_looking_at_a_grid_needs_nothing_heavy(tiny_grid: TinyGrid) -> None:
     code = f"""
 import sys
 from kdray.cli import main
-for command in ["plan", "plan --json", "status", "check --offline", "gc --dry-run"]:
-    sys.argv = ["kdray", *command.split(), {str(tiny_grid())!r}]
+looks = ["plan", "plan --json", "status", "check --offline", "gc --dry-run", "stop", "logs", "release"]
+for command in looks:
+    points = {["lr0.0001-b2-a0-s0"]!r} if command in ("stop", "logs", "release") else []
+    sys.argv = ["kdray", *command.split(), {str(tiny_grid())!r}, *points]
     main()
     heavy = {{"torch", "ray", "transformers", "mlflow", "datasets", "numpy", "pyarrow", "huggingface_hub"}}
     assert not heavy.intersection(sys.modules), (command, heavy.intersection(sys.modules))

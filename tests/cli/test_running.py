@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import typer
 
 from kdray.cli.running import do
 from kdray.plan import make_plan
 from kdray.spec import load_grid
-from kdray.store import Outer, Store
-from tests.conftest import TinyGrid
+from kdray.store import Control, Outer, Store
+from tests.conftest import Run, TinyGrid
 
 
 def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
@@ -35,3 +37,48 @@ def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
     assert len(seen) == 1
     assert "kdray run " in seen[0]
     assert "grid.yaml</pre>" in seen[0]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "text"),
+    [
+        (lambda failing: failing("failed train x: loss nan"), "incomplete", "0 failed, 1 points stopped"),
+        (KeyboardInterrupt(), "interrupted", "interrupted: the same command goes on"),
+    ],
+)
+def test_the_webhook_is_told_how_a_run_ended(
+    outcome: Any, state: str, text: str, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_grid({"runtime.notify": "HOOK"})
+    monkeypatch.setenv("HOOK", "https://host/secret")
+    store = Store(load_grid(path).runtime.store)
+    plan, outer = make_plan(load_grid(path), Outer(store.root)), Outer(store.root)
+    Control(store.root).stop(plan.points[0].train.key.id)
+    told = []
+
+    def run(*_: object, failing: Any, **__: object) -> dict[str, str]:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        outcome(failing)
+        return {}
+
+    monkeypatch.setattr("kdray.run.run", run)
+    monkeypatch.setattr("kdray.track.follow.Follower.finish", lambda _: None)
+    monkeypatch.setattr("kdray.orchestration.notify.Notifier.tell", lambda _, *said: told.append(said))
+    with pytest.raises((typer.Exit, KeyboardInterrupt)):
+        do(plan, store, outer, False, path)
+    assert told[-1][0] == state
+    assert told[-1][1].endswith(text)
+    assert [said for said, _ in told[:-1]] == (["failing"] if state == "incomplete" else [])
+
+
+def test_a_webhook_that_nobody_has_named_ends_the_run_before_any_work(
+    run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_grid({"runtime.notify": "HOOK"})
+    monkeypatch.delenv("HOOK", raising=False)
+    said = "error runtime.notify: no variable HOOK in the environment; export it with the webhook's URL\n"
+    assert run("run", path) == (2, "", said)
+    assert run("check", "--offline", path) == (2, "", said)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")  # it is to be submitted: the head has it
+    assert run("check", "--offline", path)[0] == 0

@@ -1,13 +1,24 @@
-"""What the bars of jobs count."""
+"""What the bars of jobs count, and what is said beside them."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 from typing import Any
 
+from rich.console import Console
+
+from kdray.artifacts.notes import note_stop
+from kdray.cli.progress import Terminal
 from kdray.orchestration.job import Job
-from kdray.orchestration.watch import job_steps
+from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.watch import Told, job_steps
+from kdray.orchestration.work import Work
+from kdray.plan import make_plan
+from kdray.spec import load_grid
+from kdray.store import Locks, Outer, Store
 from kdray.train.settings import Settings
+from tests.conftest import TinyGrid
 
 
 def job(steps: float) -> Job:
@@ -18,3 +29,30 @@ def job(steps: float) -> Job:
 
 def test_the_steps_of_a_job_are_those_that_it_is_given() -> None:
     assert job_steps(job(40.0)) == 40
+
+
+def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:
+    grid = load_grid(tiny_grid())
+    store, said = Store(grid.runtime.store), io.StringIO()
+    plan = make_plan(grid, Outer(store.root))
+    first, second = (point.train for point in plan.points[:2])
+    with Locks() as locks, Terminal(Console(file=said, width=200)) as progress:
+        work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), 1))
+        attempts = [store.begin(step.key, step.payload or {}) for step in (first, second)]
+        hold = work.control.folder / f"hold-{locks.owner}"
+        told = Told([dataclasses.replace(job(4), attempt=attempt) for attempt in attempts], work)
+        told.tell()
+        hold.parent.mkdir(parents=True)
+        hold.touch()
+        note_stop(attempts[0].path, 3)
+        for _ in range(2):
+            told.tell()
+        hold.unlink()
+        note_stop(attempts[1].path, 0)
+        told.tell()
+    assert said.getvalue().splitlines() == [
+        "held tiny: no new point begins",
+        f"stopped train {first.slug} at step 3",
+        "released tiny",
+        f"stopped train {second.slug} before it began",
+    ]

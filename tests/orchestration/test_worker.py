@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdray.artifacts.notes import ended_early
+from kdray.artifacts.curve import count_steps, read_times
+from kdray.artifacts.notes import ended_early, stopped_at
 from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
 from kdray.orchestration import worker
 from kdray.orchestration.job import Export
-from kdray.store import Key, Store
+from kdray.store import Control, Key, Store
+from kdray.train.engines import Ranks
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
 
@@ -28,6 +31,7 @@ def test_an_engine_that_is_not_installed_is_not_tried_again(tmp_path: Path, monk
     attempt = Store(tmp_path / "store").begin(Key("train", "point", "0" * 12), {})
     job: Any = SimpleNamespace(
         attempt=attempt,
+        store=tmp_path / "store",
         model=tmp_path / "student",
         data=tmp_path / "rows",
         settings=SETTINGS,
@@ -114,3 +118,62 @@ def test_dropped_weights_are_exported_again_where_they_are_asked_for(tmp_path: P
     assert again.name == "attempt-002"
     assert (again / "model.safetensors").is_file()
     assert export(student, tmp_path, again=True) == again
+
+
+class FakeLoop:
+    """Six steps that teach nothing; it is asked to stop at one of them."""
+
+    total_steps = 6
+
+    def __init__(self, stops_at: int) -> None:
+        self.step, self.stops_at, self.saved = 0, stops_at, []
+
+    @property
+    def stopping(self) -> bool:
+        return self.step >= self.stops_at
+
+    def step_of(self, position: float) -> int:
+        return int(position)
+
+    def heldout(self, batch: int) -> dict[str, float]:
+        return {"heldout_ce": 1.0}
+
+    def steps(self) -> Iterator[dict[str, float]]:
+        while self.step < self.total_steps:
+            self.step += 1
+            yield {"step": self.step, "examples": self.step, "tokens": 1, "loss": 1.0, "ce": 1.0}
+
+
+@pytest.mark.parametrize(("stops_at", "saved", "stopped"), [(3, [2, 3], 3), (4, [2, 4], 4), (6, [2, 4], None)])
+def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
+    stops_at: int, saved: list[int], stopped: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last step is the end anyway."""
+    attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=2)
+    loop: Any = FakeLoop(stops_at)
+    monkeypatch.setattr(
+        worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
+    )
+    worker._train(job, loop, None, Ranks())
+    assert loop.saved == saved
+    assert stopped_at(attempt.path) == stopped
+    assert count_steps(attempt.path) == len(read_times(attempt.path)) == stops_at
+
+
+def test_the_request_is_looked_up_every_few_seconds_and_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control, attempt = Control(tmp_path), Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    now = 100.0
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now)
+    job: Any = SimpleNamespace(store=tmp_path, attempt=attempt)
+    asked = worker.Asked(job)
+    assert not asked()
+    control.stop(attempt.key.id)
+    assert not asked(), "the store is asked at every step"
+    now += worker.LOOK
+    assert asked()
+    control.unstop([attempt.key.id])
+    now += worker.LOOK
+    assert asked()

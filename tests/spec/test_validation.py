@@ -83,6 +83,10 @@ SCHEMA = {
         {"runtime.drop_exports": "always"},
         ['runtime.drop_exports: "always"', "scored"],
     ),
+    "a webhook's URL in the file": (
+        {"runtime.notify": "https://hooks/secret"},
+        ["runtime.notify: no name of a variable; write the NAME"],
+    ),
     "an export of an unknown type": (
         {"train.export": {"dtype": "float16"}},
         ['train.export.dtype: "float16"', "float32", "bfloat16"],

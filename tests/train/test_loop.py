@@ -207,6 +207,28 @@ def test_adapters_resume_from_a_checkpoint_of_themselves_or_of_all_weights(tmp_p
     assert_same(straight.engine.weights(), resumed.engine.weights())
 
 
+def test_what_rank_0_is_asked_reaches_all_ranks_with_the_losses_and_changes_none(world):
+    class SecondOfTwo(Ranks):
+        """Whose other rank has the same losses, and is asked to stop before the second step."""
+
+        asked = iter([0, 1, 0])
+
+        def sum(self, values, device="cpu"):
+            assert values[3] == 0
+            return 2 * values + torch.tensor([0, 0, 0, next(self.asked)])
+
+    settings = replace(SETTINGS, length=3.0)
+    alone, plain, second = (make_loop(world, settings) for _ in range(3))
+    asked = iter([False, True, False])
+    alone.asked = lambda: next(asked)
+    stopping = [(metrics["loss"], alone.stopping) for metrics in alone.steps()]
+    assert [told for _, told in stopping] == [False, True, False]
+    assert [loss for loss, _ in stopping] == [metrics["loss"] for metrics in plain.steps()]
+
+    second.ranks, second.asked = SecondOfTwo(1, 2), lambda: pytest.fail("rank 0 alone is asked")
+    assert [second.stopping for _ in second.steps()] == [False, True, False]
+
+
 def test_a_checkpoint_of_other_weights_is_refused(world, tmp_path):
     loop = make_loop(world, signal=None)
     save_checkpoint(loop, tmp_path / "checkpoint")

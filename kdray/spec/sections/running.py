@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, Posit
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.marks import Runs
-from kdray.spec.paths import local_path, tracking_address
+from kdray.spec.paths import local_path, tracking_address, variable_name
 from kdray.spec.sections.base import RUNS, SHOWN, NonNegative, Section, Use
 
 
@@ -124,6 +124,14 @@ class Runtime(Section):
         description=(
             "tracking URI: `http://host:port`, `sqlite:////path/of/mlflow.db`, another database's; "
             "null keeps a sqlite file in the store"
+        ),
+    )
+
+    notify: Annotated[Annotated[str, AfterValidator(variable_name)] | None, RUNS] = Field(
+        None,
+        description=(
+            "the name of an environment variable that holds the URL of a webhook: it gets a JSON POST `{grid, state,"
+            " text}` at the first failure and at the end (docs/operating.md); the URL itself is a secret, and refused"
         ),
     )
 
