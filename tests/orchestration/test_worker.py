@@ -127,6 +127,7 @@ class FakeLoop:
 
     def __init__(self, stops_at: int) -> None:
         self.step, self.stops_at, self.saved = 0, stops_at, []
+        self.ranks, self.device = Ranks(), "cpu"
 
     @property
     def stopping(self) -> bool:
@@ -150,7 +151,7 @@ def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
 ) -> None:
     """The last step is the end anyway."""
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
-    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=2)
+    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=2, checkpoint_minutes=60)
     loop: Any = FakeLoop(stops_at)
     monkeypatch.setattr(
         worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
