@@ -85,7 +85,7 @@ def test_the_shell_can_complete_commands(run: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("_KDRAY_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", "kdray s")
     monkeypatch.setenv("COMP_CWORD", "1")
-    assert set(run()[1].split()) == {"schema", "score", "simulate", "status", "submit"}
+    assert set(run()[1].split()) == {"schema", "score", "simulate", "status", "stop", "submit"}
 
 
 def test_completion_can_be_installed_and_the_readme_says_so(run: Run) -> None:
