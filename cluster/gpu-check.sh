@@ -9,6 +9,7 @@
 # kept as it is, and its versions bind the rest; but for what is named in RENEW (aiohttp), which is too old there for Ray.
 # Each check stands alone; the last line but pytest's own is JSON with all figures.
 set -euo pipefail
+[ "${1:-}" != bundle ] || [ ! -f "${2:-}" ] || set -- bundle "$(realpath "$2")"
 cd "$(dirname "$0")/.."
 pieces=build/gpu
 
@@ -45,14 +46,22 @@ PY
 }
 
 run() {
+    [ -f "$pieces/site-00" ] || needs "run: no $pieces/site-00; make it by \`bundle\`, and bring it along"
     site=$(mktemp -d)
     trap 'rm -rf "$site"' EXIT
     cat "$pieces"/site-* | tar -C "$site" -xJf -
     PYTHONPATH="$PWD:$site" HF_HUB_OFFLINE=1 python3 -m pytest -m gpu tests/gpu -p no:cacheprovider --durations 10 "$@"
 }
 
+needs() {
+    echo "error $1" >&2
+    exit 2
+}
+
 case ${1:-} in
-    bundle) bundle "${2:?the file of pip freeze on the machine}" ;;
+    bundle)
+        [ -f "${2:-}" ] || needs "bundle: no file '${2:-}'; give what \`pip freeze\` prints on the machine"
+        bundle "$2" ;;
     run) run "${@:2}" ;;
     *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

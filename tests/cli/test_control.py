@@ -7,21 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdray.plan import Plan, make_plan
-from kdray.spec import load_grid
-from kdray.store import Control, Locks, Outer, Store
-from tests.conftest import Run, TinyGrid
+from kdray.plan import Plan
+from kdray.store import Control, Locks, Store
+from tests.conftest import Run
 from tests.plan.conftest import seal
-
-
-@pytest.fixture
-def store(tiny_grid: TinyGrid) -> Store:
-    return Store(tiny_grid.folder / "store")
-
-
-@pytest.fixture
-def made(tiny_grid: TinyGrid, store: Store) -> Plan:
-    return make_plan(load_grid(tiny_grid()), Outer(store.root))
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ from kdray.artifacts.notes import note_end, note_start
 from kdray.cli import logs as logs_module
 from kdray.cli import status as module
 from kdray.cli.status import duration
-from kdray.plan import Plan, make_plan
-from kdray.spec import load_grid
-from kdray.store import Attempt, Control, Locks, Outer, Store
-from tests.conftest import Run, TinyGrid
+from kdray.plan import Plan
+from kdray.store import Attempt, Control, Locks, Store
+from tests.conftest import Run
 from tests.plan.conftest import seal
 
 START = {"steps": 4, "node": "node1", "device": "H200"}
@@ -21,16 +20,6 @@ STEPS = [
     | ({"heldout_ce": 2.5} if i == 2 else {})
     for i in range(1, 5)
 ]
-
-
-@pytest.fixture
-def store(tiny_grid: TinyGrid) -> Store:
-    return Store(tiny_grid.folder / "store")
-
-
-@pytest.fixture
-def made(tiny_grid: TinyGrid, store: Store) -> Plan:
-    return make_plan(load_grid(tiny_grid()), Outer(store.root))
 
 
 def begin(made: Plan, store: Store, steps: int, resumed: int = 0) -> Attempt:
