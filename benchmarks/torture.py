@@ -378,6 +378,8 @@ def main() -> None:
     parser.add_argument("--together", type=int, default=4, help="faults in one run")
     parser.add_argument("--folder", type=Path, help="where stores go, and stay if something is wrong")
     arguments = parser.parse_args()
+    if min(arguments.count, arguments.together) < 1:
+        parser.error("N and --together are at least 1")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
     outcome = campaign(arguments.count, arguments.seed, folder, arguments.together)
     for what in ("redone", "mismatches", "stuck"):
