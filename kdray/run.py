@@ -30,6 +30,7 @@ from kdray.plan.inputs import (
     GenerateInputs,
     JoinInputs,
     LensInputs,
+    RetokeniseInputs,
     SoftenInputs,
     TrainInputs,
 )
@@ -97,6 +98,7 @@ def run(
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
+        from kdray.stages.retokenise import retokenise
         from kdray.stages.soften import soften
         from kdray.stages.teach import teach
         from kdray.stages.train import train
@@ -123,6 +125,7 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
+            retokenise(reading(steps, RetokeniseInputs), work)
         asking = generate(reading(steps, GenerateInputs), work)
         measuring = measure([score.measure for score in plan.scores], work)
         for stage in (asking, measuring):

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from rich.markup import escape
 
-from kdray.artifacts.source import LabelSource
+from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
 from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
 from kdray.report.chosen import Choices
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -108,7 +110,10 @@ class Work:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an
         ensemble.
         """
-        sources = []
+        sources, across = [], None
+        if inputs.across:
+            loss = declared(declare.Loss, params["objective"]["loss"]["name"])
+            across = AcrossTokens(str(self.folder(inputs.across)), params["align"], not loss.any_vocabulary)
         for needed in inputs.sources:
             made = needed.params if inputs.soft_labels else params["soft_labels"]
             sources.append(
@@ -118,6 +123,7 @@ class Work:
                     made["compute"],
                     made.get("temperature", 1.0),
                     quantise=made.get("quantise"),
+                    across=across,
                 )
             )
         weights = params.get("weights", [1.0] * len(sources))

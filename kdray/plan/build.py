@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kdray.plan.identity import ONLINE, payload
@@ -14,6 +15,7 @@ from kdray.plan.inputs import (
     Inputs,
     JoinInputs,
     PrepareInputs,
+    RetokeniseInputs,
     Softened,
     SoftenInputs,
     TrainInputs,
@@ -44,9 +46,10 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     student = models["student"]
     whole = student.inputs.model if isinstance(student.inputs, CutInputs) else student
     prepare = _prepare(grid, whole, outer)
+    across = {name: _retokenise(grid, models[name], prepare) for name in grid.all_teachers if grid.soft_labels.align}
     for name, teacher in grid.all_teachers.items():
         if teacher.tune:
-            models[name] = _teach(teacher.tune, models[name], prepare)
+            models[name] = _teach(teacher.tune, models[name], across.get(name, prepare))
 
     @functools.cache
     def answers(teacher: str) -> Step[AnswerInputs]:
@@ -63,6 +66,9 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
     @functools.cache
     def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
+        if teacher in across:
+            taught = _soft_labels(grid, models[teacher], across[teacher], temperature)
+            return replace(taught, across=across[teacher])
         return _soft_labels(grid, models[teacher], rows(labels, teacher), temperature)
 
     def point_plan(point: Point) -> PointPlan:
@@ -75,7 +81,8 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
 
     first = next(iter(grid.all_teachers), None)
-    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first else Softened()
+    told = first and not grid.soft_labels.align  # of other tokens there is no divergence to tell
+    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first and told else Softened()
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
     plan = Plan(grid, models, prepare, heldout_labels, points, [])
@@ -134,10 +141,14 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
-def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step[TrainInputs]:
-    return make_step(
-        "teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare)
-    )
+def _retokenise(grid: Grid, teacher: Step, prepare: Step[PrepareInputs]) -> Step[RetokeniseInputs]:
+    """The rows as a teacher with other tokens reads them."""
+    inputs = RetokeniseInputs(tokenizer=teacher, data=prepare)
+    return make_step("retokenise", f"{prepare.slug}-{teacher.slug}", payload(grid.data, "template"), inputs)
+
+
+def _teach(tune: Tune, teacher: Step, data: Step) -> Step[TrainInputs]:
+    return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=data))
 
 
 def _soft_labels(grid: Grid, teacher: Step, data: Step, temperature: float) -> Softened:
@@ -182,7 +193,11 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
         if not _is_kept(grid):
             params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
-    inputs = TrainInputs(student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher)
+        if grid.soft_labels.align:
+            params["align"] = grid.soft_labels.align
+    inputs = TrainInputs(
+        student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher, across=taught.across
+    )
     train = make_step("train", point.slug, params, inputs)
     exports = {
         position: make_step(

@@ -68,6 +68,14 @@ class PrepareInputs(Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetokeniseInputs(Inputs):
+    """Of the data in the tokens of a teacher."""
+
+    tokenizer: Step
+    data: Step[PrepareInputs]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerInputs(Inputs):
     """Of the data with the teacher's answers."""
 
@@ -91,10 +99,14 @@ class SoftenInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class Softened(Inputs):
-    """Soft labels: kept ones or, where none are kept, the teacher itself; of an ensemble those of each member."""
+    """Soft labels: kept ones or, where none are kept, the teacher itself; of an ensemble those of each member.
+
+    `across`: the rows in the tokens of a teacher that has others than the student.
+    """
 
     soft_labels: Step[SoftenInputs] | tuple[Step[SoftenInputs], ...] | None = None
     teacher: Step | tuple[Step, ...] | None = None
+    across: Step[RetokeniseInputs] | None = None
 
     @property
     def sources(self) -> tuple[Step, ...]:

@@ -161,11 +161,38 @@ def _check_objective(grid: Grid, largest_alpha: float) -> None:
     """Whether weights, loss and soft labels go together."""
     if grid.objective.weighting == "convex" and largest_alpha > 1:
         raise InputError("axes.alpha", f"{largest_alpha:g} with objective.weighting convex", "must be at most 1")
+    _check_alignment(grid)
     form, losses = grid.soft_labels.form.name, components(declare.Loss)
     if declared(declare.Form, form).tempered and not losses[grid.objective.loss.name].declared.sparse:
         able = ", ".join(name for name, loss in losses.items() if loss.declared.sparse)
         allowed = f"with soft labels of this form: {able}; for every loss: form {_untempered()}"
         raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form}", allowed)
+
+
+def _check_alignment(grid: Grid) -> None:
+    """Whether what is compared can be, where the teacher has other tokens than the student."""
+    loss, align = grid.objective.loss.name, grid.soft_labels.align
+    compares_any = declared(declare.Loss, loss).any_vocabulary
+    if not align:
+        if compares_any:
+            allowed = "say which tokens belong together: soft_labels.align text or position"
+            raise InputError("objective.loss", f"'{loss}' without soft_labels.align", allowed)
+        return
+    if align == "position" and not compares_any:
+        able = ", ".join(name for name, loss in components(declare.Loss).items() if loss.declared.any_vocabulary)
+        allowed = f"which compares tokens by their ids: write text, or the loss {able}"
+        raise InputError("soft_labels.align", f"position with objective.loss '{loss}'", allowed)
+    if grid.ensembles:
+        raise InputError("ensembles", "with soft_labels.align", "the average of teachers needs one tokenizer")
+    points = expand(grid)
+    if any(point.labels != "gold" for point in points):
+        raise InputError("axes.labels", "a teacher's answers with soft_labels.align", "use labels: [gold]")
+    recipe = grid.data.recipe.name
+    if not component(declare.Recipe, recipe, "data.recipe").declared.prompts:
+        raise InputError("soft_labels.align", f"rows of the recipe '{recipe}', which have no responses", "leave it out")
+    if not compares_any and any(point.temperature != 1 for point in points):
+        allowed = "must be 1: it would be that of the teacher's tokens in one form, of the student's in another"
+        raise InputError("objective.temperature", f"not 1 with soft_labels.align {align}", allowed)
 
 
 def _untempered() -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate, pack
+from kdray.distill.across import Across
 from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
@@ -122,12 +123,13 @@ class Loop:
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
         self.model.eval()
+        signal = None if isinstance(self.signal, Across) else self.signal  # a divergence is of one set of tokens
         heldout = self.rows.heldout
         mine = share(heldout.tolist(), self.rows.lengths[heldout], self.ranks.rank, self.ranks.world, batch)
         with self._autocast():
-            sums = heldout_sums(self.engine, self.rows, mine, self.signal, self.vocab_size, self.device)
+            sums = heldout_sums(self.engine, self.rows, mine, signal, self.vocab_size, self.device)
         hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()
-        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.signal else {})
+        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if signal else {})
 
     def _autocast(self) -> torch.autocast:
         bfloat16 = self.settings.dtype == "bfloat16"

@@ -34,6 +34,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "OwnAnswers": "task",
         "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
         "Scoring": "checkpoints choices decoding metrics references tasks",
+        "SoftLabelsSection": "align",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {

@@ -8,6 +8,7 @@ instead, and asks the teacher at every step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.source import LabelSource
+from kdray.distill.across import Across
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
@@ -41,6 +43,9 @@ def open_signal(
 
 
 def _open(source: LabelSource, rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
+    if source.across:
+        theirs = Rows(Path(source.across.folder))
+        return Across(_open(replace(source, across=None), theirs, device, dtype), rows, theirs, source.across, device)
     folder, form = Path(source.folder), make_form(source.form)
     if not declared(declare.Form, source.form["name"]).kept:
         more = {"quantise": source.quantise} if source.quantise else {}  # which a form of another package may not know

@@ -149,8 +149,9 @@ class ObjectiveSection(Section):
         default=Use(name="cross_entropy"),
         description=(
             "the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's),"
-            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy"
-            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1)"
+            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, `adaptive`, cross-entropy"
+            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1), or, with"
+            " `soft_labels.align`, `uld`"
         ),
     )
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
