@@ -71,8 +71,6 @@ class Across:
     def temperature(self) -> float:
         return self.signal.temperature
 
-    width = None  # of the student's tokens, or of others that are no columns of it
-
     def read(self, rows: Sequence[int]) -> SomeLabels:
         pairs, begins = [torch.zeros(2, 0, dtype=torch.long)], np.zeros((2, 1), dtype=np.int64)
         for row in rows:
@@ -123,7 +121,7 @@ class Translated:
         if isinstance(theirs, Sparse):
             return replace(theirs, ids=self.vocabulary.first[theirs.ids]).within(out.shape[1])
         kept, ids = self.vocabulary.known(theirs.shape[1], out.shape[1])
-        q = theirs[:, : len(self.vocabulary)].to(out.dtype).softmax(1)[:, kept]
+        q = theirs[:, : len(self.vocabulary)].to(out.dtype).softmax(1).index_select(1, kept)
         return out.zero_().index_add_(1, ids, q / q.sum(1, keepdim=True)).clamp_(min=LEAST).log_()
 
     def pick(self, which: Tensor) -> Translated:

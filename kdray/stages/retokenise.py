@@ -34,6 +34,7 @@ from kdray.spec.folders import window_of
 DECLARED = declare.Stage(version=1)
 SLICE = 512  # rows that a task turns into tokens
 UNBOUNDED = 1 << 30
+COUNTS = ("tokens", "learned", "text", "position", "cut")
 
 
 def retokenise(steps: list[Step[RetokeniseInputs]], work: Work) -> None:
@@ -58,7 +59,7 @@ def _retokenise(folders: list[Path], template: dict[str, Any], work: Work, targe
     turn: Any = functools.partial(retokenise_slice, *map(str, folders), template)
     slices = ray.data.range(len(rows), override_num_blocks=-(-len(rows) // SLICE)).map_batches(turn, batch_size=SLICE)
     answers: Iterator[Any] = iter(slices.iter_rows())
-    facts = dict.fromkeys(("tokens", "learned", "text", "position", "cut"), 0)
+    facts: dict[str, Any] = dict.fromkeys(COUNTS, 0)
     pairs: list[tuple[list[int], list[int]]] = []
     with work.progress.bar("retokenise", len(rows), "rows") as bar, rows_writer(target) as writer:
         for answer in answers:
@@ -87,9 +88,7 @@ def retokenise_slice(data: str, ours: str, theirs: str, template: dict[str, Any]
         for row in numbers
     ]
     window = window_of(Path(theirs)) or UNBOUNDED
-    answer: dict[str, Any] = {"rows": b"", "pairs": "[]", "error": ""} | dict.fromkeys(
-        ("tokens", "learned", "text", "position", "cut"), 0
-    )
+    answer: dict[str, Any] = {"rows": b"", "pairs": "[]", "error": "", **dict.fromkeys(COUNTS, 0)}
     try:
         made = tokenise(examples, open_template(template), both.theirs, window - 1, window)
         if lost := [row for row, some in zip(numbers, made, strict=True) if not some]:

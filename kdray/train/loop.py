@@ -47,7 +47,7 @@ class Loop:
         rows: Rows,
         settings: Settings,
         *,
-        signal: Signal | None,
+        signal: Signal | Across | None,
         vocab_size: int,
         ranks: Ranks,
         micro_batch: int | None = None,
@@ -56,7 +56,10 @@ class Loop:
     ) -> None:
         self.asked, self.stopping = asked, False
         self.model, self.rows, self.settings = model, rows, settings
-        self.signal, self.vocab_size, self.ranks = signal, vocabulary(vocab_size, model.head, signal), ranks
+        self.signal, self.ranks = signal, ranks
+        # Of other tokens than the student's there are no logits to be as wide as, and no divergence to tell.
+        self.comparable = None if isinstance(signal, Across) else signal
+        self.vocab_size = vocabulary(vocab_size, model.head, self.comparable)
         self.order = Order(rows.train, settings.batch, settings.seed)
         self.objective = _objective(settings, self.vocab_size)
         self.micro_batch = micro_batch or settings.batch
@@ -123,13 +126,12 @@ class Loop:
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""
         self.model.eval()
-        signal = None if isinstance(self.signal, Across) else self.signal  # a divergence is of one set of tokens
         heldout = self.rows.heldout
         mine = share(heldout.tolist(), self.rows.lengths[heldout], self.ranks.rank, self.ranks.world, batch)
         with self._autocast():
-            sums = heldout_sums(self.engine, self.rows, mine, signal, self.vocab_size, self.device)
+            sums = heldout_sums(self.engine, self.rows, mine, self.comparable, self.vocab_size, self.device)
         hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()
-        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if signal else {})
+        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.comparable else {})
 
     def _autocast(self) -> torch.autocast:
         bfloat16 = self.settings.dtype == "bfloat16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class Given:
     def __init__(self, rows: list[SoftLabels]) -> None:
         self.rows = rows
 
-    def read(self, rows: list[int]) -> SoftLabels:
+    def read(self, rows: Sequence[int]) -> SoftLabels:
         logits = [self.rows[row] for row in rows]
         return LogitLabels(torch.cat([some.logits for some in logits if isinstance(some, LogitLabels)]))
 
@@ -170,7 +171,7 @@ def test_entries_of_a_distribution_go_to_the_same_tokens(tmp_path: Path, teacher
     signal = across(tmp_path / "again", teacher, "text", translated=True)
 
     class AsEntries(Given):
-        def read(self, rows: list[int]) -> SoftLabels:
+        def read(self, rows: Sequence[int]) -> SoftLabels:
             logits = torch.cat([teacher[row] for row in rows])[:, :W]
             return Sparse(torch.arange(W).expand(len(logits), -1), logits.softmax(1), torch.zeros(len(logits)).double())
 

@@ -8,7 +8,6 @@ instead, and asks the teacher at every step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +30,22 @@ def make_form(form: Mapping[str, Any]) -> Any:
 
 def open_signal(
     sources: Sequence[LabelSource], rows: Rows, device: torch.device | str, dtype: torch.dtype
-) -> Signal | None:
+) -> Signal | Across | None:
     """The soft labels of `rows`, from more than one source for an ensemble of teachers.
 
     A teacher's head, where its form needs one, computes in `dtype`.
     """
-    signals = [_open(source, rows, device, dtype) for source in sources]
+    signals = [
+        _open(source, Rows(Path(source.across.folder)) if source.across else rows, device, dtype) for source in sources
+    ]
     if len(signals) > 1:
         return Ensemble(signals, [source.weight for source in sources])
+    if sources and (how := sources[0].across):
+        return Across(signals[0], rows, Rows(Path(how.folder)), how, device)
     return signals[0] if signals else None
 
 
 def _open(source: LabelSource, rows: Rows, device: torch.device | str, dtype: torch.dtype) -> Signal:
-    if source.across:
-        theirs = Rows(Path(source.across.folder))
-        return Across(_open(replace(source, across=None), theirs, device, dtype), rows, theirs, source.across, device)
     folder, form = Path(source.folder), make_form(source.form)
     if not declared(declare.Form, source.form["name"]).kept:
         more = {"quantise": source.quantise} if source.quantise else {}  # which a form of another package may not know
