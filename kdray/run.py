@@ -125,7 +125,7 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
-            retokenise(reading(steps, RetokeniseInputs), work)
+            retokenise([step for step in reading(steps, RetokeniseInputs) if step.inputs.data is plan.prepare], work)
         asking = generate(reading(steps, GenerateInputs), work)
         measuring = measure([score.measure for score in plan.scores], work)
         for stage in (asking, measuring):
@@ -137,6 +137,7 @@ def run(
         if plan.prepare:
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
+            retokenise(reading(steps, RetokeniseInputs), work)  # answers too
             soften(reading(steps, SoftenInputs), work)
         price = None
         if plan.points:

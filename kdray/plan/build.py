@@ -46,14 +46,20 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     student = models["student"]
     whole = student.inputs.model if isinstance(student.inputs, CutInputs) else student
     prepare = _prepare(grid, whole, outer)
-    across = {name: _retokenise(grid, models[name], prepare) for name in grid.all_teachers if grid.soft_labels.align}
+    untuned = dict(models)
+
+    @functools.cache
+    def across(labels: Labels, teacher: str) -> Step[RetokeniseInputs] | None:
+        """What points train on as a teacher with other tokens reads it."""
+        return _retokenise(grid, untuned[teacher], whole, rows(labels, teacher)) if grid.soft_labels.align else None
+
     for name, teacher in grid.all_teachers.items():
         if teacher.tune:
-            models[name] = _teach(teacher.tune, models[name], across.get(name, prepare))
+            models[name] = _teach(teacher.tune, models[name], across("gold", name) or prepare)
 
     @functools.cache
     def answers(teacher: str) -> Step[AnswerInputs]:
-        inputs = AnswerInputs(teacher=models[teacher], data=prepare)
+        inputs = AnswerInputs(teacher=models[teacher], data=prepare, across=across("gold", teacher))
         return make_step("augment", f"{prepare.slug}-teacher", payload(grid.augment), inputs)
 
     @functools.cache
@@ -66,10 +72,8 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
     @functools.cache
     def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
-        if teacher in across:
-            taught = _soft_labels(grid, models[teacher], across[teacher], temperature)
-            return replace(taught, across=across[teacher])
-        return _soft_labels(grid, models[teacher], rows(labels, teacher), temperature)
+        read = across(labels, teacher)
+        return replace(_soft_labels(grid, models[teacher], read or rows(labels, teacher), temperature), across=read)
 
     def point_plan(point: Point) -> PointPlan:
         teacher = point.teacher or "teacher"
@@ -141,10 +145,9 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
-def _retokenise(grid: Grid, teacher: Step, prepare: Step[PrepareInputs]) -> Step[RetokeniseInputs]:
-    """The rows as a teacher with other tokens reads them."""
-    inputs = RetokeniseInputs(tokenizer=teacher, data=prepare)
-    return make_step("retokenise", f"{prepare.slug}-{teacher.slug}", payload(grid.data, "template"), inputs)
+def _retokenise(grid: Grid, teacher: Step, student: Step, data: Step) -> Step[RetokeniseInputs]:
+    inputs = RetokeniseInputs(tokenizer=teacher, student=student, data=data)
+    return make_step("retokenise", f"{data.slug}-{teacher.slug}", payload(grid.data, "template"), inputs)
 
 
 def _teach(tune: Tune, teacher: Step, data: Step) -> Step[TrainInputs]:

@@ -69,18 +69,20 @@ class PrepareInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class RetokeniseInputs(Inputs):
-    """Of the data in the tokens of a teacher."""
+    """Of rows in the student's tokens, which are to be in those of a teacher, whose tokenizer it is."""
 
     tokenizer: Step
-    data: Step[PrepareInputs]
+    student: Step
+    data: Step
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnswerInputs(Inputs):
-    """Of the data with the teacher's answers."""
+    """Of the data with the teacher's answers; `across`: the data in its tokens, if they are not the student's."""
 
     teacher: Step
     data: Step[PrepareInputs]
+    across: Step[RetokeniseInputs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

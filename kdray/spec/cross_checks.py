@@ -184,13 +184,10 @@ def _check_alignment(grid: Grid) -> None:
         raise InputError("soft_labels.align", f"position with objective.loss '{loss}'", allowed)
     if grid.ensembles:
         raise InputError("ensembles", "with soft_labels.align", "the average of teachers needs one tokenizer")
-    points = expand(grid)
-    if any(point.labels != "gold" for point in points):
-        raise InputError("axes.labels", "a teacher's answers with soft_labels.align", "use labels: [gold]")
     recipe = grid.data.recipe.name
     if not component(declare.Recipe, recipe, "data.recipe").declared.prompts:
         raise InputError("soft_labels.align", f"rows of the recipe '{recipe}', which have no responses", "leave it out")
-    if not compares_any and any(point.temperature != 1 for point in points):
+    if not compares_any and any(point.temperature != 1 for point in expand(grid)):
         allowed = "must be 1: it would be that of the teacher's tokens in one form, of the student's in another"
         raise InputError("objective.temperature", f"not 1 with soft_labels.align {align}", allowed)
 

@@ -18,7 +18,7 @@ import ray.data
 
 from kdray.artifacts.aligned import write_aligned
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
-from kdray.data.example import Example
+from kdray.data.example import Document, Example
 from kdray.data.pieces import first_tokens, same_places, token_bytes
 from kdray.data.templates import open_template
 from kdray.data.tokenise import Tokenised, tokenise
@@ -40,8 +40,7 @@ COUNTS = ("tokens", "learned", "text", "position", "cut")
 def retokenise(steps: list[Step[RetokeniseInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        data = step.inputs.data
-        folders = [work.folder(s) for s in (data, data.inputs.tokenizer, step.inputs.tokenizer)]
+        folders = [work.folder(needed) for needed in (step.inputs.data, step.inputs.student, step.inputs.tokenizer)]
         facts = _retokenise(folders, step.params["template"], work, attempt.path)
         work.seal(step, attempt, None, **facts)
         share = facts[work.plan.grid.soft_labels.align or "text"] / max(facts["learned"], 1)
@@ -83,7 +82,7 @@ def retokenise_slice(data: str, ours: str, theirs: str, template: dict[str, Any]
     """
     rows, both, numbers = _rows(data), _both(ours, theirs), [int(row) for row in batch["id"]]
     before = " " if declared(declare.Template, template["name"]).space else ""
-    examples = [
+    examples: list[Example | Document] = [
         Example(rows.text(row, "instruction"), rows.text(row, "context"), _learned(rows, row, both, before))
         for row in numbers
     ]

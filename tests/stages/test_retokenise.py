@@ -102,11 +102,23 @@ def test_a_grid_learns_from_it_by_text_and_by_position(tmp_path: Path) -> None:
     assert curve_of(online, again)[-1]["loss"] == pytest.approx(kept[-1]["loss"], rel=1e-5)
 
     by_position = write(
-        tmp_path, soft_labels="{form: hidden, dtype: float32, align: position}", objective="{loss: uld}"
+        tmp_path,
+        soft_labels="{form: hidden, dtype: float32, align: position}",
+        objective="{loss: uld}",
+        augment="{max_new_tokens: 8}",
+        axes="{lr: [3.0e-3], batch: [4], alpha: [1], labels: [gold, teacher]}",
     )
     plan, store, failed = run_here(by_position)
     assert failed == {}
-    assert 0 < curve_of(plan, store)[0]["soft"] < 2
+    gold, taught = (read_curve(store.get(point.train.key)) for point in plan.points)
+    assert 0 < gold[0]["soft"] < 2
+    assert 0 < taught[0]["soft"] < 2
+    answered = Rows(store.get(plan.points[1].train.inputs.data.key).path)
+    tokenizer = load_tokenizer(tmp_path / "student")
+    for row in answered.train.tolist():  # in the student's tokens, behind its own prompt
+        ids, n = answered.input_ids(row), int(answered.prompt_lengths[row])
+        assert answered.text(row, "response") in tokenizer.decode(ids[n:])
+        assert answered.text(row, "instruction") in tokenizer.decode(ids[:n])
 
 
 def curve_of(plan, store) -> list[dict[str, float]]:
@@ -121,7 +133,14 @@ def curve_of(plan, store) -> list[dict[str, float]]:
         ({"soft_labels": "{align: position}"}, "soft_labels.align: position with objective.loss 'cross_entropy'"),
         ({"objective": "{loss: uld}", "soft_labels": "{form: sampled, align: text}"}, "objective.loss: 'uld' with"),
         ({"objective": "{temperature: 2.0}"}, "objective.temperature: not 1 with soft_labels.align text"),
-        ({"axes": "{lr: [0.1], batch: [4], alpha: [1], labels: [teacher]}"}, "axes.labels: a teacher's answers with"),
+        (
+            {
+                "teacher": "null",
+                "teachers": "{a: {model: 'file:x'}, b: {model: 'file:y'}}",
+                "ensembles": "{mix: {a: 1, b: 1}}",
+            },
+            "ensembles: with soft_labels.align",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(tmp_path: Path, overrides: dict[str, str], line: str) -> None:
