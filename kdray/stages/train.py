@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import tune
@@ -22,6 +23,7 @@ from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
 from kdray.report.chosen import steps_of
 from kdray.spec import declare
+from kdray.spec.points import rank
 from kdray.store import Control, Key
 
 DECLARED = declare.Stage(version=2)
@@ -42,7 +44,9 @@ def train(points: list[PointPlan], work: Work) -> None:
                 step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
                 for step, attempt in claimed
             }
-            jobs = in_order(made, work.expected)
+            priority = work.plan.grid.runtime.priority
+            ranks = {step.key.slug: rank(by_step[step.key].point, priority) for step, _ in claimed}
+            jobs = in_order(made, work.expected, ranks)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
@@ -63,15 +67,17 @@ def _leave_stopped(points: list[PointPlan], work: Work) -> None:
             work.stop(point.train)
 
 
-def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, Job]:
-    """The jobs as Tune gets them, longest first: by what they are expected to take or, where that is not known of all,
-    by their steps.
+def in_order(
+    jobs: dict[str, Job], expected: Mapping[str, float], ranks: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Job]:
+    """The jobs as Tune gets them, by their ranks, and of equal rank longest first: by what they are expected to take
+    or, where that is not known of all, by their steps.
     """
     ids = {slug: job.attempt.key.id for slug, job in jobs.items()}
     known = (
         expected if expected.keys() >= set(ids.values()) else {ids[slug]: job_steps(job) for slug, job in jobs.items()}
     )
-    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()})}
+    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()}, ranks)}
 
 
 def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
