@@ -17,7 +17,7 @@ from kdray.artifacts.curve import log_files
 from kdray.artifacts.notes import ended_early, note_stop, stopped_at
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.pools import longest_first
-from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
+from kdray.orchestration.trainer import ON_HEAD, facts_of, fit, last_line, make_job
 from kdray.orchestration.watch import job_steps, watch
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
@@ -117,7 +117,7 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     job = jobs[config["point"]]
     if not _may_begin(job):
         return
-    make_trainer(job, [TuneReportCallback()]).fit()
+    fit(job, [TuneReportCallback])
     if ended_early(job.attempt.path) or stopped_at(job.attempt.path) is not None:
         return
     job.attempt.seal(log_files(job.attempt.path), tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
