@@ -108,7 +108,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
         if checkpoint_due:
             checkpoints.written()
         if ranks.rank == 0:
-            append_time(job.attempt.path, loop.step, time.monotonic() - began)
+            append_time(job.attempt.path, loop.step, time.monotonic() - began, _peak(loop.device))
             began = time.monotonic()
             if stops:
                 note_stop(job.attempt.path, loop.step)
@@ -117,6 +117,11 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
         if checkpoints.leaving and not last:
             return True
     return False
+
+
+def _peak(device: torch.device) -> float | None:
+    """The most memory that tensors have had on a GPU at a time so far, in GiB."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
 def _taken_away() -> bool:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdray.artifacts.curve import count_steps, read_times
+from kdray.artifacts.curve import count_steps, read_peak, read_times
 from kdray.artifacts.notes import ended_early, stopped_at
 from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
@@ -127,7 +127,7 @@ class FakeLoop:
 
     def __init__(self, stops_at: int) -> None:
         self.step, self.stops_at, self.saved = 0, stops_at, []
-        self.ranks, self.device = Ranks(), "cpu"
+        self.ranks, self.device = Ranks(), torch.device("cpu")
 
     @property
     def stopping(self) -> bool:
@@ -161,6 +161,23 @@ def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
     assert loop.saved == saved
     assert stopped_at(attempt.path) == stopped
     assert count_steps(attempt.path) == len(read_times(attempt.path)) == stops_at
+
+
+def test_the_peak_of_memory_is_kept_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_report", lambda *_: None)
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    peaks = {"cpu": None, "cuda": 6.0}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: loop.step << 30)
+    for kind, peak in peaks.items():
+        attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+        job: Any = SimpleNamespace(
+            attempt=attempt, exports=(), final=False, checkpoint_every=None, checkpoint_minutes=60
+        )
+        loop: Any = FakeLoop(stops_at=99)
+        loop.device = torch.device(kind)
+        worker._train(job, loop, None, Ranks())
+        assert read_peak(attempt.path) == peak
+        assert len(read_times(attempt.path)) == 6
 
 
 def test_a_point_whose_node_is_taken_away_writes_a_checkpoint_and_leaves_it_at_once(
