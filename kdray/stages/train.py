@@ -12,6 +12,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from kdray.artifacts.curve import log_files
 from kdray.artifacts.notes import ended_early, note_stop, stopped_at
@@ -106,10 +107,20 @@ def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> 
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            callbacks=[_Silent()],
         ),
     )
     results = tuner.fit()
     return {result.config["point"]: last_line(result.error) for result in results if result.error and result.config}
+
+
+class _Silent(TrialProgressCallback):
+    """Tune's own says at any verbosity that a trial without results is completed, also of a point that was stopped
+    before it began. How points end is told by this stage.
+    """
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
