@@ -1,4 +1,6 @@
-"""A real run that is interrupted while `kdray hold` keeps its points from beginning, and goes on afterwards."""
+"""A real run that is interrupted while `kdray hold` keeps its points from beginning, and goes on afterwards; one of
+them is stopped meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -54,6 +56,10 @@ def test_a_held_run_that_is_interrupted_ends_soon_and_the_next_is_not_held(tmp_p
             wait_until(wait, process)
             time.sleep(5)
             assert wait()
+            if sent == signal.SIGTERM:
+                assert run("stop", path, trains[0].slug)[0] == 0
+                wait_until(lambda: training_status(trains[0], store).why == "stopped before it began", process)
+                time.sleep(5)
             family = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(sent)
             output, _ = process.communicate(timeout=SOON)
@@ -61,13 +67,16 @@ def test_a_held_run_that_is_interrupted_ends_soon_and_the_next_is_not_held(tmp_p
             process.kill()
         assert process.returncode == ends_with, output
         assert "held tiny: no new point begins" in output
+        assert (f"stopped train {trains[0].slug} before it began" in output) == (sent == signal.SIGTERM)
+        assert "Trial" not in output, "what Tune says of trials without results"
         assert output.rstrip().endswith("interrupted: nothing finished is lost, the same command goes on")
         assert "Traceback" not in output
         assert "Stack" not in output
         assert psutil.wait_procs(family, timeout=SOON)[1] == [], "nothing runs on"
         assert store.get(plan.prepare.key)
-        assert list(control.folder.iterdir()) == [], "the hold went with its run"
+        assert not [*control.folder.glob("run-*"), *control.folder.glob("hold-*")], "the hold went with its run"
 
+    assert run("release", path, trains[0].slug)[0] == 0
     process = started(path)
     try:
         output, _ = process.communicate(timeout=400)
