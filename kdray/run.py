@@ -174,7 +174,7 @@ def _at_once(
     trained, stop = threading.Event(), threading.Event()
 
     def tell(scored: Future[None]) -> None:
-        if (error := scored.exception()) and not trained.is_set():
+        if (error := scored.exception()) and not (trained.is_set() or stop.is_set()):
             progress.say(f"[red]scoring has stopped[/], points go on: {escape(str(error))}")
 
     with ThreadPoolExecutor(1, "kdray-score") as thread:

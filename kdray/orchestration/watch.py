@@ -6,6 +6,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from rich.markup import escape
+
 from kdray.artifacts.curve import count_steps
 from kdray.artifacts.notes import stopped_at
 from kdray.artifacts.rows import Rows
@@ -25,10 +27,14 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
         told = Told(jobs, work)
 
         def look() -> None:
-            while not stop.wait(TICK):
-                bar.set(sum(count_steps(job.attempt.path) for job in jobs))
-                told.tell()
-                work.after()
+            try:
+                while not stop.wait(TICK):
+                    bar.set(sum(count_steps(job.attempt.path) for job in jobs))
+                    told.tell()
+                    work.after()
+            except Exception as error:  # noqa: BLE001 - it trains on, whether that is shown or not
+                reason = work.keep_error(title, error)
+                work.progress.say(f"[yellow]steps are no longer shown[/], all else goes on: {escape(reason)}")
 
         thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
         thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -233,6 +234,15 @@ class Work:
         if not quiet:
             self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
             self.failing(f"failed {step.kind} {step.slug}: {reason}")
+
+    def keep_error(self, what: str, error: Exception) -> str:
+        """What an error that nobody foresaw is, in a line that names the file where its traceback is kept."""
+        lines = str(error).strip().splitlines()
+        said = ": ".join(filter(None, (type(error).__name__, lines[0] if lines else "")))
+        path = self.store.root / "errors" / f"{what}-{self.locks.owner[:8]}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
+        return f"{said} (the traceback is in {path})"
 
     def stop(self, step: Step) -> None:
         """Leave a step, and with it all that needs it: somebody asked for that, so that nothing has failed."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdray.artifacts.curve import newest_steps, read_times
+from kdray.artifacts.curve import newest_steps, read_peak, read_times
 from kdray.artifacts.notes import ended_early, read_start, stopped_at
 from kdray.plan.inputs import TrainInputs
 from kdray.plan.steps import Plan, PointPlan, Step
@@ -28,7 +28,8 @@ class TrainingStatus:
     """One training step. `waiting`: a run has it in hand, and it has not begun; `stopping`: it was asked to stop.
 
     `step` are the optimiser steps that its newest attempt has done of `total`, which is unknown before it begins where
-    the length is in epochs; `left` are seconds, by its last steps; `why` is why it ended early.
+    the length is in epochs; `left` are seconds, by its last steps; `why` is why it ended early; `gpu_gib` is the peak
+    of memory on its first worker's GPU.
     """
 
     slug: str
@@ -41,6 +42,7 @@ class TrainingStatus:
     node: str | None = None
     device: str | None = None
     why: str | None = None
+    gpu_gib: float | None = None
 
 
 def training_status(step: Step[TrainInputs], store: Store) -> TrainingStatus:
@@ -100,12 +102,12 @@ def find_point(plan: Plan, name: str) -> PointPlan:
 def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
     total = int(step.params["length"]) if step.params["unit"] == "steps" else None
     if made := store.get(step.key):
-        last, held = _sealed_steps(made.path)
-        return _shown(TrainingStatus(step.slug, id, "done"), last, held, made.facts, total)
+        last, held, peak = _sealed_steps(made.path)
+        return _shown(TrainingStatus(step.slug, id, "done", gpu_gib=peak), last, held, made.facts, total)
     tried = attempts(store.folder(step.key))
     newest, begun = tried[-1] if tried else None, begun_attempt(step, store)
     state = _state(step, store, newest, begun=begun is not None and newest == begun)
-    shown = TrainingStatus(step.slug, id, state, why=newest and why_ended(newest))
+    shown = TrainingStatus(step.slug, id, state, why=newest and why_ended(newest), gpu_gib=begun and read_peak(begun))
     if begun is None:
         return replace(shown, total=total)
     last, held = newest_steps(begun)
@@ -117,9 +119,9 @@ def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
 
 
 @functools.cache
-def _sealed_steps(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+def _sealed_steps(folder: Path) -> tuple[dict[str, float], dict[str, float], float | None]:
     """Of what changes no more: read once, as a watch looks at hundreds of points every other second."""
-    return newest_steps(folder)
+    return *newest_steps(folder), read_peak(folder)
 
 
 def _shown(

@@ -12,7 +12,7 @@ from kdray.spec.grid import Grid
 from kdray.spec.lens import rated_by_lens
 from kdray.spec.metric_names import CALIBRATION, MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
-from kdray.spec.points import Point, expand
+from kdray.spec.points import Point, check_priority, expand
 
 
 def check_fields(grid: Grid) -> None:
@@ -30,6 +30,7 @@ def check_fields(grid: Grid) -> None:
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)
+    check_priority(grid.runtime.priority, points)
     _check_objective(grid, max(point.alpha for point in points))
     if grid.augment.quantise and grid.augment.engine == "vllm":
         raise InputError("augment.quantise", f"{grid.augment.quantise} with augment.engine vllm", "use transformers")

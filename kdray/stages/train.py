@@ -7,21 +7,24 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from kdray.artifacts.curve import log_files
 from kdray.artifacts.notes import ended_early, note_stop, stopped_at
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.pools import longest_first
-from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
+from kdray.orchestration.trainer import ON_HEAD, facts_of, fit, last_line, make_job
 from kdray.orchestration.watch import job_steps, watch
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
 from kdray.report.chosen import steps_of
 from kdray.spec import declare
+from kdray.spec.points import rank
 from kdray.store import Control, Key
 
 DECLARED = declare.Stage(version=2)
@@ -42,7 +45,9 @@ def train(points: list[PointPlan], work: Work) -> None:
                 step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
                 for step, attempt in claimed
             }
-            jobs = in_order(made, work.expected)
+            priority = work.plan.grid.runtime.priority
+            ranks = {step.key.slug: rank(by_step[step.key].point, priority) for step, _ in claimed}
+            jobs = in_order(made, work.expected, ranks)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
@@ -63,15 +68,17 @@ def _leave_stopped(points: list[PointPlan], work: Work) -> None:
             work.stop(point.train)
 
 
-def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, Job]:
-    """The jobs as Tune gets them, longest first: by what they are expected to take or, where that is not known of all,
-    by their steps.
+def in_order(
+    jobs: dict[str, Job], expected: Mapping[str, float], ranks: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Job]:
+    """The jobs as Tune gets them, by their ranks, and of equal rank longest first: by what they are expected to take
+    or, where that is not known of all, by their steps.
     """
     ids = {slug: job.attempt.key.id for slug, job in jobs.items()}
     known = (
         expected if expected.keys() >= set(ids.values()) else {ids[slug]: job_steps(job) for slug, job in jobs.items()}
     )
-    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()})}
+    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()}, ranks)}
 
 
 def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
@@ -100,10 +107,20 @@ def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> 
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            callbacks=[_Silent()],
         ),
     )
     results = tuner.fit()
     return {result.config["point"]: last_line(result.error) for result in results if result.error and result.config}
+
+
+class _Silent(TrialProgressCallback):
+    """Tune's own says at any verbosity that a trial without results is completed, also of a point that was stopped
+    before it began. How points end is told by this stage.
+    """
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
@@ -111,7 +128,7 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     job = jobs[config["point"]]
     if not _may_begin(job):
         return
-    make_trainer(job, [TuneReportCallback()]).fit()
+    fit(job, [TuneReportCallback])
     if ended_early(job.attempt.path) or stopped_at(job.attempt.path) is not None:
         return
     job.attempt.seal(log_files(job.attempt.path), tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
