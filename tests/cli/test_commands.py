@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 
@@ -52,6 +54,15 @@ def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(shared, "load_grid", incomplete)
     assert run("plan", "grid.yaml")[0] == 1
+
+
+def test_a_full_disk_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shared, "load_grid", full)
+    said = "error No space left on device; make room, then the same command goes on\n"
+    assert run("plan", "grid.yaml") == (1, "", said)
 
 
 def test_a_bug_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
