@@ -78,6 +78,7 @@ def main() -> None:
     """Entry point: turns wrong input into one line and exit code 2, an interruption into 130, and SIGTERM, which ends
     a command just as gently, into 143.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it when it is imported
     terminated: list[int] = []
 
     def terminate(signum: int, frame: object) -> None:

@@ -13,9 +13,12 @@ import typer
 
 from kdray.cli import app, shared
 from kdray.cli.shared import FAILED
+from kdray.orchestration.session import QUIET
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
+from kdray.track.address import SERVER
+from kdray.track.connection import ENVIRONMENT
 from tests.cli.real import kdray
 from tests.conftest import Run, TinyGrid, tree_of
 from tests.plan.conftest import seal
@@ -89,6 +92,22 @@ def test_the_real_command_knows_its_commands() -> None:
     assert answer.returncode == 2
     assert "No such command 'plann'" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_the_hubs_client_tells_nothing_unless_the_environment_says_so(
+    said: str | None, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", said or "")
+    if said is None:
+        monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    assert run("schema")[0] == 0
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == (said or "1")
+    assert {name: QUIET[name] for name in ("HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")} == {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    assert ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"] == SERVER["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_the_version_is_the_packages(run: Run) -> None:
