@@ -57,8 +57,8 @@ torture: $(READY)  ## kill and damage a small grid N times and see that nothing 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports
 
-renew: $(READY)  ## write anew what is made of the source: the golden ids, the grid file's schema and its table
-	@$(BIN)/python -m tests.plan.test_golden_ids && $(BIN)/python -m tests.spec.test_schema
+renew: $(READY)  ## write anew what is made of the source: the golden ids, the grid file's schema and its table, the licences
+	@$(BIN)/python -m tests.plan.test_golden_ids && $(BIN)/python -m tests.spec.test_schema && $(BIN)/python -m tests.test_licences
 
 clean:  ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache *.egg-info

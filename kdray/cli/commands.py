@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -18,13 +19,14 @@ from kdray.cli.looking import check, plan, report, schema, why
 from kdray.cli.rating import rate
 from kdray.cli.running import run, submit
 from kdray.cli.scoring import score
-from kdray.cli.shared import INTERRUPTED, WRONG_INPUT, err
+from kdray.cli.shared import FAILED, INTERRUPTED, WRONG_INPUT, err
 from kdray.cli.simulating import simulate
 from kdray.cli.status import status
 from kdray.cli.stores import gc, track
 from kdray.spec import InputError
 
 WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or that of typer's own copy of click
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or what one may have of it
 EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted, 143 terminated."
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,6 +78,7 @@ def main() -> None:
     """Entry point: turns wrong input into one line and exit code 2, an interruption into 130, and SIGTERM, which ends
     a command just as gently, into 143.
     """
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it when it is imported
     terminated: list[int] = []
 
     def terminate(signum: int, frame: object) -> None:
@@ -94,6 +97,9 @@ def main() -> None:
         error.show()
         sys.exit(WRONG_INPUT)
     except OSError as error:
+        if error.errno in NO_ROOM:
+            err.print(f"[red]error[/] {error.strerror}; make room, then the same command goes on", highlight=False)
+            sys.exit(FAILED)
         if error.filename is None:
             raise
         reason = f"{error.filename}: {error.strerror or error}; give a path that can be used"

@@ -26,6 +26,7 @@ from kdray.cli.lens_given import (
     follow,
     metric_use,
     out,
+    require_answers,
     show,
     to_file,
     to_folder,
@@ -69,7 +70,7 @@ def table(
 
     judge = detector(metric) if metric else None
     annotated = {name: annotated_set(name, limit) for name in (source, target) if name}
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, field="--model")
     sets: dict[str, list[Aligned]] = {}
     summary: list[dict[str, Any]] = []
     judged: list[dict[str, Any]] = []
@@ -116,6 +117,7 @@ def annotate(
     from kdray.score.standalone import open_metric
     from kdray.spec.lens import finds_hallucinations
 
+    require_answers(answers)
     file, use = to_file(to), metric_use(metric, finds_hallucinations)
     rows, failed = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
     for id, reason in list(failed.items())[:5]:
@@ -177,8 +179,9 @@ def rate(
     from kdray.models import load
     from kdray.score.kept import read_kept
 
+    require_answers(answers)
     made, annotated = Lens.load(by), annotated_set(labelled, limit) if labelled else []
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, field="--model")
     rows = aligned_set(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
     result = factual_rate(loaded, tokenizer, read_kept(answers, lambda: tokenizer), made, follow)
     scores = dict(result.scores)

@@ -69,6 +69,15 @@ def aligned_set(
     return align_all(rows, tokenizer, make_prompt, max_words, window_in(model.config.to_dict()), tell)
 
 
+def require_answers(folder: Path) -> None:
+    """Raise InputError unless `folder` has kept answers: found before any model is opened."""
+    from kdray.artifacts.parts import all_parts
+
+    if not all_parts(folder):
+        allowed = "give a folder store/generate/NAME/attempt-NNN of a task with documents"
+        raise InputError("ANSWERS", f"no answers in {folder}", allowed)
+
+
 def to_folder(to: str) -> Path:
     """The folder to write, which may be there already; what is wrong with it is found before any work."""
     path = _named(to)

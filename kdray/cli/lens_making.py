@@ -47,7 +47,7 @@ def train(
     from kdray.models import load
 
     folder, annotated = to_folder(to), annotated_set(source, limit)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, field="--model")
     rows, counts = aligned_set(annotated, loaded, tokenizer, template, max_words)
     origin = {"family": family, **_origin(model, source), **counts}
     made = train_lens(read_all(loaded, rows, window, follow), loaded.config.num_hidden_layers, window, origin)
@@ -83,7 +83,7 @@ def guide(
     if layer != "auto" and not layer.isdecimal():
         raise InputError("--layer", f"'{layer}'", "auto, or the number of a layer, counted from 1")
     file, annotated = to_file(to), annotated_set(source, limit)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, field="--model")
     layers = candidates(None if layer == "auto" else int(layer), layers_of(loaded))
     rows, counts = aligned_set(annotated, loaded, tokenizer, template, max_words)
     made = train_guide(
@@ -126,7 +126,7 @@ def map_(
         raise InputError(
             "annotations", f"an id twice in {source}", "what both models read is told apart by it: number the responses"
         )
-    loaded, tokenizer = load(of)
+    loaded, tokenizer = load(of, field="--of")
     given.require_shape(loaded.config.num_hidden_layers, loaded.config.num_attention_heads)
     vocabulary, rows = tokenizer.get_vocab(), aligned_set(annotated, loaded, tokenizer, template, max_words)[0]
     out_of = kept_out(given, [row.document for row in rows])
@@ -134,7 +134,7 @@ def map_(
     own = mean_ratios(loaded, [row for row in rows if row.id in fitting], follow)
     known = together(given, fitting.values())
     before = lens_auroc(loaded, [row for row in rows if row.document not in known], given)
-    loaded, tokenizer = load(model)
+    loaded, tokenizer = load(model, field="--model")
     if tokenizer.get_vocab() != vocabulary and any(row.input_ids or row.output_ids for row in annotated):
         allowed = "give responses as text, without input_ids and output_ids, or a model of the same vocabulary"
         raise InputError("annotations", "token ids, which another vocabulary takes for another text", allowed)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plan_of, print_report, print_reports, wanted_of
+from kdray.cli.shared import GridFile, Json, open_grid, out, plans_of, print_report, print_reports, wanted_of
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="then open it in a browser")] = False,
 ) -> None:
     """Write the report of what is measured so far, and print its table."""
-    made = [(*plan_of(grid), grid) for grid in grids]
+    made = plans_of(grids)
     page = print_report(*made[0]) if len(made) == 1 else print_reports(made)
     if open_page and page is None:
         raise InputError("runtime.store", f"no folder {made[0][1].root}", "run the grid first")

@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from kdray.spec import Grid, load_grid
+from kdray.spec import Grid, InputError, load_grid
 
 if TYPE_CHECKING:
     from kdray.plan import Plan
@@ -43,6 +43,19 @@ def plan_of(path: Path) -> tuple[Plan, Store]:
 
     spec, store, outer = open_grid(path)
     return make_plan(spec, outer), store
+
+
+def plans_of(paths: Sequence[Path]) -> list[tuple[Plan, Store, Path]]:
+    """As `plan_of` of every file, with the file; what is wrong in one of several is said with its name."""
+    made: list[tuple[Plan, Store, Path]] = []
+    for path in paths:
+        try:
+            made.append((*plan_of(path), path))
+        except InputError as error:
+            if len(paths) == 1:
+                raise
+            raise InputError(f"{path}: {error.field}", error.found, error.allowed) from None
+    return made
 
 
 def wanted_of(path: Path) -> tuple[Plan, Store]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import FAILED, GridFile, out, plan_of, print_mlflow, print_unwritten
+from kdray.cli.shared import FAILED, GridFile, out, plan_of, plans_of, print_mlflow, print_unwritten
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def gc(
 
     by_store: dict[Path, list[Plan]] = {}
     stores: dict[Path, Store] = {}
-    for grid in grids:
-        made, store = plan_of(grid)
+    for made, store, _ in plans_of(grids):
         by_store.setdefault(store.root, []).append(made)
         stores[store.root] = store
     found = {

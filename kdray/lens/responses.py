@@ -23,9 +23,11 @@ def read_responses(kind: str, path: Path, limit: int | None = None) -> list[Anno
     """The annotated responses in a file of the format `kind`, or `limit` of them, spread evenly over it.
 
     Raises:
-        InputError: the file is not what it should be.
+        InputError: the file is not what it should be, or empty.
     """
     rows = list(load(declare.Annotations, kind)(path))
+    if not rows:
+        raise InputError("annotations", f"{path} has no responses", "give annotated responses")
     return rows if limit is None or limit >= len(rows) else [rows[i * len(rows) // limit] for i in range(limit)]
 
 

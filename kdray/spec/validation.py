@@ -74,7 +74,7 @@ def _field(error: ErrorDetails) -> str:
 def _is_branch(part: int | str) -> bool:
     """Whether a part of pydantic's location names a branch of a union rather than a field."""
     return isinstance(part, str) and (
-        part.startswith(("literal[", "constrained-", "function-")) or part in {"int", "float", "str"}
+        part.startswith(("literal[", "constrained-", "function-")) or part in {"int", "float", "str", "[key]"}
     )
 
 

@@ -113,6 +113,6 @@ class Control:
 
     def _age(self, run: Running) -> float:
         try:
-            return time.time() - (self._drivers / run.owner).stat().st_mtime
+            return abs(time.time() - (self._drivers / run.owner).stat().st_mtime)  # a clock may have been set back
         except FileNotFoundError:
             return float("inf")

@@ -129,9 +129,13 @@ def _to_bytes(value: Any) -> bytes:
 def _write_aside(path: Path, content: bytes, durable: bool) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMPORARY}{uuid.uuid4().hex}"
-    with temporary.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError:  # a full disk, on which every beat of every driver would leave a file behind
+        temporary.unlink(missing_ok=True)
+        raise
     return temporary

@@ -139,10 +139,12 @@ def working(folders: Iterable[Path], patience: float = STALE_AFTER) -> set[Path]
 
 
 def held(folder: Path) -> bool:
-    """Whether the owner of the lock of `folder` counted in the last seconds, by the file's age. For display only."""
+    """Whether the owner of the lock of `folder` counted in the last seconds, by the file's age: one from the future was
+    left before the clock was set back. For display only.
+    """
     owner = _owner(folder)
     try:
-        return owner is not None and time.time() - owner.stat().st_mtime < STALE_AFTER
+        return owner is not None and abs(time.time() - owner.stat().st_mtime) < STALE_AFTER
     except FileNotFoundError:
         return False
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
+import os
 import re
 from pathlib import Path
 
@@ -11,78 +13,17 @@ import typer
 
 from kdray.cli import app, shared
 from kdray.cli.shared import FAILED
+from kdray.orchestration.session import QUIET
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
+from kdray.track.address import SERVER
+from kdray.track.connection import ENVIRONMENT
 from tests.cli.real import kdray
 from tests.conftest import Run, TinyGrid, tree_of
 from tests.plan.conftest import seal
 
-# wrong input
-
-
-WRONG = {
-    "no file": "plan nowhere.yaml",
-    "a folder": "check .",
-    "an empty file": "check empty.yaml",
-    "a misspelt field": "plan misspelt.yaml",
-    "no data": "plan nodata.yaml",
-    "no data, status": "status nodata.yaml",
-    "no data, run": "run nodata.yaml",
-    "no data, gc": "gc nodata.yaml",
-    "no data, stop": "stop nodata.yaml x",
-    "no file, hold": "hold nowhere.yaml",
-    "no ids yet, logs": "logs unresolved.yaml lr0.0001-b2-a0-s0",
-    "no weights": "check noweights.yaml --offline",
-    "unresolved, gc": "gc --dry-run unresolved.yaml",
-    "unknown ids": "why 0123456789ab ba9876543210",
-    "ids that are patterns": "why * **",
-    "no such store": "why a b --store nowhere",
-    "one id": "why 0123456789ab",
-    "why no file": "why nowhere.yaml",
-    "why without a store": "why grid.yaml",
-    "why of data that are not there": "why nodata.yaml",
-    "a grid with too long a name": f"plan {'a' * 300}.yaml",
-    "a store with too long a name": "plan longstore.yaml",
-    "a store that is the root": "plan rootstore.yaml",
-    "a store with a zero byte": "status zerostore.yaml",
-    "a store of nobody": "gc nobody.yaml",
-    "a store that is a file": "report filestore.yaml",
-    "a store in a bucket": "plan bucketstore.yaml",
-    "a store in a bucket, gc": "gc bucketstore.yaml",
-    "a store in a variable": "status variablestore.yaml",
-    "scores in a bucket": "score --model file:student --tasks xsum --store s3://bucket/x",
-    "scores in a variable": "score --model file:student --tasks xsum --store $SCRATCH/x",
-    "scores tracked in a variable": "score --model file:student --tasks xsum --mlflow sqlite:///$SCRATCH/x.db",
-    "ids in a bucket": "why a b --store s3://bucket/x",
-    "a job's relative folder": "submit grid.yaml --folder x",
-    "a job's folder in a bucket": "submit grid.yaml --folder gs://x",
-    "half a character": "plan half.yaml",
-    "a scheme that MLflow does not know": "track --serve nope.yaml",
-}
-
-
-@pytest.mark.parametrize("command", WRONG.values(), ids=[name.replace(" ", "-") for name in WRONG])
-def test_wrong_input_is_one_line_and_code_2_and_writes_nothing(command: str, run: Run, tiny_grid: TinyGrid) -> None:
-    (tiny_grid.folder / "empty.yaml").write_text("")
-    tiny_grid({"train.stepps": 3}, "misspelt.yaml")
-    tiny_grid({"data.source": "file:nowhere.jsonl"}, "nodata.yaml")
-    tiny_grid({"student.model": f"file:{tiny_grid.folder}/bare"}, "noweights.yaml")
-    (tiny_grid.folder / "bare").mkdir()
-    tiny_grid({"student.model": "hf:org/student"}, "unresolved.yaml")
-    for name, store in {"long": "HERE/" + "a" * 300, "root": "/", "zero": "a\0b", "file": "HERE/rows.jsonl"}.items():
-        tiny_grid({"runtime.store": store}, f"{name}store.yaml")
-    tiny_grid()
-    for name, store in {"bucket": "s3://bucket/x", "variable": "$SCRATCH/x"}.items():
-        tiny_grid({"runtime.store": store}, f"{name}store.yaml")
-    tiny_grid({"runtime.store": "~nosuchuser/x"}, "nobody.yaml")
-    tiny_grid({"runtime.mlflow": "nope://host"}, "nope.yaml")
-    (tiny_grid.folder / "half.yaml").write_text(tiny_grid.text().replace("Does it work?", '"\\ud800"'))
-    before = tree_of(tiny_grid.folder)
-    code, stdout, stderr = run(*command.split())
-    assert (code, stdout) == (2, "")
-    assert re.fullmatch(r"error [^\n]+: [^\n]+; [^\n]+\n", stderr)
-    assert tree_of(tiny_grid.folder) == before
+# wrong input: tests/cli/test_bad_inputs.py has the table
 
 
 @pytest.mark.parametrize(
@@ -118,6 +59,15 @@ def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.Monk
     assert run("plan", "grid.yaml")[0] == 1
 
 
+def test_a_full_disk_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shared, "load_grid", full)
+    said = "error No space left on device; make room, then the same command goes on\n"
+    assert run("plan", "grid.yaml") == (1, "", said)
+
+
 def test_a_bug_of_ours_keeps_its_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shared, "load_grid", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -142,6 +92,22 @@ def test_the_real_command_knows_its_commands() -> None:
     assert answer.returncode == 2
     assert "No such command 'plann'" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.parametrize("said", [None, "0"])
+def test_the_hubs_client_tells_nothing_unless_the_environment_says_so(
+    said: str | None, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_DISABLE_TELEMETRY", said or "")
+    if said is None:
+        monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY")
+    assert run("schema")[0] == 0
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == (said or "1")
+    assert {name: QUIET[name] for name in ("HF_HUB_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED")} == {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    assert ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"] == SERVER["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_the_version_is_the_packages(run: Run) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,18 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
         with pytest.raises((ValueError, TypeError)):
             io.put_json(target, value)
     assert tree_of(tmp_path) == {"a.json": b'{\n "a": 1\n}\n'}
+
+
+def test_a_full_disk_is_not_filled_with_what_could_not_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        io.put_json(tmp_path / "a.json", {})
+    assert not tree_of(tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
