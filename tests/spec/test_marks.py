@@ -38,7 +38,8 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
-        " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers"
+        " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
+        "SearchSection": "grace name reduction",
     },
 }
 

@@ -1,0 +1,83 @@
+"""Which points ASHA stops, told from what they report: without a run of Ray's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from kdray.orchestration.early import EarlyStopping, Ranked
+from kdray.report.arms import Arm
+from kdray.spec.sections.training import SearchSection
+from kdray.store import Control
+
+SFT, KD = Arm("gold", 0.0), Arm("gold", 1.0)
+RUNGS, TOLD = {10: 0, 20: 1}, {10: "1 epochs", 20: "2 epochs"}
+
+
+@pytest.fixture
+def control(tmp_path: Path) -> Control:
+    return Control(tmp_path)
+
+
+def stopping(control: Control, arms: dict[str, Arm], reduction: int = 2) -> EarlyStopping:
+    ranked = {slug: Ranked(slug, arm, RUNGS, TOLD) for slug, arm in arms.items()}
+    return EarlyStopping(ranked, SearchSection(name="asha", reduction=reduction), len(RUNGS), control)
+
+
+def report(asha: EarlyStopping, slug: str, step: int, loss: float) -> str:
+    """What a trial of Tune's reports."""
+    trial = SimpleNamespace(trial_id=f"trial-{slug}", config={"point": slug})
+    return asha.on_trial_result(None, trial, {"step": step, "loss": 1.0, "heldout_ce": loss})
+
+
+def stopped(control: Control, slugs: str) -> str:
+    return "".join(slug for slug in slugs if control.is_stopped(slug))
+
+
+def test_at_a_rung_the_better_half_goes_on(control: Control) -> None:
+    asha = stopping(control, dict.fromkeys("abcd", SFT))
+    for slug, loss in zip("abcd", (2.0, 3.0, 1.0, 1.9), strict=True):
+        assert report(asha, slug, 10, loss) == "CONTINUE", "Tune would end the trial in the middle of a step"
+    assert stopped(control, "abcd") == "b"
+    assert control.early("b") == "held-out loss 3.0000 at 1 epochs"
+    report(asha, "a", 20, 1.5)
+    report(asha, "c", 20, 1.6)
+    assert stopped(control, "abcd") == "bc"
+    assert control.early("c") == "held-out loss 1.6000 at 2 epochs"
+
+
+def test_of_three_with_a_reduction_of_three_one_goes_on(control: Control) -> None:
+    asha = stopping(control, dict.fromkeys("abc", SFT), reduction=3)
+    for slug, loss in zip("abc", (1.0, 1.2, 1.1), strict=True):
+        report(asha, slug, 10, loss)
+    assert stopped(control, "abc") == "bc"
+
+
+def test_an_arm_is_never_held_against_another(control: Control) -> None:
+    asha = stopping(control, {"a": SFT, "b": KD, "c": SFT, "d": KD})
+    for slug, loss in zip("abcd", (1.0, 5.0, 2.0, 4.0), strict=True):
+        report(asha, slug, 10, loss)
+    assert stopped(control, "abcd") == "c"
+
+
+def test_what_is_measured_elsewhere_than_at_rungs_decides_nothing(control: Control) -> None:
+    asha = stopping(control, dict.fromkeys("ab", SFT))
+    report(asha, "a", 10, 1.0)
+    report(asha, "b", 15, 9.0)
+    trial = SimpleNamespace(trial_id="b", config={"point": "b"})
+    assert asha.on_trial_result(None, trial, {"step": 10, "loss": 9.0}) == "CONTINUE"  # a checkpoint without a loss
+    assert stopped(control, "ab") == ""
+
+
+def test_earlier_runs_are_remembered_and_not_judged_again(control: Control) -> None:
+    asha = stopping(control, dict.fromkeys("abc", SFT))
+    asha.remember("a", [{"step": 9, "loss": 1.0}, {"step": 10, "heldout_ce": 1.0}, {"step": 20, "heldout_ce": 0.5}])
+    asha.remember("b", [{"step": 10, "heldout_ce": 2.0}])
+    assert stopped(control, "abc") == "", "it went on in its run"
+    report(asha, "b", 10, 2.0)  # killed before its next checkpoint, it has come to the rung once more
+    assert stopped(control, "abc") == ""
+    report(asha, "c", 10, 1.8)
+    report(asha, "b", 20, 0.6)
+    assert stopped(control, "abc") == "bc"
