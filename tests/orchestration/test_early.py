@@ -6,11 +6,19 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
-from kdray.orchestration.early import EarlyStopping, Ranked
+from kdray.artifacts.curve import append_step, log_files
+from kdray.cli.progress import Terminal
+from kdray.orchestration.early import EarlyStopping, Ranked, early_stopping
+from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.work import Work
+from kdray.plan import make_plan
 from kdray.report.arms import Arm
+from kdray.spec import load_grid
 from kdray.spec.sections.training import SearchSection
-from kdray.store import Control
+from kdray.store import Control, Locks, Outer, Store
+from tests.conftest import TinyGrid
 
 SFT, KD = Arm("gold", 0.0), Arm("gold", 1.0)
 RUNGS, TOLD = {10: 0, 20: 1}, {10: "1 epochs", 20: "2 epochs"}
@@ -81,3 +89,33 @@ def test_earlier_runs_are_remembered_and_not_judged_again(control: Control) -> N
     report(asha, "c", 10, 1.8)
     report(asha, "b", 20, 0.6)
     assert stopped(control, "abc") == "bc"
+
+
+def test_a_run_knows_the_rungs_of_its_grid_and_what_its_store_has_measured(tiny_grid: TinyGrid) -> None:
+    changes = {"search": "asha", "axes.lr": [1e-3, 1e-4, 1e-5], "axes.alpha": [0, 1]}
+    plain, grid = (load_grid(tiny_grid(some)) for some in ({}, changes))
+    store, outer = Store(grid.runtime.store), Outer(Store(grid.runtime.store).root)
+    plan = make_plan(grid, outer)
+    assert plan.prepare
+    store.begin(plan.prepare.key, plan.prepare.payload or {}).seal(None)
+    by_alpha = {alpha: [p.train for p in plan.points if p.point.alpha == alpha] for alpha in (0, 1)}
+    (trained, begun, other), kd = by_alpha[0], by_alpha[1]
+    for step, loss in ((trained, 2.0), (begun, 1.0)):
+        attempt = store.begin(step.key, step.payload or {})
+        for i in (1, 2):
+            entry = {"step": i, "examples": 2 * i, "tokens": 9, "loss": 1.0, "ce": 1.0}
+            append_step(attempt.path, entry | ({"heldout_ce": loss} if i == 2 else {}))
+        if step is trained:
+            attempt.seal(log_files(attempt.path))
+    with Locks() as locks, Terminal(Console(quiet=True)) as progress:
+        work = Work(plan, store, outer, locks, progress, Resources((Node(1, 0),), 1))
+        asha = early_stopping(work)
+        assert asha
+        for step in (other, *kd):
+            report(asha, step.key.slug, 1, 9.0)  # no rung
+            report(asha, step.key.slug, 2, 1.5)
+        stopped = [p.train for p in plan.points if work.control.is_stopped(p.train.key.id)]
+        assert stopped == [other], "a third goes on: 1.0 does, and all of the other arm are alike"
+        assert work.control.early(other.key.id) == "held-out loss 1.5000 at 2 steps"
+        work.plan = make_plan(plain, outer)
+        assert early_stopping(work) is None

@@ -152,10 +152,11 @@ class SearchSection(Section):
         description="asynchronous successive halving, Ray Tune's; `asha` alone takes the defaults below"
     )
     grace: Annotated[PositiveFloat | None, RUNS] = Field(
-        None, description="no point is stopped before, in the unit of the length; by default the first of `train.keep`"
+        default=None,
+        description="no point is stopped before, in the unit of the length; by default the first of `train.keep`",
     )
     reduction: Annotated[int, Field(ge=2), RUNS] = Field(
-        3, description="at every rung one of so many goes on; rungs lie at grace, grace x reduction, and so on"
+        default=3, description="at every rung one of so many goes on; rungs lie at grace, grace x reduction, and so on"
     )
 
     def rungs(self, train: Train) -> list[float]:
