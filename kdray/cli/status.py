@@ -27,10 +27,21 @@ COLOURS = {
     "waiting": "blue",
     "failed": "red",
     "stopped": "yellow",
+    "stopped early": "yellow",
     "missing": "yellow",
     "unresolved": "magenta",
 }
-FIRST = ("failed", "stopping", "running", "waiting", "stopped", "missing", "unresolved", "done")  # of points, watched
+FIRST = (
+    "failed",
+    "stopping",
+    "running",
+    "waiting",
+    "stopped",
+    "stopped early",
+    "missing",
+    "unresolved",
+    "done",
+)  # of points, watched
 
 
 def status(

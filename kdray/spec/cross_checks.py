@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from kdray.spec import declare
 from kdray.spec.components import component, components, declared
@@ -31,6 +32,7 @@ def check_fields(grid: Grid) -> None:
     points = expand(grid)
     _check_points(grid, points)
     check_priority(grid.runtime.priority, points)
+    _check_search(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
     if grid.augment.quantise and grid.augment.engine == "vllm":
         raise InputError("augment.quantise", f"{grid.augment.quantise} with augment.engine vllm", "use transformers")
@@ -155,6 +157,29 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
     if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
         raise InputError(
             "axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]"
+        )
+
+
+def _check_search(grid: Grid, points: Sequence[Point]) -> None:
+    """Whether points can be compared before their end: by a loss that is measured there, and with others."""
+    if grid.search is None:
+        return
+    end = f"the end at {grid.train.total:g} {grid.train.unit}"
+    if len(grid.train.kept) == 1:
+        found = f"{grid.search.name} by a loss that is measured once, at {end}"
+        raise InputError("search", found, "name earlier checkpoints in train.keep")
+    if not grid.search.rungs(grid.train):
+        raise InputError(
+            "search.grace",
+            f"{grid.search.grace:g}, and no checkpoint is kept from there to {end}",
+            f"train.keep has {', '.join(f'{at:g}' for at in grid.train.kept[:-1])}",
+        )
+    arms = [replace(point, lr=0.0, batch=0, seed=0) for point in points]
+    if len(set(arms)) == len(arms):
+        raise InputError(
+            "search",
+            f"{grid.search.name} among the points of an arm, of which each has one",
+            "give several lr, batch or seeds, or leave it out",
         )
 
 

@@ -13,9 +13,11 @@ from typing import Any
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import TrialScheduler
 
 from kdray.artifacts.curve import log_files
 from kdray.artifacts.notes import ended_early, note_stop, stopped_at
+from kdray.orchestration.early import early_stopping
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.pools import longest_first
 from kdray.orchestration.trainer import ON_HEAD, facts_of, fit, last_line, make_job
@@ -35,6 +37,9 @@ TRIAL_FAILURES = 1  # restarts of a trial whose own process died
 def train(points: list[PointPlan], work: Work) -> None:
     """Train the missing ones of `points`, but for those that are to stop."""
     by_step = {point.train.key: point for point in points}
+    if work.plan.grid.search is None:  # what one has stopped in another run trains to its end
+        ids = [point.train.key.id for point in points]
+        work.control.unstop(id for id in ids if work.control.early(id))
     while True:
         _leave_stopped(points, work)
         with work.claim([point.train for point in points]) as claimed:
@@ -89,19 +94,22 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     scratch = work.store.root / "scratch" / uuid.uuid4().hex
     scratch.mkdir(parents=True)
     try:
-        return run_trials(tune.with_parameters(_trial, jobs=jobs), list(jobs), work.resources.points_beside, scratch)
+        trial, at_once = tune.with_parameters(_trial, jobs=jobs), work.resources.points_beside
+        return run_trials(trial, list(jobs), at_once, scratch, early_stopping(work))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> dict[str, str]:
+def run_trials(
+    trial: Any, names: Sequence[str], at_once: int, folder: Path, scheduler: TrialScheduler | None = None
+) -> dict[str, str]:
     """Run `trial`, a function of {"point": name}, for all names in their order, so many at once; errors by name."""
     # Train reserves the workers itself; a trial that asked for a core of its own would wait for it for ever
     # on a machine whose cores are all reserved.
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": 0, "memory": 1_000_000, **ON_HEAD}),
         param_space={"point": tune.grid_search(list(names))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),

@@ -47,17 +47,18 @@ def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:
         told.tell()
         hold.parent.mkdir(parents=True)
         hold.touch()
-        note_stop(attempts[0].path, 3)
+        note_stop(attempts[0].path, 0)
         for _ in range(2):
             told.tell()
         hold.unlink()
-        note_stop(attempts[1].path, 0)
+        work.control.stop(second.key.id, early="held-out loss 3.2")
+        note_stop(attempts[1].path, 4)
         told.tell()
     assert said.getvalue().splitlines() == [
         "held tiny: no new point begins",
-        f"stopped train {first.slug} at step 3",
+        f"stopped train {first.slug} before it began",
         "released tiny",
-        f"stopped train {second.slug} before it began",
+        f"stopped early train {second.slug} at step 4: held-out loss 3.2",
     ]
 
 

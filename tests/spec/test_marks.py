@@ -41,6 +41,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "SomePoints": "alpha batch labels lr seed smoothing teacher temperature",
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
         " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
+        "SearchSection": "grace name reduction",
     },
 }
 
