@@ -53,10 +53,6 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         """What points train on as a teacher with other tokens reads it."""
         return _retokenise(grid, untuned[teacher], whole, rows(labels, teacher)) if grid.soft_labels.align else None
 
-    for name, teacher in grid.all_teachers.items():
-        if teacher.tune:
-            models[name] = _teach(teacher.tune, models[name], across("gold", name) or prepare)
-
     @functools.cache
     def answers(teacher: str) -> Step[AnswerInputs]:
         inputs = AnswerInputs(teacher=models[teacher], data=prepare, across=across("gold", teacher))
@@ -69,6 +65,10 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         if labels == "teacher":
             return answers(teacher)
         return make_step("augment", f"{prepare.slug}-both", {}, JoinInputs(data=prepare, answers=answers(teacher)))
+
+    for name, teacher in grid.all_teachers.items():
+        if teacher.tune:
+            models[name] = _teach(teacher.tune, models[name], across("gold", name) or prepare)
 
     @functools.cache
     def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
@@ -85,8 +85,9 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
 
     first = next(iter(grid.all_teachers), None)
-    told = first and not grid.soft_labels.align  # of other tokens there is no divergence to tell
-    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first and told else Softened()
+    heldout_labels = Softened()
+    if first and not grid.soft_labels.align:  # of other tokens there is no divergence to tell
+        heldout_labels = soft_labels("gold", first, grid.objective.temperature)
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
     plan = Plan(grid, models, prepare, heldout_labels, points, [])
