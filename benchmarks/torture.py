@@ -1,6 +1,6 @@
 """Faults on a small real grid, again and again: is anything that was finished lost, or a number changed?
 
-    python -m benchmarks.torture [N] [--seed S] [--folder DIR]        (make torture N=50 SEED=0)
+    python -m benchmarks.torture [N] [--seed S] [--kinds kill,full] [--folder DIR]        (make torture N=50 SEED=0)
 
 The grid has every kind of step on tiny models. It runs once undisturbed. Then it runs under N faults, some to a run,
 and is started again by the same command after each, until it is done. A seed says which fault meets which phase; over
@@ -16,6 +16,10 @@ a campaign every fault meets every phase. Faults:
     checkpoint          a byte of the newest resume checkpoint is changed while the driver is dead
     second              another driver is started beside the first
     edited              the driver is killed; a start with one point less goes before the next
+    clock               the clock is set back, or was wrong until now: all files are a day younger, or older
+    full, readonly      for some seconds no byte can be written into the store; nothing can be changed in it (these need
+                        root, to mount)
+    down, slow          for some seconds the MLflow server is dead; takes connections and does not answer
 
 A phase begins when the first step of that kind is at work. What a run says must be done (a damaged folder to be
 removed) is done, as its user would. In the end the same artifacts must be there with the same content, bit for bit, no
@@ -40,22 +44,26 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.surroundings import DAY, Server, can_mount, full, read_only, shift_times, small_disk
 from kdray.artifacts.scores import ROWS, SCORES
 from kdray.store import io
 from kdray.store.locks import DONE
+from kdray.track.address import DATABASE
 from tests.tiny import PLACES, write_grid
 
 PHASES = ("model", "prepare", "teach", "soften", "train", "student", "generate", "measure", "lens")
 PROCESSES = {"worker": "TrainWorker", "trial": "ImplicitFunc", "controller": "TrainController", "actor": "MapWorker"}
 ENDED = ("kill", "int", "term", "twice", "power", "checkpoint", "edited")  # the driver is gone afterwards
-FAULTS = (*ENDED, *PROCESSES, "flip", "cut", "second")
+MOUNTED, SERVED = ("full", "readonly"), ("down", "slow")  # what takes a mount, and what an MLflow server
+FAULTS = (*ENDED, *PROCESSES, "flip", "cut", "second", "clock", *MOUNTED, *SERVED)
+LASTS = 15.0  # seconds of a fault that passes, unless the driver ends before
 EVERY = 2  # steps between the grid's resume checkpoints
 STARTS, SECONDS = 12, 600.0  # that a run may take, and those of one start
 REMOVE = re.compile(r"remove the folder (\S+) and run again")
@@ -83,7 +91,7 @@ class Driver:
     """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
 
     def __init__(self, grid: Path) -> None:
-        self.log = grid.with_suffix(".log")
+        self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
         self._from = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "kdray", "run", str(grid)]
         with self.log.open("a") as log:
@@ -123,7 +131,15 @@ class Run:
     """One store under some faults."""
 
     def __init__(self, folder: Path, faults: list[Fault], dice: random.Random, outcome: Outcome) -> None:
-        self.grid, self.store = write(folder), folder / "store"
+        names = {fault.name for fault in faults}
+        self.places = contextlib.ExitStack()
+        folder.mkdir(parents=True)
+        if "full" in names:
+            self.places.enter_context(small_disk(folder))
+        self.server = (
+            self.places.enter_context(contextlib.closing(Server(folder / "served.db"))) if names & {*SERVED} else None
+        )
+        self.grid, self.store = write(folder, self.server and self.server.address), folder / "store"
         self.faults, self.dice, self.outcome = faults, dice, outcome
         self.damaged: set[Path] = set()
 
@@ -147,6 +163,7 @@ class Run:
                 shutil.rmtree(named, ignore_errors=True)
             if code == 0:  # the phases of faults that are left are over
                 self.outcome.missed += len(left)
+                self.outcome.doubled += doubled_metrics(self.server.database if self.server else self.store / DATABASE)
                 return
         self.outcome.stuck.append(f"not done after {STARTS} starts: {driver.said()[-500:]}")
 
@@ -193,8 +210,20 @@ class Run:
         elif name == "second":
             second = Driver(self.grid)
             second.end()
+        elif name == "clock":
+            shift_times(self.grid.parent, self.dice.choice((-DAY, DAY)), but=DONE)
+        elif name in (*MOUNTED, *SERVED):
+            with self.passing(name), contextlib.suppress(subprocess.TimeoutExpired):
+                driver.process.wait(LASTS)
         else:
             self.damage_something_finished(fault)
+
+    def passing(self, name: str) -> contextlib.AbstractContextManager[None]:
+        """The fault `name`, which is over at the end of the context."""
+        if name in MOUNTED:
+            return full(self.grid.parent) if name == "full" else read_only(self.store)
+        assert self.server
+        return self.server.down() if name == "down" else self.server.slow()
 
     def damage_something_finished(self, fault: Fault) -> None:
         done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"model/*/{DONE}"))
@@ -246,9 +275,8 @@ class Run:
                 self.outcome.redone.append(str(path.relative_to(self.store)))
 
 
-def write(folder: Path) -> Path:
-    """The grid, in a folder of its own."""
-    folder.mkdir(parents=True)
+def write(folder: Path, mlflow: str | None = None) -> Path:
+    """The grid, in a folder of its own, with its view on a server if there is an address."""
     rows = [
         {
             "id": i,
@@ -269,7 +297,7 @@ def write(folder: Path) -> Path:
             f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], batch: 3}}"
         ),
         lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
-        runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}}}",
+        runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}, mlflow: {mlflow or 'null'}}}",
     )
 
 
@@ -292,9 +320,9 @@ def content(store: Path) -> dict[str, Any]:
     return found
 
 
-def doubled_metrics(store: Path) -> int:
+def doubled_metrics(database: Path) -> int:
     """Metrics that MLflow has twice."""
-    with contextlib.closing(sqlite3.connect(store / "mlflow.db")) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
         query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
         return connection.execute(query).fetchone()[0]
 
@@ -325,20 +353,20 @@ def title(process: psutil.Process) -> str:
     return ""
 
 
-def faults(count: int, dice: random.Random) -> Iterator[Fault]:
+def faults(count: int, dice: random.Random, kinds: Sequence[str] = FAULTS) -> Iterator[Fault]:
     """So many pairs of fault and phase, all of them before one comes again."""
-    pairs = [Fault(name, phase) for name in FAULTS for phase in PHASES]
+    pairs = [Fault(name, phase) for name in kinds for phase in PHASES]
     dice.shuffle(pairs)
     return itertools.islice(itertools.cycle(pairs), count)
 
 
-def campaign(count: int, seed: int, folder: Path, together: int) -> Outcome:
-    """`count` faults in runs of up to `together`, beside an undisturbed one."""
+def campaign(count: int, seed: int, folder: Path, together: int, kinds: Sequence[str]) -> Outcome:
+    """`count` faults of some kinds in runs of up to `together`, beside an undisturbed one."""
     dice, outcome = random.Random(seed), Outcome()
     order: Callable[[Fault], int] = lambda fault: PHASES.index(fault.phase)  # noqa: E731
     Run(folder / "undisturbed", [], dice, outcome)()
     expected = content(folder / "undisturbed" / "store")
-    planned = list(faults(count, dice))
+    planned = list(faults(count, dice, kinds))
     for number, begin in enumerate(range(0, count, together)):
         run = Run(folder / f"run-{number}", sorted(planned[begin : begin + together], key=order), dice, outcome)
         run()
@@ -347,10 +375,11 @@ def campaign(count: int, seed: int, folder: Path, together: int) -> Outcome:
         outcome.mismatches += (
             [name for name in expected if found.get(name) != expected[name]] if same_ids else ["other ids"]
         )
-        outcome.doubled += doubled_metrics(run.store)
         print(f"run {number}: {summary(outcome)}", flush=True)
+        run.places.close()
         if outcome.held:
             shutil.rmtree(folder / f"run-{number}")
+            (folder / f"run-{number}.log").unlink()
     return outcome
 
 
@@ -376,12 +405,17 @@ def main() -> None:
     parser.add_argument("count", type=int, nargs="?", default=20, help="faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--together", type=int, default=4, help="faults in one run")
+    able = FAULTS if can_mount() else [name for name in FAULTS if name not in MOUNTED]
+    parser.add_argument("--kinds", default=",".join(able), help="of faults; by default all that can be had here")
     parser.add_argument("--folder", type=Path, help="where stores go, and stay if something is wrong")
     arguments = parser.parse_args()
     if min(arguments.count, arguments.together) < 1:
         parser.error("N and --together are at least 1")
+    kinds = arguments.kinds.split(",")
+    if unknown := set(kinds) - set(able):
+        parser.error(f"--kinds: {', '.join(sorted(unknown))}; here there are {', '.join(able)}")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
-    outcome = campaign(arguments.count, arguments.seed, folder, arguments.together)
+    outcome = campaign(arguments.count, arguments.seed, folder, arguments.together, kinds)
     for what in ("redone", "mismatches", "stuck"):
         for one in getattr(outcome, what):
             print(f"{what}: {one}")

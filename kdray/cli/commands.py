@@ -26,7 +26,7 @@ from kdray.cli.stores import gc, track
 from kdray.spec import InputError
 
 WRONG_USAGE: Any = typer.BadParameter.__mro__[2]  # ClickException: click's, or that of typer's own copy of click
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # the disk is full, or what one may have of it
+TO_DO = {errno.ENOSPC: "make room", errno.EDQUOT: "make room", errno.EROFS: "let it be written"}  # where no disk helps
 EPILOG = "Exit codes: 0 done, 1 something failed or is missing, 2 the input is wrong, 130 interrupted, 143 terminated."
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,15 +96,18 @@ def main() -> None:
     except WRONG_USAGE as error:
         error.show()
         sys.exit(WRONG_INPUT)
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            err.print(f"[red]error[/] {error.strerror}; make room, then the same command goes on", highlight=False)
-            sys.exit(FAILED)
-        if error.filename is None:
+    except Exception as error:
+        found = getattr(error, "cause", error)  # of what a worker of Ray's has raised, its own
+        if isinstance(found, OSError) and found.errno in TO_DO:
+            reason = f"{os.strerror(found.errno)}; {TO_DO[found.errno]}, then the same command goes on"
+            code = FAILED
+        elif isinstance(error, OSError) and error.filename is not None:
+            reason = f"{error.filename}: {error.strerror or error}; give a path that can be used"
+            code = WRONG_INPUT
+        else:
             raise
-        reason = f"{error.filename}: {error.strerror or error}; give a path that can be used"
         err.print(f"[red]error[/] {escape(reason)}", soft_wrap=True, highlight=False)
-        sys.exit(WRONG_INPUT)
+        sys.exit(code)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:

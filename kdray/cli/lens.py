@@ -117,8 +117,8 @@ def annotate(
     from kdray.score.standalone import open_metric
     from kdray.spec.lens import finds_hallucinations
 
-    require_answers(answers)
     file, use = to_file(to), metric_use(metric, finds_hallucinations)
+    require_answers(answers)
     rows, failed = annotated(read_answers(answers), open_metric(use, "--metric"), use.name, threshold)
     for id, reason in list(failed.items())[:5]:
         err.print(f"[yellow]left out[/] {escape(id)}: {escape(reason)}", soft_wrap=True, highlight=False)
@@ -179,8 +179,8 @@ def rate(
     from kdray.models import load
     from kdray.score.kept import read_kept
 
-    require_answers(answers)
     made, annotated = Lens.load(by), annotated_set(labelled, limit) if labelled else []
+    require_answers(answers)
     loaded, tokenizer = load(model, field="--model")
     rows = aligned_set(annotated, loaded, tokenizer, template, 700)[0] if labelled else []
     result = factual_rate(loaded, tokenizer, read_kept(answers, lambda: tokenizer), made, follow)

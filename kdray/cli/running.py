@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,7 +80,7 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
     notifier = Notifier(name, made.grid.runtime.notify, lambda text: out.print(text, highlight=False, soft_wrap=True))
-    with notifier.ending():
+    with _not_started_is_one_line(), notifier.ending():
         view = None
         if missing:
             out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
@@ -113,8 +115,25 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     raise typer.Exit(FAILED)
 
 
+<<<<<<< HEAD
 def _stopped(made: Plan, store: Store) -> tuple[list[str], list[str]]:
     """The points that are left out because a person asked for it, and those that a search has stopped."""
+=======
+@contextlib.contextmanager
+def _not_started_is_one_line() -> Iterator[None]:
+    """That Ray does not come up is no fault of ours, nor of what was asked."""
+    from kdray.orchestration.session import NotStarted
+
+    try:
+        yield
+    except NotStarted as error:
+        err.print(f"[red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise typer.Exit(FAILED) from None
+
+
+def _stopped(made: Plan, store: Store) -> list[str]:
+    """The points that are left out because somebody asked for it."""
+>>>>>>> torture
     from kdray.store import Control
 
     control, points = Control(store.root), [point.train for point in made.points if not store.get(point.train.key)]

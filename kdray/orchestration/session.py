@@ -49,6 +49,10 @@ CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
 
 
+class NotStarted(Exception):
+    """Ray could not be started on this machine. `str()` is one line."""
+
+
 @contextlib.contextmanager
 def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool = False) -> Iterator[Resources]:
     """A connection to Ray for the length of a run; `insecure` allows a cluster of several hosts without a token.
@@ -56,6 +60,7 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
     Raises:
         InputError: the cluster cannot be reached, is too small for one point, lets anybody in, or has nodes that do not
             see the store, or that work and lack one of `needs`.
+        NotStarted: there is no address, and a Ray of our own does not come up.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -84,15 +89,19 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
             raise InputError("RAY_ADDRESS", f"no cluster at {address} ({reason})", allowed) from None
     else:
         os.environ.update({key: os.environ.get(key, value) for key, value in LOCAL.items()})
-        with _silent():
-            # The dashboard's State API is what frees the placement group of a stopped trial.
-            ray.init(
-                address="local",
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
-            )
+        try:
+            with _silent():
+                # The dashboard's State API is what frees the placement group of a stopped trial.
+                ray.init(
+                    address="local",
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **quiet,
+                )
+        except Exception as error:  # all that Ray raises where its processes die or are slow, for which it waits 30 s
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise NotStarted(f"Ray has not started here ({reason}); if the machine is busy, try again later") from error
         token = Path("~/.ray/auth_token").expanduser()
         if token.is_file():
             token.chmod(0o600)

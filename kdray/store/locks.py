@@ -83,7 +83,8 @@ class Locks:
         if lock is not None and (folder / DONE).exists():
             io.delete(lock)
         elif lock is not None and lock.exists():
-            io.put_json(lock, self._content(released=True), durable=False)
+            with contextlib.suppress(OSError):  # a full disk: it is free once this driver ends
+                io.put_json(lock, self._content(released=True), durable=False)
 
     def holder(self, folder: Path) -> str:
         """Who holds `folder`, for a message: `process 123 on host`."""

@@ -14,6 +14,7 @@ from benchmarks.torture import FAULTS, PHASES, Outcome, Run, content, faults, fi
 from kdray.artifacts.scores import write_scores
 from kdray.store import Store
 from kdray.store.store import Key
+from tests.benchmarks.test_surroundings import needs_root
 from tests.conftest import ROOT
 
 
@@ -49,9 +50,15 @@ def test_another_score_is_seen_and_what_is_made_again_too(tmp_path: Path) -> Non
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.nightly
-def test_a_short_one_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.torture", "3", "--seed", "5", "--together", "3"]
+@pytest.mark.parametrize(
+    "kinds",
+    ["kill,clock,flip,worker", pytest.param("full,readonly,down,slow", marks=[pytest.mark.nightly, needs_root])],
+)
+def test_a_short_one_loses_nothing(kinds: str, tmp_path: Path) -> None:
+    """By this seed one of each kind: when a student is exported, at preparing, at answering, at training; of the others
+    likewise.
+    """
+    command = [sys.executable, "-m", "benchmarks.torture", "4", "--seed", "7", "--together", "4", "--kinds", kinds]
     done = subprocess.run(
         [*command, "--folder", str(tmp_path / "stores")], cwd=ROOT, capture_output=True, text=True, check=False
     )

@@ -1037,20 +1037,16 @@ LENS = {
     ),
     "lens annotate metric": Bad(
         "lens annotate nowhere --metric rouge --to x.jsonl",
-        "ANSWERS: no answers in nowhere; give a folder store/generate/NAME/attempt-NNN of a task with documents",
+        "--metric: 'rouge' is not about an answer's source; one of best_span, factkb, hhem, judge, lettucedetect, minicheck, support_standin",
     ),
     "lens import none": Bad("lens import no.pkl", "lens: no file no.pkl; give a published classifier_*.pkl"),
     "lens rate": Bad(
         "lens rate student --model file:student --by nowhere",
-        "ANSWERS: no answers in student; give a folder store/generate/NAME/attempt-NNN of a task with documents",
+        "lens: no lens in nowhere; a folder with lens.safetensors and lens.json: `kdray lens train` or `import`",
     ),
     "lens unknown": Bad("lens trane", "Error: No such command 'trane'. Did you mean 'train', 'rate', 'table'?"),
     "lens annotate": Bad(
         "lens annotate nowhere --metric support_standin --to x.jsonl",
-        "ANSWERS: no answers in nowhere; give a folder store/generate/NAME/attempt-NNN of a task with documents",
-    ),
-    "lens rate answers": Bad(
-        "lens rate nowhere --model file:student --by nowhere",
         "ANSWERS: no answers in nowhere; give a folder store/generate/NAME/attempt-NNN of a task with documents",
     ),
     "lens import evil": Bad(

@@ -59,9 +59,13 @@ def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.Monk
     assert run("plan", "grid.yaml")[0] == 1
 
 
-def test_a_full_disk_is_one_line_and_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("far", [False, True], ids=["here", "in-a-worker"])
+def test_a_full_disk_is_one_line_and_code_1(far: bool, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray.exceptions import RayTaskError
+
     def full(_: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        error = OSError(errno.ENOSPC, "Error writing bytes to file")
+        raise RayTaskError("prepare", "a traceback", error).as_instanceof_cause() if far else error
 
     monkeypatch.setattr(shared, "load_grid", full)
     said = "error No space left on device; make room, then the same command goes on\n"

@@ -90,7 +90,7 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         code, _, stderr = run("lens", name, *options, "jsonl:empty.jsonl", *model)
         assert (code, stderr.splitlines()[-1]) == (
             WRONG_INPUT,
-            "error annotations: no usable response of 0; see docs/lens.md",
+            "error annotations: empty.jsonl has no responses; give annotated responses",
         )
     metric = f"{{name: support_standin, model: 'file:{tmp_path}/model'}}"
     code, stdout, _ = run("lens", "annotate", "answers", "--metric", metric, "--threshold", 1e9, "--to", "marked.jsonl")

@@ -8,6 +8,7 @@ import pytest
 import typer
 
 from kdray.cli.running import do
+from kdray.orchestration.session import LOCAL, QUIET
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Control, Outer, Store
@@ -93,6 +94,30 @@ def test_the_webhook_is_told_how_a_run_ended(
     assert told[-1][0] == state
     assert told[-1][1].endswith(text)
     assert [said for said, _ in told[:-1]] == (["failing"] if state == "incomplete" else [])
+
+
+def test_a_ray_that_does_not_come_up_is_one_line_and_code_1(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    def slow(**_: object) -> None:
+        raise Exception("The current node timed out during startup. This could be.\nSee the log")
+
+    for name, value in {**QUIET, **LOCAL}.items():
+        monkeypatch.setenv(name, value)  # so that the test leaves none behind
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", slow)
+    path = tiny_grid()
+    store = Store(load_grid(path).runtime.store)
+    outer = Outer(store.root)
+    with pytest.raises(typer.Exit) as ended:
+        do(make_plan(load_grid(path), outer), store, outer, False, path)
+    assert ended.value.exit_code == 1
+    said = (
+        "error Ray has not started here (The current node timed out during startup. This could be.); if the machine is"
+    )
+    assert capsys.readouterr().err == f"{said} busy, try again later\n"
 
 
 def test_a_webhook_that_nobody_has_named_ends_the_run_before_any_work(

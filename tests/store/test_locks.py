@@ -203,6 +203,22 @@ def test_a_lock_given_back_is_free_at_once(folder: Path) -> None:
     assert not first.try_acquire(folder)
 
 
+def test_a_lock_that_cannot_be_given_back_is_left_to_go_stale(
+    folder: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError("no space left")
+
+    ours, other = silent(), silent()
+    assert ours.try_acquire(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "put_json", full)
+        ours.release(folder)
+    assert not other.try_acquire(folder)
+    clock.now += 10
+    assert other.try_acquire(folder)
+
+
 def test_leaving_gives_everything_back(folder: Path) -> None:
     with Locks(beat=BEAT) as locks:
         assert locks.try_acquire(folder)
