@@ -115,10 +115,6 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     raise typer.Exit(FAILED)
 
 
-<<<<<<< HEAD
-def _stopped(made: Plan, store: Store) -> tuple[list[str], list[str]]:
-    """The points that are left out because a person asked for it, and those that a search has stopped."""
-=======
 @contextlib.contextmanager
 def _not_started_is_one_line() -> Iterator[None]:
     """That Ray does not come up is no fault of ours, nor of what was asked."""
@@ -131,9 +127,8 @@ def _not_started_is_one_line() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
-def _stopped(made: Plan, store: Store) -> list[str]:
-    """The points that are left out because somebody asked for it."""
->>>>>>> torture
+def _stopped(made: Plan, store: Store) -> tuple[list[str], list[str]]:
+    """The points that are left out because a person asked for it, and those that a search has stopped."""
     from kdray.store import Control
 
     control, points = Control(store.root), [point.train for point in made.points if not store.get(point.train.key)]
