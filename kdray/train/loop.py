@@ -57,8 +57,6 @@ class Loop:
         self.asked, self.stopping = asked, False
         self.model, self.rows, self.settings = model, rows, settings
         self.signal, self.ranks = signal, ranks
-        # Of other tokens than the student's there are no logits to be as wide as, and no divergence to tell.
-        self.comparable = None if isinstance(signal, Across) else signal
         self.vocab_size = vocabulary(vocab_size, model.head, self.comparable)
         self.order = Order(rows.train, settings.batch, settings.seed)
         self.objective = _objective(settings, self.vocab_size)
@@ -71,6 +69,11 @@ class Loop:
         if settings.packing:
             self.engine.student.pack(torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self._schedule = schedule(settings)
+
+    @property
+    def comparable(self) -> Signal | None:
+        """The signal, if its labels are of the student's own tokens: else there is no divergence to tell."""
+        return None if isinstance(self.signal, Across) else self.signal
 
     def step_of(self, position: float) -> int:
         """The step at which a position, in the unit of the length, is reached."""
