@@ -2,9 +2,10 @@
 
     python -m benchmarks.timeline NAME=STORE [NAME=STORE ...] [--to FILE.png] [--json]
 
-One panel a store, made by one undisturbed run; a point begins when the file of its curve was born, so the store must be
-on a file system that knows that. Printed are the minutes to the first score of a trained point, to the last point, and
-to the end; with several stores also their ratios to the first one's.
+One panel a store, made by one undisturbed run, which may still be at work; a point begins when the file of its curve
+was born, so the store must be on a file system that knows that. A point without an end, at work or stopped, is drawn
+pale up to its newest step. Printed are the minutes to the first score of a point, to the last point, and to the end, as
+far as there are any; with several stores also their ratios to the first one's.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ from kdray.report.page.drawing import STYLE
 from kdray.store.locks import DONE
 from kdray.store.store import RECORD
 
+OPEN = "begun"
+NAMES = {"first_score": "first score of a point", "last_point": "last point", "end": "end"}
 BEFORE = ("model", "prepare", "teach", "augment", "soften", "lens")  # what points wait for, and the lens
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """Minutes since a run's first file: spans of steps by kind and slug, the ends of parts of answers and of scores."""
+    """Minutes since a run's first file: spans of steps by kind (of points without an end `OPEN`) and slug, the ends of
+    parts of answers and of scores.
+    """
 
     spans: list[tuple[str, str, float, float]]
     answers: list[float]
@@ -38,13 +43,14 @@ class Timeline:
 
     @property
     def figures(self) -> dict[str, float]:
-        """The minutes that matter."""
+        """The minutes that matter, of what has been."""
         points = [end for kind, _, _, end in self.spans if kind == "train"]
-        return {
-            "first_score": min(self.trained_scores),
-            "last_point": max(points),
-            "end": max(*self.scores, *points),
+        every = {
+            "first_score": self.trained_scores[:1],
+            "last_point": points,
+            "end": [*self.scores, *points],
         }
+        return {name: max(times) for name, times in every.items() if times}
 
 
 def born(path: Path) -> float:
@@ -53,23 +59,32 @@ def born(path: Path) -> float:
 
 
 def timeline_of(store: Path) -> Timeline:
-    """The times of a store's finished artifacts."""
+    """The times of a store's finished artifacts, and of points that have begun."""
     times = {
         folder: ((folder / RECORD).stat().st_mtime / 60, (folder / DONE).stat().st_mtime / 60)
         for folder in store.glob("*/*-*")
         if (folder / DONE).is_file() and (folder / RECORD).is_file()
     }
     start = min(begin for begin, _ in times.values())
-    points = {folder.name.rpartition("-")[0] for folder in times if folder.parent.name == "train"}
     for folder in [folder for folder in times if folder.parent.name == "train"]:  # all are claimed together
         times[folder] = (born(curve_file(next(folder.glob("attempt-*")))), times[folder][1])
+    spans = {
+        folder: (folder.parent.name, *span)
+        for folder, span in times.items()
+        if folder.parent.name in (*BEFORE, "train")
+    }
+    for curve in sorted(
+        store.glob(f"train/*-*/attempt-*/{curve_file(Path()).name}")
+    ):  # the newest attempt's is the last
+        if (folder := curve.parent.parent) not in times:
+            spans[folder] = (OPEN, born(curve), curve.stat().st_mtime / 60)
+    points = {folder.name.rpartition("-")[0] for folder, (kind, *_) in spans.items() if kind in ("train", OPEN)}
     measured = {folder: end - start for folder, (_, end) in times.items() if folder.parent.name == "measure"}
     return Timeline(
         sorted(
             (
-                (folder.parent.name, folder.name.rpartition("-")[0], begin - start, end - start)
-                for folder, (begin, end) in times.items()
-                if folder.parent.name in (*BEFORE, "train")
+                (kind, folder.name.rpartition("-")[0], begin - start, end - start)
+                for folder, (kind, begin, end) in spans.items()
             ),
             key=lambda span: span[2:],
         ),
@@ -83,8 +98,8 @@ def draw(axis: Axes, name: str, found: Timeline) -> None:
     """Lanes from above: what comes before the points, every point, answers, scores."""
     lanes = {"before": 0.0}
     for kind, slug, begin, end in found.spans:
-        lane = lanes.setdefault(slug, float(len(lanes))) if kind == "train" else 0.0
-        colour = {"train": "#0072b2", "lens": "#cc79a7"}.get(kind, "#999999")
+        lane = lanes.setdefault(slug, float(len(lanes))) if kind in ("train", OPEN) else 0.0
+        colour = {"train": "#0072b2", OPEN: "#a6cee3", "lens": "#cc79a7"}.get(kind, "#999999")
         axis.barh(lane, end - begin, left=begin, height=0.7, color=colour, alpha=0.85)
     for label, times in (("answers", found.answers), ("scores", found.scores)):
         lanes[label] = float(len(lanes))
@@ -92,8 +107,9 @@ def draw(axis: Axes, name: str, found: Timeline) -> None:
     axis.set_yticks(list(lanes.values()), list(lanes), fontsize=7)
     axis.invert_yaxis()
     figures = found.figures
-    axis.axvline(figures["last_point"], linestyle=":", color="#333333", linewidth=1)
-    axis.set_title(f"{name}: {figures['end']:.1f} minutes, first score of a point after {figures['first_score']:.1f}")
+    if "last_point" in figures:
+        axis.axvline(figures["last_point"], linestyle=":", color="#333333", linewidth=1)
+    axis.set_title(", ".join([name, *(f"{NAMES[key]} {value:.1f} min" for key, value in figures.items())]))
     axis.set_xlabel("minutes (dotted: the last point has trained)")
 
 
@@ -106,16 +122,17 @@ def main() -> None:
     found = {name: timeline_of(Path(store)) for name, _, store in (each.partition("=") for each in given.stores)}
     figures = {name: each.figures for name, each in found.items()}
     first = next(iter(figures.values()))
-    ratios = {name: {key: value / first[key] for key, value in each.items()} for name, each in figures.items()}
+    ratios = {
+        name: {key: value / first[key] for key, value in each.items() if key in first} for name, each in figures.items()
+    }
     if given.json:
         print(json.dumps({"minutes": figures, "ratios": ratios}))
     else:
         for name, each in figures.items():
-            print(
-                name, *(f"{key} {value:.1f} min (x {ratios[name][key]:.2f})" for key, value in each.items()), sep="  "
-            )
+            ratio = {key: f" (x {value:.2f})" for key, value in ratios[name].items()}
+            print(name, *(f"{key} {value:.1f} min{ratio.get(key, '')}" for key, value in each.items()), sep="  ")
     if given.to:
-        longest = max(each["end"] for each in figures.values())
+        longest = max(end for each in found.values() for _, _, _, end in each.spans)
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(9.5, 3.6 * len(found)), layout="constrained")
             for axis, (name, each) in zip(

@@ -30,6 +30,7 @@ from kdray.plan.inputs import (
     GenerateInputs,
     JoinInputs,
     LensInputs,
+    RetokeniseInputs,
     SoftenInputs,
     TrainInputs,
 )
@@ -97,6 +98,7 @@ def run(
         from kdray.stages.measure import measure
         from kdray.stages.model import model
         from kdray.stages.prepare import prepare
+        from kdray.stages.retokenise import retokenise
         from kdray.stages.soften import soften
         from kdray.stages.teach import teach
         from kdray.stages.train import train
@@ -123,6 +125,7 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
+            retokenise([step for step in reading(steps, RetokeniseInputs) if step.inputs.data is plan.prepare], work)
         asking = generate(reading(steps, GenerateInputs), work)
         measuring = measure([score.measure for score in plan.scores], work)
         for stage in (asking, measuring):
@@ -134,6 +137,7 @@ def run(
         if plan.prepare:
             teach([step for step in reading(steps, TrainInputs) if step.kind == "teach"], work)
             augment(reading(steps, AnswerInputs, JoinInputs), work)
+            retokenise(reading(steps, RetokeniseInputs), work)  # answers too
             soften(reading(steps, SoftenInputs), work)
         price = None
         if plan.points:
@@ -170,7 +174,7 @@ def _at_once(
     trained, stop = threading.Event(), threading.Event()
 
     def tell(scored: Future[None]) -> None:
-        if (error := scored.exception()) and not trained.is_set():
+        if (error := scored.exception()) and not (trained.is_set() or stop.is_set()):
             progress.say(f"[red]scoring has stopped[/], points go on: {escape(str(error))}")
 
     with ThreadPoolExecutor(1, "kdray-score") as thread:

@@ -1,8 +1,8 @@
 """A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it
 trains.
 
-Beside it lies `times.jsonl`, how long the steps of this attempt took: another each time, so that MLflow and the report
-do not read it.
+Beside it lies `times.jsonl`, how long the steps of this attempt took and, on a GPU, how much of its memory: another
+each time, so that MLflow and the report do not read it.
 """
 
 from __future__ import annotations
@@ -30,10 +30,13 @@ def append_step(folder: Path, entry: Mapping[str, float]) -> None:
         file.write(_line(entry))
 
 
-def append_time(folder: Path, step: int, seconds: float) -> None:
-    """Keep how long a step took, with all that came before the next one."""
+def append_time(folder: Path, step: int, seconds: float, gpu_gib: float | None = None) -> None:
+    """Keep how long a step took, with all that came before the next one, and the peak of memory so far on the first
+    worker's GPU, in GiB, where it has one.
+    """
+    peak = {} if gpu_gib is None else {"gpu_gib": round(gpu_gib, 3)}
     with (folder / TIMES).open("a") as file:
-        file.write(json.dumps({"step": step, "seconds": round(seconds, 3)}) + "\n")
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **peak}) + "\n")
 
 
 def read_times(folder: Path) -> dict[int, float]:
@@ -44,6 +47,16 @@ def read_times(folder: Path) -> dict[int, float]:
     with reading(path):
         entries = [json.loads(line) for line in _whole_lines(path.read_bytes())]
         return {entry["step"]: entry["seconds"] for entry in entries}
+
+
+def read_peak(folder: Path) -> float | None:
+    """The peak of GPU memory by its newest step, in GiB; None where none was kept."""
+    path = folder / TIMES
+    if not path.is_file():
+        return None
+    with reading(path):
+        lines = _whole_lines(path.read_bytes())
+        return json.loads(lines[-1]).get("gpu_gib") if lines else None
 
 
 def read_attempt(folder: Path) -> Curve:
@@ -105,7 +118,7 @@ def curve_file(folder: Path) -> Path:
 
 
 def log_files(folder: Path) -> list[Path]:
-    """The files that are kept of training: the curve, and how long its steps took."""
+    """The files that are kept of training: the curve, and what its steps took."""
     return [folder / CURVE, *(path for path in [folder / TIMES] if path.is_file())]
 
 

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class AcrossTokens:
+    """How soft labels of another tokenizer's tokens become the student's."""
+
+    folder: str  # the rows in the teacher's tokens, and what of them is aligned
+    align: Literal["text", "position"]
+    translated: bool  # whether distributions are to be over the student's tokens
 
 
 @dataclass(frozen=True)
@@ -16,3 +25,4 @@ class LabelSource:
     temperature: float = 1.0  # at which they were kept
     weight: float = 1.0  # in an ensemble
     quantise: str | None = None  # how the layers of a teacher that is asked are kept
+    across: AcrossTokens | None = None  # of a teacher with other tokens

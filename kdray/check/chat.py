@@ -38,6 +38,7 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         InputError: a chat template that is needed is not there, or refuses a plain question.
     """
     use, asked = grid.data.template, set(folders) if "teacher" in grid.score.references or not trains else {"student"}
+    readers = set(folders) if grid.soft_labels.align else {"student"}  # of the rows: teachers, by their own templates
     needed: dict[
         str, tuple[str, set[str]]
     ] = {}  # by the field that asks for a chat template: what to do instead, and the models
@@ -45,7 +46,7 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         answered = any(_by_template(task, field) for field, task in tasks.items())
         needed["data.template"] = (
             "use the template 'alpaca'",
-            (asked if answered else {"student"}) if trains or answered else set(),
+            (asked if answered else set()) | (readers if trains else set()),
         )
     for field, task in tasks.items():
         if task.params.get("prompt") == "chat":

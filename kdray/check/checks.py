@@ -138,7 +138,7 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
     """
     models = grid.models()
     for role, folder in folders.items():
-        if "student" in folders and role != "student":
+        if "student" in folders and role != "student" and not grid.soft_labels.align:
             _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
         positions = window_of(folder, f"{models[role][0]}.model")
@@ -283,7 +283,9 @@ def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
     if ours is not None and theirs is not None and ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
         raise InputError(
-            field, f"its tokenizer is not the student's ({different})", "take a teacher of the student's family"
+            field,
+            f"its tokenizer is not the student's ({different})",
+            "take a teacher of the student's family, or say by soft_labels.align how their tokens belong together",
         )
 
 

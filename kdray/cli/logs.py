@@ -85,6 +85,7 @@ class _Log:
             "waiting": "waits for its turn",
             "missing": f"no run is at work on it: `kdray run {self._grid}` goes on with it",
             "stopped": f"`kdray release {self._grid} {status.slug}` lets it go on",
+            "stopped early": f"without `search` in {self._grid}, `kdray run` trains it to its end",
         }
         return ": ".join(filter(None, (status.why, says.get(status.state))))
 

@@ -99,7 +99,13 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
         if missing:
             notifier.tell("done", "all is done")
         return
-    stopped = _stopped(made, store)
+    stopped, early = _stopped(made, store)
+    if early:
+        advice = f"without `search` in {file} the same command trains them to their end"
+        out.print(f"[yellow]stopped early:[/] {', '.join(early)}; {advice}", highlight=False, soft_wrap=True)
+    if early and not stopped and not failed:
+        notifier.tell("done", f"all is done but {len(early)} points, stopped early")
+        return
     if stopped:
         advice = f"`kdray release {file} POINT...`, then the same command goes on with them"
         err.print(f"[yellow]stopped:[/] {', '.join(stopped)}; {advice}", highlight=False, soft_wrap=True)
@@ -121,9 +127,13 @@ def _not_started_is_one_line() -> Iterator[None]:
         raise typer.Exit(FAILED) from None
 
 
-def _stopped(made: Plan, store: Store) -> list[str]:
-    """The points that are left out because somebody asked for it."""
+def _stopped(made: Plan, store: Store) -> tuple[list[str], list[str]]:
+    """The points that are left out because a person asked for it, and those that a search has stopped."""
     from kdray.store import Control
 
     control, points = Control(store.root), [point.train for point in made.points if not store.get(point.train.key)]
-    return [step.slug for step in points if control.is_stopped(step.key.id)]
+    stopped, early = [], []
+    for step in points:
+        if control.is_stopped(step.key.id):
+            (early if control.early(step.key.id) else stopped).append(step.slug)
+    return stopped, early

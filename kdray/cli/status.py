@@ -27,10 +27,21 @@ COLOURS = {
     "waiting": "blue",
     "failed": "red",
     "stopped": "yellow",
+    "stopped early": "yellow",
     "missing": "yellow",
     "unresolved": "magenta",
 }
-FIRST = ("failed", "stopping", "running", "waiting", "stopped", "missing", "unresolved", "done")  # of points, watched
+FIRST = (
+    "failed",
+    "stopping",
+    "running",
+    "waiting",
+    "stopped",
+    "stopped early",
+    "missing",
+    "unresolved",
+    "done",
+)  # of points, watched
 
 
 def status(
@@ -114,7 +125,9 @@ def _running(steps: list[dict[str, Any]]) -> list[str]:
 
 
 def _points(points: list[dict[str, Any]]) -> Table:
-    table = Table("point", "state", "step", "held-out loss", "left", "where", box=None)
+    on_gpus = any(point["gpu_gib"] is not None for point in points)
+    headings = ["point", "state", "step", "held-out loss", "left", *(["GPU memory"] if on_gpus else []), "where"]
+    table = Table(*headings, box=None)
     for point in points:
         state, held = point["state"], point["heldout_ce"]
         total = "?" if point["total"] is None else point["total"]
@@ -124,9 +137,14 @@ def _points(points: list[dict[str, Any]]) -> Table:
             f"{point['step']}/{total}",
             "" if held is None else f"{held:.4f}",
             "" if point["left"] is None else duration(point["left"]),
+            *([_memory(point["gpu_gib"])] if on_gpus else []),
             escape(point["why"] or ", ".join(filter(None, (point["node"], point["device"])))),
         )
     return table
+
+
+def _memory(gib: float | None) -> str:
+    return "" if gib is None else f"{gib:.1f} GiB"
 
 
 def duration(seconds: float) -> str:

@@ -8,7 +8,9 @@ from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.memory import Training, adapters
 
-LAUNCH = 0.85e-3  # of a layer's kernels in one pass, where no compiler has put them together
+# Of a layer's kernels in one pass, where no compiler has put them together.
+LAUNCH = 0.85e-3  # without gradients, to answer or score
+TRAINING_LAUNCH = 1.4e-3  # under autocast and autograd, a backward pass counting as two: on an H200 1.2 to 1.8
 DISK = 1.3e9  # bytes a second to a shared file system, checksums included
 SLOWER = {FLOAT32: 8.0, BFLOAT16: 1.0}  # products of float32 against bfloat16, without TF32
 STREAMS = 256  # answers that vLLM makes side by side
@@ -35,7 +37,7 @@ def of_training_step(model: Decoder, how: Training, card: Card, operations: floa
         20 * FLOAT32 * trained / (how.workers if how.shares else 1)
     )  # AdamW and clipping, one operation after the other
     products = operations / how.workers / card.products * SLOWER[width]
-    started = (passes + 1) * model.layers * LAUNCH
+    started = (passes + 1) * model.layers * TRAINING_LAUNCH
     memory = (cast + copied + moved) / card.bandwidth
     return max(max(products, sent / card.link, started) + memory, sharers * (products + memory))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,23 @@ import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
+from kdray.data.example import Example
 from kdray.data.thoughts import split_thought
+from kdray.data.tokenise import Template, tokenise
 
 CHUNK = 256  # rows that are in memory at once
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """Of a teacher with another tokenizer than the student's: the same rows in its tokens, and how prompts are written
+    in the student's, whose responses stand behind `before`.
+    """
+
+    rows: Rows
+    tokenizer: PreTrainedTokenizerBase
+    template: Template
+    before: str
 
 
 def write_answered(
@@ -28,6 +43,7 @@ def write_answered(
     max_new_tokens: int,
     max_length: int,
     known: int | None = None,
+    spoken: Spoken | None = None,
 ) -> dict[str, int]:
     """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of
     them.
@@ -36,7 +52,7 @@ def write_answered(
     is dropped if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has
     `unknown` tokens, from beyond the tokenizer's vocabulary or the `known` tokens of the student: nothing could be
     learned from them. As in `tokenise`, the whole is cut at `max_length` tokens, and an answer that did not end by
-    itself has no EOS (`truncated`).
+    itself has no EOS (`truncated`). Answers in other tokens, `spoken`, are written anew in the tokenizer's.
     """
     training, answers, known = set(rows.train.tolist()), iter(answers), min(known or len(tokenizer), len(tokenizer))
     counts = Counter(read=len(training), kept=0, empty=0, unknown=0, truncated=0)
@@ -48,9 +64,13 @@ def write_answered(
             kept = []
             for record in chunk.to_pylist():
                 row += 1
-                limits = (max_new_tokens, max_length, known)
-                if row in training and not _answer(record, next(answers), tokenizer, *limits, counts):
-                    continue
+                if row in training:
+                    answer, prompt = next(answers), record["input_ids"][: record["n_prompt"]]
+                    if spoken:
+                        prompt = spoken.rows.input_ids(row)[: int(spoken.rows.prompt_lengths[row])]
+                    limits = (max_new_tokens, max_length, known)
+                    if not _answer(record, prompt, answer, tokenizer, *limits, counts, spoken):
+                        continue
                 numbers[row] = len(numbers)
                 kept.append(record)
             yield pa.Table.from_pylist(kept, schema=SCHEMA)
@@ -69,34 +89,48 @@ def write_both(rows: Rows, answered: Rows, folder: Path) -> None:
 
 def _answer(
     record: dict[str, Any],
+    prompt: list[int],
     answer: list[int],
     tokenizer: Any,
     max_new_tokens: int,
     max_length: int,
     known: int,
     counts: Counter[str],
+    spoken: Spoken | None,
 ) -> bool:
-    """Put `answer` into a row; False if there is nothing to learn from it."""
-    if max(answer, default=0) >= known:
+    """Put `answer` to `prompt`, in the teacher's tokens, into a row; False if there is nothing to learn from it."""
+    speaker: Any = spoken.tokenizer if spoken else tokenizer
+    if max(answer, default=0) >= (len(speaker) if spoken else known):
         counts["unknown"] += 1
         return False
     ended = len(answer) < max_new_tokens
-    prompt = record["input_ids"][: record["n_prompt"]]
-    if found := split_thought(prompt, answer, tokenizer):
+    if found := split_thought(prompt, answer, speaker):
         counts["thoughts"] += 1
         if found.end is None:
             counts["unfinished"] += 1
             return False
         answer = answer[found.n_ids :]
-    text = tokenizer.decode(answer, skip_special_tokens=True).strip()
+    text = speaker.decode(answer, skip_special_tokens=True).strip()
     if not text:
         counts["empty"] += 1
         return False
-    whole = prompt + answer + ([tokenizer.eos_token_id] if ended else [])
+    whole = (_in_tokens(record, text, tokenizer, spoken) if spoken else prompt + answer) + (
+        [tokenizer.eos_token_id] if ended else []
+    )
+    if spoken and max(whole) >= known:
+        counts["unknown"] += 1
+        return False
     record |= {"input_ids": whole[:max_length], "response": text}
     counts["kept"] += 1
     counts["truncated"] += not ended or len(whole) > max_length
     return True
+
+
+def _in_tokens(record: dict[str, Any], text: str, tokenizer: Any, spoken: Spoken) -> list[int]:
+    """A row's prompt and a response to it, without EOS."""
+    example, room = Example(record["instruction"], record["context"], text), 1 << 30
+    [[row]] = tokenise([example], spoken.template, tokenizer, room, room, spoken.before)
+    return row.input_ids[:-1] if row.input_ids[-1] == tokenizer.eos_token_id else row.input_ids
 
 
 def _write(folder: Path, tables: Iterable[pa.Table]) -> None:

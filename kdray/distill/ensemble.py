@@ -54,3 +54,6 @@ class Mixture:
             average = part if average is None else torch.logaddexp(average, part)
         assert average is not None
         return average if out is None else out.copy_(average)
+
+    def pick(self, which: Tensor) -> Mixture:
+        return Mixture([member.pick(which) for member in self.members], self.weights)

@@ -82,7 +82,8 @@ class _Fused(torch.autograd.Function):
             for begin in range(0, len(labels), chunk):
                 end = min(begin + chunk, len(labels))
                 ours, theirs = (_scratch(i, end - begin, size, sums.dtype, hidden.device) for i in (0, 1))
-                teacher = soft.chunk(begin, end, theirs) if soft is not None and objective.alpha > 0 else None
+                into = None if objective.declared.any_vocabulary else theirs
+                teacher = soft.chunk(begin, end, into) if soft is not None and objective.alpha > 0 else None
                 if dtype == ours.dtype:
                     torch.mm(states[begin:end], matrix.T, out=ours)
                 else:

@@ -32,13 +32,19 @@ class Sparse:
         student.
         """
         ids, weights, entropy = self.ids[begin:end], self.weights[begin:end], self.entropy[begin:end]
-        if out is not None:
-            outside = ids >= out.shape[1]
-            rest = weights.masked_fill(outside, 0.0)
-            # Chosen row by row on the device: to ask first whether there is such an id would wait for it.
-            weights = torch.where(outside.any(1, keepdim=True), rest / rest.sum(1, keepdim=True), weights)
-            ids = ids.masked_fill(outside, 0)
-        return Sparse(ids, weights, entropy)
+        some = Sparse(ids, weights, entropy)
+        return some if out is None else some.within(out.shape[1])
+
+    def within(self, size: int) -> Sparse:
+        """What is on the ids 0 to `size` - 1, with weights that sum to 1 again."""
+        outside = (self.ids >= size) | (self.ids < 0)
+        rest = self.weights.masked_fill(outside, 0.0)
+        # Chosen row by row on the device: to ask first whether there is such an id would wait for it.
+        weights = torch.where(outside.any(1, keepdim=True), rest / rest.sum(1, keepdim=True), self.weights)
+        return Sparse(self.ids.masked_fill(outside, 0), weights, self.entropy)
+
+    def pick(self, which: Tensor) -> Sparse:
+        return Sparse(self.ids[which], self.weights[which], self.entropy[which])
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,9 @@ class HiddenLabels:
         states = self.states[begin:end].to(weight.dtype)
         return self.head(states) if out is None else self.head.write(states, out)
 
+    def pick(self, which: Tensor) -> HiddenLabels:
+        return HiddenLabels(self.states[which], self.head)
+
 
 @dataclass(frozen=True)
 class LogitLabels:
@@ -69,6 +78,9 @@ class LogitLabels:
 
     def chunk(self, begin: int, end: int, out: Tensor | None = None) -> Tensor:
         return self.logits[begin:end] if out is None else out.copy_(self.logits[begin:end, : out.shape[1]])
+
+    def pick(self, which: Tensor) -> LogitLabels:
+        return LogitLabels(self.logits[which])
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,10 @@ class SoftLabels(Protocol):
 
         With `out` [C, V'] only the logits of the first V' tokens are made, there, and the caller may overwrite them.
         """
+        ...
+
+    def pick(self, which: Tensor) -> SoftLabels:
+        """Of the tokens `which` [n] alone."""
         ...
 
 

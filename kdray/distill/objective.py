@@ -120,7 +120,8 @@ class Objective:
         tempered, square = student / self.temperature, self.temperature**2
         if isinstance(teacher, Sparse):
             return square * self._module.sparse(tempered, teacher, **self.params)
-        theirs = _widened(teacher[:, : self.vocab_size]).detach() / self.temperature
+        shared = teacher if self.declared.any_vocabulary else teacher[:, : self.vocab_size]
+        theirs = _widened(shared).detach() / self.temperature
         return square * getattr(self._module, self.loss)(tempered, theirs, **self.params)
 
 

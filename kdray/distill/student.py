@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kdray.data.collate import Batch
+from kdray.distill.across import SomeLabels, sums_of_some
 from kdray.distill.fused import fused_sums
 from kdray.distill.labels import SoftLabels
 from kdray.distill.objective import Objective
@@ -21,13 +22,16 @@ class Student(nn.Module):
         self.model = model
 
     def forward(
-        self, objective: Objective, batch: Batch, soft: SoftLabels | None, scale: float = 1.0
+        self, objective: Objective, batch: Batch, soft: SoftLabels | SomeLabels | None, scale: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """(total x scale, [hard, soft, uniform]), summed over the response tokens of `batch`; `soft` has the same
-        tokens.
+        tokens, or some of them.
         """
         hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
-        sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
+        if isinstance(soft, SomeLabels):
+            sums = sums_of_some(objective, self.model.head, hidden, batch.labels, soft, scale)
+        else:
+            sums = fused_sums(objective, self.model.head, hidden, batch.labels, soft, scale)
         return sums.total, torch.stack([sums.hard, sums.soft, sums.uniform])
 
     def pack(self, autocast: torch.dtype | None) -> None:

@@ -21,6 +21,7 @@ from kdray.artifacts.rows import Rows
 from kdray.artifacts.scores import write_details, write_factual, write_scores
 from kdray.artifacts.source import LabelSource
 from kdray.data.estimates import pooled_mean
+from kdray.distill.across import Across
 from kdray.distill.labels import vocabulary
 from kdray.distill.signals import open_signal
 from kdray.distill.student import Student
@@ -160,6 +161,7 @@ class Measurer:
         loaded, data = self.load(item.model, item.dtype), Rows(item.data)
         scored, rows = ResponseModel(loaded.model), []
         signal = open_signal(item.soft_labels, data, scored.device, getattr(torch, item.dtype))
+        assert not isinstance(signal, Across)  # of other tokens no divergence is asked for
         size = vocabulary(len(loaded.tokenizer), scored.head, signal)
         for row in data.heldout[: item.limit].tolist():
             ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()

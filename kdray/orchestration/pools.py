@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from kdray.orchestration.resources import Resources
@@ -89,9 +90,11 @@ class Actors(Protocol):
     def join(self, seconds: float) -> None: ...
 
 
-def longest_first(expected: Mapping[str, float]) -> list[str]:
-    """Names by what each is expected to take: none that takes long is to start last, while all else is idle."""
-    return sorted(expected, key=lambda name: -expected[name])
+def longest_first(expected: Mapping[str, float], ranks: Mapping[str, int] = MappingProxyType({})) -> list[str]:
+    """Names by their ranks, the least first (0 where none is given), and of equal rank by what each is expected to
+    take: none that takes long is to start last, while all else is idle.
+    """
+    return sorted(expected, key=lambda name: (ranks.get(name, 0), -expected[name]))
 
 
 def in_rows(groups: Sequence[Group]) -> list[Group]:

@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from rich.markup import escape
+
 from kdray.orchestration.dropping import Dropping
 from kdray.orchestration.pools import Item, Pools, in_rows
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.spec.errors import InputError
 from kdray.store import Attempt
 
 TICK = 0.2  # seconds between looks at what actors have finished
@@ -73,7 +76,25 @@ class Scoring:
         self.done = 0
 
     def run(self) -> None:
-        """Until nothing is missing, or it is stopped."""
+        """Until nothing is missing, or it is stopped. An error of its own fails what is missing then.
+
+        Raises:
+            InputError: a file in the store is damaged.
+        """
+        try:
+            self._run()
+        except InputError:
+            raise
+        except Exception as error:
+            if self.stopped():
+                raise  # the run ends, and with it what scoring reads
+            reason = self.work.keep_error("scoring", error)
+            self.work.progress.say(f"[red]scoring has stopped[/], all else goes on: {escape(reason)}")
+            self.work.failing(f"scoring has stopped: {reason}")
+            for step in self._missing():
+                self.work.fail(step, reason, quiet=True)
+
+    def _run(self) -> None:
         total, looked, told = len(self._missing()), -LOOK, False
         self.dropping.all()
         try:

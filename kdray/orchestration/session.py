@@ -29,7 +29,6 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll: 2 s by default
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # where a node is lost, its points wait for others to end
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process per run, of use on spot nodes only
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
@@ -42,8 +41,10 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
 }
-# Another process's memory must not get our workers killed on a shared machine.
-LOCAL = {"RAY_memory_monitor_refresh_ms": "0"}
+LOCAL = {
+    "RAY_memory_monitor_refresh_ms": "0",  # another process's memory must not get our workers killed
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process a point, of use where nodes may be taken away
+}
 CONNECT_SECONDS = 10
 OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
 

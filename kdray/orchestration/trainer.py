@@ -92,15 +92,26 @@ def make_trainer(job: Job, callbacks: list[Any] | None = None) -> TorchTrainer:
     )
 
 
+def fit(job: Job, callbacks: Sequence[type] = ()) -> None:
+    """Train a job to its end, or until it is stopped: once more, elsewhere, whenever its workers leave a node that is
+    being taken away. That is no failure, of which there are but a few.
+
+    `callbacks` are those of its reports, made anew each time.
+    """
+    left = True
+    while left:
+        left = make_trainer(job, [callback() for callback in callbacks]).fit().return_value
+
+
 def facts_of(attempt: Attempt) -> dict[str, Any]:
     """How the attempt ran, as its workers noted it when they started."""
     return read_start(attempt.path)
 
 
-def _work(config: dict[str, Job]) -> None:
+def _work(config: dict[str, Job]) -> bool:
     from kdray.orchestration.worker import train_job
 
-    train_job(config["job"])
+    return train_job(config["job"])
 
 
 def last_line(error: Exception) -> str:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+
+from rich.markup import escape
 
 from kdray.artifacts.curve import count_steps
 from kdray.artifacts.notes import stopped_at
@@ -12,6 +15,7 @@ from kdray.artifacts.rows import Rows
 from kdray.orchestration.job import Job
 from kdray.orchestration.work import Work
 from kdray.train.order import Order
+from kdray.train.settings import Settings
 
 TICK = 2.0  # seconds between looks
 
@@ -25,10 +29,14 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
         told = Told(jobs, work)
 
         def look() -> None:
-            while not stop.wait(TICK):
-                bar.set(sum(count_steps(job.attempt.path) for job in jobs))
-                told.tell()
-                work.after()
+            try:
+                while not stop.wait(TICK):
+                    bar.set(sum(count_steps(job.attempt.path) for job in jobs))
+                    told.tell()
+                    work.after()
+            except Exception as error:  # noqa: BLE001 - it trains on, whether that is shown or not
+                reason = work.keep_error(title, error)
+                work.progress.say(f"[yellow]steps are no longer shown[/], all else goes on: {escape(reason)}")
 
         thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
         thread.start()
@@ -55,12 +63,19 @@ class Told:
         for job in list(self._jobs):
             if (step := stopped_at(job.attempt.path)) is not None:
                 at = f"at step {step}" if step else "before it began"
-                say(f"[yellow]stopped[/] train {job.attempt.key.slug} {at}")
+                why = self._work.control.early(job.attempt.key.id)
+                early, behind = (" early", f": {why}") if why else ("", "")
+                say(f"[yellow]stopped{early}[/] train {job.attempt.key.slug} {at}{behind}")
                 self._jobs.remove(job)
 
 
 def job_steps(job: Job) -> int:
     """Optimiser steps of the whole job."""
-    if job.settings.unit == "steps":
-        return int(job.settings.length)
-    return Order(Rows(job.data).train, job.settings.batch, job.settings.seed).steps(job.settings.length)
+    return step_at(job.settings, job.data, job.settings.length)
+
+
+def step_at(settings: Settings, data: Path, position: float) -> int:
+    """The optimiser step at which a position is reached, in the unit of the length; `data` is a folder of rows."""
+    if settings.unit == "steps":
+        return int(position)
+    return Order(Rows(data).train, settings.batch, settings.seed).steps(position)

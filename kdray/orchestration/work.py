@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 
 from rich.markup import escape
 
-from kdray.artifacts.source import LabelSource
+from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
 from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
 from kdray.report.chosen import Choices
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -108,7 +111,10 @@ class Work:
         """Where a step with such parameters gets soft labels from: nowhere, one teacher, or the members of an
         ensemble.
         """
-        sources = []
+        sources, across = [], None
+        if inputs.across:
+            loss = declared(declare.Loss, params["objective"]["loss"]["name"])
+            across = AcrossTokens(str(self.folder(inputs.across)), params["align"], not loss.any_vocabulary)
         for needed in inputs.sources:
             made = needed.params if inputs.soft_labels else params["soft_labels"]
             sources.append(
@@ -118,6 +124,7 @@ class Work:
                     made["compute"],
                     made.get("temperature", 1.0),
                     quantise=made.get("quantise"),
+                    across=across,
                 )
             )
         weights = params.get("weights", [1.0] * len(sources))
@@ -227,6 +234,15 @@ class Work:
         if not quiet:
             self.progress.say(f"[red]failed[/] {step.kind} {step.slug}: {escape(reason)}")
             self.failing(f"failed {step.kind} {step.slug}: {reason}")
+
+    def keep_error(self, what: str, error: Exception) -> str:
+        """What an error that nobody foresaw is, in a line that names the file where its traceback is kept."""
+        lines = str(error).strip().splitlines()
+        said = ": ".join(filter(None, (type(error).__name__, lines[0] if lines else "")))
+        path = self.store.root / "errors" / f"{what}-{self.locks.owner[:8]}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(traceback.format_exception(error)))
+        return f"{said} (the traceback is in {path})"
 
     def stop(self, step: Step) -> None:
         """Leave a step, and with it all that needs it: somebody asked for that, so that nothing has failed."""

@@ -36,8 +36,10 @@ HELDOUT_BATCH = 8
 LOOK = 2.0  # seconds between looks at whether the point is to stop
 
 
-def train_job(job: Job) -> None:
-    """Train to the end, from the newest valid checkpoint of any attempt at the job."""
+def train_job(job: Job) -> bool:
+    """Train to the end, from the newest valid checkpoint of any attempt at the job; returns whether it is to go on
+    elsewhere, as a node of its workers is being taken away.
+    """
     context = ray.train.get_context()
     ranks = Ranks(context.get_world_rank(), context.get_world_size())
     torch.set_num_threads(job.threads)
@@ -47,7 +49,7 @@ def train_job(job: Job) -> None:
         str(loaded) if isinstance(loaded, Exception) else None
     ):  # would only happen again: the point's end
         note_end(job.attempt.path, reason)
-        return
+        return False
     if isinstance(loaded, Exception):
         raise loaded  # the other ranks could read it
     tokenizer, model = loaded
@@ -70,7 +72,7 @@ def train_job(job: Job) -> None:
         ImportError,
     ) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
         note_end(job.attempt.path, str(error))
-        return
+        return False
     if checkpoint := ranks.agree(
         newest_checkpoint(job.attempt.folder, loop.engine.layout) if ranks.rank == 0 else None
     ):
@@ -79,16 +81,17 @@ def train_job(job: Job) -> None:
         _note_start(job, context.get_experiment_name(), loop, device)
         write_curve(job.attempt.path, loop.history)
     try:
-        _train(job, loop, tokenizer, ranks)
+        return _train(job, loop, tokenizer, ranks)
     except DivergedError as error:  # would only happen again: not a failure to retry, but the point's end
         note_end(job.attempt.path, str(error))
+        return False
 
 
-def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
+def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
     due = defaultdict(list)  # by step: in a short run two positions may round to one
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
-    checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every)
+    checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every, _taken_away)
     began = time.monotonic()
     for metrics in loop.steps():
         last = loop.step == loop.total_steps
@@ -105,12 +108,27 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> None:
         if checkpoint_due:
             checkpoints.written()
         if ranks.rank == 0:
-            append_time(job.attempt.path, loop.step, time.monotonic() - began)
+            append_time(job.attempt.path, loop.step, time.monotonic() - began, _peak(loop.device))
             began = time.monotonic()
             if stops:
                 note_stop(job.attempt.path, loop.step)
         if stops:
-            return
+            return False
+        if checkpoints.leaving and not last:
+            return True
+    return False
+
+
+def _peak(device: torch.device) -> float | None:
+    """The most memory that tensors have had on a GPU at a time so far, in GiB."""
+    return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
+
+
+def _taken_away() -> bool:
+    """Whether Ray has been told that a node of the workers will go, as a spot instance does. To be asked on all of
+    them alike.
+    """
+    return ray.train.get_preemption_info() is not None
 
 
 class Asked:

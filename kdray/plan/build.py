@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from kdray.plan.identity import ONLINE, payload
@@ -14,6 +15,7 @@ from kdray.plan.inputs import (
     Inputs,
     JoinInputs,
     PrepareInputs,
+    RetokeniseInputs,
     Softened,
     SoftenInputs,
     TrainInputs,
@@ -44,13 +46,16 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     student = models["student"]
     whole = student.inputs.model if isinstance(student.inputs, CutInputs) else student
     prepare = _prepare(grid, whole, outer)
-    for name, teacher in grid.all_teachers.items():
-        if teacher.tune:
-            models[name] = _teach(teacher.tune, models[name], prepare)
+    untuned = dict(models)
+
+    @functools.cache
+    def across(labels: Labels, teacher: str) -> Step[RetokeniseInputs] | None:
+        """What points train on as a teacher with other tokens reads it."""
+        return _retokenise(grid, untuned[teacher], whole, rows(labels, teacher)) if grid.soft_labels.align else None
 
     @functools.cache
     def answers(teacher: str) -> Step[AnswerInputs]:
-        inputs = AnswerInputs(teacher=models[teacher], data=prepare)
+        inputs = AnswerInputs(teacher=models[teacher], data=prepare, across=across("gold", teacher))
         return make_step("augment", f"{prepare.slug}-teacher", payload(grid.augment), inputs)
 
     @functools.cache
@@ -61,9 +66,14 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
             return answers(teacher)
         return make_step("augment", f"{prepare.slug}-both", {}, JoinInputs(data=prepare, answers=answers(teacher)))
 
+    for name, teacher in grid.all_teachers.items():
+        if teacher.tune:
+            models[name] = _teach(teacher.tune, models[name], across("gold", name) or prepare)
+
     @functools.cache
     def soft_labels(labels: Labels, teacher: str, temperature: float) -> Softened:
-        return _soft_labels(grid, models[teacher], rows(labels, teacher), temperature)
+        read = across(labels, teacher)
+        return replace(_soft_labels(grid, models[teacher], read or rows(labels, teacher), temperature), across=read)
 
     def point_plan(point: Point) -> PointPlan:
         teacher = point.teacher or "teacher"
@@ -75,7 +85,9 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
 
     first = next(iter(grid.all_teachers), None)
-    heldout_labels = soft_labels("gold", first, grid.objective.temperature) if first else Softened()
+    heldout_labels = Softened()
+    if first and not grid.soft_labels.align:  # of other tokens there is no divergence to tell
+        heldout_labels = soft_labels("gold", first, grid.objective.temperature)
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
     plan = Plan(grid, models, prepare, heldout_labels, points, [])
@@ -134,10 +146,13 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
-def _teach(tune: Tune, teacher: Step, prepare: Step) -> Step[TrainInputs]:
-    return make_step(
-        "teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=prepare)
-    )
+def _retokenise(grid: Grid, teacher: Step, student: Step, data: Step) -> Step[RetokeniseInputs]:
+    inputs = RetokeniseInputs(tokenizer=teacher, student=student, data=data)
+    return make_step("retokenise", f"{data.slug}-{teacher.slug}", payload(grid.data, "template"), inputs)
+
+
+def _teach(tune: Tune, teacher: Step, data: Step) -> Step[TrainInputs]:
+    return make_step("teach", f"{teacher.slug}-{tune.method}", payload(tune), TrainInputs(student=teacher, data=data))
 
 
 def _soft_labels(grid: Grid, teacher: Step, data: Step, temperature: float) -> Softened:
@@ -182,7 +197,11 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened
             params["weights"] = [weight / sum(weights.values()) for weight in weights.values()]
         if not _is_kept(grid):
             params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
-    inputs = TrainInputs(student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher)
+        if grid.soft_labels.align:
+            params["align"] = grid.soft_labels.align
+    inputs = TrainInputs(
+        student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher, across=taught.across
+    )
     train = make_step("train", point.slug, params, inputs)
     exports = {
         position: make_step(

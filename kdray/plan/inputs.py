@@ -68,11 +68,21 @@ class PrepareInputs(Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RetokeniseInputs(Inputs):
+    """Of rows in the student's tokens, which are to be in those of a teacher, whose tokenizer it is."""
+
+    tokenizer: Step
+    student: Step
+    data: Step
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerInputs(Inputs):
-    """Of the data with the teacher's answers."""
+    """Of the data with the teacher's answers; `across`: the data in its tokens, if they are not the student's."""
 
     teacher: Step
     data: Step[PrepareInputs]
+    across: Step[RetokeniseInputs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +101,14 @@ class SoftenInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class Softened(Inputs):
-    """Soft labels: kept ones or, where none are kept, the teacher itself; of an ensemble those of each member."""
+    """Soft labels: kept ones or, where none are kept, the teacher itself; of an ensemble those of each member.
+
+    `across`: the rows in the tokens of a teacher that has others than the student.
+    """
 
     soft_labels: Step[SoftenInputs] | tuple[Step[SoftenInputs], ...] | None = None
     teacher: Step | tuple[Step, ...] | None = None
+    across: Step[RetokeniseInputs] | None = None
 
     @property
     def sources(self) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdray.artifacts.curve import newest_steps, read_times
+from kdray.artifacts.curve import newest_steps, read_peak, read_times
 from kdray.artifacts.notes import ended_early, read_start, stopped_at
 from kdray.plan.inputs import TrainInputs
 from kdray.plan.steps import Plan, PointPlan, Step
@@ -20,15 +20,17 @@ from kdray.store import Control, Store
 from kdray.store.store import attempts
 
 PACE = 20  # steps by which it is told how long the others will take
-State = Literal["done", "running", "stopping", "waiting", "stopped", "failed", "missing", "unresolved"]
+State = Literal["done", "running", "stopping", "waiting", "stopped", "stopped early", "failed", "missing", "unresolved"]
 
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """One training step. `waiting`: a run has it in hand, and it has not begun; `stopping`: it was asked to stop.
+    """One training step. `waiting`: a run has it in hand, and it has not begun; `stopping`: it was asked to stop;
+    `stopped early`: by a search.
 
     `step` are the optimiser steps that its newest attempt has done of `total`, which is unknown before it begins where
-    the length is in epochs; `left` are seconds, by its last steps; `why` is why it ended early.
+    the length is in epochs; `left` are seconds, by its last steps; `why` is why it ended early; `gpu_gib` is the peak
+    of memory on its first worker's GPU.
     """
 
     slug: str
@@ -41,6 +43,7 @@ class TrainingStatus:
     node: str | None = None
     device: str | None = None
     why: str | None = None
+    gpu_gib: float | None = None
 
 
 def training_status(step: Step[TrainInputs], store: Store) -> TrainingStatus:
@@ -100,12 +103,14 @@ def find_point(plan: Plan, name: str) -> PointPlan:
 def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
     total = int(step.params["length"]) if step.params["unit"] == "steps" else None
     if made := store.get(step.key):
-        last, held = _sealed_steps(made.path)
-        return _shown(TrainingStatus(step.slug, id, "done"), last, held, made.facts, total)
+        last, held, peak = _sealed_steps(made.path)
+        return _shown(TrainingStatus(step.slug, id, "done", gpu_gib=peak), last, held, made.facts, total)
     tried = attempts(store.folder(step.key))
     newest, begun = tried[-1] if tried else None, begun_attempt(step, store)
     state = _state(step, store, newest, begun=begun is not None and newest == begun)
-    shown = TrainingStatus(step.slug, id, state, why=newest and why_ended(newest))
+    reasons = filter(None, (newest and why_ended(newest), Control(store.root).early(id)))
+    why, peak = ": ".join(reasons) or None, begun and read_peak(begun)
+    shown = TrainingStatus(step.slug, id, state, why=why, gpu_gib=peak)
     if begun is None:
         return replace(shown, total=total)
     last, held = newest_steps(begun)
@@ -117,9 +122,9 @@ def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
 
 
 @functools.cache
-def _sealed_steps(folder: Path) -> tuple[dict[str, float], dict[str, float]]:
+def _sealed_steps(folder: Path) -> tuple[dict[str, float], dict[str, float], float | None]:
     """Of what changes no more: read once, as a watch looks at hundreds of points every other second."""
-    return newest_steps(folder)
+    return *newest_steps(folder), read_peak(folder)
 
 
 def _shown(
@@ -152,8 +157,11 @@ def _state(step: Step, store: Store, newest: Path | None, *, begun: bool) -> Sta
     """Of an unfinished step with this newest attempt, and whether that has begun."""
     at_work = store.state(step.key) == "running"
     ended = newest is not None and why_ended(newest) is not None
-    if Control(store.root).is_stopped(step.key.id):
-        return "stopping" if at_work and begun and not ended else "stopped"
+    control = Control(store.root)
+    if control.is_stopped(step.key.id):
+        if at_work and begun and not ended:
+            return "stopping"
+        return "stopped early" if control.early(step.key.id) else "stopped"
     if at_work and not ended:
         return "running" if begun else "waiting"
     if newest is not None and ended_early(newest):

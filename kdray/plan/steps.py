@@ -5,7 +5,7 @@
     teach    the teacher, fine-tuned                       annotate  answers with their hallucinated spans
     augment  the same data with the teacher's answers      lens      a Lookback Lens of the untrained student
     soften   the teacher's soft labels                     measure   scores of a model on a task
-    train    one point
+    train    one point                                     retokenise  the data in the tokens of a teacher
 
 A step whose outer references are not resolved yet has no id, and neither have the steps that need it.
 """

@@ -11,7 +11,7 @@ from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
 from kdray.plan.limits import prepared_notes
-from kdray.plan.steps import Subject
+from kdray.plan.steps import Step, Subject
 from kdray.report.chosen import Seen, choose
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -19,7 +19,7 @@ from kdray.spec.decodings import PLAIN, decoding_label
 from kdray.spec.metric_names import MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
-from kdray.store import Artifact, Store
+from kdray.store import Artifact, Control, Store
 
 RUNTIME = (
     "workers",
@@ -57,6 +57,7 @@ class Results:
     runtimes: dict[Point, dict[str, Any]] = field(default_factory=dict)  # how each finished point ran
     lens: dict[str, Any] | None = None  # the numbers of what trained the grid's lens, and its AUROC
     limits: list[str] = field(default_factory=list)  # what the limits of lengths took from the data, if that is much
+    early: dict[Point, str] = field(default_factory=dict)  # why a search has stopped points before their end
 
     def of(self, subject: Subject) -> list[Checkpoint]:
         """A subject's checkpoints in the order of training."""
@@ -116,18 +117,33 @@ def collect(plan: Plan, store: Store) -> Results:
             if answered:
                 checkpoint.answers[name] = answered.path
     curves: dict[Point, Curve] = {}
-    runtimes = {}
+    runtimes, early, control = {}, {}, Control(store.root)
     for point in plan.points:
         if artifact := point.train.id and store.get(point.train.key):
             runtimes[point.point] = {name: artifact.facts.get(name) for name in RUNTIME}
-            curves[point.point] = read_curve(artifact)
-        else:
-            curves[point.point] = read_growing_curve(store.folder(point.train.key)) if point.train.id else []
+        curves[point.point] = curve_of(point.train, store) if point.train.id else []
+        if why := point.train.id and not artifact and control.early(point.train.key.id):
+            early[point.point] = why
     lenses = [score.measure.inputs.lens for score in plan.scores if isinstance(score.measure.inputs, RateInputs)]
     lens = lenses[0].id and store.get(lenses[0].key) if lenses else None
-    return Results(
-        plan, list(checkpoints.values()), curves, runtimes, lens.facts if lens else None, prepared_notes(plan, store)
-    )
+    facts = lens.facts if lens else None
+    return Results(plan, list(checkpoints.values()), curves, runtimes, facts, prepared_notes(plan, store), early)
+
+
+def curve_of(step: Step, store: Store) -> Curve:
+    """What a point has logged: all of it, or of an unfinished one what the attempt has that got furthest.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    made = store.get(step.key)
+    if made is None:
+        try:
+            return read_growing_curve(store.folder(step.key))
+        except FileNotFoundError:  # sealed, and its leftovers removed, while we read
+            if (made := store.get(step.key)) is None:
+                raise
+    return read_curve(made)
 
 
 def primary_metric(plan: Plan) -> MetricName:

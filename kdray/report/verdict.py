@@ -49,11 +49,11 @@ def verdict(results: Results) -> list[str]:
         return []
     found = findings(results)
     if found is None:
-        return [_nothing(results), *_unscored(results), *_mixed_runtimes(results)]
+        return [_nothing(results), *_unscored(results), *_selected(results), *_mixed_runtimes(results)]
     reason = too_small(found)
     sentences = [_answer(found, results.plan)] + ([f"{reason[0].upper()}{reason[1:]}."] if reason else [])
     sentences += [_rests_on(found, results), *_smallest(found), *_beside(found, results), *_margins(found, results)]
-    return [*sentences, *_unscored(results), *_mixed_runtimes(results)]
+    return [*sentences, *_unscored(results), *_selected(results), *_mixed_runtimes(results)]
 
 
 def _nothing(results: Results) -> str:
@@ -195,6 +195,16 @@ def _unscored(results: Results) -> Iterator[str]:
         yield f"{metric} is no number, and left out, of {', '.join(sorted(lost))}."
     if missing and scored:
         yield f"No run of {', '.join(missing)} has a score (not trained yet, failed or diverged)."
+
+
+def _selected(results: Results) -> Iterator[str]:
+    """What a search has left: survivors, which say less than a whole grid."""
+    if results.early:
+        yield (
+            f"{len(results.early)} of {len(results.plan.points)} points were stopped early, by their held-out loss"
+            " (search). The runs that are left were chosen: an arm's mean is not that over its whole lr x batch x seed,"
+            " and its spread is too small. Arms are compared over the cells in which both were trained to the end."
+        )
 
 
 def _is_lost(score: Score | None) -> bool:

@@ -88,8 +88,11 @@ class _Simulation:
         self.clock, self.machines = Clock(), Machines(resources.units)
         self.units = sum(resources.units)  # in which all is counted, until it is told in GPUs
         self.outcome = Outcome(resources.gpus, resources.points_beside)
-        order = longest_first({point.name: point.cost.seconds for point in todo.points})
         by_name = {point.name: point for point in todo.points}
+        order = longest_first(
+            {name: point.cost.seconds for name, point in by_name.items()},
+            {name: point.rank for name, point in by_name.items()},
+        )
         self.waiting = deque((by_name[name], 0.0) for name in order)  # and what is behind it already
         self.running: list[_Running] = []
         self.left = len(order)  # points

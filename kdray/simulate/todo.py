@@ -11,6 +11,7 @@ from kdray.orchestration.pools import Group, Item
 from kdray.orchestration.resources import Resources
 from kdray.plan.inputs import GenerateInputs, RateInputs
 from kdray.plan.steps import Plan, Step
+from kdray.spec.points import rank
 from kdray.store import Store
 
 BEFORE = ("teach", "augment", "soften")  # in the order in which a run does them
@@ -38,11 +39,14 @@ class Piece(Item):
 
 @dataclass(frozen=True)
 class PointWork:
-    """A point to train, and when in it (in seconds of training) each of its checkpoints is there."""
+    """A point to train, and when in it (in seconds of training) each of its checkpoints is there; those of the least
+    `rank` train first.
+    """
 
     name: str
     cost: StepCost
     exports: Mapping[str, float]
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ def todo_of(plan: Plan, store: Store, price: Estimate, resources: Resources) -> 
     for point in plan.points:
         if cost := costs.get(point.train.mark):
             made = {names[export.mark]: at / train.total * cost.seconds for at, export in point.exports.items()}
-            points.append(PointWork(point.train.slug, cost, made))
+            points.append(PointWork(point.train.slug, cost, made, rank(point.point, plan.grid.runtime.priority)))
     made = {name for point in points for name in point.exports}
     scores: dict[str, ScoreWork] = {}
     for score in plan.scores:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from kdray.spec import declare
 from kdray.spec.components import component, components, declared
@@ -12,7 +13,7 @@ from kdray.spec.grid import Grid
 from kdray.spec.lens import rated_by_lens
 from kdray.spec.metric_names import CALIBRATION, MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
-from kdray.spec.points import Point, expand
+from kdray.spec.points import Point, check_priority, expand
 
 
 def check_fields(grid: Grid) -> None:
@@ -30,6 +31,8 @@ def check_fields(grid: Grid) -> None:
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)
+    check_priority(grid.runtime.priority, points)
+    _check_search(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
     if grid.augment.quantise and grid.augment.engine == "vllm":
         raise InputError("augment.quantise", f"{grid.augment.quantise} with augment.engine vllm", "use transformers")
@@ -157,15 +160,62 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
         )
 
 
+def _check_search(grid: Grid, points: Sequence[Point]) -> None:
+    """Whether points can be compared before their end: by a loss that is measured there, and with others."""
+    if grid.search is None:
+        return
+    end = f"the end at {grid.train.total:g} {grid.train.unit}"
+    if len(grid.train.kept) == 1:
+        found = f"{grid.search.name} by a loss that is measured once, at {end}"
+        raise InputError("search", found, "name earlier checkpoints in train.keep")
+    if not grid.search.rungs(grid.train):
+        raise InputError(
+            "search.grace",
+            f"{grid.search.grace:g}, and no checkpoint is kept from there to {end}",
+            f"train.keep has {', '.join(f'{at:g}' for at in grid.train.kept[:-1])}",
+        )
+    arms = [replace(point, lr=0.0, batch=0, seed=0) for point in points]
+    if len(set(arms)) == len(arms):
+        raise InputError(
+            "search",
+            f"{grid.search.name} among the points of an arm, of which each has one",
+            "give several lr, batch or seeds, or leave it out",
+        )
+
+
 def _check_objective(grid: Grid, largest_alpha: float) -> None:
     """Whether weights, loss and soft labels go together."""
     if grid.objective.weighting == "convex" and largest_alpha > 1:
         raise InputError("axes.alpha", f"{largest_alpha:g} with objective.weighting convex", "must be at most 1")
+    _check_alignment(grid)
     form, losses = grid.soft_labels.form.name, components(declare.Loss)
     if declared(declare.Form, form).tempered and not losses[grid.objective.loss.name].declared.sparse:
         able = ", ".join(name for name, loss in losses.items() if loss.declared.sparse)
         allowed = f"with soft labels of this form: {able}; for every loss: form {_untempered()}"
         raise InputError("objective.loss", f"'{grid.objective.loss.name}' with soft_labels.form {form}", allowed)
+
+
+def _check_alignment(grid: Grid) -> None:
+    """Whether what is compared can be, where the teacher has other tokens than the student."""
+    loss, align = grid.objective.loss.name, grid.soft_labels.align
+    compares_any = declared(declare.Loss, loss).any_vocabulary
+    if not align:
+        if compares_any:
+            allowed = "say which tokens belong together: soft_labels.align text or position"
+            raise InputError("objective.loss", f"'{loss}' without soft_labels.align", allowed)
+        return
+    if align == "position" and not compares_any:
+        able = ", ".join(name for name, loss in components(declare.Loss).items() if loss.declared.any_vocabulary)
+        allowed = f"which compares tokens by their ids: write text, or the loss {able}"
+        raise InputError("soft_labels.align", f"position with objective.loss '{loss}'", allowed)
+    if grid.ensembles:
+        raise InputError("ensembles", "with soft_labels.align", "the average of teachers needs one tokenizer")
+    recipe = grid.data.recipe.name
+    if not component(declare.Recipe, recipe, "data.recipe").declared.prompts:
+        raise InputError("soft_labels.align", f"rows of the recipe '{recipe}', which have no responses", "leave it out")
+    if not compares_any and any(point.temperature != 1 for point in expand(grid)):
+        allowed = "must be 1: it would be that of the teacher's tokens in one form, of the student's in another"
+        raise InputError("objective.temperature", f"not 1 with soft_labels.align {align}", allowed)
 
 
 def _untempered() -> str:

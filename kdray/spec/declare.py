@@ -126,6 +126,7 @@ class Loss(Declared):
     `sparse`: the file's function `sparse` gives it from a few entries of the teacher's distribution.
     `softmax_difference`: its gradient with respect to the student's logits is softmax(student) - softmax(teacher), so
     that it is cross-entropy, `less_entropy` of the teacher or not: the fused loss then needs no autograd.
+    `any_vocabulary`: it compares distributions over different tokens, [N, V] and [N, W].
     """
 
     word: ClassVar[str] = "loss"
@@ -134,6 +135,7 @@ class Loss(Declared):
     sparse: bool = False
     softmax_difference: bool = False
     less_entropy: bool = False
+    any_vocabulary: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -12,7 +12,7 @@ from kdray.spec.sections.models import Model, TeacherSection
 from kdray.spec.sections.points import Axes, PointSpec
 from kdray.spec.sections.running import Report, Runtime
 from kdray.spec.sections.scoring import LensSection, Scoring
-from kdray.spec.sections.training import ObjectiveSection, Train
+from kdray.spec.sections.training import BY_NAME, ObjectiveSection, SearchSection, Train
 
 
 class Grid(Section):
@@ -54,6 +54,13 @@ class Grid(Section):
         ),
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
+    search: Annotated[SearchSection | None, BY_NAME] = Field(
+        None,
+        description=(
+            "early stopping, `asha`: points that fall behind others of their arm leave off"
+            " (docs/cluster.md); by default every point trains to its end"
+        ),
+    )
     score: Scoring = Field(description="what is measured on which checkpoints")
     lens: LensSection | None = Field(None, description="a Lookback Lens for factual rates")
     report: Report = Field(Report(), description="how the tables compare points")

@@ -1,15 +1,16 @@
-"""A grid's points: every combination of its axes, plus `include`, minus `exclude`."""
+"""A grid's points: every combination of its axes, plus `include`, minus `exclude`; and which of them train first."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid
 from kdray.spec.sections.base import Labels
-from kdray.spec.sections.points import PointSpec
+from kdray.spec.sections.points import PointSpec, SomePoints
 
 LABELS: tuple[Labels, ...] = get_args(Labels)
 
@@ -94,6 +95,32 @@ def expand(grid: Grid) -> list[Point]:
         )
 
     return sorted(points, key=place)
+
+
+def rank(point: Point, priority: Sequence[SomePoints]) -> int:
+    """Which entry of `runtime.priority` names a point first, and behind the last one where none does."""
+    ranks = (i for i, some in enumerate(priority) if all(getattr(point, k) == v for k, v in some.named.items()))
+    return next(ranks, len(priority))
+
+
+def check_priority(priority: Sequence[SomePoints], points: Sequence[Point]) -> None:
+    """Whether every entry of `runtime.priority` names a point.
+
+    Raises:
+        InputError: one does not; its first field that leaves no point.
+    """
+    for i, some in enumerate(priority):
+        left, said = points, ""
+        for name, value in some.named.items():
+            values = sorted({getattr(point, name) for point in left})
+            left, said = [point for point in left if getattr(point, name) == value], f"{said} {name} {_written(value)}"
+            if not left:
+                known = ", ".join(map(_written, values))
+                raise InputError(f"runtime.priority.{i}.{name}", f"no point has{said}", f"known: {known}")
+
+
+def _written(value: float | str) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"
 
 
 def _teachers(grid: Grid) -> list[str]:

@@ -15,7 +15,8 @@ import torch
 
 from kdray.artifacts.responses import read_responses, write_responses
 from kdray.artifacts.rows import Rows, rows_files
-from kdray.data.answers import write_answered, write_both
+from kdray.data.answers import Spoken, write_answered, write_both
+from kdray.data.templates import open_template
 from kdray.models.adapters import load_teacher
 from kdray.models.generation import by_halves, generate_greedy
 from kdray.models.load import load_tokenizer
@@ -25,10 +26,11 @@ from kdray.orchestration.resources import Resources
 from kdray.orchestration.vllm import answer_by_vllm
 from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.plan.inputs import AnswerInputs, JoinInputs
+from kdray.plan.inputs import AnswerInputs, JoinInputs, RetokeniseInputs
 from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.folders import read_config
 from kdray.store import Attempt
 
@@ -74,13 +76,14 @@ def _prompt(rows: Rows, row: int) -> list[int]:
 
 def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> None:
     """Ask the teacher what is not answered yet, and put the answers into the rows."""
-    data = inputs.data
-    folder, tokenizer = work.folder(data), load_tokenizer(work.folder(data.inputs.tokenizer))
+    data, tokenizer = inputs.data, load_tokenizer(work.folder(inputs.data.inputs.tokenizer))
+    folder = work.folder(inputs.across or data)  # of the prompts, in the teacher's tokens
     rows, max_new_tokens, compute = Rows(folder), step.params["max_new_tokens"], step.params["compute"]
+    spoken = _spoken(rows, inputs.across, work) if inputs.across else None
     quantise = step.params.get("quantise")
     teacher, gpus = work.folder(inputs.teacher), work.gpus_for(inputs.teacher, compute, quantise)
     # A teacher as it is ends with its own token, one that was tuned on the rows with theirs.
-    eos: Any = tokenizer.eos_token_id
+    eos: Any = (spoken.tokenizer if spoken else tokenizer).eos_token_id
     make, ask = functools.partial(Answerer, teacher, compute, folder, max_new_tokens, [eos], quantise), None
     if step.params["engine"] == "vllm":
         prompts = work.scratch / f"{step.key.slug}.arrow"
@@ -91,7 +94,8 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
     answers = read_responses(attempt.path)
     lengths = {"max_new_tokens": max_new_tokens, "max_length": data.params["max_length"]}
     lengths["known"] = read_config(work.folder(data.inputs.tokenizer)).get("vocab_size")
-    counts = write_answered(rows, (ids.as_py() for ids in answers), tokenizer, attempt.path, **lengths)
+    learned, ids = Rows(work.folder(data)), (ids.as_py() for ids in answers)
+    counts = write_answered(learned, ids, tokenizer, attempt.path, **lengths, spoken=spoken)
     thoughts, unfinished = counts.get("thoughts", 0), counts.get("unfinished", 0)
     if not counts["kept"]:
         reason = (
@@ -111,6 +115,12 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
             f"{thoughts} of them began with a thought, which is left out; {unfinished} were nothing else, without"
             " its end"
         )
+
+
+def _spoken(rows: Rows, across: Step[RetokeniseInputs], work: Work) -> Spoken:
+    template = across.params["template"]
+    before = " " if declared(declare.Template, template["name"]).space else ""
+    return Spoken(rows, load_tokenizer(work.folder(across.inputs.tokenizer)), open_template(template), before)
 
 
 def ask_vllm(

@@ -72,6 +72,8 @@ def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
     """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
     known = {}
     for role, (field, _) in work.plan.grid.models().items():
+        if role != "student" and work.plan.grid.soft_labels.align:
+            continue  # it reads them in its own
         model = work.plan.models[role]
         size = read_config(work.folder(model.untuned)).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}

@@ -8,8 +8,7 @@ from ray.exceptions import RayTaskError
 from kdray.artifacts.curve import curve_file
 from kdray.artifacts.notes import START, ended_early
 from kdray.models.load import FILES
-from kdray.orchestration.job import Job
-from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
+from kdray.orchestration.trainer import ON_HEAD, facts_of, fit, last_line, make_job
 from kdray.orchestration.watch import watch
 from kdray.orchestration.work import Work
 from kdray.plan import Step
@@ -27,7 +26,7 @@ def teach(steps: list[Step[TrainInputs]], work: Work) -> None:
         with watch("teach", [job], work):
             # Not in this process: there Train would replace the handler of Ctrl-C for good.
             try:
-                ray.get(ray.remote(num_cpus=0, resources=ON_HEAD)(_fit).remote(job))
+                ray.get(ray.remote(num_cpus=0, resources=ON_HEAD)(fit).remote(job))
             except RayTaskError as error:
                 work.fail(step, last_line(error))
                 continue
@@ -38,7 +37,3 @@ def teach(steps: list[Step[TrainInputs]], work: Work) -> None:
         files = [path for pattern in FILES for path in attempt.path.glob(pattern)]
         files = [path for path in files if path.name not in NOT_OURS]
         work.seal(step, attempt, sorted({*files, curve_file(attempt.path)}), **facts_of(attempt))
-
-
-def _fit(job: Job) -> None:
-    make_trainer(job).fit()

@@ -7,21 +7,26 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import TrialScheduler
 
 from kdray.artifacts.curve import log_files
 from kdray.artifacts.notes import ended_early, note_stop, stopped_at
+from kdray.orchestration.early import early_stopping
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.pools import longest_first
-from kdray.orchestration.trainer import ON_HEAD, facts_of, last_line, make_job, make_trainer
+from kdray.orchestration.trainer import ON_HEAD, facts_of, fit, last_line, make_job
 from kdray.orchestration.watch import job_steps, watch
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import PointPlan
 from kdray.report.chosen import steps_of
 from kdray.spec import declare
+from kdray.spec.points import rank
 from kdray.store import Control, Key
 
 DECLARED = declare.Stage(version=2)
@@ -32,6 +37,9 @@ TRIAL_FAILURES = 1  # restarts of a trial whose own process died
 def train(points: list[PointPlan], work: Work) -> None:
     """Train the missing ones of `points`, but for those that are to stop."""
     by_step = {point.train.key: point for point in points}
+    if work.plan.grid.search is None:  # what one has stopped in another run trains to its end
+        ids = [point.train.key.id for point in points]
+        work.control.unstop(id for id in ids if work.control.early(id))
     while True:
         _leave_stopped(points, work)
         with work.claim([point.train for point in points]) as claimed:
@@ -42,7 +50,9 @@ def train(points: list[PointPlan], work: Work) -> None:
                 step.key.slug: make_job(step, attempt, work, _exports(by_step[step.key], again))
                 for step, attempt in claimed
             }
-            jobs = in_order(made, work.expected)
+            priority = work.plan.grid.runtime.priority
+            ranks = {step.key.slug: rank(by_step[step.key].point, priority) for step, _ in claimed}
+            jobs = in_order(made, work.expected, ranks)
             with watch("train", list(jobs.values()), work):
                 errors = _tune(jobs, work)
             for step, _ in claimed:
@@ -63,15 +73,17 @@ def _leave_stopped(points: list[PointPlan], work: Work) -> None:
             work.stop(point.train)
 
 
-def in_order(jobs: dict[str, Job], expected: Mapping[str, float]) -> dict[str, Job]:
-    """The jobs as Tune gets them, longest first: by what they are expected to take or, where that is not known of all,
-    by their steps.
+def in_order(
+    jobs: dict[str, Job], expected: Mapping[str, float], ranks: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, Job]:
+    """The jobs as Tune gets them, by their ranks, and of equal rank longest first: by what they are expected to take
+    or, where that is not known of all, by their steps.
     """
     ids = {slug: job.attempt.key.id for slug, job in jobs.items()}
     known = (
         expected if expected.keys() >= set(ids.values()) else {ids[slug]: job_steps(job) for slug, job in jobs.items()}
     )
-    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()})}
+    return {slug: jobs[slug] for slug in longest_first({slug: known[id] for slug, id in ids.items()}, ranks)}
 
 
 def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
@@ -82,28 +94,41 @@ def _tune(jobs: dict[str, Job], work: Work) -> dict[str, str]:
     scratch = work.store.root / "scratch" / uuid.uuid4().hex
     scratch.mkdir(parents=True)
     try:
-        return run_trials(tune.with_parameters(_trial, jobs=jobs), list(jobs), work.resources.points_beside, scratch)
+        trial, at_once = tune.with_parameters(_trial, jobs=jobs), work.resources.points_beside
+        return run_trials(trial, list(jobs), at_once, scratch, early_stopping(work))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def run_trials(trial: Any, names: Sequence[str], at_once: int, folder: Path) -> dict[str, str]:
+def run_trials(
+    trial: Any, names: Sequence[str], at_once: int, folder: Path, scheduler: TrialScheduler | None = None
+) -> dict[str, str]:
     """Run `trial`, a function of {"point": name}, for all names in their order, so many at once; errors by name."""
     # Train reserves the workers itself; a trial that asked for a core of its own would wait for it for ever
     # on a machine whose cores are all reserved.
     tuner = tune.Tuner(
         tune.with_resources(trial, {"CPU": 0, "memory": 1_000_000, **ON_HEAD}),
         param_space={"point": tune.grid_search(list(names))},
-        tune_config=tune.TuneConfig(max_concurrent_trials=at_once, reuse_actors=True),
+        tune_config=tune.TuneConfig(scheduler=scheduler, max_concurrent_trials=at_once, reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder),
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=TRIAL_FAILURES),
+            callbacks=[_Silent()],
         ),
     )
     results = tuner.fit()
     return {result.config["point"]: last_line(result.error) for result in results if result.error and result.config}
+
+
+class _Silent(TrialProgressCallback):
+    """Tune's own says at any verbosity that a trial without results is completed, also of a point that was stopped
+    before it began. How points end is told by this stage.
+    """
+
+    def on_trial_complete(self, *_: Any, **__: Any) -> None:
+        pass
 
 
 def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
@@ -111,7 +136,7 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     job = jobs[config["point"]]
     if not _may_begin(job):
         return
-    make_trainer(job, [TuneReportCallback()]).fit()
+    fit(job, [TuneReportCallback])
     if ended_early(job.attempt.path) or stopped_at(job.attempt.path) is not None:
         return
     job.attempt.seal(log_files(job.attempt.path), tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))

@@ -2,7 +2,8 @@
 
     <root>/control/run-<owner>       a run at work: its grid, host and process (removed when it ends)
     <root>/control/hold-<owner>      no new point begins in that run (goes with it)
-    <root>/control/stop-<id>         a point, by the id of its training: it stops, and no run goes on with it
+    <root>/control/stop-<id>         a point, by the id of its training: it stops, and no run goes on with it; with why,
+                                     where a search asked for it and not a person
 
 A run is alive as long as its driver counts (see `locks`): a file that a killed one left behind says nothing.
 """
@@ -86,13 +87,18 @@ class Control:
             io.delete(self.folder / f"{HOLD}{run.owner}")
         return bool(held)
 
-    def stop(self, id: str) -> None:
-        """Ask whoever trains a point, now or later, to leave it."""
-        io.put_json(self.folder / f"{STOP}{id}", {"host": platform.node(), "pid": os.getpid()})
+    def stop(self, id: str, early: str = "") -> None:
+        """Ask whoever trains a point, now or later, to leave it; `early` is why, where a search asks."""
+        io.put_json(self.folder / f"{STOP}{id}", {"host": platform.node(), "pid": os.getpid(), "early": early})
 
     def is_stopped(self, id: str) -> bool:
         """Whether a point is to be left."""
         return (self.folder / f"{STOP}{id}").exists()
+
+    def early(self, id: str) -> str:
+        """Why a search has stopped a point; empty where it did not, or a person asked for it since."""
+        facts = io.read_json(self.folder / f"{STOP}{id}")
+        return str(facts.get("early", "")) if isinstance(facts, dict) else ""
 
     def unstop(self, ids: Iterable[str]) -> None:
         """Let points go on."""

@@ -29,6 +29,7 @@ from kdray.store.locks import DONE
 from kdray.store.store import RECORD
 
 POINT_TAG, IN_GRID_TAG = "kdray.point", "kdray.in_grid"
+EARLY_TAG = "kdray.stopped_early"  # why a search has stopped a point; empty where it did not, or no longer
 LOSS = "train/loss"
 CURVES = {
     "loss": LOSS,  # first, so that it stands for the whole entry
@@ -53,7 +54,7 @@ REPORTED = (
 )  # what of a report's folder is kept; its figures are in the page
 NAME_LENGTH = 20  # what the page's list of runs shows
 
-Status = Literal["RUNNING", "FINISHED", "FAILED"]
+Status = Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 STATUS: dict[State, Status] = {"done": "FINISHED", "running": "RUNNING", "missing": "FAILED", "unresolved": "FAILED"}
 
 
@@ -147,7 +148,7 @@ def summary_run(results: Results, store: Store) -> Iterator[WantedRun]:
 
 def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[WantedRun]:
     point, train = planned.point, planned.train
-    state, curve = train.state(store), results.curves[point]
+    state, curve, early = train.state(store), results.curves[point], results.early.get(point, "")
     artifact = store.get(train.key) if state == "done" else None
     folder = store.folder(train.key)
     if not (folder / RECORD).is_file():
@@ -174,7 +175,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
     yield WantedRun(
         identity=str(train.id),
         name=name,
-        status=STATUS[state],
+        status="KILLED" if early and state != "running" else STATUS[state],
         started=_milliseconds(folder / RECORD),
         ended=_milliseconds(folder / DONE) if artifact else None,
         params=params,
@@ -184,7 +185,8 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
             "kd" if point.alpha > 0 else "sft" if point.labels == "gold" else "seqkd",
             artifact,
             store,
-        ),
+        )
+        | {EARLY_TAG: early},
         entries=[*_curve_entries(curve), *_checkpoint_entries(checkpoints, models), *finals],
         files=_files(train, checkpoints) | _examples(point, results, store),
     )

@@ -8,6 +8,7 @@ engine cannot read.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,25 +21,36 @@ from kdray.store.store import ATTEMPT
 from kdray.train.loop import Loop
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
+LOOK = 2.0  # seconds between looks at whether a node is being taken away
 
 
 class Due:
-    """Whether a checkpoint is to be written now: so many minutes after the last one was, or at every so many steps.
+    """Whether a checkpoint is to be written now: so many minutes after the last one was, at every so many steps, or
+    because a node of these ranks is being `taken` away. Then they are to leave it: `leaving`.
 
-    It is rank 0's clock that tells, on every rank.
+    It is rank 0's clock that tells, on every rank. `taken` is asked every few seconds, of all ranks at once.
     """
 
     def __init__(
-        self, loop: Loop, minutes: float, every: int | None, clock: Callable[[], float] = time.monotonic
+        self,
+        loop: Loop,
+        minutes: float,
+        every: int | None,
+        taken: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.loop, self.seconds, self.every, self.clock = loop, 60 * minutes, every, clock
+        self.loop, self.seconds, self.every, self.taken, self.clock = loop, 60 * minutes, every, taken, clock
+        self.leaving, self._looked = False, -math.inf
         self.written()
 
     def __call__(self) -> bool:
         """To be called on every rank after a step."""
-        late = self.loop.ranks.rank == 0 and self.clock() - self._since >= self.seconds
-        agreed = bool(self.loop.ranks.sum(torch.tensor([float(late)]), self.loop.device))
-        return agreed or bool(self.every and self.loop.step % self.every == 0)
+        now, first = self.clock(), self.loop.ranks.rank == 0
+        told = torch.tensor([first and now - self._since >= self.seconds, first and now - self._looked >= LOOK])
+        late, look = self.loop.ranks.sum(told.float(), self.loop.device).tolist()
+        if look:
+            self._looked, self.leaving = now, self.taken() or self.leaving
+        return bool(late or self.leaving or (self.every and self.loop.step % self.every == 0))
 
     def written(self) -> None:
         """One is there: the minutes begin anew, so that however long it took, steps come between."""

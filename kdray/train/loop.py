@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdray.artifacts.rows import Rows
 from kdray.data.collate import collate, pack
+from kdray.distill.across import Across
 from kdray.distill.labels import Signal, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
@@ -46,7 +47,7 @@ class Loop:
         rows: Rows,
         settings: Settings,
         *,
-        signal: Signal | None,
+        signal: Signal | Across | None,
         vocab_size: int,
         ranks: Ranks,
         micro_batch: int | None = None,
@@ -55,7 +56,8 @@ class Loop:
     ) -> None:
         self.asked, self.stopping = asked, False
         self.model, self.rows, self.settings = model, rows, settings
-        self.signal, self.vocab_size, self.ranks = signal, vocabulary(vocab_size, model.head, signal), ranks
+        self.signal, self.ranks = signal, ranks
+        self.vocab_size = vocabulary(vocab_size, model.head, self.comparable)
         self.order = Order(rows.train, settings.batch, settings.seed)
         self.objective = _objective(settings, self.vocab_size)
         self.micro_batch = micro_batch or settings.batch
@@ -67,6 +69,11 @@ class Loop:
         if settings.packing:
             self.engine.student.pack(torch.bfloat16 if settings.dtype == "bfloat16" else None)
         self._schedule = schedule(settings)
+
+    @property
+    def comparable(self) -> Signal | None:
+        """The signal, if its labels are of the student's own tokens: else there is no divergence to tell."""
+        return None if isinstance(self.signal, Across) else self.signal
 
     def step_of(self, position: float) -> int:
         """The step at which a position, in the unit of the length, is reached."""
@@ -125,9 +132,9 @@ class Loop:
         heldout = self.rows.heldout
         mine = share(heldout.tolist(), self.rows.lengths[heldout], self.ranks.rank, self.ranks.world, batch)
         with self._autocast():
-            sums = heldout_sums(self.engine, self.rows, mine, self.signal, self.vocab_size, self.device)
+            sums = heldout_sums(self.engine, self.rows, mine, self.comparable, self.vocab_size, self.device)
         hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()
-        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.signal else {})
+        return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.comparable else {})
 
     def _autocast(self) -> torch.autocast:
         bfloat16 = self.settings.dtype == "bfloat16"

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdray.artifacts.aligned import Aligned, write_aligned
 from kdray.artifacts.answers import read_answers, write_answers
 from kdray.artifacts.curve import read_growing_curve, write_curve
 from kdray.artifacts.scores import read_rows, read_scores, write_scores
@@ -39,7 +40,12 @@ def curve(folder: Path) -> Read:
     return read_growing_curve
 
 
-@pytest.mark.parametrize("write", [answers, scores, curve])
+def aligned(folder: Path) -> Read:
+    write_aligned(folder, [([0, 2], [1, 3]), ([5], [4])], [0, -1, 7])
+    return lambda folder: Aligned(folder).pairs(1)
+
+
+@pytest.mark.parametrize("write", [answers, scores, curve, aligned])
 @DAMAGED
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_named(tmp_path: Path, write: Callable[[Path], Read], data: st.DataObject) -> None:

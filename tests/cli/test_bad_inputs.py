@@ -170,7 +170,7 @@ FIELDS = {
     "tune method": Bad(
         PLAN, "teacher.tune.method: \"lorra\"; must be 'full', 'lora' or 'qlora'", grid={"teacher.tune.method": "lorra"}
     ),
-    "student text": Bad(PLAN, 'student: "file:HERE/student"; must be a mapping', grid={"student": "file:HERE/student"}),
+    "student text": Bad(PLAN, 'student: "…; must be a mapping', grid={"student": "file:HERE/student"}),
     "recipe unknown": Bad(
         PLAN,
         "data.recipe: no recipe 'doly'; did you mean 'dolly'? (known: columns, commonsense_qa, dialogsum, dolly, news, pubmed_qa, text)",
@@ -202,7 +202,7 @@ FIELDS = {
     "soft k": Bad(PLAN, "soft_labels.k: 0; must be int > 0", grid={"soft_labels": {"form": "topk", "k": 0}}),
     "objective loss": Bad(
         PLAN,
-        "objective.loss: no loss 'klx'; known: adaptive, cross_entropy, forward_kl, jsd, reverse_kl, total_variation",
+        "objective.loss: no loss 'klx'; known: adaptive, cross_entropy, forward_kl, jsd, reverse_kl, total_variation, uld",
         grid={"objective": {"loss": "klx"}},
     ),
     "objective T": Bad(

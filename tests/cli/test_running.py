@@ -40,6 +40,29 @@ def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
     assert "grid.yaml</pre>" in seen[0]
 
 
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_points_that_a_search_has_stopped_are_no_work_that_is_left(
+    by_hand: bool, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tiny_grid()
+    store = Store(load_grid(path).runtime.store)
+    plan, outer = make_plan(load_grid(path), Outer(store.root)), Outer(store.root)
+    early, other = (point.train for point in plan.points[:2])
+    Control(store.root).stop(early.key.id, early="held-out loss 3.2")
+    monkeypatch.setattr("kdray.run.run", lambda *_, **__: {})
+    monkeypatch.setattr("kdray.track.follow.Follower.finish", lambda _: None)
+    if by_hand:
+        Control(store.root).stop(other.key.id)
+        with pytest.raises(typer.Exit):
+            do(plan, store, outer, False, path)
+    else:
+        do(plan, store, outer, False, path)
+    told = "".join(capsys.readouterr())
+    assert f"stopped early: {early.slug}; without `search` in {path} the same command trains them" in told
+    assert (f"stopped: {other.slug};" in told) == by_hand
+    assert "incomplete" not in told
+
+
 @pytest.mark.parametrize(
     ("outcome", "state", "text"),
     [

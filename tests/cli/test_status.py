@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kdray.artifacts.curve import append_step, append_time, log_files, write_curve
@@ -47,6 +49,23 @@ def test_status_shows_points_and_what_is_waited_for(run: Run, made: Plan, store:
     assert ["lr0.0001-b2-a0-s0", "running", "3/4", "2.5000", "2", "min", "node1,", "H200"] in lines
     assert ["lr0.001-b2-a0-s0", "missing", "0/4"] in lines
     assert "no run is at work: `kdray run grid.yaml` does what is missing" in run("status", "grid.yaml")[1]
+
+
+def test_the_memory_of_gpus_is_shown_where_it_is_known(run: Run, made: Plan, store: Store) -> None:
+    with Locks() as locks:
+        attempt = begin(made, store, 3)
+        assert locks.try_acquire(attempt.folder)
+        assert "GPU memory" not in run("status", "grid.yaml")[1]
+        append_time(attempt.path, 4, 90.0, 61.25)
+        _, stdout, _ = run("status", "grid.yaml")
+        listed = json.loads(run("status", "grid.yaml", "--json")[1])["points"]
+    lines = [line.split() for line in stdout.splitlines()]
+    assert ["lr0.0001-b2-a0-s0", "running", "3/4", "2.5000", "2", "min", "61.2", "GiB", "node1,", "H200"] in lines
+    assert ["lr0.001-b2-a0-s0", "missing", "0/4"] in lines
+    assert [point["gpu_gib"] for point in listed[:2]] == [61.25, None]
+    append_step(attempt.path, STEPS[3])
+    attempt.seal(log_files(attempt.path), **START)
+    assert "61.2 GiB" in run("status", "grid.yaml")[1], "also of a point that is done"
 
 
 def test_running_steps_of_a_kind_are_one_line(run: Run, made: Plan, store: Store) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kdray.cost.cards import CARDS, card_of
 from kdray.cost.decoder import Decoder
 from kdray.cost.memory import Training
-from kdray.cost.time import LAUNCH, of_answers, of_reading, of_training_step
+from kdray.cost.time import LAUNCH, TRAINING_LAUNCH, of_answers, of_reading, of_training_step
 from kdray.spec.errors import InputError
 from tests.cost.test_memory import ALONE, paper
 
@@ -37,13 +37,21 @@ def test_a_large_batch_is_bound_by_products() -> None:
 
 
 def test_points_that_share_a_gpu_slow_each_other_down_only_when_it_is_busy_all_the_time() -> None:
-    model = replace(MODEL, layers=1)  # 2.6 ms of starts, far less of products
+    model = replace(MODEL, layers=1)  # 4.2 ms of starts, far less of products
     small = [of_training_step(model, ALONE, H100, 1e9, sharers) for sharers in (1, 2, 1000)]
-    own = small[0] - 3 * LAUNCH + 1e9 / 500e12
+    own = small[0] - 3 * TRAINING_LAUNCH + 1e9 / 500e12
     assert small[1] == pytest.approx(max(small[0], 2 * own))
     assert small[2] == pytest.approx(1000 * own)
     large = [of_training_step(MODEL, ALONE, H100, 1e15, sharers) for sharers in (1, 3)]
     assert large[1] == pytest.approx(3 * large[0])
+
+
+def test_a_step_on_an_h200_takes_about_what_it_was_measured_to_take() -> None:
+    """docs/gpu.md: Qwen2.5-1.5B with 8 x 512 tokens, and SmolLM2-135M without 8 of its 30 layers, 12 steps a second."""
+    large, small = paper("Qwen2.5-1.5B-Instruct"), Decoder(22, 576, 9, 3, 64, 1536, 3, 49152, tied=True)
+    for model, tokens, measured, within in ((large, 8 * 512, 0.150, 0.05), (small, 16 * 180, 1 / 12, 0.2)):
+        work = 3 * model.forward(tokens, 90, tokens)
+        assert of_training_step(model, ALONE, CARDS["H200"], work) == pytest.approx(measured, rel=within)
 
 
 def test_one_worker_sends_nothing_and_float32_is_slower() -> None:

@@ -30,6 +30,7 @@ def numpy_losses(s, t, beta):
         "reverse_kl": kl(s, t),
         "jsd": beta * kl(t, m) + (1 - beta) * kl(s, m),
         "total_variation": 0.5 * np.abs(t - s).sum(-1),
+        "uld": np.abs(np.sort(t) - np.sort(s)).sum(-1),
     }
 
 

@@ -38,6 +38,12 @@ def test_the_longest_is_first_and_equals_keep_their_order() -> None:
     assert longest_first({"short": 3.0, "long": 40.0, "like short": 3.0}) == ["long", "short", "like short"]
 
 
+def test_the_least_rank_is_first_however_long_it_takes() -> None:
+    expected = {"short": 3.0, "long": 40.0, "longest": 50.0, "first": 1.0}
+    ranks = {"short": 1, "long": 1, "longest": 2, "first": 0}
+    assert longest_first(expected, ranks) == ["first", "long", "short", "longest"]
+
+
 def test_a_cut_never_parts_what_is_bound() -> None:
     group = [Bound(key=str(i), to=to) for i, to in enumerate([None, None, "a", "a", "a", "b", None])]
     assert [len(cut(group, items)[0]) for items in range(1, 8)] == [1, 2, 5, 5, 5, 6, 7]

@@ -20,6 +20,7 @@ from kdray.orchestration.schedule import Scoring
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import Inputs
+from kdray.spec import InputError
 from kdray.store import Attempt, Locks, Outer, Store
 from tests.orchestration.inline import InlinePipeline
 
@@ -69,7 +70,7 @@ class Stage:
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Work]:
     store = Store(tmp_path)
-    with Locks() as locks, Terminal(Console(file=io.StringIO(), width=200)) as progress:
+    with Locks() as locks, Terminal(Console(file=io.StringIO(), width=400)) as progress:
         nothing: Any = SimpleNamespace(points=[], scores=[])
         yield Work(nothing, store, Outer(tmp_path), locks, progress, Resources((Node(4, 0),), 1))
 
@@ -97,6 +98,11 @@ def scoring(work: Work, pieces: Pieces, **how: Callable[[], bool]) -> tuple[Stag
     stage = Stage(work, pieces)
     Scoring([stage], work, Pools(partial(InlinePipeline, make, None), work.resources, lambda: 1), **how).run()
     return stage, done
+
+
+def said(work: Work) -> str:
+    """All that was told on the terminal."""
+    return work.progress.console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def of(made: Step, **fields: Any) -> Piece:
@@ -163,6 +169,46 @@ def test_items_of_one_model_follow_each_other_whatever_step_they_are_of(work: Wo
     groups = [(made, [[of(made, model=model)] for model in ("A", "B")]) for made in (first, second)]
     _, done = scoring(work, groups)
     assert [key[-1] for key in done] == ["A", "A", "B", "B"]
+
+
+def test_an_error_of_its_own_is_one_line_and_fails_what_is_left(work: Work, inline: list[InlinePipeline]) -> None:
+    first, second, after = step("first"), step("second"), step("after", step("second"))
+    told: list[str] = []
+    work.failing = told.append
+
+    def finish(stage: Stage, made: Step, attempt: Attempt) -> None:
+        if made is second:
+            raise KeyError("[rouge]")
+        work.seal(made, attempt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stage, "finish", finish)
+        scoring(work, [(made, [[of(made)]]) for made in (first, second, after)])
+    assert work.store.get(first.key)
+    [kept] = work.store.root.glob("errors/scoring-*.txt")
+    reason = f"KeyError: '[rouge]' (the traceback is in {kept})"
+    assert work.failed == {second.key.id: reason, after.key.id: reason}
+    assert said(work).splitlines()[-1] == f"scoring has stopped, all else goes on: {reason}"
+    assert told == [f"scoring has stopped: {reason}"]
+    assert "in finish" in kept.read_text()
+    assert work.locks.try_acquire(work.store.folder(second.key)), "the next run may try it"
+    assert inline[-1].closed
+
+
+def test_what_the_user_got_wrong_and_what_fails_when_it_is_stopped_is_raised(work: Work) -> None:
+    only = step("only")
+
+    def fail(error: Exception) -> None:
+        raise error
+
+    for error, stopped in ((InputError("scores.json", "damaged", "remove it"), False), (OSError("gone"), True)):
+        looks = iter([False, stopped])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Stage, "begin", lambda *_, error=error: fail(error))
+            with pytest.raises(type(error)):
+                scoring(work, [(only, [[of(only)]])], stopped=lambda looks=looks: next(looks))
+    assert not work.failed
+    assert not (work.store.root / "errors").exists()
 
 
 def test_it_leaves_off_when_stopped_and_gives_its_locks_back(work: Work, inline: list[InlinePipeline]) -> None:

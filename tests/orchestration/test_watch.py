@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from kdray.artifacts.notes import note_stop
 from kdray.cli.progress import Terminal
+from kdray.orchestration import watch as module
 from kdray.orchestration.job import Job
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.watch import Told, job_steps
+from kdray.orchestration.watch import Told, job_steps, watch
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.spec import load_grid
@@ -44,15 +47,41 @@ def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:
         told.tell()
         hold.parent.mkdir(parents=True)
         hold.touch()
-        note_stop(attempts[0].path, 3)
+        note_stop(attempts[0].path, 0)
         for _ in range(2):
             told.tell()
         hold.unlink()
-        note_stop(attempts[1].path, 0)
+        work.control.stop(second.key.id, early="held-out loss 3.2")
+        note_stop(attempts[1].path, 4)
         told.tell()
     assert said.getvalue().splitlines() == [
         "held tiny: no new point begins",
-        f"stopped train {first.slug} at step 3",
+        f"stopped train {first.slug} before it began",
         "released tiny",
-        f"stopped train {second.slug} before it began",
+        f"stopped early train {second.slug} at step 4: held-out loss 3.2",
     ]
+
+
+def test_an_error_while_steps_are_shown_is_one_line_and_ends_nothing(
+    tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(module, "TICK", 0.01)
+    grid, said = load_grid(tiny_grid()), io.StringIO()
+    store = Store(grid.runtime.store)
+    plan = make_plan(grid, Outer(store.root))
+    point = plan.points[0].train
+    with Locks() as locks, Terminal(Console(file=said, width=400)) as progress:
+        work = Work(plan, store, Outer(store.root), locks, progress, Resources((Node(1, 0),), 1))
+        work.after = lambda: 1 / 0  # type: ignore[assignment,return-value]
+        attempt = store.begin(point.key, point.payload or {})
+        with watch("train", [dataclasses.replace(job(4), attempt=attempt)], work):
+            deadline = time.monotonic() + 30
+            while "no longer shown" not in said.getvalue():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    [kept] = store.root.glob("errors/train-*.txt")
+    line = (
+        f"steps are no longer shown, all else goes on: ZeroDivisionError: division by zero (the traceback is in {kept})"
+    )
+    assert line in said.getvalue().splitlines()
+    assert capsys.readouterr() == ("", ""), "no traceback of a thread"

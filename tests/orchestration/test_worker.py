@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdray.artifacts.curve import count_steps, read_times
+from kdray.artifacts.curve import count_steps, read_peak, read_times
 from kdray.artifacts.notes import ended_early, stopped_at
 from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
-from kdray.orchestration import worker
+from kdray.orchestration import trainer, worker
 from kdray.orchestration.job import Export
 from kdray.store import Control, Key, Store
 from kdray.train.engines import Ranks
@@ -127,7 +127,7 @@ class FakeLoop:
 
     def __init__(self, stops_at: int) -> None:
         self.step, self.stops_at, self.saved = 0, stops_at, []
-        self.ranks, self.device = Ranks(), "cpu"
+        self.ranks, self.device = Ranks(), torch.device("cpu")
 
     @property
     def stopping(self) -> bool:
@@ -156,10 +156,60 @@ def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
     monkeypatch.setattr(
         worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
     )
-    worker._train(job, loop, None, Ranks())
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    assert not worker._train(job, loop, None, Ranks())
     assert loop.saved == saved
     assert stopped_at(attempt.path) == stopped
     assert count_steps(attempt.path) == len(read_times(attempt.path)) == stops_at
+
+
+def test_the_peak_of_memory_is_kept_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "_report", lambda *_: None)
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    peaks = {"cpu": None, "cuda": 6.0}
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: loop.step << 30)
+    for kind, peak in peaks.items():
+        attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+        job: Any = SimpleNamespace(
+            attempt=attempt, exports=(), final=False, checkpoint_every=None, checkpoint_minutes=60
+        )
+        loop: Any = FakeLoop(stops_at=99)
+        loop.device = torch.device(kind)
+        worker._train(job, loop, None, Ranks())
+        assert read_peak(attempt.path) == peak
+        assert len(read_times(attempt.path)) == 6
+
+
+def test_a_point_whose_node_is_taken_away_writes_a_checkpoint_and_leaves_it_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=None, checkpoint_minutes=60)
+    loop: Any = FakeLoop(stops_at=99)
+    monkeypatch.setattr(
+        worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
+    )
+    monkeypatch.setattr(worker, "_taken_away", lambda: True)
+    assert worker._train(job, loop, None, Ranks())
+    assert loop.saved == [1]
+    assert stopped_at(attempt.path) is None, "it is to go on"
+    last: Any = FakeLoop(stops_at=99)
+    last.step = 5
+    assert not worker._train(job, last, None, Ranks()), "the last step is the end anyway"
+    assert last.saved == []
+
+
+def test_a_point_that_has_left_a_node_is_trained_on_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, made = [True, True, False], []
+
+    def make(job: Any, callbacks: list[Any]) -> Any:
+        made.append(callbacks)
+        return SimpleNamespace(fit=lambda: SimpleNamespace(return_value=left.pop(0)))
+
+    monkeypatch.setattr(trainer, "make_trainer", make)
+    trainer.fit(SimpleNamespace(), [list])  # type: ignore[arg-type]
+    assert made == [[[]], [[]], [[]]]
+    assert made[0][0] is not made[1][0], "a callback belongs to one run"
 
 
 def test_the_request_is_looked_up_every_few_seconds_and_remembered(

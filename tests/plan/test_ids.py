@@ -32,6 +32,7 @@ SAME: dict[str, Any] = {
     "runtime.mlflow": "http://example.org",
     "runtime.drop_exports": "scored",
     "runtime.store": "elsewhere",
+    "search": {"name": "asha", "reduction": 2},
     "name": "other",
     "question": "What?",
     "family": "other",

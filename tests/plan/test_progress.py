@@ -70,6 +70,17 @@ def test_a_point_from_nothing_to_its_end(point: PointPlan, store: Store, locks: 
     )
 
 
+def test_a_point_that_a_search_has_stopped_says_why(point: PointPlan, store: Store, locks: Locks) -> None:
+    attempt = begin(point, store, locks)
+    train(attempt, 3)
+    Control(store.root).stop(point.train.key.id, early="held-out loss 3.2 at 2 steps")
+    assert look(point, store).state == "stopping"
+    note_stop(attempt.path, 3)
+    locks.release(attempt.folder)
+    found = look(point, store)
+    assert (found.state, found.why) == ("stopped early", "stopped at step 3: held-out loss 3.2 at 2 steps")
+
+
 def test_a_stopped_point_says_where_and_goes_on_once_it_is_released(
     point: PointPlan, store: Store, locks: Locks
 ) -> None:

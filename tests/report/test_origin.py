@@ -15,7 +15,7 @@ from kdray.report.page.states import bytes_of, duration, progress_of
 from kdray.report.results import collect
 from kdray.spec import load_grid
 from kdray.spec.load import parse_grid
-from kdray.store import Outer, Store, io
+from kdray.store import Control, Outer, Store, io
 from tests.conftest import ROOT, TinyGrid
 
 
@@ -58,6 +58,22 @@ def test_what_steps_note_is_told_with_all_its_values_and_their_time_is_added_up(
     states = [(trouble.state, trouble.point) for trouble in progress.troubles]
     assert [state for state, _ in states] == ["not all scored"] * 2 + ["not run"] * 2
     assert [point for _, point in states] == [planned.point.slug for planned in plan.points]
+
+
+def test_a_point_that_was_stopped_early_is_told_with_its_reason(tiny_grid) -> None:
+    grid = load_grid(tiny_grid())
+    store = Store(grid.runtime.store)
+    plan = make_plan(grid, Outer(store.root))
+    planned = plan.points[0]
+    write_curve(store.begin(planned.train.key, planned.train.payload or {}).path, [])
+    Control(store.root).stop(planned.train.key.id, early="held-out loss 3.2 at 2 steps")
+    [trouble] = [
+        each for each in progress_of(Evidence(collect(plan, store)), store).troubles if each.point == planned.point.slug
+    ]
+    assert (trouble.state, trouble.reason) == (
+        "stopped early",
+        "held-out loss 3.2 at 2 steps; 0 steps; see search in the grid file",
+    )
 
 
 def test_a_checkout_has_a_commit_and_another_folder_none(tmp_path: Path) -> None:

@@ -176,6 +176,20 @@ def test_an_arm_without_a_score_is_named(tiny_grid):
     assert verdict(results)[-1] == "No run of KD 10 has a score (not trained yet, failed or diverged)."
 
 
+def test_points_that_were_stopped_early_are_missing_and_the_rest_is_told_to_be_chosen(tiny_grid):
+    results = make_results(tiny_grid)
+    early = {Point(1.0, lr, 2, 0): "held-out loss 3.2" for lr in LRS[:2]} | {Point(0.0, LRS[2], 2, 0): "behind"}
+    kept = [c for c in results.checkpoints if c.subject not in early or c.position == 2.0]
+    results = Results(results.plan, kept, results.curves, early=early)
+    assert difference(results, RL, Arm("gold", 1.0)).pairs == 2, "cells in which both were trained to the end"
+    sft, kd = (row for row in rows_of(results) if not row.reference)
+    assert (sft.runs, kd.runs) == ("4/5", "3/5")
+    assert str(kd.cells[RL]) == str(Spread(statistics.mean(VALUES[1.0][2:]), statistics.stdev(VALUES[1.0][2:]), 3))
+    assert verdict(results)[-1].startswith("3 of 10 points were stopped early, by their held-out loss (search).")
+    assert "The runs that are left were chosen" in verdict(results)[-1]
+    assert not any("stopped early" in sentence for sentence in verdict(make_results(tiny_grid)))
+
+
 def test_less_loss_is_better(tiny_grid):
     loss = {0.0: [2.0, 2.1, 2.2, 2.3, 2.4], 1.0: [1.9, 2.0, 2.05, 2.2, 2.3]}
     results = make_results(tiny_grid, {"report.primary": "heldout_loss/ce"}, values=loss, metric="heldout_loss/ce")

@@ -37,6 +37,12 @@ def test_points_go_longest_first_as_many_as_there_are_places() -> None:
     assert found.utilisation == pytest.approx(1)
 
 
+def test_points_of_the_least_rank_go_first() -> None:
+    points = [replace(point(name, hours), rank=rank) for name, hours, rank in (("a", 1, 0), ("b", 1, 0), ("c", 2, 1))]
+    found = simulate(Todo([], points, []), Resources((Node(8, 2),), 1, beside=0))
+    assert found.makespan == pytest.approx(3), "the longest last, as it is asked for"
+
+
 def test_every_gpu_hour_is_busy_or_has_a_cause() -> None:
     todo = Todo(
         [StepCost("teach", 2, HOUR, 1.0), StepCost("soften", 1, 2.5 * HOUR, 1.0, None, 0.5 * HOUR, 4)],

@@ -83,6 +83,18 @@ TOGETHER = {
         {"runtime.drop_exports": "scored", "train": {"steps": 4}},
         ["runtime.drop_exports: scored with one checkpoint a point", "train.keep"],
     ),
+    "early stopping by a loss that is measured once": (
+        {"search": "asha", "train": {"steps": 4}},
+        ["search: asha by a loss that is measured once, at the end at 4 steps", "train.keep"],
+    ),
+    "early stopping no sooner than at the end": (
+        {"search": {"name": "asha", "grace": 3}, "train": {"steps": 4, "keep": [1, 2]}},
+        ["search.grace: 3, and no checkpoint is kept from there to the end at 4 steps", "train.keep has 1, 2"],
+    ),
+    "early stopping of points that are alone in their arms": (
+        {"search": "asha", "train": {"steps": 4, "keep": [2]}, "axes.lr": [1e-3], "axes.batch": [2]},
+        ["search: asha among the points of an arm, of which each has one", "several lr"],
+    ),
     "the best answers to test rows": (
         {"report.checkpoint": "best_answers", "data.test": 1},
         ["report.checkpoint: best_answers with data.test 1", "no choice may see the test rows"],

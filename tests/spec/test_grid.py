@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,25 @@ def test_zero_has_no_sign(alpha: str, tiny_grid: TinyGrid) -> None:
 def test_the_end_is_always_kept(train: dict[str, object], unit: str, kept: list[float], tiny_grid: TinyGrid) -> None:
     grid = parse_grid(tiny_grid.text({"train": train}))
     assert (grid.train.unit, grid.train.kept) == (unit, kept)
+
+
+@pytest.mark.parametrize(
+    ("keep", "search", "rungs"),
+    [
+        ([1, 2, 4, 5], "asha", [1, 4]),
+        ([1, 2, 3, 4, 5], {"name": "asha", "reduction": 2}, [1, 2, 4]),
+        ([1, 3, 5], {"name": "asha", "reduction": 2}, [1, 3, 5]),
+        ([1, 2, 3, 4, 5], {"name": "asha", "reduction": 2, "grace": 1.5}, [2, 3]),
+        ([5], {"name": "asha", "reduction": 2, "grace": 0.1}, [5]),
+        ([0.1, 0.3, 1], {"name": "asha", "grace": 0.1}, [0.1, 0.3, 1]),
+    ],
+)
+def test_rungs_are_kept_checkpoints_in_growing_distances(
+    keep: list[float], search: Any, rungs: list[float], tiny_grid: TinyGrid
+) -> None:
+    grid = parse_grid(tiny_grid.text({"train": {"epochs": 6, "keep": keep}, "search": search}))
+    assert grid.search
+    assert grid.search.rungs(grid.train) == rungs
 
 
 def test_without_soft_labels_no_teacher_is_needed(tiny_grid: TinyGrid) -> None:

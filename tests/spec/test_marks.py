@@ -34,11 +34,14 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "OwnAnswers": "task",
         "PointSpec": "alpha batch labels lr seed smoothing teacher temperature",
         "Scoring": "checkpoints choices decoding metrics references tasks",
+        "SoftLabelsSection": "align",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
+        "SomePoints": "alpha batch labels lr seed smoothing teacher temperature",
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
-        " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers"
+        " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
+        "SearchSection": "grace name reduction",
     },
 }
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kdray.spec.load import parse_grid
-from kdray.spec.points import Point, expand
+from kdray.spec.points import Point, expand, rank
 from tests.conftest import TinyGrid
 from tests.spec.wrong import POINT, TEACHERS, cases, check
 
@@ -47,6 +47,26 @@ POINTS = {
         {"include": [{**POINT, "alpha": 0, "temperature": 2}]},
         ["include: the point lr0.001-b2-a0-s0 occurs twice"],
     ),
+    "a priority of what is not there": (
+        {"runtime.priority": [{"alpha": 0}, {"lr": 1e-4, "alpha": 5}]},
+        ["runtime.priority.1.alpha: no point has lr 0.0001 alpha 5", "known: 0, 0.1"],
+    ),
+    "a priority of what does not occur together": (
+        {"runtime.priority": [{"alpha": 0, "seed": 3}], "include": [{**POINT, "alpha": 1, "seed": 3}]},
+        ["runtime.priority.0.seed: no point has alpha 0 seed 3", "known: 0"],
+    ),
+    "a priority of a teacher among one": (
+        {"runtime.priority": [{"teacher": "big"}]},
+        ["runtime.priority.0.teacher: no point has teacher big", "known: none"],
+    ),
+    "a priority of everything": (
+        {"runtime.priority": [{}]},
+        ["runtime.priority.0: names nothing", "name some of lr, "],
+    ),
+    "a misspelt priority": (
+        {"runtime.priority": [{"aplha": 1}]},
+        ["runtime.priority.0.aplha: unknown field", "did you mean 'alpha'?"],
+    ),
 }
 
 
@@ -81,6 +101,18 @@ def test_include_adds_points_and_exclude_takes_them_away(tiny_grid: TinyGrid) ->
         "lr0.0001-b2-a0.1-s0",
         "lr0.01-b1-a0.5-s3",
     ]
+
+
+def test_the_first_entry_of_the_priority_that_names_a_point_is_its_rank(tiny_grid: TinyGrid) -> None:
+    priority = [{"alpha": 0.1, "lr": 1e-3}, {"alpha": 0}]
+    grid = parse_grid(tiny_grid.text({"runtime.priority": priority}))
+    ranks = {point.slug: rank(point, grid.runtime.priority) for point in expand(grid)}
+    assert ranks == {
+        "lr0.0001-b2-a0-s0": 1,
+        "lr0.001-b2-a0-s0": 1,
+        "lr0.0001-b2-a0.1-s0": 2,
+        "lr0.001-b2-a0.1-s0": 0,
+    }
 
 
 def test_an_included_point_can_be_excluded_again(tiny_grid: TinyGrid) -> None:

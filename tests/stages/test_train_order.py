@@ -40,6 +40,12 @@ def test_the_dearest_point_is_first_and_without_a_price_that_with_the_most_steps
     )
 
 
+def test_what_has_priority_is_first_and_of_that_the_dearest() -> None:
+    jobs = {name: job(name, steps) for name, steps in (("few steps", 3.0), ("many steps", 40.0), ("most", 50.0))}
+    ranks = {"few steps": 0, "many steps": 0, "most": 1}
+    assert list(in_order(jobs, {}, ranks)) == ["many steps", "few steps", "most"]
+
+
 @pytest.fixture
 def claimed(tmp_path: Path) -> Job:
     """The job of a point that is a part of the run `driver`."""

@@ -78,3 +78,13 @@ def test_a_stop_lasts_until_it_is_taken_back(control: Control) -> None:
     control.unstop([ID])
     control.unstop([ID])
     assert not control.is_stopped(ID)
+
+
+def test_a_stop_of_a_searchs_says_why_until_a_person_asks_for_it_too(control: Control) -> None:
+    assert control.early(ID) == ""
+    control.stop(ID, early="held-out loss 3.2")
+    assert control.is_stopped(ID)
+    assert control.early(ID) == "held-out loss 3.2"
+    control.stop(ID)
+    assert control.is_stopped(ID)
+    assert control.early(ID) == ""

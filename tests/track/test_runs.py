@@ -8,7 +8,7 @@ import pytest
 from kdray.artifacts.curve import write_curve
 from kdray.report.results import collect
 from kdray.spec.points import Point
-from kdray.store import Locks
+from kdray.store import Control, Locks
 from kdray.track.runs import Entry, WantedRun, wanted_runs
 from kdray.track.view import shared_view
 from tests.track.bench import END, Bench
@@ -114,6 +114,17 @@ def test_status_follows_the_store(bench: Bench) -> None:
     assert seen == {"sft lr3e-4 b2 s0": "RUNNING", "a0.1 lr3e-4 b2 s0": "FAILED"}
     bench.train(0)
     assert wanted(bench)["sft lr3e-4 b2 s0"].status == "FINISHED"
+
+
+def test_a_point_that_a_search_has_stopped_is_no_failure(bench: Bench) -> None:
+    bench.begin(0, steps=2)
+    control, id = Control(bench.store.root), str(bench.point(0).train.id)
+    control.stop(id, early="held-out loss 3.2")
+    run = wanted(bench)["sft lr3e-4 b2 s0"]
+    assert (run.status, run.tags["kdray.stopped_early"]) == ("KILLED", "held-out loss 3.2")
+    control.unstop([id])
+    run = wanted(bench)["sft lr3e-4 b2 s0"]
+    assert (run.status, run.tags["kdray.stopped_early"]) == ("FAILED", "")
 
 
 def test_a_claimed_point_without_a_step_has_no_run_yet(bench: Bench) -> None:

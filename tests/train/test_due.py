@@ -15,12 +15,12 @@ class Pair:
     """Two ranks in step: both get the sum of what the other said in the same step."""
 
     def __init__(self) -> None:
-        self.said: dict[int, float] = {}
+        self.said: dict[int, Tensor] = {}
 
     def of(self, rank: int) -> Any:
         def total(values: Tensor, device: object) -> Tensor:
-            self.said[rank] = float(values)
-            return torch.tensor([sum(self.said.values())])
+            self.said[rank] = values
+            return torch.stack([*self.said.values()]).sum(0)
 
         return SimpleNamespace(rank=rank, sum=total)
 
@@ -62,3 +62,35 @@ def test_the_clock_of_rank_0_tells_all_ranks() -> None:
     assert [one() for one in due] == [False, False]
     now[:] = [61, 59]
     assert [one() for one in due] == [True, True]
+
+
+def test_a_node_that_is_taken_away_is_asked_about_every_few_seconds_and_left_for_good() -> None:
+    now, asked, taken = [0.0], [], [False]
+    loop: Any = SimpleNamespace(ranks=Pair().of(0), device="cpu", step=1)
+    due = Due(loop, 10, None, lambda: asked.append(now[0]) or taken[0], clock=lambda: now[0])
+    assert [due() for now[0] in (0.0, 1.0, 2.0, 3.0)] == [False] * 4
+    assert asked == [0.0, 2.0]
+    taken[0], now[0] = True, 4.0
+    assert due()
+    assert due.leaving
+    taken[0], now[0] = False, 6.0
+    assert due()
+    assert due.leaving
+
+
+def test_all_ranks_ask_about_their_nodes_at_the_same_step() -> None:
+    """As Ray Train wants it, whose answer waits for all of them."""
+    pair, now, asked = Pair(), [0.0, 0.0], [0, 0]
+
+    def ask(rank: int) -> bool:
+        asked[rank] += 1
+        return False
+
+    loops: list[Any] = [SimpleNamespace(ranks=pair.of(rank), device="cpu", step=1) for rank in (0, 1)]
+    due = [
+        Due(loop, 10, None, lambda rank=rank: ask(rank), clock=lambda rank=rank: now[rank])
+        for rank, loop in enumerate(loops)
+    ]
+    for now[:] in ([0, 5], [1, 9], [2.5, 9]):
+        assert [one() for one in due] == [False, False]
+    assert asked == [2, 2]

@@ -15,6 +15,7 @@ import torch
 
 from kdray.artifacts.rows import Rows
 from kdray.artifacts.source import LabelSource
+from kdray.distill.across import Across
 from kdray.distill.ensemble import Ensemble
 from kdray.distill.labels import Signal
 from kdray.distill.stored import Stored
@@ -29,14 +30,18 @@ def make_form(form: Mapping[str, Any]) -> Any:
 
 def open_signal(
     sources: Sequence[LabelSource], rows: Rows, device: torch.device | str, dtype: torch.dtype
-) -> Signal | None:
+) -> Signal | Across | None:
     """The soft labels of `rows`, from more than one source for an ensemble of teachers.
 
     A teacher's head, where its form needs one, computes in `dtype`.
     """
-    signals = [_open(source, rows, device, dtype) for source in sources]
+    signals = [
+        _open(source, Rows(Path(source.across.folder)) if source.across else rows, device, dtype) for source in sources
+    ]
     if len(signals) > 1:
         return Ensemble(signals, [source.weight for source in sources])
+    if sources and (how := sources[0].across):
+        return Across(signals[0], rows, Rows(Path(how.folder)), how, device)
     return signals[0] if signals else None
 
 

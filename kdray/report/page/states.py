@@ -93,7 +93,9 @@ def _troubles(evidence: Evidence, plan: Plan, store: Store) -> Iterable[Trouble]
             continue
         steps = len(evidence.results.curves.get(point, []))
         reason = _why_ended(store, planned.train) if planned.train.id else None
-        if reason:
+        if early := evidence.results.early.get(point):
+            yield Trouble(point.slug, arm, "stopped early", f"{early}; {steps} steps; see search in the grid file")
+        elif reason:
             yield Trouble(point.slug, arm, "diverged", reason)
         elif state == "running":
             yield Trouble(point.slug, arm, "running", f"step {steps}")

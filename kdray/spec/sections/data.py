@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, model_validator
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.marks import Enters
-from kdray.spec.sections.base import ENTERS, Dtype, Quantised, Ref, Section, Use
+from kdray.spec.sections.base import ENTERS, SELECTS, Dtype, Quantised, Ref, Section, Use
 
 
 class Data(Section):
@@ -90,6 +90,14 @@ class SoftLabelsSection(Section):
         ),
     )
     batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="rows in one pass of the teacher")
+    align: Annotated[Literal["text", "position"] | None, SELECTS] = Field(
+        default=None,
+        description=(
+            "for a teacher with another tokenizer: which of its tokens belongs to one of the student's (see"
+            " docs/grid.md#a-teacher-with-another-tokenizer); `text`, the one that begins at the same place of the"
+            " text; `position`, the one of the same number, for the loss `uld`"
+        ),
+    )
 
     @model_validator(mode="before")
     @classmethod

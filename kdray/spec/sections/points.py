@@ -1,12 +1,13 @@
-"""Which points there are: the axes of the grid, and points by hand."""
+"""Which points there are: the axes of the grid, and points by hand. And some of them, by what they have in common."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from kdray.spec.sections.base import SELECTS, Labels, NonNegative, Section, Seed, Share, Slug, all_different
+from kdray.spec.errors import InputError
+from kdray.spec.sections.base import RUNS, SELECTS, Labels, NonNegative, Section, Seed, Share, Slug, all_different
 
 
 class Axes(Section):
@@ -60,3 +61,31 @@ class PointSpec(Section):
     temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
         default=None, description="of the soft term, by default `objective.temperature`"
     )
+
+
+class SomePoints(Section):
+    """Those points that have all of what is named, whatever else they have."""
+
+    lr: Annotated[PositiveFloat | None, RUNS] = Field(None, description="the largest learning rate")
+    batch: Annotated[PositiveInt | None, RUNS] = Field(None, description="sequences per optimiser step")
+    alpha: Annotated[NonNegative | None, RUNS] = Field(
+        None, description="weight of the soft labels; 0 is plain fine-tuning (SFT)"
+    )
+    seed: Annotated[Seed | None, RUNS] = Field(None, description="of the order of examples, of dropout and of adapters")
+    labels: Annotated[Labels | None, RUNS] = Field(None, description="the responses to train on")
+    teacher: Annotated[Slug | None, RUNS] = Field(None, description="of several `teachers`")
+    smoothing: Annotated[Share | None, RUNS] = Field(None, description="share of uniform labels among the hard ones")
+    temperature: Annotated[PositiveFloat | None, RUNS] = Field(
+        None, description="of the soft term; points without one have 1"
+    )
+
+    @model_validator(mode="after")
+    def _not_all(self) -> Self:
+        if not self.named:
+            raise InputError("", "names nothing", f"name some of {', '.join(type(self).model_fields)}")
+        return self
+
+    @property
+    def named(self) -> dict[str, float | str]:
+        """What the points have in common, by the field."""
+        return self.model_dump(exclude_none=True)

@@ -11,6 +11,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.marks import Runs
 from kdray.spec.paths import local_path, tracking_address, variable_name
 from kdray.spec.sections.base import RUNS, SHOWN, NonNegative, Section, Use
+from kdray.spec.sections.points import SomePoints
 
 
 class Report(Section):
@@ -81,6 +82,13 @@ class Runtime(Section):
             "points of one worker that train side by side on one GPU, of which small models leave most idle. A number"
             " is taken as written; `auto`: as many as fit in the memory of the smallest GPU by the estimate of `kdray"
             " plan`, 4 at most, and 1 where that is not known or there is a GPU for each point"
+        ),
+    )
+    priority: list[SomePoints] = Field(
+        [],
+        description=(
+            "points that train first, by what they have in common: `[{alpha: 1}, {alpha: 0, seed: 0}]`, first all with"
+            " alpha 1, then those of SFT with seed 0, then all others; of equal rank, the longest first"
         ),
     )
     device: Annotated[Literal["auto", "cpu", "gpu"], RUNS] = Field(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.marks import Enters
-from kdray.spec.sections.base import ENTERS, Dtype, Fraction, NonNegative, Section, Seed, Share, Use, all_different
+from kdray.spec.sections.base import (
+    ENTERS,
+    RUNS,
+    Dtype,
+    Fraction,
+    NonNegative,
+    Section,
+    Seed,
+    Share,
+    Use,
+    all_different,
+)
 
 ADAPTED = {"method": ("lora", "qlora")}  # where there are adapters
 LENGTH = Enters(instead={"unit": "unit", "length": "total"})  # 3 epochs, and no other unit
@@ -134,6 +145,38 @@ class Train(Optimiser):
         return sorted({*self.keep, self.total})
 
 
+class SearchSection(Section):
+    """Early stopping: of the points of an arm, those that fall behind in held-out loss are not trained to their end."""
+
+    name: Annotated[Literal["asha"], RUNS] = Field(
+        description="asynchronous successive halving, Ray Tune's; `asha` alone takes the defaults below"
+    )
+    grace: Annotated[PositiveFloat | None, RUNS] = Field(
+        default=None,
+        description="no point is stopped before, in the unit of the length; by default the first of `train.keep`",
+    )
+    reduction: Annotated[int, Field(ge=2), RUNS] = Field(
+        default=3, description="at every rung one of so many goes on; rungs lie at grace, grace x reduction, and so on"
+    )
+
+    def rungs(self, train: Train) -> list[float]:
+        """Where points are compared: the first kept checkpoint from each of these on, but for the end of training."""
+        before, found = train.kept[:-1], list[float]()
+        least = self.grace or train.kept[0]
+        while later := [at for at in before if at >= least * (1 - 1e-9)]:  # 0.1 x 3 is a little more than 0.3
+            if later[0] not in found:
+                found.append(later[0])
+            least *= self.reduction
+        return found
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+BY_NAME = BeforeValidator(_named, json_schema_input_type=Literal["asha"] | SearchSection | None)  # as components are
+
+
 class Tune(Optimiser):
     """How the teacher is fine-tuned on the data before it labels them."""
 
@@ -149,8 +192,9 @@ class ObjectiveSection(Section):
         default=Use(name="cross_entropy"),
         description=(
             "the soft term, between the teacher's distribution and the student's: `cross_entropy` (the paper's),"
-            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, or `adaptive`, cross-entropy"
-            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1)"
+            " `forward_kl`, `reverse_kl`, `jsd` (with `beta`, 0.5), `total_variation`, `adaptive`, cross-entropy"
+            " that counts more where the teacher is unsure (in full from `nats` of entropy on, 1), or, with"
+            " `soft_labels.align`, `uld`"
         ),
     )
     temperature: Annotated[PositiveFloat, ENTERS] = Field(
