@@ -107,11 +107,16 @@ class Server:
         self._process.wait()
 
     def _start(self) -> None:
-        uri = f"sqlite:///{self.database}"
+        places = [
+            "--backend-store-uri",
+            f"sqlite:///{self.database}",
+            "--artifacts-destination",
+            self._log.parent / "served",
+        ]
         command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, "--backend-store-uri", uri, "--workers", "1"],
+                [*command, *places, "--workers", "1"],
                 stdout=log,
                 stderr=log,
                 env=SERVER | os.environ,

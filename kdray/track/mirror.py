@@ -44,7 +44,9 @@ if TYPE_CHECKING:
 
 RUN_NAME_TAG = "mlflow.runName"
 BATCH = 1000  # metrics in one request, MLflow's limit
-REST = 10.0  # times as long as the last look at the store took, before the next one: at most a tenth of a core
+REST = (
+    10.0  # times as long as the last update took, before the next one: at most a tenth of a core, or of a slow server
+)
 RETRY = 60.0  # seconds without a try after a failed one
 SAME = 1e-9  # relative difference below which a number only lost digits in some database
 log = logging.getLogger(__name__)
@@ -79,15 +81,17 @@ class Mirror:
         self._models: LoggedModels | None = None
 
     def update(self) -> None:
-        """Log what is new. Cheap enough for every other second: does nothing where the last look was long or failed."""
+        """Log what is new. Cheap enough for every other second: does nothing where the last one was long or failed."""
         with self._lock:
-            if time.monotonic() < self._not_before:
+            started = time.monotonic()
+            if started < self._not_before:
                 return
             try:
                 wanted = self._wanted()
             except FileNotFoundError:  # an attempt was sealed, and its leftovers removed, while we read
                 return
             self._write(wanted)
+            self._not_before = time.monotonic() + REST * (time.monotonic() - started)
 
     def finish(self) -> None:
         """Log what is left, each run's files, and the run that has the report."""
@@ -101,12 +105,10 @@ class Mirror:
                             _log_file(client, self._tracked[run.identity].id, name, content)
 
     def _wanted(self, summed_up: bool = False) -> list[WantedRun]:
-        started = time.monotonic()
         results = collect(self.plan, self.store)
         wanted = list(wanted_runs(results, self.store))
         if summed_up and wanted:
             wanted += summary_run(results, self.store)
-        self._not_before = time.monotonic() + REST * (time.monotonic() - started)
         return wanted
 
     def _write(self, wanted: list[WantedRun]) -> MlflowClient | None:

@@ -321,6 +321,21 @@ def test_it_rests_after_a_long_look(bench: Bench, monkeypatch: pytest.MonkeyPatc
     assert len(looks) == 2
 
 
+def test_it_rests_after_a_long_write(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes seconds for every request holds up whoever watches the points."""
+    writes: list[float] = []
+    real = Mirror._write
+    monkeypatch.setattr(mirror, "REST", 10.0)
+    monkeypatch.setattr(
+        Mirror, "_write", lambda view, wanted: (writes.append(1), time.sleep(0.5), real(view, wanted))[2]
+    )
+    bench.begin(0)
+    view = Mirror(bench.plan, bench.store)
+    view.update()
+    view.update()
+    assert len(writes) == 1
+
+
 def test_a_broken_file_raises_what_the_driver_expects(bench: Bench) -> None:
     bench.finish()
     good = bench.database.read_bytes()
