@@ -34,6 +34,7 @@ from kdray.plan.inputs import (
     SoftenInputs,
     TrainInputs,
 )
+from kdray.spec.folders import CONFIG, TOKENIZER_FILES
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
@@ -119,6 +120,9 @@ def run(
             if step.source:
                 read_annotations(step, work)
         folders = {role: work.folder(step.untuned) for role, step in plan.models.items()}
+        for step in plan.models.values():  # here damage is said of the store's file, not of what the grid file names
+            if (fetched := store.get(step.untuned.key)) is not None:
+                fetched.require_intact((CONFIG, *TOKENIZER_FILES))
         check_shapes(
             plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare)
         )

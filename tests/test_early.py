@@ -18,7 +18,7 @@ from kdray.store.store import attempts
 from tests.conftest import Run
 from tests.tiny import write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]  # three runs
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly, pytest.mark.timeout(1800)]  # three runs
 SEARCH = "search: {name: asha, grace: 20, reduction: 2}\n"
 
 

@@ -21,7 +21,7 @@ from tests.conftest import Run
 from tests.test_run import wait_until
 from tests.tiny import write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
 MAIN = "from kdray.cli import main; main()"
 SOON = 60  # seconds in which a run ends on a busy machine
 

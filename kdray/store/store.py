@@ -87,6 +87,19 @@ class Artifact:
         """The folder that holds the artifact's files."""
         return self.folder / self.done["attempt"]
 
+    def require_intact(self, names: Collection[str]) -> None:
+        """Whether its files of these names are those that were sealed.
+
+        Raises:
+            InputError: one is missing, or is another one.
+        """
+        for name, sealed in self.done["files"].items():
+            path = self.path / name
+            if name in names and not path.is_file():
+                raise damaged(path, self.folder, "missing")
+            if name in names and io.sha256(path) != sealed["sha256"]:
+                raise damaged(path, self.folder, "not what was sealed")
+
     @property
     def dropped(self) -> Collection[str]:
         """The names of files that were removed on purpose: the artifact is done, and what needed them was."""

@@ -17,8 +17,8 @@ from tests.orchestration.nodes import nodes, wait_until
 from tests.orchestration.test_cluster import kdray
 from tests.tiny import write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
-STEPS = 400
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly]
+STEPS = 1200  # some 20 seconds: it is told of a node, in a poll or two, before it ends
 # Tells the cluster at an address, as soon as there is a line to read, that the node besides its head will go.
 DRAIN = """
 import ray, sys, time

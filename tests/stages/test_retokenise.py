@@ -77,7 +77,7 @@ def test_a_response_that_is_cut_is_cut_at_the_same_text(tmp_path: Path) -> None:
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_ray")
-def test_a_grid_learns_from_it_by_text_and_by_position(tmp_path: Path) -> None:
+def test_a_grid_learns_from_it_by_text(tmp_path: Path) -> None:
     plan, store, failed = run_here(write(tmp_path))
     assert failed == {}
     [step] = [step for step in plan.steps() if isinstance(step.inputs, RetokeniseInputs)]
@@ -97,9 +97,18 @@ def test_a_grid_learns_from_it_by_text_and_by_position(tmp_path: Path) -> None:
     scores = [read_scores(store.get(score.measure.key).path) for score in plan.scores]
     assert all("kl" not in found for found in scores)
 
-    online, again, failed = run_here(write(tmp_path, soft_labels="{form: online, align: text}"))
-    assert failed == {}
-    assert curve_of(online, again)[-1]["loss"] == pytest.approx(kept[-1]["loss"], rel=1e-5)
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.usefixtures("one_ray")
+def test_a_teacher_beside_the_student_teaches_the_same_and_its_answers_are_learned(tmp_path: Path) -> None:
+    losses = []
+    for form in ("hidden, dtype: float32", "online"):
+        plan, store, failed = run_here(write(tmp_path, soft_labels=f"{{form: {form}, align: text}}"))
+        assert failed == {}
+        losses.append(curve_of(plan, store)[-1]["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
     by_position = write(
         tmp_path,
