@@ -55,9 +55,7 @@ def test_another_score_is_seen_and_what_is_made_again_too(tmp_path: Path) -> Non
     ["flip,worker", pytest.param("full,readonly,down,slow", marks=[pytest.mark.nightly, needs_root])],
 )
 def test_a_short_one_loses_nothing(kinds: str, tmp_path: Path) -> None:
-    """By this seed one of each kind: when a student is exported, at preparing, at answering, at training; of the others
-    likewise.
-    """
+    """By this seed one of each kind."""
     count = str(kinds.count(",") + 1)
     command = [sys.executable, "-m", "benchmarks.torture", count, "--seed", "7", "--together", count, "--kinds", kinds]
     done = subprocess.run(
