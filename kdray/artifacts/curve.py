@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kdray.artifacts.files import is_number, reading, require_sealed
 from kdray.store import Artifact
-from kdray.store.store import ATTEMPT
+from kdray.store.artifact import ATTEMPT
 
 CURVE, TIMES = "metrics.jsonl", "times.jsonl"
 NEEDED = ("step", "examples", "tokens", "loss", "ce")  # of every step; `soft` and held-out losses are not in all

@@ -23,6 +23,7 @@ from kdray.report.chosen import Choices
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
+from kdray.store.store import ERRORS
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
@@ -239,7 +240,7 @@ class Work:
         """What an error that nobody foresaw is, in a line that names the file where its traceback is kept."""
         lines = str(error).strip().splitlines()
         said = ": ".join(filter(None, (type(error).__name__, lines[0] if lines else "")))
-        path = self.store.root / "errors" / f"{what}-{self.locks.owner[:8]}.txt"
+        path = self.store.root / ERRORS / f"{what}-{self.locks.owner[:8]}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
         return f"{said} (the traceback is in {path})"
