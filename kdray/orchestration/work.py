@@ -18,7 +18,7 @@ from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
-from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
+from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened, TrainInputs
 from kdray.report.chosen import Choices
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -83,6 +83,10 @@ class Work:
         artifact = self.store.get(step.key)
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
+
+    def among(self, step: Step[TrainInputs]) -> tuple[Path, str] | None:
+        """Which rows a point trains on, if not all: the folder of the choice, and its name there."""
+        return (self.folder(step.inputs.among), step.params["rows"]) if step.inputs.among else None
 
     def origin(self, model: Step) -> Path:
         """The folder of the model that a model is trained from, or its own: tokenizer and window are the same."""

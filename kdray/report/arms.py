@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdray.spec.points import Point
-from kdray.spec.sections.base import Labels
+from kdray.spec.sections.base import Labels, RowsOf
 
 HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of training on hard labels alone
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where there is
-    a choice.
+    """Which rows and responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where
+    there is a choice.
     """
 
     labels: Labels
@@ -22,6 +22,7 @@ class Arm:
     teacher: str = ""
     smoothing: float = 0.0
     temperature: float = 1.0
+    rows: RowsOf = "all"
 
     @property
     def name(self) -> str:
@@ -29,14 +30,15 @@ class Arm:
         hard = "" if self.labels == "gold" and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
         at = f" T={self.temperature:g}" if self.temperature != 1 else ""
         terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}{at}" if self.alpha else ""]))
-        return f"{terms} ({self.teacher})" if self.teacher else terms
+        chosen = f", {self.rows} rows" if self.rows != "all" else ""
+        return (f"{terms} ({self.teacher})" if self.teacher else terms) + chosen
 
 
 BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature)
+    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.rows)
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

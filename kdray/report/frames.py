@@ -40,6 +40,7 @@ MODEL = {  # what says of which model a row is, and as what it is kept
     "seed": "Int64",
     "smoothing": "float64",
     "temperature": "float64",
+    "rows": "str",
     "checkpoint": "float64",
     "examples": "Int64",
     "final": "boolean",
@@ -96,9 +97,10 @@ class Scores:
 
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes
             `labels`,
-        `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature` (empty of reference models), `checkpoint`
-        (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this checkpoint; empty
-        of a store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in tables), `value`,
+        `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature`, `rows` (empty of reference models),
+        `checkpoint` (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this
+        checkpoint; empty of a store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in
+        tables), `value`,
         `stderr` over the `n` examples.
 
         Raises:
@@ -202,6 +204,7 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     axes |= {
         "smoothing": params.get("smoothing", 0.0),
         "temperature": params.get("objective", {}).get("temperature", 1.0),
+        "rows": params.get("rows", "all"),
     }
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))
 

@@ -166,6 +166,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
         **({"teacher": point.teacher} if point.teacher else {}),
         **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
         **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
+        **({"rows": point.rows} if point.rows != "all" else {}),
     }
     models: Models = {
         position: WantedModel(str(export.id), f"{_name_of_model(name)}-{position:g}", params)

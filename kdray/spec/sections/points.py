@@ -7,7 +7,18 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec.errors import InputError
-from kdray.spec.sections.base import RUNS, SELECTS, Labels, NonNegative, Section, Seed, Share, Slug, all_different
+from kdray.spec.sections.base import (
+    RUNS,
+    SELECTS,
+    Labels,
+    NonNegative,
+    RowsOf,
+    Section,
+    Seed,
+    Share,
+    Slug,
+    all_different,
+)
 
 
 class Axes(Section):
@@ -42,6 +53,12 @@ class Axes(Section):
     temperature: Annotated[list[PositiveFloat], AfterValidator(all_different), SELECTS] = Field(
         default=[], description="of the soft term, by default `objective.temperature` alone"
     )
+    rows: Annotated[list[RowsOf], Field(min_length=1), AfterValidator(all_different), SELECTS] = Field(
+        default=["all"],
+        description=(
+            "the training rows: `all`, those that `data.curate` has `balanced`, or as many at `random` (docs/curate.md)"
+        ),
+    )
 
 
 class PointSpec(Section):
@@ -61,6 +78,7 @@ class PointSpec(Section):
     temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
         default=None, description="of the soft term, by default `objective.temperature`"
     )
+    rows: Annotated[RowsOf, SELECTS] = Field("all", description="the training rows: `all`, `balanced` or `random`")
 
 
 class SomePoints(Section):
@@ -78,6 +96,7 @@ class SomePoints(Section):
     temperature: Annotated[PositiveFloat | None, RUNS] = Field(
         None, description="of the soft term; points without one have 1"
     )
+    rows: Annotated[RowsOf | None, RUNS] = Field(None, description="the training rows")
 
     @model_validator(mode="after")
     def _not_all(self) -> Self:
