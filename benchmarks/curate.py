@@ -16,7 +16,9 @@ import os
 import tempfile
 import threading
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -58,7 +60,10 @@ def main() -> None:
     corpus = Repeated(texts, given.rows)
     plain, kept = _plain(corpus, entries)
     figures = {"rows": given.rows, "concepts": len(entries), "plain_s": plain}
-    with tempfile.TemporaryDirectory() as folder, ray_session(Runtime(store=folder, device="cpu"), []):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ray_session(Runtime.model_validate({"store": folder, "device": "cpu"}), []),
+    ):
         began, peak = time.perf_counter(), _Peak()
         with peak:
             made = curating.curate(corpus, {"en": entries}, curating.Balance(("en",), None, TAIL, 0), Path(folder))
@@ -66,6 +71,10 @@ def main() -> None:
     assert made.kept == kept, "both keep the same rows"
     figures |= {"kept": kept, "rows_per_s": given.rows / figures["ray_s"], "ratio": plain / figures["ray_s"]}
     print(json.dumps(figures) if given.json else "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+
+
+def _session(folder: str) -> AbstractContextManager[Any]:
+    return ray_session(Runtime.model_validate({"store": folder, "device": "cpu"}), [])
 
 
 def _entries(file: Path | None, texts: list[str]) -> list[str]:

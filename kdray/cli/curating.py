@@ -154,7 +154,7 @@ def _session(to: Path, several: bool, insecure: bool) -> Iterator[tuple[Outer, T
     if folder.exists() and not folder.is_dir():
         raise InputError("--to", f"{to} is a file", "give a folder")
     require(needs, offline=False)
-    runtime = Runtime(store=str(folder), device="cpu")
+    runtime = Runtime.model_validate({"store": str(folder), "device": "cpu"})
     with (
         not_started_is_one_line(),
         Terminal(out) as terminal,

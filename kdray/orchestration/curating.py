@@ -183,7 +183,8 @@ def _add(table: pa.Table, numbers: Numbers) -> None:
 def _over(count: int, turn: Callable[[int], tuple[int, int, pa.Table]]) -> Iterator[tuple[int, int, pa.Table]]:
     """What tasks answer about each slice by its number, in their order: its rows, how many of them count, a table."""
     slices = ray.data.range(count, override_num_blocks=count)
-    answers: Iterator[Any] = iter(slices.map_batches(functools.partial(_answer, turn), batch_size=1).iter_rows())
+    answer_one: Any = functools.partial(_answer, turn)
+    answers: Iterator[Any] = iter(slices.map_batches(answer_one, batch_size=1).iter_rows())
     for answer in answers:
         if answer["error"]:
             raise InputError(*json.loads(answer["error"]))

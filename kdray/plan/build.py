@@ -150,7 +150,7 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
-def _curate(section: CurateSection, data: Step, outer: Outer) -> Step[CurateInputs]:
+def _curate(section: CurateSection, data: Step[PrepareInputs], outer: Outer) -> Step[CurateInputs]:
     if section.metadata is None:
         return make_step("curate", data.slug, payload(section, metadata=None), CurateInputs(data=data))
     ref = parse_reference(section.metadata, "data.curate.metadata")

@@ -150,16 +150,18 @@ def test_points_train_on_balanced_rows_beside_as_many_at_random(tmp_path: Path) 
     plan, store, failed = run_here(grid)
     assert failed == {}
     [step] = [step for step in plan.steps() if isinstance(step.inputs, CurateInputs)]
-    made, prepared = store.get(step.key).path, store.get(plan.prepare.key).path
+    assert plan.prepare
+    made, prepared = (found.path for each in (step, plan.prepare) if (found := store.get(each.key)))
     balanced, random = (read_chosen(made, name) for name in ("balanced", "random"))
     rows = Rows(prepared)
     trained = set(rows.table["source_row"].to_numpy()[rows.train].tolist())
     assert 0 < len(balanced) == len(random) < len(trained)
     assert set(balanced.tolist()) | set(random.tolist()) <= trained
-    lengths = {}
+    lengths: dict[str, set[float]] = {}
     for point in plan.points:
-        [*_, last] = read_curve(store.get(point.train.key).path)
-        lengths.setdefault(point.point.rows, set()).add(last["step"])
+        artifact = store.get(point.train.key)
+        assert artifact
+        lengths.setdefault(point.point.rows, set()).add(read_curve(artifact)[-1]["step"])
     assert lengths["balanced"] == lengths["random"] == {max(1, round(len(balanced) / 4))}
     assert lengths["all"] == {round(len(trained) / 4)}
     softened = [step for step in plan.steps() if step.kind == "soften"]
