@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
 from kdray.artifacts.curated import COUNTED, MATCHES, ROWS, read_metadata, write_concepts, write_metadata
@@ -29,6 +30,7 @@ from kdray.spec.errors import InputError
 from kdray.store import io
 
 SLICE = 4096  # texts that a task takes at once
+TOGETHER = 64  # slices, whose counts a task adds up
 MATCHED = "matched"  # the folder of what is matched, until all of it is counted
 WORDS = pa.schema([("language", pa.string()), ("one", pa.string()), ("other", pa.string()), ("count", pa.int64())])
 FOUND = pa.schema([("language", pa.string()), ("entry", pa.int32()), ("count", pa.int64())])
@@ -175,16 +177,21 @@ def told(made: Curated, entries: Mapping[str, Sequence[str]]) -> str:
 
 
 def _add(table: pa.Table, numbers: Numbers) -> None:
-    """Add the counts of a slice, in a table of `FOUND`."""
-    for language, entry, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        numbers[language][entry] += count
+    """Add the counts in a table of `FOUND`."""
+    for language in table["language"].unique().to_pylist():
+        of = table.filter(pc.equal(table["language"], language))
+        np.add.at(numbers[language], of["entry"].to_numpy(), of["count"].to_numpy())
 
 
 def _over(count: int, turn: Callable[[int], tuple[int, int, pa.Table]]) -> Iterator[tuple[int, int, pa.Table]]:
-    """What tasks answer about each slice by its number, in their order: its rows, how many of them count, a table."""
-    slices = ray.data.range(count, override_num_blocks=count)
+    """What tasks answer about slices by their numbers: their rows, how many of them count, and a table of counts.
+
+    Those of `TOGETHER` slices are added up before they reach the driver.
+    """
     answer_one: Any = functools.partial(_answer, turn)
-    answers: Iterator[Any] = iter(slices.map_batches(answer_one, batch_size=1).iter_rows())
+    slices = ray.data.range(count, override_num_blocks=count).map_batches(answer_one, batch_size=1)
+    summed: Any = slices.map_batches(_together, batch_size=TOGETHER, batch_format="pyarrow")
+    answers: Iterator[Any] = iter(summed.iter_rows())
     for answer in answers:
         if answer["error"]:
             raise InputError(*json.loads(answer["error"]))
@@ -201,9 +208,23 @@ def _answer(turn: Callable[[int], tuple[int, int, pa.Table]], batch: dict[str, A
         rows, some, table = turn(int(batch["id"][0]))
     except InputError as wrong:
         error = json.dumps([wrong.field, wrong.found, wrong.allowed])
+    return _as_row(rows, some, table, error)
+
+
+def _together(answers: pa.Table) -> pa.Table:
+    """Several answers as one; of errors the first."""
+    if errors := [error for error in answers["error"].to_pylist() if error]:
+        return _as_row(0, 0, pa.table({}), errors[0])
+    counts = pa.concat_tables(pa.ipc.open_stream(table).read_all() for table in answers["table"].to_pylist())
+    of = [name for name in counts.column_names if name != "count"]
+    summed = counts.group_by(of).aggregate([("count", "sum")]).rename_columns([*of, "count"])
+    return _as_row(pc.sum(answers["rows"]).as_py(), pc.sum(answers["some"]).as_py(), summed, "")
+
+
+def _as_row(rows: int, some: int, counts: pa.Table, error: str) -> pa.Table:
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
+    with pa.ipc.new_stream(sink, counts.schema) as writer:
+        writer.write_table(counts)
     written = pa.array([sink.getvalue().to_pybytes()], pa.large_binary())
     return pa.table({"rows": [rows], "some": [some], "table": written, "error": [error]})
 

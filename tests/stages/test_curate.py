@@ -8,6 +8,7 @@ import pickle
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -18,7 +19,7 @@ from kdray.artifacts.rows import Rows
 from kdray.curate.balance import entry_chances, row_chances, threshold_of
 from kdray.curate.matching import Matcher
 from kdray.orchestration import curating
-from kdray.orchestration.curating import Balance, Slices, _keep, _match, _words, curate
+from kdray.orchestration.curating import WORDS, Balance, Slices, _as_row, _keep, _match, _together, _words, curate
 from kdray.plan.inputs import CurateInputs
 from kdray.spec import InputError
 from kdray.stages.curate import RowTexts
@@ -82,6 +83,19 @@ def test_words_of_a_slice_are_counted_by_language() -> None:
     assert found["en", "house", None] == 2
     assert found["en", "the", "house"] == 2
     assert found["de", "haus", None] == 1
+
+
+def test_answers_are_added_up_before_they_reach_the_driver() -> None:
+    words = pa.table([["en", "en"], ["new", "new"], [None, "york"], [2, 1]], schema=WORDS)
+    summed = _together(pa.concat_tables([_as_row(3, 3, words, ""), _as_row(4, 1, words.slice(1), "")]))
+    assert summed.select(["rows", "some", "error"]).to_pylist() == [{"rows": 7, "some": 4, "error": ""}]
+    counts = pa.ipc.open_stream(summed["table"][0].as_py()).read_all()
+    assert sorted(map(tuple, zip(*(column.to_pylist() for column in counts.columns), strict=True)), key=str) == [
+        ("en", "new", "york", 2),
+        ("en", "new", None, 2),
+    ]
+    wrong = _together(pa.concat_tables([_as_row(3, 3, words, ""), _as_row(0, 0, words, "[1]")]))
+    assert wrong["error"].to_pylist() == ["[1]"]
 
 
 def test_texts_of_prepared_rows_travel_without_the_rows(tmp_path: Path) -> None:
