@@ -24,7 +24,7 @@ from kdray.plan.inputs import CurateInputs
 from kdray.spec import InputError
 from kdray.stages.curate import RowTexts
 from tests.here import run_here
-from tests.tiny import write_grid, write_rows, write_tokenizer
+from tests.tiny import NAMES, write_grid, write_rows, write_tokenizer
 
 ENTRIES = {"en": ["axolotl", "cat", "dog", "of the"]}
 TEXTS = ["a dog", "a Dog of the town", "dog, cat", "the cat", "axolotl", "nothing", "dog dog", "of the dog"]
@@ -151,8 +151,7 @@ def test_the_choice_does_not_depend_on_how_texts_are_cut_nor_on_an_interruption(
 @pytest.mark.usefixtures("one_ray")
 def test_points_train_on_balanced_rows_beside_as_many_at_random(tmp_path: Path) -> None:
     metadata = tmp_path / "metadata.jsonl"
-    names = ["capital", "what", "why", "how", "give", "name", "write", "is"]
-    metadata.write_text("".join(json.dumps({"entry": name, "language": "en"}) + "\n" for name in names))
+    metadata.write_text("".join(json.dumps({"entry": name, "language": "en"}) + "\n" for name in ["where", *NAMES]))
     grid = write_grid(
         tmp_path,
         axes="{lr: [3.0e-3], batch: [4], alpha: [0, 1], rows: [all, balanced, random]}",
