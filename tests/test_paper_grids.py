@@ -84,6 +84,18 @@ def weights(config: dict[str, int]) -> float:
     ) / 1e9
 
 
+@pytest.mark.parametrize("name", ["appendix_b_qa", "appendix_b_summaries"])
+def test_appendix_b_compares_answers_with_answers_and_soft_labels_across_tokenizers(name: str) -> None:
+    plan = make_plan(grid := grid_of(name), Outer(Path("no-such-store")))
+    arms = Counter((point.point.labels, point.point.alpha) for point in plan.points)
+    assert arms == {("gold", 0.0): 3, ("teacher", 0.0): 3, ("teacher", 1.5): 3}
+    assert (grid.objective.loss.name, grid.soft_labels.align) == ("uld", "position")
+    assert (grid.train.total, grid.train.weight_decay, grid.axes.batch) == (5, 0.1, [4])
+    asked = {use.name: use.params for use in grid.score.tasks if use.name != "heldout_loss"}
+    assert asked.keys() == ({"hotpotqa", "truthfulqa"} if name == "appendix_b_qa" else {"cnn_dailymail"})
+    assert {params["prompt"] for params in asked.values()} == {"appendix_b"}
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_grid_is_the_papers(name: str) -> None:
     grid, (method, sizes) = grid_of(name), FAMILIES[name]

@@ -175,6 +175,24 @@ def test_hotpotqa_shows_all_passages_and_the_question(tmp_path, tokenizer):
     assert tokenizer.decode(made.input_ids).endswith("in a few words. Question: Who?\nAnswer:")
 
 
+def test_appendix_b_asks_as_its_students_were_trained(tmp_path, tokenizer):
+    context = {"title": ["One"], "sentences": [["It is.", " So."]]}
+    asked = {
+        "hotpotqa": (
+            {"question": "Who?", "answer": "Ada", "context": context},
+            "Context: One: It is. So.\nQuestion: Who?",
+        ),
+        "truthfulqa": (
+            {"question": "Who?", "correct_answers": ["a"], "incorrect_answers": ["c"]},
+            "Context: No context\nQuestion: Who?",
+        ),
+        "cnn_dailymail": ({"article": ARTICLE, "highlights": "h"}, f"Dialogue: {ARTICLE}"),
+    }
+    for task, (row, text) in asked.items():
+        (made,) = prompts(tmp_path, tokenizer, task, row, prompt="appendix_b")
+        assert tokenizer.decode(made.input_ids) == f"{text}\n{'Summary' if 'cnn' in task else 'Answer'}:"
+
+
 PASSAGES = [["One", ["It is.", " So."]], ["Two", ["Ada."]]]
 
 

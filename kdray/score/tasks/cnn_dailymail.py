@@ -31,6 +31,7 @@ FORMS = {
     "leaderboard": SHORT,
     "leaderboard_2shot": Form(DEMONSTRATIONS + "Document: {text}\nSummary:", ("\n",)),
     "lookback_lens": LENS,
+    "appendix_b": Form("Dialogue: {text}\nSummary:"),  # as its students were trained on dialogues
 }
 
 
@@ -40,7 +41,7 @@ def cnn_dailymail(
     source: str = "hf:abisee/cnn_dailymail#config=3.0.0&split=test",
     limit: PositiveInt | None = None,
     prompt: Literal[
-        "template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens"
+        "template", "chat", "lm_eval", "paper", "leaderboard", "leaderboard_2shot", "lookback_lens", "appendix_b"
     ] = "template",
     max_words: PositiveInt | None = 700,
     max_new_tokens: PositiveInt = 256,

@@ -23,7 +23,10 @@ DECLARED = declare.AnswerTask(
     short={"f1": "hpqa_f1", "em": "hpqa_em"},
     usual=declare.Usual(rows=7405, tokens=1600),
 )
-FORMS = {"qa": Form("{text}\n\n{instruction}\nAnswer:", ("\n",))}
+FORMS = {
+    "qa": Form("{text}\n\n{instruction}\nAnswer:", ("\n",)),
+    "appendix_b": Form("Context: {text}\nQuestion: {question}\nAnswer:"),
+}
 
 
 def hotpotqa(
@@ -31,7 +34,7 @@ def hotpotqa(
     *,
     source: str = "hf:hotpotqa/hotpot_qa#config=distractor&split=validation",
     limit: PositiveInt | None = None,
-    prompt: Literal["template", "chat", "qa"] = "template",
+    prompt: Literal["template", "chat", "qa", "appendix_b"] = "template",
     max_new_tokens: PositiveInt = 32,
 ) -> Question:
     """All ten passages are shown, in the data set's order; where a window is too small, the last are cut.
