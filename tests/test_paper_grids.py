@@ -34,6 +34,7 @@ FAMILIES = {  # the teacher's method, and the weights in each model: 10^9, from 
 }
 DATA = {"databricks/databricks-dolly-15k", "EdinburghNLP/xsum", "abisee/cnn_dailymail"}
 DATA |= {"allenai/ai2_arc", "Rowan/hellaswag", "allenai/openbookqa", "tau/commonsense_qa"}
+DATA |= {"qiaojin/PubMedQA", "knkarthick/dialogsum", "hotpotqa/hotpot_qa", "truthfulqa/truthful_qa"}
 COMMIT = "0" * 40
 
 

@@ -1,7 +1,8 @@
 """Scores, what `measure` leaves: `scores.json`, {metric: {value, stderr, n}}, and `examples.parquet`, one row an item.
 
 That of a factual rate has also `factual.json`, its companions and what it depends on; that of a benchmark
-`details.json`, lm-eval's results as they are and the bins of the calibration error.
+`details.json`, lm-eval's results as they are and the bins of the calibration error; that of a metric which counts
+something has the totals there, as `counts`.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ def curate(
         from kdray.orchestration import curating
         from kdray.orchestration.concepts import balanced, open_texts, own_entries, read_entries
 
-        asked = {"source": outer.resolve(ref, "SOURCE"), "text": text, "languages": codes, "seed": seed}
+        asked = {"source": outer.resolve(ref, "SOURCE"), "text": text, "languages": list(codes), "seed": seed}
         asked |= {"threshold": threshold} if threshold is not None else {"tail": tail}
         asked |= {"metadata": outer.resolve(given, "--metadata")} if given else {"least": least, "pairs": pairs}
         io.put_json_if_absent(to / REQUEST, {"id": fingerprint(asked)})

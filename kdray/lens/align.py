@@ -94,7 +94,18 @@ def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], do
         InputError: the document is not in the prompt.
     """
     pieces = decode_pieces(tokenizer, prompt)
-    text, document = "".join(pieces), document.strip()
+    _, end = place_of(document, "".join(pieces))
+    starts = itertools.accumulate(map(len, pieces[:-1]), initial=0)
+    return sum(start < end for start in starts)
+
+
+def place_of(document: str, text: str) -> tuple[int, int]:
+    """Where the document's last occurrence in a prompt's text begins and ends, without the space around it.
+
+    Raises:
+        InputError: it is not in there.
+    """
+    document = document.strip()
     if document not in text:
         document = unicodedata.normalize("NFC", document)  # as some tokenizers do
     begin = text.rfind(document) if document else -1
@@ -102,8 +113,7 @@ def context_length(tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], do
         raise InputError(
             "document", "it is not in the prompt" if document else "empty", "a lookback ratio needs a context"
         )
-    starts = itertools.accumulate(map(len, pieces[:-1]), initial=0)
-    return sum(start < begin + len(document) for start in starts)
+    return begin, begin + len(document)
 
 
 def mark_tokens(

@@ -26,15 +26,26 @@ HALF = 0.05
 
 @dataclass(frozen=True)
 class Continued:
-    """A context and the continuations that are asked about, as token ids; none is empty."""
+    """A context and the continuations that are asked about, as token ids; none is empty.
+
+    `last`: of each continuation how many of its last tokens are asked about, at least one; all, where it is None.
+    """
 
     context: Sequence[int]
     continuations: Sequence[Sequence[int]]
+    last: Sequence[int] | None = None
 
     @cached_property
     def size(self) -> int:
         """Tokens in its row: nothing is predicted from a continuation's last one."""
         return len(self.context) + sum(len(c) - 1 for c in self.continuations)
+
+    @property
+    def asked(self) -> list[Sequence[int]]:
+        """The tokens that are asked about, of each continuation."""
+        if self.last is None:
+            return list(self.continuations)
+        return [c[len(c) - count :] for c, count in zip(self.continuations, self.last, strict=True)]
 
 
 class SharedPrefix:
@@ -70,21 +81,33 @@ class SharedPrefix:
 
         Equal to one pass over context and continuation up to float error. Rows are padded to the longest question.
         """
-        states = self.states(questions)
-        lengths = [len(c) for question in questions for c in question.continuations]
-        tokens = torch.tensor([token for q in questions for c in q.continuations for token in c], device=self.device)
-        found, best = [], []
-        for some, asked in zip(states.split(CHUNK), tokens.split(CHUNK), strict=True):
-            logits = self.model.head(some).float()
-            found.append(logits.gather(1, asked[:, None])[:, 0] - logits.logsumexp(1))
-            best.append(logits.argmax(1) == asked)
-        pairs = zip(torch.cat(found).double().split(lengths), torch.cat(best).split(lengths), strict=True)
-        answers = iter([(float(logs.sum()), bool(hits.all())) for logs, hits in pairs])
+        logs, hits = self._asked(questions)
+        answers = iter([(float(log.sum()), bool(hit.all())) for log, hit in zip(logs, hits, strict=True)])
         return [[next(answers) for _ in question.continuations] for question in questions]
 
     @torch.inference_mode()
+    def log_probabilities(self, questions: Sequence[Continued]) -> list[list[Tensor]]:
+        """For every question and continuation the log-probability in nats of each token that is asked about, in
+        float64.
+        """
+        logs = iter(self._asked(questions)[0])
+        return [[next(logs) for _ in question.continuations] for question in questions]
+
+    def _asked(self, questions: Sequence[Continued]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Of every continuation: the log-probabilities of its tokens, and which of them are the most likely ones."""
+        states, asked = self.states(questions), [tokens for question in questions for tokens in question.asked]
+        lengths = [len(tokens) for tokens in asked]
+        tokens = torch.tensor([token for of_one in asked for token in of_one], device=self.device)
+        found, best = [], []
+        for some, wanted in zip(states.split(CHUNK), tokens.split(CHUNK), strict=True):
+            logits = self.model.head(some).float()
+            found.append(logits.gather(1, wanted[:, None])[:, 0] - logits.logsumexp(1))
+            best.append(logits.argmax(1) == wanted)
+        return torch.cat(found).double().split(lengths), torch.cat(best).split(lengths)
+
+    @torch.inference_mode()
     def states(self, questions: Sequence[Continued]) -> Tensor:
-        """[N, d] hidden states after the final norm from which the N tokens of all continuations are predicted, in
+        """[N, d] hidden states after the final norm from which the N tokens that are asked about are predicted, in
         order.
         """
         longest = max(len(q.context) + len(c) - 1 for q in questions for c in q.continuations)
@@ -102,12 +125,12 @@ class SharedPrefix:
         for row, question in enumerate(questions):
             end = len(question.context)
             ids[row, :end], places[row, :end], part[row, :end] = torch.tensor(question.context), torch.arange(end), 0
-            for number, c in enumerate(question.continuations, 1):
+            for number, (c, asked) in enumerate(zip(question.continuations, question.asked, strict=True), 1):
                 here = slice(end, end + len(c) - 1)
                 ids[row, here] = torch.tensor(c[:-1], dtype=torch.long)
                 places[row, here], part[row, here] = torch.arange(len(c) - 1) + len(question.context), number
-                rows += [row] * len(c)
-                columns += [len(question.context) - 1, *range(here.start, here.stop)]
+                rows += [row] * len(asked)
+                columns += [len(question.context) - 1, *range(here.start, here.stop)][len(c) - len(asked) :]
                 end = here.stop
         states = self.model.backbone(
             input_ids=ids.to(self.device),

@@ -28,7 +28,7 @@ from kdray.distill.student import Student
 from kdray.lens.factual import measured_rate
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_tokenizer, own_device
-from kdray.models.loaded import Load
+from kdray.models.loaded import Load, Loaded
 from kdray.orchestration.pools import Item
 from kdray.score.answers import Given, Metric, is_unfinished, load_metric, score_answers
 from kdray.score.heldout import heldout_sums
@@ -108,11 +108,12 @@ class MetricUse:
 @dataclass(frozen=True, kw_only=True)
 class AnswerMetrics(Measurement):
     """Metrics of kept answers; `answerer` is the model that gave them, `samples` are more answers of its to the same
-    prompts.
+    prompts. `dtype` is that in which a metric asks the answerer, None where none does.
     """
 
     outputs: Path
     answerer: Path
+    dtype: str | None = None
     samples: tuple[Path, ...] = ()
     metrics: tuple[MetricUse, ...]
     count_empty: bool = True
@@ -120,7 +121,7 @@ class AnswerMetrics(Measurement):
 
     @property
     def loads(self) -> object:
-        return [use.models for use in self.metrics if use.models] or None
+        return self.answerer if self.dtype else [use.models for use in self.metrics if use.models] or None
 
 
 class Measurer:
@@ -178,7 +179,13 @@ class Measurer:
         return dict(result.scores), [dict(row) for row in result.rows]
 
     def _answers(self, item: AnswerMetrics) -> Scored:
-        metrics = [self._metric(json.dumps(vars(use), default=str), item.cache) for use in item.metrics]
+        # One that asks the answerer is not kept: it would keep the model.
+        metric = (
+            functools.partial(self._load_metric, answerer=self.load(item.answerer, item.dtype))
+            if item.dtype
+            else self._metric
+        )
+        metrics = [metric(json.dumps(vars(use), default=str), item.cache) for use in item.metrics]
         tokenizer = functools.cache(lambda: load_tokenizer(item.answerer))
         rows = read_kept(item.outputs, tokenizer)
         for drawn in item.samples:
@@ -186,12 +193,17 @@ class Measurer:
                 row.setdefault("samples", []).extend(
                     [] if sample["error"] or is_unfinished(sample) else [sample["answer"]]
                 )
-        return score_answers(rows, metrics, count_empty=item.count_empty)
+        counts = [name for use in item.metrics for name in declared(declare.Metric, use.name).counts]
+        scores, scored = score_answers(rows, metrics, count_empty=item.count_empty, counts=counts)
+        if counts:
+            write_details(item.target, {"counts": {name: sum(row.get(name) or 0 for row in scored) for name in counts}})
+        return scores, scored
 
-    def _load_metric(self, metric: str, cache: Path) -> Metric:
+    def _load_metric(self, metric: str, cache: Path, answerer: Loaded | None = None) -> Metric:
         """A metric of one step, kept for the next ones: those of a metric with a model follow each other."""
         use = json.loads(metric)
-        given = Given({name: Path(folder) for name, folder in use["models"].items()}, self.device, cache)
+        models = {name: Path(folder) for name, folder in use["models"].items()}
+        given = Given(models, self.device, cache, answerer)
         return load_metric(use["name"], use["params"], given)
 
 

@@ -18,7 +18,16 @@ from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
-from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened, TrainInputs
+from kdray.plan.inputs import (
+    AnswersInputs,
+    ExportInputs,
+    GenerateInputs,
+    Inputs,
+    LikelihoodInputs,
+    RateInputs,
+    Softened,
+    TrainInputs,
+)
 from kdray.report.chosen import Choices
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -31,10 +40,13 @@ WAIT = 0.5  # seconds between looks at a lock
 
 
 def weights_read_by(step: Step) -> Step[ExportInputs] | None:
-    """The exported checkpoint whose weights a step reads, if it does: kept answers are scored without them."""
-    if isinstance(step.inputs, GenerateInputs | LikelihoodInputs | RateInputs):
-        return next(iter(reading([step.inputs.model], ExportInputs)), None)
-    return None
+    """The exported checkpoint whose weights a step reads, if it does: kept answers are scored without them, but by a
+    metric that asks the model.
+    """
+    if not isinstance(step.inputs, GenerateInputs | LikelihoodInputs | RateInputs | AnswersInputs):
+        return None
+    model = step.inputs.model
+    return next(iter(reading([model], ExportInputs)), None) if model else None
 
 
 @dataclass

@@ -171,9 +171,12 @@ class LikelihoodInputs(Softened):
 
 @dataclass(frozen=True, kw_only=True)
 class AnswersInputs(Inputs):
-    """Of metrics of answers; `samples`: the same prompts' answers drawn at random, for a metric that compares them."""
+    """Of metrics of answers; `samples`: the same prompts' answers drawn at random, for a metric that compares them;
+    `model`: the one that answered, for a metric that asks it.
+    """
 
     outputs: Step[GenerateInputs]
+    model: Step | None = None
     models: MetricModels | None = None
     samples: tuple[Step[GenerateInputs], ...] = ()
 

@@ -107,14 +107,15 @@ class _Way:
 
 @dataclasses.dataclass(frozen=True)
 class _Taken:
-    """What one step measures of answers: the end of its name, its parameters, its models, and the metric if it has more
-    drawn.
+    """What one step measures of answers: the end of its name, its parameters, its models, the metric if it has more
+    drawn, and whether it asks the model that answered.
     """
 
     suffix: str
     params: dict[str, Any]
     models: MetricModels | None = None
     drawn: Use | None = None
+    answerer: bool = False
 
 
 def _shown(task: Use, trained: bool) -> Use:
@@ -236,8 +237,9 @@ def _metrics(metrics: list[Use], outer: Outer) -> list[_Taken]:
     taken = [_Taken("", {"metrics": quick, "answers": ANSWERS_VERSION})] if quick else []
     for use in slow:
         metric, models = _metric(use, f"score.metrics.{use.name}", outer)
-        drawn = use if declared(declare.Metric, use.name).samples else None
-        taken.append(_Taken(f"-{use.name}", {"metrics": [metric], "answers": ANSWERS_VERSION}, models, drawn))
+        declares, params = declared(declare.Metric, use.name), {"metrics": [metric], "answers": ANSWERS_VERSION}
+        drawn = use if declares.samples else None
+        taken.append(_Taken(f"-{use.name}", params, models, drawn, declares.answerer))
     return taken
 
 
@@ -252,7 +254,11 @@ def _measures(
                 _sample(generate, asked, use.params["temperature"], seed) for seed in range(use.params["samples"])
             )
         inputs = AnswersInputs(outputs=generate, models=taken.models, samples=samples)
-        yield make_step("measure", generate.slug + taken.suffix, taken.params, inputs)
+        params: dict[str, Any] | None = taken.params
+        if taken.answerer:
+            inputs = dataclasses.replace(inputs, model=generate.inputs.model)
+            params = asked and params | {"dtype": asked["dtype"]}
+        yield make_step("measure", generate.slug + taken.suffix, params, inputs)
 
 
 def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], MetricModels]:

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from kdray.data.sentences import split
 from kdray.lens.annotations import Annotated
 from kdray.score.answers import Answer, Metric, answer_of, apply
-from kdray.score.sentences import split
 from kdray.spec import declare
 from kdray.spec.components import declared
 

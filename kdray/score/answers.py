@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from kdray.data.estimates import mean
+from kdray.models.loaded import Loaded
 from kdray.spec import declare
 from kdray.spec.components import load
 
@@ -41,17 +42,21 @@ class Answer:
     references: Sequence[str] = ()
     wrong: Sequence[str] = ()
     samples: Sequence[str] = ()  # other answers to the same prompt, drawn at random
+    input_ids: Sequence[int] = ()  # the prompt's, where the model's tokens are known
+    thought_ids: Sequence[int] = ()
+    output_ids: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
 class Given:
-    """What a metric that is a class is made with: the folders of its models by parameter, and where it may keep
-    things.
+    """What a metric that is a class is made with: the folders of its models by parameter, where it may keep things, and
+    the model that answered, if it asks that.
     """
 
     models: Mapping[str, Path]
     device: torch.device | str = "cpu"
     cache: Path | None = None
+    answerer: Loaded | None = None
 
 
 def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
@@ -61,7 +66,7 @@ def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
 
 
 def score_answers(
-    kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, count_empty: bool
+    kept: Sequence[Mapping[str, Any]], metrics: Sequence[Metric], *, count_empty: bool, counts: Sequence[str] = ()
 ) -> tuple[Scores, list[dict[str, Any]]]:
     """Score the rows of a `generate` artifact.
 
@@ -70,6 +75,7 @@ def score_answers(
             `thought_end` where there is a thought.
         count_empty: whether `empty`, the percentage of answers without a word, is among the scores, and `unfinished`,
             that of answers which are all thought, without its end.
+        counts: numbers of rows that are counted and are no scores.
 
     Returns:
         {metric: {value, stderr, n}}, and one row an answer, with None where a metric has no value. A mean is over the
@@ -95,7 +101,7 @@ def score_answers(
     names = list(dict.fromkeys(name for row in rows for name in row))
     rows = [{name: row.get(name) for name in names} for row in rows]
     scores: Scores = {}
-    for name in names[len(OF_EVERY_ROW) :]:
+    for name in (name for name in names[len(OF_EVERY_ROW) :] if name not in counts):
         values = [value for row in rows if isinstance(value := row[name], int | float) and math.isfinite(value)]
         if values:
             scores[name] = mean(values)
@@ -115,7 +121,8 @@ def is_unfinished(row: Mapping[str, Any]) -> bool:
 def answer_of(row: Mapping[str, Any]) -> Answer:
     """A row of a `generate` artifact as metrics see it. A blank reference is none: nothing can be compared with it."""
     references, wrong = ([text for text in row[name] if text.strip()] for name in ("references", "wrong"))
-    return Answer(row["answer"], row["question"], row["source"], references, wrong, row.get("samples") or ())
+    said = (row["answer"], row["question"], row["source"], references, wrong, row.get("samples") or ())
+    return Answer(*said, *(row.get(name) or () for name in ("input_ids", "thought_ids", "output_ids")))
 
 
 def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:

@@ -265,6 +265,8 @@ class Metric(Declared):
     spans: bool = False  # its rows have the hallucinated `spans` of an answer, as character offsets
     whole: bool = False  # an answer that it scores low is hallucinated as a whole
     samples: tuple[str, ...] = ()  # parameters of answers that are drawn at random for this metric
+    answerer: bool = False  # it asks the model that answered, and is slow
+    counts: tuple[str, ...] = ()  # whole numbers of its rows whose totals are told, and are no scores
     runtime: tuple[str, ...] = ()  # parameters that change no number
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
     nltk_data: Mapping[str, str] = Field(

@@ -93,8 +93,9 @@ def finds_hallucinations(metric: str) -> bool:
 
 
 def judges_texts(metric: str) -> bool:
-    """Whether a metric holds any text against a source, and needs nothing more."""
-    return declared(declare.Metric, metric).needs == ("source",)
+    """Whether a metric holds any text against a source, and needs nothing more, such as the model that wrote it."""
+    wants = declared(declare.Metric, metric)
+    return wants.needs == ("source",) and not wants.answerer
 
 
 def _is_rated(task: str) -> bool:

@@ -71,7 +71,7 @@ class Measuring:
 
     def finish(self, step: Step[MeasureInputs], attempt: Attempt) -> None:
         facts = read_details(attempt.path)
-        told = {name: facts[name] for name in ("failed", "unlabelled", "truncated") if name in facts}
+        told = {name: facts[name] for name in ("failed", "unlabelled", "truncated", "counts") if name in facts}
         self.work.seal(step, attempt, score_files(attempt.path), **told)
         _tell(step, facts, self.work)
 
@@ -157,6 +157,8 @@ def _tell(step: Step, facts: Mapping[str, Any], work: Work) -> None:
             f"[yellow]{step.slug}[/]: {facts['truncated']} requests were cut to the model's window, on the left as"
             " lm-eval does"
         )
+    if told := [f"{count} {name.replace('_', ' ')}" for name, count in facts.get("counts", {}).items() if count]:
+        work.progress.say(f"{step.slug}: {', '.join(told)}")
 
 
 def _count_parts(setting: dict[str, Any]) -> int:
@@ -183,9 +185,10 @@ def _loaded(step: Step[MeasureInputs]) -> str:
     """What the steps of one group share, so that it is loaded once: a model of the grid or a metric, or else the
     answers.
     """
-    if isinstance(step.inputs, AnswersInputs):
+    if isinstance(step.inputs, AnswersInputs) and not step.inputs.model:
         models = step.inputs.models.by_parameter.values() if step.inputs.models else ()
         return next((model.key.id for model in models), step.inputs.outputs.key.id)
+    assert step.inputs.model
     return step.inputs.model.key.id
 
 
@@ -232,12 +235,14 @@ def _of_answers(step: Step, inputs: AnswersInputs, attempt: Attempt, work: Work)
         metrics.append(MetricUse(name, params, models))
     # Without a model of their own they go to the actors that the answerer has: others would take turns with those.
     memory = None if slow else work.scored_in.get(work.plan.role(answerer))
+    dtype = step.params["dtype"] if inputs.model else None
     return AnswerMetrics(
         key=step.key.id,
-        gpus=work.resources.units_for(1, memory),
+        gpus=work.gpus_for(inputs.model, dtype) if inputs.model and dtype else work.resources.units_for(1, memory),
         target=attempt.path,
         outputs=work.folder(inputs.outputs),
         answerer=work.folder(answerer),
+        dtype=dtype,
         samples=tuple(map(work.folder, inputs.samples)),
         metrics=tuple(metrics),
         count_empty=not slow,

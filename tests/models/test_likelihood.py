@@ -58,6 +58,18 @@ def test_equal_to_one_pass_a_choice(kind, monkeypatch):
             assert greedy == best
 
 
+def test_of_continuations_the_last_tokens_alone_can_be_asked_about(monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 3)
+    torch.manual_seed(4)
+    shared = SharedPrefix(ResponseModel(MODELS["llama"]().eval()))
+    whole = shared.log_probabilities(QUESTIONS)
+    last = [[1, 1, 1], [2, 1], [3, 1, 2, 1]]
+    asked = [Continued(q.context, q.continuations, counts) for q, counts in zip(QUESTIONS, last, strict=True)]
+    for of_all, of_last, counts in zip(whole, shared.log_probabilities(asked), last, strict=True):
+        for every, some, count in zip(of_all, of_last, counts, strict=True):
+            torch.testing.assert_close(some, every[-count:], atol=1e-6, rtol=0)
+
+
 def test_the_greedy_continuation_is_found():
     torch.manual_seed(1)
     model = MODELS["llama"]().eval()

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from kdray.orchestration.work import weights_read_by
 from kdray.plan import Plan
 from kdray.spec.errors import InputError
+from kdray.spec.points import Point
 from tests.conftest import TinyGrid
 from tests.plan.conftest import MakePlan
 
@@ -45,6 +47,22 @@ def test_a_metrics_model_is_a_step_and_known_by_its_content(plan: MakePlan, tiny
     again = plan({"score.metrics": [STANDIN]})
     assert measured(again)["support_standin"].measure.id != measured(first)["support_standin"].measure.id
     assert measured(again)["rouge"].measure.id == measured(first)["rouge"].measure.id
+
+
+def test_a_metric_that_asks_the_answerer_reads_its_weights(plan: MakePlan) -> None:
+    made = plan({"score.metrics": ["selfcite"]})
+    step = measured(made)["selfcite"].measure
+    assert step.inputs.model is made.models["student"]
+    assert measured(made)["rouge"].measure.inputs.model is None
+    assert measured(made)["rouge"].measure.id == measured(plan())["rouge"].measure.id
+    of_points = [score for score in made.scores if isinstance(score.subject, Point) and score.task.name == "xsum"]
+    read = {score.measure.slug: weights_read_by(score.measure) for score in of_points}
+    assert {export.id for slug, export in read.items() if export and slug.endswith("-selfcite")} == {
+        export.id for planned in made.points for export in planned.exports.values()
+    }
+    assert not any(export for slug, export in read.items() if not slug.endswith("-selfcite"))
+    other = plan({"score.metrics": ["selfcite"], "score.dtype": "bfloat16"})
+    assert step.id != measured(other)["selfcite"].measure.id
 
 
 def test_samples_are_generated_once_for_each_seed(plan: MakePlan) -> None:

@@ -11,13 +11,13 @@ from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from kdray.data.sentences import split
 from kdray.score.answers import Answer, score_answers
 from kdray.score.consistency import unknown_share, unread
 from kdray.score.metrics.exact_match import exact_match
 from kdray.score.metrics.meteor import meteor
 from kdray.score.metrics.rouge import rouge
 from kdray.score.metrics.truthful import truthful
-from kdray.score.sentences import split
 
 TEXTS = {
     "Chinese": "北京大学的研究人员周二表示，他们找到了一种净化饮用水的新方法。这项工作发表在《自然》杂志上。",

@@ -10,6 +10,7 @@ from nltk.translate.meteor_score import single_meteor_score
 from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics.chrf import CHRF
 
+from kdray.data.sentences import split
 from kdray.score.answers import Answer
 from kdray.score.metrics.best_span import best_span
 from kdray.score.metrics.chrf import chrf
@@ -18,7 +19,6 @@ from kdray.score.metrics.meteor import NoSynonyms, meteor
 from kdray.score.metrics.rouge import rouge
 from kdray.score.metrics.rouge_paper import rouge_paper
 from kdray.score.metrics.truthful import truthful
-from kdray.score.sentences import split
 
 TEXTS = [
     ("The cats were running home", "a cat runs home"),

@@ -1,6 +1,6 @@
 """METEOR by nltk, in percent: words matched as they are, by stem and, with `synonyms`, by WordNet.
 
-`tokenizer: default` splits texts as `nltk.word_tokenize` does, but into sentences by `kdray.score.sentences`, which
+`tokenizer: default` splits texts as `nltk.word_tokenize` does, but into sentences by `kdray.data.sentences`, which
 needs no data; `unicode` takes the words of any script, characters where there are no spaces. Stems and WordNet are
 English.
 """
@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from kdray.data.sentences import split
 from kdray.data.words import tokens as words_of
 from kdray.score.answers import Answer
-from kdray.score.sentences import split
 from kdray.score.tokenizers import between_spaces, not_comparable, whole
 from kdray.spec import declare
 

@@ -13,11 +13,11 @@ import torch
 from pydantic import PositiveInt
 from transformers import AutoTokenizer, T5ForConditionalGeneration
 
+from kdray.data.sentences import split
 from kdray.data.words import count_words
 from kdray.models.weights import load_whole
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, unread
-from kdray.score.sentences import split
 from kdray.spec import declare
 
 DECLARED = declare.Metric(

@@ -12,10 +12,10 @@ from typing import Any
 
 from pydantic import PositiveFloat, PositiveInt
 
+from kdray.data.sentences import split
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import unread
 from kdray.score.encoder import Encoder
-from kdray.score.sentences import split
 from kdray.spec import declare
 
 DECLARED = declare.Metric(

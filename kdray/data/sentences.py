@@ -22,10 +22,17 @@ ABBREVIATION = regex.compile(r"(?:^|\s)(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|G
 
 def split(text: str) -> list[str]:
     """The sentences of `text` without the space around them. Lines end sentences; an initial or a title does not."""
-    sentences, start = [], 0
+    return [text[begin:end] for begin, end in spans(text)]
+
+
+def spans(text: str) -> list[tuple[int, int]]:
+    """Where the sentences of `text` begin and end, as `split` finds them."""
+    bounds, start = [], 0
     for match in END.finditer(text):
         if "\n" not in match.group() and ABBREVIATION.search(text[start : match.start()]):
             continue
-        sentences.append(text[start : match.end()].strip())
+        bounds.append((start, match.end()))
         start = match.end()
-    return [sentence for sentence in [*sentences, text[start:].strip()] if sentence]
+    parts = [(begin, text[begin:end]) for begin, end in [*bounds, (start, len(text))]]
+    leads = [(begin + len(part) - len(part.lstrip()), part.strip()) for begin, part in parts]
+    return [(begin, begin + len(sentence)) for begin, sentence in leads if sentence]
