@@ -60,7 +60,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
     @functools.cache
     def rows(labels: Labels, teacher: str) -> Step:
-        if labels == "gold":
+        if labels in ("gold", "student"):
             return prepare
         if labels == "teacher":
             return answers(teacher)
@@ -199,6 +199,9 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened
             params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
         if grid.soft_labels.align:
             params["align"] = grid.soft_labels.align
+    if point.samples:
+        params["on_policy"] = point.on_policy
+        params["sampling"] = payload(grid.objective.sampling) | {"max_new_tokens": grid.max_sampled}
     inputs = TrainInputs(
         student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher, across=taught.across
     )

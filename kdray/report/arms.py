@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from kdray.spec.points import Point
 from kdray.spec.sections.base import Labels
 
-HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of training on hard labels alone
+HARD = {
+    "gold": "SFT",
+    "student": "SFT",
+    "teacher": "SeqKD",
+    "both": "SFT + SeqKD",
+}  # names of training on hard labels alone
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where there is
-    a choice.
+    """Which responses are trained on, smoothed or not, the weight of their soft labels, the teacher where there is a
+    choice, and the share of on-policy steps.
     """
 
     labels: Labels
@@ -22,13 +27,17 @@ class Arm:
     teacher: str = ""
     smoothing: float = 0.0
     temperature: float = 1.0
+    on_policy: float = 0.0
 
     @property
     def name(self) -> str:
         smoothed = f" smoothed {self.smoothing:g}" if self.smoothing else ""
-        hard = "" if self.labels == "gold" and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
+        own = self.labels in ("gold", "student")
+        hard = "" if own and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
+        share = "" if self.on_policy == 1 else f" {self.on_policy:g}"
+        steps = f"on-policy{share} " if self.labels == "student" else ""
         at = f" T={self.temperature:g}" if self.temperature != 1 else ""
-        terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}{at}" if self.alpha else ""]))
+        terms = " + ".join(filter(None, [hard, f"{steps}KD {self.alpha:g}{at}" if self.alpha else ""]))
         return f"{terms} ({self.teacher})" if self.teacher else terms
 
 
@@ -36,7 +45,7 @@ BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature)
+    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.on_policy)
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

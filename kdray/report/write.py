@@ -24,7 +24,17 @@ from kdray.spec.points import Point
 from kdray.spec.sections.scoring import LensSection
 from kdray.spec.uses import uses
 
-AXES = ("labels", "teacher", "alpha", "smoothing", "temperature", "lr", "batch", "seed")  # columns of scores.csv
+AXES = (  # columns of scores.csv
+    "labels",
+    "teacher",
+    "alpha",
+    "smoothing",
+    "temperature",
+    "on_policy",
+    "lr",
+    "batch",
+    "seed",
+)
 
 
 def print_table(results: Results, console: Console) -> None:

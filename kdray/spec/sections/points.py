@@ -7,7 +7,18 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from kdray.spec.errors import InputError
-from kdray.spec.sections.base import RUNS, SELECTS, Labels, NonNegative, Section, Seed, Share, Slug, all_different
+from kdray.spec.sections.base import (
+    RUNS,
+    SELECTS,
+    Fraction,
+    Labels,
+    NonNegative,
+    Section,
+    Seed,
+    Share,
+    Slug,
+    all_different,
+)
 
 
 class Axes(Section):
@@ -30,7 +41,10 @@ class Axes(Section):
     labels: Annotated[list[Labels], SELECTS] = Field(
         default=["gold"],
         min_length=1,
-        description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)",
+        description=(
+            "the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels), or `student`, those that"
+            " it samples as it trains (see docs/grid.md#on-policy)"
+        ),
     )
     teacher: Annotated[list[Slug], AfterValidator(all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
@@ -41,6 +55,10 @@ class Axes(Section):
     )
     temperature: Annotated[list[PositiveFloat], AfterValidator(all_different), SELECTS] = Field(
         default=[], description="of the soft term, by default `objective.temperature` alone"
+    )
+    on_policy: Annotated[list[Fraction], AfterValidator(all_different), SELECTS] = Field(
+        default=[],
+        description="with labels `student`: shares of on-policy steps, by default `objective.on_policy` alone",
     )
 
 
@@ -61,6 +79,9 @@ class PointSpec(Section):
     temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
         default=None, description="of the soft term, by default `objective.temperature`"
     )
+    on_policy: Annotated[Fraction | None, SELECTS] = Field(
+        default=None, description="with labels `student`: share of on-policy steps, by default `objective.on_policy`"
+    )
 
 
 class SomePoints(Section):
@@ -77,6 +98,9 @@ class SomePoints(Section):
     smoothing: Annotated[Share | None, RUNS] = Field(None, description="share of uniform labels among the hard ones")
     temperature: Annotated[PositiveFloat | None, RUNS] = Field(
         None, description="of the soft term; points without one have 1"
+    )
+    on_policy: Annotated[Fraction | None, RUNS] = Field(
+        None, description="share of on-policy steps; points whose labels are not `student` have 0"
     )
 
     @model_validator(mode="after")
