@@ -19,7 +19,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,8 +51,7 @@ def measured(world: World, new: int, rounds: int) -> tuple[dict[str, list[float]
     steps = {kind: make_loop(kind, world, new) for kind in KINDS}
     running = {kind: loop.steps() for kind, loop in steps.items()}
     taken: dict[str, list[float]] = defaultdict(list)
-    spent: Counter[str] = Counter()
-    lengths = []
+    spent, whole, lengths = dict.fromkeys(("sampling", "teacher"), 0.0), 0.0, []
     for i in range(UNCOUNTED + rounds):
         for kind, loop in steps.items():
             gc.collect()
@@ -62,9 +61,9 @@ def measured(world: World, new: int, rounds: int) -> tuple[dict[str, list[float]
                 continue
             taken[kind].append(now("cpu") - begin)
             if kind == "sampled":
-                spent.update(loop.spent, all=time.perf_counter() - began)
+                spent = {what: seconds + loop.spent[what] for what, seconds in spent.items()}
+                whole += time.perf_counter() - began
                 lengths.append(metrics["sampled_length"])
-    whole = spent.pop("all")
     shares = {what: seconds / whole for what, seconds in spent.items()}
     return taken, shares | {"rest": 1 - sum(shares.values())}, statistics.fmean(lengths)
 

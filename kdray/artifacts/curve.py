@@ -8,7 +8,6 @@ how much of its memory: another each time, so that MLflow and the report do not 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -67,13 +66,11 @@ def read_shares(folder: Path) -> dict[str, float]:
         return {}
     with reading(path):
         entries = [json.loads(line) for line in _whole_lines(path.read_bytes())]
-        spent: Counter[str] = Counter()
-        for entry in entries:
-            spent.update(entry.get("spent", {}))
+        spent = [entry["spent"] for entry in entries if "spent" in entry]
         seconds = sum(entry["seconds"] for entry in entries)
     if not spent or not seconds:
         return {}
-    shares = {what: of / seconds for what, of in spent.items()}
+    shares = {what: sum(parts[what] for parts in spent) / seconds for what in spent[0]}
     return shares | {"rest": max(0.0, 1 - sum(shares.values()))}
 
 

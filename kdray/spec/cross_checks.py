@@ -189,6 +189,10 @@ def _check_on_policy(grid: Grid, points: Sequence[Point]) -> None:
                 "axes.smoothing", f"{point.smoothing:g} of hard labels that no step has ({point.slug})", "must be 0"
             )
     form, engine = grid.soft_labels.form.name, grid.runtime.engine.name
+    if grid.train.compile:
+        raise InputError(
+            "train.compile", "true with labels student", "every token that is sampled would compile anew: leave it out"
+        )
     if grid.soft_labels.align:
         raise InputError(
             "soft_labels.align",

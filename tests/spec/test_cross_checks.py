@@ -35,6 +35,10 @@ TOGETHER = {
         SAMPLED | {"runtime.engine": "fsdp"},
         ["runtime.engine: fsdp with labels student", "use ddp"],
     ),
+    "sampled responses and compiled layers": (
+        SAMPLED | {"train.compile": True, "runtime.device": "gpu"},
+        ["train.compile: true with labels student", "leave it out"],
+    ),
     "sampled responses to no prompts": (
         SAMPLED | {"data.recipe": {"name": "text", "column": "response"}},
         ["axes.labels: answers to rows of the recipe 'text'"],
