@@ -27,6 +27,7 @@ from kdray.plan.inputs import (
     AnnotateInputs,
     AnswerInputs,
     AnswersInputs,
+    CurateInputs,
     GenerateInputs,
     JoinInputs,
     LensInputs,
@@ -94,6 +95,7 @@ def run(
         from kdray.scorer import score
         from kdray.stages.annotate import annotate
         from kdray.stages.augment import augment
+        from kdray.stages.curate import curate
         from kdray.stages.generate import generate, generate_by_vllm
         from kdray.stages.lens import given_lens, lens, read_annotations
         from kdray.stages.measure import measure
@@ -129,6 +131,7 @@ def run(
         if plan.prepare:
             check_models(plan.grid, folders)
             prepare([plan.prepare], work)
+            curate(reading(steps, CurateInputs), work)
             retokenise([step for step in reading(steps, RetokeniseInputs) if step.inputs.data is plan.prepare], work)
         asking = generate(reading(steps, GenerateInputs), work)
         measuring = measure([score.measure for score in plan.scores], work)

@@ -14,7 +14,7 @@ from kdray.plan import make_plan
 from kdray.plan.progress import training_status
 from kdray.spec import load_grid
 from kdray.store import Control, Outer, Store
-from kdray.store.store import attempts
+from kdray.store.artifact import attempts
 from tests.conftest import Run
 from tests.tiny import write_grid
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 
 from kdray.artifacts.files import is_number, reading, require_sealed
 from kdray.store import Artifact
-from kdray.store.store import ATTEMPT
+from kdray.store.artifact import ATTEMPT
 
 CURVE, TIMES = "metrics.jsonl", "times.jsonl"
 NEEDED = ("step", "examples", "tokens", "loss")  # of every step; a step on sampled responses has no `ce`

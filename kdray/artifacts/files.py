@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.spec.errors import InputError
-from kdray.store import store
+from kdray.store import artifact
 
 WRONG = (
     ValueError,
@@ -28,8 +28,8 @@ WRONG = (
 
 def damaged(path: Path, reason: str) -> InputError:
     """That a file cannot be used; its artifact is made again once it is gone."""
-    if path.parent.name.startswith(store.ATTEMPT):
-        return store.damaged(path, path.parents[1], reason)
+    if path.parent.name.startswith(artifact.ATTEMPT):
+        return artifact.damaged(path, path.parents[1], reason)
     return InputError(str(path), f"damaged ({reason})", "make it again")  # a copy, outside of a store
 
 
@@ -74,7 +74,7 @@ def require_sealed(folder: Path, belongs: Callable[[str], bool]) -> None:
     Raises:
         InputError: one is missing or has another size.
     """
-    for name, size in store.sealed_sizes(folder).items():
+    for name, size in artifact.sealed_sizes(folder).items():
         if belongs(name):
             path = folder / name
             with reading(path):

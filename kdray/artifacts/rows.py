@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kdray.artifacts.curated import read_chosen
 from kdray.artifacts.files import read_object, reading
 
 ROWS, SPLIT = "rows.arrow", "split.json"
@@ -47,13 +48,15 @@ def rows_files(folder: Path) -> list[Path]:
 
 
 class Rows:
-    """Random access to prepared rows without reading them all.
+    """Random access to prepared rows without reading them all; `among`: the folder of a choice of those to train on,
+    and which.
 
     Raises:
         InputError: one of the files is missing or damaged.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, among: tuple[Path, str] | None = None) -> None:
+        self._among = among
         with reading(folder / ROWS):
             self.table = pa.ipc.open_file(pa.memory_map(str(folder / ROWS))).read_all()
             if self.table.schema != SCHEMA:
@@ -68,7 +71,10 @@ class Rows:
     @cached_property
     def train(self) -> np.ndarray:
         """The rows on neither side of the split, in source order."""
-        return np.delete(np.arange(len(self)), np.concatenate([self.heldout, self.test]))
+        rows = np.delete(np.arange(len(self)), np.concatenate([self.heldout, self.test]))
+        if self._among is None:
+            return rows
+        return rows[np.isin(self.table["source_row"].to_numpy()[rows], read_chosen(*self._among))]
 
     @cached_property
     def prompt_lengths(self) -> np.ndarray:

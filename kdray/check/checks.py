@@ -21,7 +21,7 @@ from kdray.check.tracking import check_tracking
 from kdray.check.webhook import webhook
 from kdray.plan.build import make_plan
 from kdray.spec import declare
-from kdray.spec.columns import recipe_columns, task_columns
+from kdray.spec.columns import METADATA, recipe_columns, task_columns
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CONFIG, VOCABULARIES, check_config, read_config, read_vocabulary, window_of
@@ -87,6 +87,8 @@ def check_grid(
     check_untrained(_tasks(grid), both="student" in wanted or ("teacher" in wanted and not all(tuned)))
     notes = check_prompts(grid, _tasks(grid), local, trains=True)
     _check_sources(_tasks(grid), look)
+    if grid.data.curate and (metadata := grid.data.curate.metadata):
+        look(parse_reference(metadata, "data.curate.metadata"), "data.curate.metadata", METADATA)
     notes += check_machine(grid, trains=True, offline=offline, elsewhere=elsewhere or runs_elsewhere())
     check_metrics(metrics_by_field(grid), outer)
     sources = [ref for step in make_plan(grid, outer).steps() for ref in step.references]

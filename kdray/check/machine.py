@@ -72,12 +72,23 @@ def needs_of(grid: Grid, *, trains: bool) -> list[Need]:
             needs.append(
                 Need(f"{field}.quantise", "package", "bitsandbytes", "pip install 'kdray[qlora]', or leave it out")
             )
+    if trains and any(point.rows != "all" for point in expand(grid)):
+        several = grid.data.curate is not None and len(grid.data.curate.languages) > 1
+        needs += curating_needs("data.curate.languages", several=several)
     for field in _vllm(grid, trains):
         needs.append(Need(field, "package", "vllm", "pip install 'kdray[vllm]', or use transformers"))
     for field, entry in entries_by_field(grid).items():
         named = f"{entry.distribution.name}=={entry.distribution.version}"
         needs.append(Need(field, "distribution", named, f"pip install '{named}' there: ids know which version works"))
     return needs + needs_of_metrics(metrics_by_field(grid))
+
+
+def curating_needs(field: str, *, several: bool) -> list[Need]:
+    """What finding concepts takes; `several`: in texts of more languages than one, which `field` names."""
+    needs = [Need(field, "package", "ahocorasick_rs", "pip install 'kdray[curate]'")]
+    if several:
+        needs.append(Need(field, "package", "py3langid", "pip install 'kdray[curate]', or name one language"))
+    return needs
 
 
 def metrics_by_field(grid: Grid) -> dict[str, Use]:

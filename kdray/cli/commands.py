@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from kdray import __version__
 from kdray.cli.control import hold, release, stop
+from kdray.cli.curating import curate, metadata
 from kdray.cli.lens import lens
 from kdray.cli.logs import logs
 from kdray.cli.looking import check, plan, report, schema, why
@@ -54,6 +55,8 @@ for command in (
     gc,
     schema,
     why,
+    metadata,
+    curate,
 ):  # as `kdray --help` lists them
     app.command()(command)
 app.add_typer(lens, name="lens")

@@ -80,7 +80,7 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     missing = [step for step in every if step.state(store) != "done"]
     failed: dict[str, str] = {}
     notifier = Notifier(name, made.grid.runtime.notify, lambda text: out.print(text, highlight=False, soft_wrap=True))
-    with _not_started_is_one_line(), notifier.ending():
+    with not_started_is_one_line(), notifier.ending():
         view = None
         if missing:
             out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
@@ -116,7 +116,7 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
 
 
 @contextlib.contextmanager
-def _not_started_is_one_line() -> Iterator[None]:
+def not_started_is_one_line() -> Iterator[None]:
     """That Ray does not come up is no fault of ours, nor of what was asked."""
     from kdray.orchestration.session import NotStarted
 

@@ -64,7 +64,7 @@ class RandomRows:
         self.kept_rows = np.empty(0, dtype=np.int64)
 
     def add(self, source_rows: np.ndarray) -> None:
-        keys = np.concatenate([self.kept_keys, _hash(source_rows)])
+        keys = np.concatenate([self.kept_keys, mixed(source_rows, SEED)])
         rows = np.concatenate([self.kept_rows, np.arange(self._seen, self._seen + len(source_rows))])
         self._seen += len(source_rows)
         order = np.argsort(keys, kind="stable")
@@ -90,10 +90,11 @@ class RandomRows:
         return ends
 
 
-def _hash(numbers: np.ndarray) -> np.ndarray:
+def mixed(numbers: np.ndarray, seed: int) -> np.ndarray:
     """[n] integers to [n] well mixed, all different uint64: the output function of SplitMix64 (Steele, Lea and Flood,
-    "Fast splittable pseudorandom number generators", 2014)."""
-    mixed = (numbers.astype(np.uint64) + np.uint64(SEED)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    "Fast splittable pseudorandom number generators", 2014). That of a number with the next seed is the next number's.
+    """
+    found = (numbers.astype(np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15)
+    found = (found ^ (found >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    found = (found ^ (found >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return found ^ (found >> np.uint64(31))

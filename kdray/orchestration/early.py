@@ -7,6 +7,7 @@ run goes on with it. Which points are compared, and when, follows from what they
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from typing import Any
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
 from kdray.artifacts.curve import Curve
+from kdray.artifacts.rows import Rows
 from kdray.orchestration.trainer import settings_of
 from kdray.orchestration.watch import step_at
 from kdray.orchestration.work import Work
@@ -51,10 +53,10 @@ def early_stopping(work: Work) -> EarlyStopping | None:
     rungs = grid.search.rungs(grid.train)
     for point in work.plan.points:
         step = point.train
-        if work.store.get(step.inputs.data.key) is None:
+        if any(work.store.get(read.key) is None for read in (step.inputs.data, step.inputs.among) if read):
             continue  # what it learns could not be made
-        settings, data = settings_of({"alpha": 0.0} | step.params), work.folder(step.inputs.data)
-        at = [step_at(settings, data, rung) for rung in rungs]
+        rows = functools.partial(Rows, work.folder(step.inputs.data), work.among(step))
+        at = [step_at(settings_of({"alpha": 0.0} | step.params), rows, rung) for rung in rungs]
         told = [f"{rung:g} {grid.train.unit}" for rung in rungs]
         ranked[step.key.slug] = Ranked(
             step.key.id, arm_of(point.point), {s: i for i, s in enumerate(at)}, dict(zip(at, told, strict=True))

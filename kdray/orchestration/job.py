@@ -33,6 +33,7 @@ class Job:
     settings: Settings
     model: Path
     data: Path
+    among: tuple[Path, str] | None  # the choice of rows to train on, and which, if not all are
     soft_labels: tuple[LabelSource, ...]
     store: Path
     attempt: Attempt

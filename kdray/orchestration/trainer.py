@@ -45,6 +45,7 @@ def make_job(
         settings=settings_of({"alpha": 0.0} | step.params),
         model=work.folder(step.inputs.student),
         data=work.folder(step.inputs.data),
+        among=work.among(step),
         soft_labels=work.soft_labels(step.inputs, step.params),
         store=work.store.root,
         attempt=attempt,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from rich.markup import escape
 
@@ -71,11 +70,11 @@ class Told:
 
 def job_steps(job: Job) -> int:
     """Optimiser steps of the whole job."""
-    return step_at(job.settings, job.data, job.settings.length)
+    return step_at(job.settings, lambda: Rows(job.data, job.among), job.settings.length)
 
 
-def step_at(settings: Settings, data: Path, position: float) -> int:
-    """The optimiser step at which a position is reached, in the unit of the length; `data` is a folder of rows."""
+def step_at(settings: Settings, rows: Callable[[], Rows], position: float) -> int:
+    """The optimiser step at which a position is reached, in the unit of the length; `rows` opens what is trained on."""
     if settings.unit == "steps":
         return int(position)
-    return Order(Rows(data).train, settings.batch, settings.seed).steps(position)
+    return Order(rows().train, settings.batch, settings.seed).steps(position)

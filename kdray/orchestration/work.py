@@ -18,11 +18,12 @@ from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import Resources
 from kdray.plan import Plan, Step, reading
-from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened
+from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, LikelihoodInputs, RateInputs, Softened, TrainInputs
 from kdray.report.chosen import Choices
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
+from kdray.store.store import ERRORS
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
@@ -82,6 +83,10 @@ class Work:
         artifact = self.store.get(step.key)
         assert artifact is not None, f"{step.kind} {step.slug} is not done"
         return artifact.path
+
+    def among(self, step: Step[TrainInputs]) -> tuple[Path, str] | None:
+        """Which rows a point trains on, if not all: the folder of the choice, and its name there."""
+        return (self.folder(step.inputs.among), step.params["rows"]) if step.inputs.among else None
 
     def origin(self, model: Step) -> Path:
         """The folder of the model that a model is trained from, or its own: tokenizer and window are the same."""
@@ -239,7 +244,7 @@ class Work:
         """What an error that nobody foresaw is, in a line that names the file where its traceback is kept."""
         lines = str(error).strip().splitlines()
         said = ": ".join(filter(None, (type(error).__name__, lines[0] if lines else "")))
-        path = self.store.root / "errors" / f"{what}-{self.locks.owner[:8]}.txt"
+        path = self.store.root / ERRORS / f"{what}-{self.locks.owner[:8]}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(traceback.format_exception(error)))
         return f"{said} (the traceback is in {path})"

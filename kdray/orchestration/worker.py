@@ -53,7 +53,7 @@ def train_job(job: Job) -> bool:
     if isinstance(loaded, Exception):
         raise loaded  # the other ranks could read it
     tokenizer, model = loaded
-    rows = Rows(job.data)
+    rows = Rows(job.data, job.among)
     signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
         loop = Loop(

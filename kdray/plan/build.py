@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from kdray.plan.identity import ONLINE, payload
 from kdray.plan.inputs import (
     AnswerInputs,
+    CurateInputs,
     CutInputs,
     ExportInputs,
     Inputs,
@@ -29,6 +30,7 @@ from kdray.spec.grid import Grid
 from kdray.spec.points import Point, expand
 from kdray.spec.refs import parse_reference
 from kdray.spec.sections.base import Labels
+from kdray.spec.sections.data import CurateSection
 from kdray.spec.sections.models import Model
 from kdray.spec.sections.training import Train, Tune
 from kdray.store import Outer
@@ -46,6 +48,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     student = models["student"]
     whole = student.inputs.model if isinstance(student.inputs, CutInputs) else student
     prepare = _prepare(grid, whole, outer)
+    curate = _curate(grid.data.curate, prepare, outer) if grid.data.curate else None
     untuned = dict(models)
 
     @functools.cache
@@ -82,7 +85,8 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
             taught = _together([soft_labels(point.labels, name, point.temperature) for name in grid.ensembles[teacher]])
         elif point.alpha > 0:
             taught = soft_labels(point.labels, teacher, point.temperature)
-        return _point(point, grid, models["student"], rows(point.labels, teacher), taught)
+        among = curate if point.rows != "all" else None
+        return _point(point, grid, models["student"], rows(point.labels, teacher), taught, among)
 
     first = next(iter(grid.all_teachers), None)
     heldout_labels = Softened()
@@ -146,6 +150,15 @@ def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:
     return make_step("prepare", slug, params, PrepareInputs(tokenizer=tokenizer), ref)
 
 
+def _curate(section: CurateSection, data: Step[PrepareInputs], outer: Outer) -> Step[CurateInputs]:
+    if section.metadata is None:
+        return make_step("curate", data.slug, payload(section, metadata=None), CurateInputs(data=data))
+    ref = parse_reference(section.metadata, "data.curate.metadata")
+    identity = outer.identify(ref, "data.curate.metadata")
+    params = identity and payload(section, metadata=identity)
+    return make_step("curate", data.slug, params, CurateInputs(data=data), ref)
+
+
 def _retokenise(grid: Grid, teacher: Step, student: Step, data: Step) -> Step[RetokeniseInputs]:
     inputs = RetokeniseInputs(tokenizer=teacher, student=student, data=data)
     return make_step("retokenise", f"{data.slug}-{teacher.slug}", payload(grid.data, "template"), inputs)
@@ -186,9 +199,12 @@ def _soften(grid: Grid, teacher: Step, data: Step, temperature: float) -> Step[S
     return make_step("soften", slug, params, SoftenInputs(teacher=teacher, data=data))
 
 
-def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened) -> PointPlan:
+def _point(
+    point: Point, grid: Grid, student: Step, data: Step, taught: Softened, among: Step[CurateInputs] | None
+) -> PointPlan:
     params = payload(grid.train) | {"lr": point.lr, "batch": point.batch, "alpha": point.alpha, "seed": point.seed}
     params |= {"smoothing": point.smoothing} if point.smoothing else {}
+    params |= {"rows": point.rows} if among else {}
     if export := payload(grid.train.export):
         params["export"] = export
     if point.alpha > 0:
@@ -203,7 +219,12 @@ def _point(point: Point, grid: Grid, student: Step, data: Step, taught: Softened
         params["on_policy"] = point.on_policy
         params["sampling"] = payload(grid.objective.sampling) | {"max_new_tokens": grid.max_sampled}
     inputs = TrainInputs(
-        student=student, data=data, soft_labels=taught.soft_labels, teacher=taught.teacher, across=taught.across
+        student=student,
+        data=data,
+        soft_labels=taught.soft_labels,
+        teacher=taught.teacher,
+        across=taught.across,
+        among=among,
     )
     train = make_step("train", point.slug, params, inputs)
     exports = {

@@ -10,8 +10,9 @@ from typing import Any
 from kdray.plan.steps import Plan
 from kdray.spec.errors import InputError
 from kdray.store import Store, io
+from kdray.store.artifact import leftovers
 from kdray.store.locks import DONE, STALE_AFTER, working
-from kdray.store.store import leftovers
+from kdray.store.store import ERRORS
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
         elif finished:
             garbage += leftovers(finished)
     if not busy:
-        garbage += io.list_folders(store.root / "scratch")
+        garbage += io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
     return [Garbage(path, io.size(path)) for path in garbage]
 
 

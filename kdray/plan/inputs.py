@@ -77,6 +77,13 @@ class RetokeniseInputs(Inputs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurateInputs(Inputs):
+    """Of the choice of rows to train on."""
+
+    data: Step[PrepareInputs]
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnswerInputs(Inputs):
     """Of the data with the teacher's answers; `across`: the data in its tokens, if they are not the student's."""
 
@@ -119,10 +126,11 @@ class Softened(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainInputs(Softened):
-    """Of a point, and of a teacher that is fine-tuned."""
+    """Of a point, and of a teacher that is fine-tuned. `among`: the choice of the rows to train on, if not all are."""
 
     student: Step
     data: Step
+    among: Step[CurateInputs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from kdray.plan.inputs import TrainInputs
 from kdray.plan.steps import Plan, PointPlan, Step
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.store import Control, Store
-from kdray.store.store import attempts
+from kdray.store.artifact import attempts
 
 PACE = 20  # steps by which it is told how long the others will take
 State = Literal["done", "running", "stopping", "waiting", "stopped", "stopped early", "failed", "missing", "unresolved"]

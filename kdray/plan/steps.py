@@ -6,6 +6,7 @@
     augment  the same data with the teacher's answers      lens      a Lookback Lens of the untrained student
     soften   the teacher's soft labels                     measure   scores of a model on a task
     train    one point                                     retokenise  the data in the tokens of a teacher
+    curate   which rows are left of what is often said
 
 A step whose outer references are not resolved yet has no id, and neither have the steps that need it.
 """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdray.spec.points import Point
-from kdray.spec.sections.base import Labels
+from kdray.spec.sections.base import Labels, RowsOf
 
 HARD = {
     "gold": "SFT",
@@ -18,8 +18,8 @@ HARD = {
 
 @dataclass(frozen=True)
 class Arm:
-    """Which responses are trained on, smoothed or not, the weight of their soft labels, the teacher where there is a
-    choice, and the share of on-policy steps.
+    """Which rows and responses are trained on, smoothed or not, the weight of their soft labels, the teacher where
+    there is a choice, and the share of on-policy steps.
     """
 
     labels: Labels
@@ -28,6 +28,7 @@ class Arm:
     smoothing: float = 0.0
     temperature: float = 1.0
     on_policy: float = 0.0
+    rows: RowsOf = "all"
 
     @property
     def name(self) -> str:
@@ -38,14 +39,17 @@ class Arm:
         steps = f"on-policy{share} " if self.labels == "student" else ""
         at = f" T={self.temperature:g}" if self.temperature != 1 else ""
         terms = " + ".join(filter(None, [hard, f"{steps}KD {self.alpha:g}{at}" if self.alpha else ""]))
-        return f"{terms} ({self.teacher})" if self.teacher else terms
+        chosen = f", {self.rows} rows" if self.rows != "all" else ""
+        return (f"{terms} ({self.teacher})" if self.teacher else terms) + chosen
 
 
 BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.on_policy)
+    return Arm(
+        point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.on_policy, point.rows
+    )
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

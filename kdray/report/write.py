@@ -31,6 +31,7 @@ AXES = (  # columns of scores.csv
     "smoothing",
     "temperature",
     "on_policy",
+    "rows",
     "lr",
     "batch",
     "seed",

@@ -27,6 +27,9 @@ class Column:
         return "' or '".join(f"{name}.{self.key}" if self.key else name for name in self.names)
 
 
+METADATA = (Column(("entry",)), Column(("language",)))  # of a table of concepts (`data.curate`)
+
+
 def recipe_columns(name: str, params: Mapping[str, Any]) -> tuple[Column, ...]:
     """The columns that a recipe reads: fixed ones, and those that its parameters name."""
     reads = declared(declare.Recipe, name)

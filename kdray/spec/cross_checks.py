@@ -156,6 +156,12 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
     if any(point.learns_answers and point.teacher in grid.ensembles for point in points):
         raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
     recipe = component(declare.Recipe, grid.data.recipe.name, "data.recipe")
+    if some := next((point.rows for point in points if point.rows != "all"), None):
+        if grid.data.curate is None:
+            raise InputError("axes.rows", f"{some} without data.curate", "say how: `data: {curate: {tail: 0.06}}`")
+        if not recipe.declared.prompts:
+            found = f"{some} rows of the recipe '{recipe.name}', which are pieces of documents"
+            raise InputError("axes.rows", found, "use rows: [all]")
     if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
         raise InputError(
             "axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]"

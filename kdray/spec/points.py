@@ -9,10 +9,11 @@ from typing import get_args
 
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.grid import Grid
-from kdray.spec.sections.base import Labels
+from kdray.spec.sections.base import Labels, RowsOf
 from kdray.spec.sections.points import PointSpec, SomePoints
 
 LABELS: tuple[Labels, ...] = get_args(Labels)
+ROWS: tuple[RowsOf, ...] = get_args(RowsOf)
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Point:
     smoothing: float = 0.0
     temperature: float = 1.0
     on_policy: float = 0.0
+    rows: RowsOf = "all"
 
     @property
     def needs_teacher(self) -> bool:
@@ -59,12 +61,13 @@ class Point:
         parts += [f"ls{self.smoothing:g}"] if self.smoothing else []
         parts += [f"t{self.temperature:g}"] if self.temperature != 1 else []
         parts += [f"op{self.on_policy:g}"] if self.samples and self.on_policy != 1 else []
+        parts += [self.rows] if self.rows != "all" else []
         return "-".join(filter(None, parts))
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of labels (gold, teacher, both, student), teacher, alpha, smoothing, temperature, share
-    of on-policy steps, lr, batch, seed.
+    """The points in the order of rows, labels (gold, teacher, both, student), teacher, alpha, smoothing, temperature,
+    share of on-policy steps, lr, batch, seed.
 
     Raises:
         InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is
@@ -72,9 +75,9 @@ def expand(grid: Grid) -> list[Point]:
     """
     axes, teachers = grid.axes, _teachers(grid)
     points = [
-        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels, smoothing=smoothing)
-        for lr, batch, alpha, seed, labels, smoothing in itertools.product(
-            axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing
+        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels, smoothing=smoothing, rows=rows)
+        for lr, batch, alpha, seed, labels, smoothing, rows in itertools.product(
+            axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing, axes.rows
         )
     ]
     points = [
@@ -100,6 +103,7 @@ def expand(grid: Grid) -> list[Point]:
 
     def place(p: Point) -> tuple[float, ...]:
         return (
+            ROWS.index(p.rows),
             LABELS.index(p.labels),
             order.index(p.teacher),
             p.alpha,

@@ -6,10 +6,8 @@ memory-mapped files, the driver appends what comes back, in order, to one file. 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,7 +21,7 @@ from ray.exceptions import RayTaskError
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
-from kdray.data.sources import open_source
+from kdray.data.mapped import open_rows, read_rows
 from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
@@ -39,11 +37,9 @@ from kdray.spec.columns import recipe_columns
 from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config
-from kdray.spec.refs import Reference
-from kdray.store import Outer, fingerprint, io
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    pass
 
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
@@ -86,11 +82,10 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, A
     """
     assert step.source is not None
     params = step.params
+    columns = recipe_columns(params["recipe"]["name"], params["recipe"]["params"])
     try:
         files, count = ray.get(
-            ray.remote(open_rows)
-            .options(num_cpus=1)
-            .remote(step.source, work.outer, params["recipe"], params["source"])
+            ray.remote(open_rows).options(num_cpus=1).remote(step.source, work.outer, columns, params["source"])
         )
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None
@@ -142,31 +137,6 @@ def _nothing_to_train_on(facts: Counter[str], params: dict[str, Any]) -> InputEr
         return InputError("data", f"no usable row among {facts['read']} ({lost})", "look at recipe and max_prompt")
     wanted = params["heldout"] + params["test"]
     return InputError("data.heldout", f"{wanted} of {facts['kept']} usable rows ({lost})", "leave rows to train on")
-
-
-def open_rows(ref: Reference, outer: Outer, recipe: dict[str, Any], identity: dict[str, Any]) -> tuple[list[str], int]:
-    """What the recipe reads of the source as Arrow files, and its rows.
-
-    Converting takes a worker's memory, not the driver's.
-    """
-    source = open_source(ref, outer, columns=recipe_columns(recipe["name"], recipe["params"]), identity=identity)
-    files = [entry["filename"] for entry in source.cache_files]
-    if "[" in (ref.split or "") or sum(len(_source((file,))) for file in files) != len(source):
-        files = [str(_written(source, outer.root / "cache" / "parts" / fingerprint(outer.identify(ref))))]
-    return files, len(source)
-
-
-def _written(source: Dataset, folder: Path) -> Path:
-    """The one Arrow file in `folder` with the rows of a sliced split, whose own files hold all rows; written once."""
-    if not folder.is_dir():
-        aside = folder.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
-        try:
-            source.save_to_disk(aside, num_shards=1)
-            with contextlib.suppress(OSError):  # another driver was faster
-                aside.rename(folder)
-        finally:
-            io.delete(aside)
-    return next(folder.glob("*.arrow"))
 
 
 def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: str, batch: dict[str, Any]) -> pa.Table:
@@ -242,20 +212,6 @@ def _stream(made: list[tuple[int, Tokenised, Example | Document]]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read_rows(files: list[str], numbers: Any) -> dict[int, dict[str, Any]]:
-    """Consecutive source rows by number."""
-    columns = _source(tuple(files))[int(numbers[0]) : int(numbers[-1]) + 1]
-    rows = zip(*columns.values(), strict=True)
-    return {int(number): dict(zip(columns, row, strict=True)) for number, row in zip(numbers, rows, strict=True)}
-
-
 @functools.cache
 def _tokenizer(folder: str) -> Any:
     return load_tokenizer(Path(folder))
-
-
-@functools.cache
-def _source(files: tuple[str, ...]) -> Any:
-    import datasets
-
-    return datasets.concatenate_datasets([datasets.Dataset.from_file(file) for file in files])

@@ -221,8 +221,8 @@ class Outer:
 
 
 def is_dataset(field: str) -> bool:
-    """Whether the reference in this field of a grid names a data set, and not a model."""
-    return field.endswith((".source", ".shots_source"))  # data.source, and every task's source and shots_source
+    """Whether the reference in this field of a grid, or option of a command, names a data set, and not a model."""
+    return field.endswith((".source", ".shots_source", "metadata", "SOURCE"))
 
 
 def ask_hub(ref: Reference, field: str, dataset: bool) -> str:

@@ -169,6 +169,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
         **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
         **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
         **({"on_policy": f"{point.on_policy:g}"} if point.samples else {}),
+        **({"rows": point.rows} if point.rows != "all" else {}),
     }
     models: Models = {
         position: WantedModel(str(export.id), f"{_name_of_model(name)}-{position:g}", params)

@@ -17,7 +17,7 @@ import torch
 import xxhash
 
 from kdray.store import io
-from kdray.store.store import ATTEMPT
+from kdray.store.artifact import ATTEMPT
 from kdray.train.loop import Loop
 
 MANIFEST, HISTORY = "manifest.json", "history.json"

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.surroundings import DAY, Server, can_mount, full, read_only, shift_times, small_disk
 from kdray.store import Artifact, Store
-from kdray.store.store import Key
+from kdray.store.artifact import Key
 from kdray.track.connection import TrackingError
 from kdray.track.mirror import Mirror
 from tests.conftest import tree_of

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.torture import FAULTS, PHASES, Outcome, Run, content, faults, finished
 from kdray.artifacts.scores import write_scores
 from kdray.store import Store
-from kdray.store.store import Key
+from kdray.store.artifact import Key
 from tests.benchmarks.test_surroundings import needs_root
 from tests.conftest import ROOT
 

@@ -224,6 +224,29 @@ FIELDS = {
     "lr huge": Bad(PLAN, "axes.lr.0: 1000…; must be a finite number", grid={"axes.lr": [10**400]}),
     "axes empty": Bad(PLAN, "axes.alpha: empty; must have at least 1 item", grid={"axes.alpha": []}),
     "batch str": Bad(PLAN, 'axes.batch.0: "2"; must be a valid integer', grid={"axes.batch": ["2"]}),
+    "rows without curate": Bad(
+        PLAN,
+        "axes.rows: balanced without data.curate; say how: `data: {curate: {tail: 0.06}}`",
+        grid={"axes.rows": ["balanced"]},
+    ),
+    "rows of documents": Bad(
+        PLAN,
+        "axes.rows: random rows of the recipe 'text', which are pieces of documents; use rows: [all]",
+        grid={"axes.rows": ["all", "random"], "data.curate": {}, "data.recipe": "text", "axes.alpha": [0]},
+    ),
+    "rows odd": Bad(PLAN, "axes.rows.0: \"some\"; must be 'all', 'balanced' or 'random'", grid={"axes.rows": ["some"]}),
+    "curate tail": Bad(PLAN, "data.curate.tail: 0; must be greater than 0", grid={"data.curate": {"tail": 0}}),
+    "curate of": Bad(
+        PLAN,
+        "data.curate.of.0: \"label\"; must be 'instruction', 'context' or 'response'",
+        grid={"data.curate": {"of": ["label"]}},
+    ),
+    "curate metadata": Bad(
+        CHECK,
+        "data.curate.metadata: no column 'language' in file:HERE/words.jsonl; it has entry",
+        grid={"axes.rows": ["balanced"], "data.curate": {"metadata": "file:HERE/words.jsonl"}},
+        files={"words.jsonl": '{"entry": "dog"}\n'},
+    ),
     "seed": Bad(PLAN, "axes.seed.0: 4294967296; must be less than 4294967296", grid={"axes.seed": [2**32]}),
     "labels": Bad(
         PLAN,
@@ -704,6 +727,29 @@ OUTSIDE = {
 
 # what is asked of a command
 COMMANDS = {
+    "metadata of nothing": Bad("metadata", "SOURCE: missing; give a corpus, --wordnet or --titles"),
+    "metadata wordnet": Bad(
+        "metadata --wordnet student",
+        "--wordnet: no index.noun, index.verb, index.adj, index.adv in student; give the folder of WordNet's files",
+    ),
+    "metadata titles": Bad(
+        "metadata --titles no.txt",
+        "--titles: no.txt cannot be read (No such file or directory); give a text file, a title a line",
+    ),
+    "metadata column": Bad("metadata file:rows.jsonl --text words", "SOURCE: …'words'…"),
+    "curate column": Bad("curate file:rows.jsonl --text words", "SOURCE: …'words'…"),
+    "curate nothing": Bad("curate file:no.jsonl", "SOURCE: …no.jsonl…"),
+    "curate languages": Bad(
+        "curate file:rows.jsonl --text instruction --languages ,", "--languages: ','; name one: 'en'"
+    ),
+    "curate metadata alone": Bad(
+        "curate file:rows.jsonl --text instruction --metadata file:words.jsonl",
+        "--metadata: …'language'…",
+        files={"words.jsonl": '{"entry": "dog"}\n'},
+    ),
+    "curate to a file": Bad(
+        "curate file:rows.jsonl --text instruction --to rows.jsonl", "--to: rows.jsonl is a file; give a folder"
+    ),
     "usage unknown command": Bad("plann grid.yaml", "Error: No such command 'plann'. Did you mean 'plan'?"),
     "usage option": Bad("plan --jsn grid.yaml", "Error: No such option: --jsn (Possible options: --json)"),
     "usage none": Bad("plan", "Error: Missing argument 'GRID'."),

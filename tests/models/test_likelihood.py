@@ -88,3 +88,23 @@ def test_a_model_that_cannot_keep_choices_apart_is_refused():
     )
     with pytest.raises(InputError, match=r"shared_prefix on MambaForCausalLM: .*; use hflm"):
         SharedPrefix(ResponseModel(mamba.eval()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_choices_that_see_each_other_or_stand_elsewhere_are_told_in_any_precision(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(4)
+    model = MODELS["llama"]().eval()
+    for parameter in model.parameters():
+        parameter.data.mul_(3)  # so that attention is not flat, as in a trained model
+    SharedPrefix(ResponseModel(model.to(dtype)))
+    mask = SharedPrefix._mask
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedPrefix, "_mask", lambda self, part: mask(self, torch.zeros_like(part)))
+        with pytest.raises(InputError, match="a model that mixes sequences of one row"):
+            SharedPrefix(ResponseModel(model))
+    forward = model.model.forward
+    monkeypatch.setattr(model.model, "forward", lambda *args, position_ids=None, **more: forward(*args, **more))
+    with pytest.raises(InputError, match="a model that mixes sequences of one row"):
+        SharedPrefix(ResponseModel(model))

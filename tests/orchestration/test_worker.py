@@ -34,6 +34,7 @@ def test_an_engine_that_is_not_installed_is_not_tried_again(tmp_path: Path, monk
         store=tmp_path / "store",
         model=tmp_path / "student",
         data=tmp_path / "rows",
+        among=None,
         settings=SETTINGS,
         soft_labels=(),
         engine={"name": "deepspeed", "params": {}},

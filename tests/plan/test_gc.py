@@ -134,7 +134,8 @@ def test_a_lock_is_not_judged_by_its_age(plan: MakePlan, store: Store, monkeypat
 
 def test_scratch_of_nobody_is_found(plan: MakePlan, store: Store) -> None:
     (store.root / "scratch" / "tune").mkdir(parents=True)
-    assert names(store, plan()) == ["scratch/tune"]
+    io.put(store.root / "errors" / "scoring-1.txt", b"Traceback")
+    assert names(store, plan()) == ["errors/scoring-1.txt", "scratch/tune"]
 
 
 def test_what_is_not_an_artifact_is_never_found(plan: MakePlan, store: Store) -> None:

@@ -230,6 +230,21 @@ def test_plain_fine_tuning_knows_nothing_of_the_teacher(plan: MakePlan) -> None:
     assert (alone.heldout_labels.sources, list(alone.models)) == ((), ["student"])
 
 
+def test_chosen_rows_are_points_of_their_own_and_leave_the_others_alone(plan: MakePlan) -> None:
+    small = plan()
+    grown = plan({"axes.rows": ["all", "balanced", "random"], "data.curate": {"tail": 0.1}})
+    assert {point.train.id for point in small.points} == {
+        point.train.id for point in grown.points if point.point.rows == "all"
+    }
+    assert len({point.train.id for point in grown.points}) == 3 * len(small.points)
+    [made] = {step.id: step for step in grown.steps() if step.kind == "curate"}.values()
+    assert made.inputs.data.id == small.prepare.id
+    soften = {step.id for step in grown.steps() if step.kind == "soften"}
+    assert soften == {step.id for step in small.steps() if step.kind == "soften"}
+    other = plan({"axes.rows": ["balanced"], "data.curate": {"threshold": 3}})  # its tail says nothing then
+    assert "tail" not in next(step for step in other.steps() if step.kind == "curate").params
+
+
 def test_smoothing_and_temperatures_are_points_of_their_own_and_leave_the_others_alone(plan: MakePlan) -> None:
     small, grown = plan(), plan({"axes.smoothing": [0, 0.1], "axes.temperature": [1, 2]})
     ids = {point.train.id for point in small.points}

@@ -12,6 +12,7 @@ from kdray.report.arms import Arm
     [
         (Arm("gold", 0.0), "SFT"),
         (Arm("gold", 0.0, smoothing=0.1), "SFT smoothed 0.1"),
+        (Arm("gold", 1.0, "big", rows="balanced"), "KD 1 (big), balanced rows"),
         (Arm("gold", 1.0), "KD 1"),
         (Arm("gold", 1.0, temperature=2.0), "KD 1 T=2"),
         (Arm("gold", 1.0, smoothing=0.1), "SFT smoothed 0.1 + KD 1"),

@@ -14,6 +14,7 @@ OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedul
 EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
         "Augment": "batch compute engine max_new_tokens quantise",
+        "CurateSection": "languages least metadata of pairs seed tail threshold",
         "Data": "heldout limit max_length max_prompt recipe source split template test",
         "ExportSection": "adapters dtype",
         "LensSection": "annotations limit max_words source trained window",
@@ -30,17 +31,17 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Tune": f"{OPTIMISER} batch lr seed",
     },
     Selects: {
-        "Axes": "alpha batch labels lr on_policy seed smoothing teacher temperature",
+        "Axes": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Grid": "ensembles family",
         "ObjectiveSection": "on_policy",
         "OwnAnswers": "task",
-        "PointSpec": "alpha batch labels lr on_policy seed smoothing teacher temperature",
+        "PointSpec": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Scoring": "checkpoints choices decoding metrics references tasks",
         "SoftLabelsSection": "align",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
-        "SomePoints": "alpha batch labels lr on_policy seed smoothing teacher temperature",
+        "SomePoints": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
         " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
         "SearchSection": "grace name reduction",

@@ -125,7 +125,8 @@ def test_documents_become_pieces_that_stay_on_one_side(prepare: Prepare, tmp_pat
 def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    from kdray.stages.prepare import open_rows, read_rows
+    from kdray.data.mapped import open_rows, read_rows
+    from kdray.spec.columns import recipe_columns
 
     load = datasets.load_dataset
     write(tmp_path / "rows.jsonl", [{"i": i} for i in range(10)])
@@ -137,7 +138,7 @@ def test_a_slice_of_a_split_is_just_its_rows(split: str, tmp_path: Path, monkeyp
     wanted = {"train": [*range(10)], "train[5:8]": [5, 6, 7], "train[5:]+train[:5]": [*range(5, 10), *range(5)]}[split]
     ref = parse_reference(f"hf:org/name@{'0' * 40}#split={split}")
     for _ in range(2):  # and again, when it is there
-        files, count = open_rows(ref, Outer(tmp_path / "store"), {"name": "dolly", "params": {}}, {})
+        files, count = open_rows(ref, Outer(tmp_path / "store"), recipe_columns("dolly", {}), {})
         assert [row["i"] for row in read_rows(files, range(count)).values()] == wanted
 
 

@@ -12,7 +12,7 @@ import pytest
 from kdray.spec import InputError
 from kdray.store import Artifact, Attempt, Key, Locks, Store, io
 from kdray.store import store as module
-from kdray.store.store import leftovers
+from kdray.store.artifact import leftovers
 from tests.conftest import tree_of
 from tests.store.processes import in_processes
 

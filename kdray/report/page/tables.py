@@ -150,6 +150,7 @@ def paper_figures(evidence: Evidence) -> dict[tuple[Arm, MetricName], str]:
                 and arm.labels == (labels if alpha else "gold")
                 and not arm.smoothing
                 and arm.temperature == 1
+                and arm.rows == "all"
             )
             for metric in evidence.metrics:
                 if same and metric.written == name:

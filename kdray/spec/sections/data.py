@@ -4,12 +4,49 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
 from kdray.spec.marks import Enters
-from kdray.spec.sections.base import ENTERS, SELECTS, Dtype, Quantised, Ref, Section, Use
+from kdray.spec.sections.base import ENTERS, SELECTS, Dtype, Quantised, Ref, Section, Seed, Use, all_different
+
+Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+
+
+class CurateSection(Section):
+    """Which training rows are left when what is often spoken of is thinned out: MetaCLIP 2's curation."""
+
+    metadata: Annotated[Ref | None, Enters(by_content=True)] = Field(
+        None,
+        description=(
+            "a table of concepts, with columns `entry` and `language`, as `kdray metadata` makes one; by default the"
+            " words of the rows themselves, and their pairs"
+        ),
+    )
+    of: Annotated[list[Literal["instruction", "context", "response"]], Field(min_length=1), ENTERS] = Field(
+        ["instruction"], description="the texts of a row that say what it is about"
+    )
+    languages: Annotated[list[Language], Field(min_length=1), AfterValidator(all_different), ENTERS] = Field(
+        ["en"], description="ISO 639-1 codes, among which each row's is looked for; a single one is every row's"
+    )
+    tail: Annotated[float, Field(gt=0, lt=1), Enters(where={"threshold": (None,)})] = Field(
+        0.06,
+        description=(
+            "the share of all matches that those of rare concepts are to have: from it comes each language's"
+            " threshold, above which a concept is thinned out"
+        ),
+    )
+    threshold: Annotated[PositiveInt | None, Enters(unless_default=True)] = Field(
+        None, description="instead of `tail`: the matches from which a concept of the first language is thinned out"
+    )
+    least: Annotated[PositiveInt, Enters(where={"metadata": (None,)})] = Field(
+        5, description="of the rows' own words and pairs, those that occur as often and more are concepts"
+    )
+    pairs: Annotated[int, Field(ge=0), Enters(where={"metadata": (None,)})] = Field(
+        10_000, description="at most as many pairs of their own words, the best by their tempered PMI"
+    )
+    seed: Annotated[Seed, ENTERS] = Field(0, description="of the draws")
 
 
 class Data(Section):
@@ -58,6 +95,9 @@ class Data(Section):
         0, description="more of them, for `heldout_answers` alone: no loss and no choice of a checkpoint sees them"
     )
     limit: Annotated[PositiveInt | None, ENTERS] = Field(None, description="use only so many prepared rows")
+    curate: CurateSection | None = Field(
+        None, description="which of the training rows the points train on whose `rows` are not `all` (docs/curate.md)"
+    )
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> Self:

@@ -13,6 +13,7 @@ from kdray.spec.sections.base import (
     Fraction,
     Labels,
     NonNegative,
+    RowsOf,
     Section,
     Seed,
     Share,
@@ -60,6 +61,12 @@ class Axes(Section):
         default=[],
         description="with labels `student`: shares of on-policy steps, by default `objective.on_policy` alone",
     )
+    rows: Annotated[list[RowsOf], Field(min_length=1), AfterValidator(all_different), SELECTS] = Field(
+        default=["all"],
+        description=(
+            "the training rows: `all`, those that `data.curate` has `balanced`, or as many at `random` (docs/curate.md)"
+        ),
+    )
 
 
 class PointSpec(Section):
@@ -82,6 +89,7 @@ class PointSpec(Section):
     on_policy: Annotated[Fraction | None, SELECTS] = Field(
         default=None, description="with labels `student`: share of on-policy steps, by default `objective.on_policy`"
     )
+    rows: Annotated[RowsOf, SELECTS] = Field("all", description="the training rows: `all`, `balanced` or `random`")
 
 
 class SomePoints(Section):
@@ -102,6 +110,7 @@ class SomePoints(Section):
     on_policy: Annotated[Fraction | None, RUNS] = Field(
         None, description="share of on-policy steps; points whose labels are not `student` have 0"
     )
+    rows: Annotated[RowsOf | None, RUNS] = Field(None, description="the training rows")
 
     @model_validator(mode="after")
     def _not_all(self) -> Self:
