@@ -108,7 +108,8 @@ class Answered(Rows):
     """Prepared rows, some of which have other responses, token ids by row, than the data's own."""
 
     def __init__(self, rows: Rows, responses: Mapping[int, Sequence[int]]) -> None:
-        self.table, self.heldout, self.test, self.responses = rows.table, rows.heldout, rows.test, responses
+        self.table, self.heldout, self.test, self._among = rows.table, rows.heldout, rows.test, rows._among
+        self.responses = responses
 
     @cached_property
     def lengths(self) -> np.ndarray:

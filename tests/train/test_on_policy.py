@@ -143,6 +143,7 @@ def test_rows_with_other_responses_keep_their_prompts_and_leave_the_others_alone
     assert other.response_lengths[3] == 2
     assert other.input_ids(4) == rows.input_ids(4)
     assert (np.delete(other.lengths, 3) == np.delete(rows.lengths, 3)).all()
+    assert (other.train == rows.train).all()
 
 
 # the loss
