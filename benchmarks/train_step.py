@@ -89,7 +89,8 @@ class World:
         dtype = self.device.dtype if role == "teacher" else torch.float32
         return ResponseModel(make_model(shape, layers, dtype, device=self.device.name))
 
-    def loop(self, signal: Any = None, smoothing: float = 0.0) -> Loop:
+    def loop(self, signal: Any = None, smoothing: float = 0.0, tokenizer: Any = None, **more: Any) -> Loop:
+        """`more` settings, and the tokenizer that those need by which the student samples."""
         settings = Settings(
             lr=1e-5,
             batch=self.batch,
@@ -104,9 +105,17 @@ class World:
             clip=1.0,
             dtype=str(self.device.dtype).removeprefix("torch."),
             packing=self.device.packing,
+            **more,
         )
-        vocabulary = self.device.vocabulary
-        return Loop(self.model("student"), self.rows, settings, signal=signal, vocab_size=vocabulary, ranks=Ranks())
+        return Loop(
+            self.model("student"),
+            self.rows,
+            settings,
+            signal=signal,
+            vocab_size=self.device.vocabulary,
+            ranks=Ranks(),
+            tokenizer=tokenizer,
+        )
 
     def stored(self, name: str) -> Stored:
         """Soft labels of random hidden states: no teacher is loaded but for its head."""

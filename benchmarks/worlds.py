@@ -13,6 +13,7 @@ from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 
 SHAPES = {
     # name: (hidden, intermediate, heads, key-value heads, vocabulary, tied)
+    "tiny": (128, 384, 4, 2, 4096, True),
     "smollm2-135m": (576, 1536, 9, 3, 49_152, True),
     # The 1.5B's own is 151,936: this is its teacher's, since TRL, and the plain way, take logits of one width alone.
     "qwen2.5-1.5b": (1536, 8960, 12, 2, 152_064, True),

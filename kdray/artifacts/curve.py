@@ -1,8 +1,8 @@
 """A point's metrics over its steps: `metrics.jsonl`, an object a step, to which the first worker appends while it
 trains.
 
-Beside it lies `times.jsonl`, how long the steps of this attempt took and, on a GPU, how much of its memory: another
-each time, so that MLflow and the report do not read it.
+Beside it lies `times.jsonl`, how long the steps of this attempt took, on what if the student samples, and, on a GPU,
+how much of its memory: another each time, so that MLflow and the report do not read it.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from kdray.artifacts.files import is_number, reading, require_sealed
 from kdray.store import Artifact
 from kdray.store.artifact import ATTEMPT
 
 CURVE, TIMES = "metrics.jsonl", "times.jsonl"
-NEEDED = ("step", "examples", "tokens", "loss", "ce")  # of every step; `soft` and held-out losses are not in all
+NEEDED = ("step", "examples", "tokens", "loss")  # of every step; a step on sampled responses has no `ce`
 Curve = list[dict[str, float]]
 
 
@@ -30,13 +31,20 @@ def append_step(folder: Path, entry: Mapping[str, float]) -> None:
         file.write(_line(entry))
 
 
-def append_time(folder: Path, step: int, seconds: float, gpu_gib: float | None = None) -> None:
-    """Keep how long a step took, with all that came before the next one, and the peak of memory so far on the first
-    worker's GPU, in GiB, where it has one.
+def append_time(
+    folder: Path,
+    step: int,
+    seconds: float,
+    gpu_gib: float | None = None,
+    spent: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    """Keep how long a step took, with all that came before the next one, the peak of memory so far on the first
+    worker's GPU, in GiB, where it has one, and the seconds by what they were `spent` on, as far as that is told apart.
     """
     peak = {} if gpu_gib is None else {"gpu_gib": round(gpu_gib, 3)}
+    parts = {"spent": {what: round(of, 4) for what, of in spent.items()}} if spent else {}
     with (folder / TIMES).open("a") as file:
-        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **peak}) + "\n")
+        file.write(json.dumps({"step": step, "seconds": round(seconds, 3), **peak, **parts}) + "\n")
 
 
 def read_times(folder: Path) -> dict[int, float]:
@@ -47,6 +55,23 @@ def read_times(folder: Path) -> dict[int, float]:
     with reading(path):
         entries = [json.loads(line) for line in _whole_lines(path.read_bytes())]
         return {entry["step"]: entry["seconds"] for entry in entries}
+
+
+def read_shares(folder: Path) -> dict[str, float]:
+    """What share of the attempt's time was spent on what, from 0 to 1; `rest` is all else. Empty where that is not told
+    apart.
+    """
+    path = folder / TIMES
+    if not path.is_file():
+        return {}
+    with reading(path):
+        entries = [json.loads(line) for line in _whole_lines(path.read_bytes())]
+        spent = [entry["spent"] for entry in entries if "spent" in entry]
+        seconds = sum(entry["seconds"] for entry in entries)
+    if not spent or not seconds:
+        return {}
+    shares = {what: sum(parts[what] for parts in spent) / seconds for what in spent[0]}
+    return shares | {"rest": max(0.0, 1 - sum(shares.values()))}
 
 
 def read_peak(folder: Path) -> float | None:

@@ -5,7 +5,7 @@ never trained on.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -102,3 +102,24 @@ class Rows:
         if not isinstance(numbers, list) or not all(type(row) is int and 0 <= row < len(self) for row in numbers):
             raise ValueError(f"no numbers of {len(self)} rows")
         return np.array(numbers, dtype=np.int64)
+
+
+class Answered(Rows):
+    """Prepared rows, some of which have other responses, token ids by row, than the data's own."""
+
+    def __init__(self, rows: Rows, responses: Mapping[int, Sequence[int]]) -> None:
+        self.table, self.heldout, self.test, self._among = rows.table, rows.heldout, rows.test, rows._among
+        self.responses = responses
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        lengths = super().lengths.copy()
+        for row, response in self.responses.items():
+            lengths[row] = self.prompt_lengths[row] + len(response)
+        return lengths
+
+    def input_ids(self, row: int) -> list[int]:
+        own = super().input_ids(row)
+        if row not in self.responses:
+            return own
+        return [*own[: int(self.prompt_lengths[row])], *self.responses[row]]

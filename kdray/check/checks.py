@@ -163,8 +163,11 @@ def _check_own_prompts(grid: Grid, role: str, positions: int) -> None:
             field: task for field, task in tasks if isinstance(kind := kinds[field], declare.AnswerTask) and kind.rows
         }
     lengths = {f"{field}.max_new_tokens": task.params["max_new_tokens"] for field, task in asked.items()}
-    if role != "student" and any(point.labels != "gold" for point in expand(grid)):
+    points = expand(grid)
+    if role != "student" and any(point.learns_answers for point in points):
         lengths["augment.max_new_tokens"] = grid.augment.max_new_tokens
+    if any(point.samples for point in points):
+        lengths["objective.sampling.max_new_tokens"] = grid.max_sampled
     for field, length in lengths.items():
         if (room := positions - grid.data.max_prompt) < length:
             prompts = f"prompts of data.max_prompt ({grid.data.max_prompt})"

@@ -126,8 +126,9 @@ def _running(steps: list[dict[str, Any]]) -> list[str]:
 
 def _points(points: list[dict[str, Any]]) -> Table:
     on_gpus = any(point["gpu_gib"] is not None for point in points)
-    headings = ["point", "state", "step", "held-out loss", "left", *(["GPU memory"] if on_gpus else []), "where"]
-    table = Table(*headings, box=None)
+    sampled = any(point["shares"] is not None for point in points)
+    more = [*(["GPU memory"] if on_gpus else []), *(["sampling/teacher/rest", "sampled"] if sampled else [])]
+    table = Table("point", "state", "step", "held-out loss", "left", *more, "where", box=None)
     for point in points:
         state, held = point["state"], point["heldout_ce"]
         total = "?" if point["total"] is None else point["total"]
@@ -138,6 +139,7 @@ def _points(points: list[dict[str, Any]]) -> Table:
             "" if held is None else f"{held:.4f}",
             "" if point["left"] is None else duration(point["left"]),
             *([_memory(point["gpu_gib"])] if on_gpus else []),
+            *([_shares(point["shares"]), _length(point["sampled_length"])] if sampled else []),
             escape(point["why"] or ", ".join(filter(None, (point["node"], point["device"])))),
         )
     return table
@@ -145,6 +147,15 @@ def _points(points: list[dict[str, Any]]) -> Table:
 
 def _memory(gib: float | None) -> str:
     return "" if gib is None else f"{gib:.1f} GiB"
+
+
+def _shares(shares: Mapping[str, float] | None) -> str:
+    """Of time, `61/14/25%`."""
+    return "/".join(f"{100 * shares[what]:.0f}" for what in ("sampling", "teacher", "rest")) + "%" if shares else ""
+
+
+def _length(mean: float | None) -> str:
+    return "" if mean is None else f"{mean:.0f} tokens"
 
 
 def duration(seconds: float) -> str:

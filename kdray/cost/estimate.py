@@ -11,7 +11,7 @@ from functools import cached_property
 from kdray.cost import memory, time
 from kdray.cost.amounts import Amounts, Asked
 from kdray.cost.cards import Card
-from kdray.cost.decoder import FLOAT32, Decoder
+from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Memory, Training
 from kdray.cost.room import disk, labels, memories, points_per_gpu
@@ -170,13 +170,17 @@ class _Pricing(Given):
         kept: float,
         teacher: Decoder | None,
         sharers: int = 1,
+        on_policy: float = 0.0,
     ) -> StepCost:
-        """`kept`: bytes of all that is exported."""
+        """`kept`: bytes of all that is exported; `on_policy`: the share of steps on what the student samples."""
         how, rows = self.how(section), self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
         seconds = time.of_training_step(model, how, self.card, operations * how.workers / busy, sharers)
+        if on_policy:
+            sampling, work = self._sampling(model, how, batch, busy)
+            seconds, operations = seconds + on_policy * sampling, operations + on_policy * work
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
         runtime = self.plan.grid.runtime
         saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
@@ -191,6 +195,13 @@ class _Pricing(Given):
             busy=busy / how.workers,
             sharers=sharers,
         )
+
+    def _sampling(self, model: Decoder, how: Training, batch: int, busy: int) -> tuple[float, float]:
+        """Seconds and operations of the responses to a batch, a part of which each of the `busy` workers samples."""
+        prompt, longest = self.amounts.prompt, LONGEST * self.plan.grid.max_sampled
+        width = BFLOAT16 if how.bfloat16 else FLOAT32
+        seconds = time.of_answers(model, self.card, busy, width, batch, batch, prompt, longest, vllm=False)
+        return seconds, model.forward(batch * (prompt + longest), (prompt + longest) / 2, batch * longest)
 
     def _row(self, model: Decoder, how: Training, teacher: Decoder | None) -> float:
         """Operations of a row: forward and twice as much backward, of frozen weights once; the teacher's part of its
@@ -237,7 +248,8 @@ class _Pricing(Given):
         taught = self.decoders.get(member) if point.point.alpha else None
         kept, student = len(point.exports) * self.exported(), self.decoders["student"]
         section, batch = self.plan.grid.train, point.point.batch
-        return self._training(point.train, student, section, batch, kept, taught, self.sharers)
+        share = point.point.on_policy
+        return self._training(point.train, student, section, batch, kept, taught, self.sharers, share)
 
     # answers and scores
 

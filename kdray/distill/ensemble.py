@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from kdray.distill.labels import Signal, SoftLabels
+from kdray.artifacts.rows import Rows
+from kdray.distill.labels import Asked, Signal, SoftLabels
 
 
 class Ensemble:
@@ -29,6 +31,10 @@ class Ensemble:
 
     def read(self, rows: Sequence[int]) -> Mixture:
         return Mixture([signal.read(rows) for signal in self.signals], self.weights)
+
+    def ask(self, rows: Rows, chosen: Sequence[int]) -> Mixture:
+        """As each of the teachers, if they all can be asked."""
+        return Mixture([cast("Asked", signal).ask(rows, chosen) for signal in self.signals], self.weights)
 
 
 @dataclass(frozen=True)

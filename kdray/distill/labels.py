@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from kdray.artifacts.rows import Rows
 from kdray.models.head import Head
 
 
@@ -139,6 +140,14 @@ class Signal(Protocol):
 
     def read(self, rows: Sequence[int]) -> SoftLabels:
         """At the response tokens of `rows`, one row after the other."""
+        ...
+
+
+class Asked(Signal, Protocol):
+    """A teacher beside the student, which reads whatever text it is given."""
+
+    def ask(self, rows: Rows, chosen: Sequence[int]) -> SoftLabels:
+        """At the response tokens of the rows `chosen` of `rows`, which need not be the signal's own."""
         ...
 
 

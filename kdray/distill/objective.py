@@ -10,6 +10,9 @@ not, so a clipped run with a large alpha in the first takes smaller steps.
 
 The hard term may be smoothed, with uniform labels in a share of it (Szegedy et al. 2016, arXiv 1512.00567, section 7):
 smoothing without a teacher, to tell what its knowledge does from what softness alone does.
+
+Tokens that the student has sampled itself are no labels (GKD, arXiv 2306.13649): there the soft term stands alone, with
+the weight that it has beside the hard one.
 """
 
 from __future__ import annotations
@@ -57,6 +60,7 @@ class Objective:
             (Hinton et al. 2015, arXiv 1503.02531: so that the gradient keeps its size).
         weighting: `sum`, `ratio` or `convex`, as above.
         smoothing: share of uniform labels in the hard term, in [0, 1).
+        labelled: whether the tokens are labels; where they are not, the hard term has no weight.
     """
 
     alpha: float
@@ -66,10 +70,13 @@ class Objective:
     temperature: float = 1.0
     weighting: Weighting = "sum"
     smoothing: float = 0.0
+    labelled: bool = True
 
     @property
     def hard_weight(self) -> float:
         """Of the hard term, smoothed or not."""
+        if not self.labelled:
+            return 0.0
         return {"sum": 1.0, "ratio": 1 / (1 + self.alpha), "convex": 1 - self.alpha}[self.weighting]
 
     @property

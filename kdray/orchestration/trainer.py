@@ -12,6 +12,7 @@ from typing import Any
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from kdray.artifacts.curve import read_shares
 from kdray.artifacts.notes import read_start
 from kdray.orchestration.job import Export, Job
 from kdray.orchestration.work import Work
@@ -105,8 +106,11 @@ def fit(job: Job, callbacks: Sequence[type] = ()) -> None:
 
 
 def facts_of(attempt: Attempt) -> dict[str, Any]:
-    """How the attempt ran, as its workers noted it when they started."""
-    return read_start(attempt.path)
+    """How the attempt ran, as its workers noted it when they started, and on what its time was spent, if that is told
+    apart.
+    """
+    shares = read_shares(attempt.path)
+    return read_start(attempt.path) | {f"{what}_share": round(share, 3) for what, share in shares.items()}
 
 
 def _work(config: dict[str, Job]) -> bool:

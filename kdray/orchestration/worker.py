@@ -63,6 +63,7 @@ def train_job(job: Job) -> bool:
             signal=signal,
             vocab_size=len(tokenizer),
             ranks=ranks,
+            tokenizer=tokenizer,
             micro_batch=job.micro_batch,
             engine=job.engine,
             asked=Asked(job),
@@ -108,7 +109,7 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
         if checkpoint_due:
             checkpoints.written()
         if ranks.rank == 0:
-            append_time(job.attempt.path, loop.step, time.monotonic() - began, _peak(loop.device))
+            append_time(job.attempt.path, loop.step, time.monotonic() - began, _peak(loop.device), loop.spent)
             began = time.monotonic()
             if stops:
                 note_stop(job.attempt.path, loop.step)

@@ -63,7 +63,7 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
 
     @functools.cache
     def rows(labels: Labels, teacher: str) -> Step:
-        if labels == "gold":
+        if labels in ("gold", "student"):
             return prepare
         if labels == "teacher":
             return answers(teacher)
@@ -215,6 +215,9 @@ def _point(
             params["soft_labels"] = payload(grid.soft_labels, *ONLINE)
         if grid.soft_labels.align:
             params["align"] = grid.soft_labels.align
+    if point.samples:
+        params["on_policy"] = point.on_policy
+        params["sampling"] = payload(grid.objective.sampling) | {"max_new_tokens": grid.max_sampled}
     inputs = TrainInputs(
         student=student,
         data=data,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from kdray.artifacts.curve import newest_steps, read_peak, read_times
+from kdray.artifacts.curve import newest_steps, read_attempt, read_peak, read_shares, read_times
 from kdray.artifacts.notes import ended_early, read_start, stopped_at
 from kdray.plan.inputs import TrainInputs
 from kdray.plan.steps import Plan, PointPlan, Step
@@ -30,7 +30,8 @@ class TrainingStatus:
 
     `step` are the optimiser steps that its newest attempt has done of `total`, which is unknown before it begins where
     the length is in epochs; `left` are seconds, by its last steps; `why` is why it ended early; `gpu_gib` is the peak
-    of memory on its first worker's GPU.
+    of memory on its first worker's GPU. Where the student samples, `shares` of its newest attempt's time went into
+    `sampling`, the `teacher` and the `rest`, and `sampled_length` is the mean of its responses so far, in tokens.
     """
 
     slug: str
@@ -44,6 +45,8 @@ class TrainingStatus:
     device: str | None = None
     why: str | None = None
     gpu_gib: float | None = None
+    shares: Mapping[str, float] | None = None
+    sampled_length: float | None = None
 
 
 def training_status(step: Step[TrainInputs], store: Store) -> TrainingStatus:
@@ -103,8 +106,9 @@ def find_point(plan: Plan, name: str) -> PointPlan:
 def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
     total = int(step.params["length"]) if step.params["unit"] == "steps" else None
     if made := store.get(step.key):
-        last, held, peak = _sealed_steps(made.path)
-        return _shown(TrainingStatus(step.slug, id, "done", gpu_gib=peak), last, held, made.facts, total)
+        last, held, peak, sampling = _sealed_steps(made.path, samples="sampling" in step.params)
+        known = TrainingStatus(step.slug, id, "done", gpu_gib=peak, **sampling)
+        return _shown(known, last, held, made.facts, total)
     tried = attempts(store.folder(step.key))
     newest, begun = tried[-1] if tried else None, begun_attempt(step, store)
     state = _state(step, store, newest, begun=begun is not None and newest == begun)
@@ -114,6 +118,7 @@ def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
     if begun is None:
         return replace(shown, total=total)
     last, held = newest_steps(begun)
+    shown = replace(shown, **(_sampling(begun) if "sampling" in step.params else {}))
     shown = _shown(shown, last, held, read_start(begun), total)
     pace = [*read_times(begun).values()][-PACE:]
     if shown.state == "running" and pace and shown.total is not None:
@@ -122,9 +127,18 @@ def _status(step: Step[TrainInputs], id: str, store: Store) -> TrainingStatus:
 
 
 @functools.cache
-def _sealed_steps(folder: Path) -> tuple[dict[str, float], dict[str, float], float | None]:
+def _sealed_steps(
+    folder: Path, *, samples: bool
+) -> tuple[dict[str, float], dict[str, float], float | None, dict[str, Any]]:
     """Of what changes no more: read once, as a watch looks at hundreds of points every other second."""
-    return *newest_steps(folder), read_peak(folder)
+    return *newest_steps(folder), read_peak(folder), _sampling(folder) if samples else {}
+
+
+def _sampling(folder: Path) -> dict[str, Any]:
+    """What an attempt says of the responses that its student samples."""
+    lengths = [entry["sampled_length"] for entry in read_attempt(folder) if "sampled_length" in entry]
+    mean = statistics.fmean(lengths) if lengths else None
+    return {"shares": read_shares(folder) or None, "sampled_length": mean}
 
 
 def _shown(

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from kdray.spec.points import Point
 from kdray.spec.sections.base import Labels, RowsOf
 
-HARD = {"gold": "SFT", "teacher": "SeqKD", "both": "SFT + SeqKD"}  # names of training on hard labels alone
+HARD = {
+    "gold": "SFT",
+    "student": "SFT",
+    "teacher": "SeqKD",
+    "both": "SFT + SeqKD",
+}  # names of training on hard labels alone
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Which rows and responses are trained on, smoothed or not, the weight of their soft labels, and the teacher where
-    there is a choice.
+    """Which rows and responses are trained on, smoothed or not, the weight of their soft labels, the teacher where
+    there is a choice, and the share of on-policy steps.
     """
 
     labels: Labels
@@ -22,14 +27,18 @@ class Arm:
     teacher: str = ""
     smoothing: float = 0.0
     temperature: float = 1.0
+    on_policy: float = 0.0
     rows: RowsOf = "all"
 
     @property
     def name(self) -> str:
         smoothed = f" smoothed {self.smoothing:g}" if self.smoothing else ""
-        hard = "" if self.labels == "gold" and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
+        own = self.labels in ("gold", "student")
+        hard = "" if own and self.alpha and not smoothed else f"{HARD[self.labels]}{smoothed}"
+        share = "" if self.on_policy == 1 else f" {self.on_policy:g}"
+        steps = f"on-policy{share} " if self.labels == "student" else ""
         at = f" T={self.temperature:g}" if self.temperature != 1 else ""
-        terms = " + ".join(filter(None, [hard, f"KD {self.alpha:g}{at}" if self.alpha else ""]))
+        terms = " + ".join(filter(None, [hard, f"{steps}KD {self.alpha:g}{at}" if self.alpha else ""]))
         chosen = f", {self.rows} rows" if self.rows != "all" else ""
         return (f"{terms} ({self.teacher})" if self.teacher else terms) + chosen
 
@@ -38,7 +47,9 @@ BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.rows)
+    return Arm(
+        point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.on_policy, point.rows
+    )
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

@@ -40,6 +40,7 @@ MODEL = {  # what says of which model a row is, and as what it is kept
     "seed": "Int64",
     "smoothing": "float64",
     "temperature": "float64",
+    "on_policy": "float64",
     "rows": "str",
     "checkpoint": "float64",
     "examples": "Int64",
@@ -96,12 +97,10 @@ class Scores:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes
-            `labels`,
-        `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature`, `rows` (empty of reference models),
-        `checkpoint` (epochs or steps), `examples` (sequences seen until then), `final` (whether tables take this
-        checkpoint; empty of a store, which has no such choice), `task`, `decoding`, `metric`, `column` (its name in
-        tables), `value`,
-        `stderr` over the `n` examples.
+        `labels`, `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature`, `on_policy`, `rows` (empty of
+        reference models), `checkpoint` (epochs or steps), `examples` (sequences seen until then), `final` (whether
+        tables take this checkpoint; empty of a store, which has no such choice), `task`, `decoding`, `metric`, `column`
+        (its name in tables), `value`, `stderr` over the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -193,6 +192,7 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     """The cell of its grid that a point was."""
     data = store.record(train["inputs"]["data"])
     labels: Labels = "gold" if data["step"] == "prepare" else "both" if "answers" in data["inputs"] else "teacher"
+    labels = "student" if "sampling" in train["params"] else labels
     given = recorded(train["inputs"], "soft_labels") or recorded(train["inputs"], "teacher")
     while not given and data["step"] == "augment":  # taught by answers alone
         given = [data["inputs"]["teacher"]] if "teacher" in data["inputs"] else []
@@ -204,6 +204,7 @@ def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> P
     axes |= {
         "smoothing": params.get("smoothing", 0.0),
         "temperature": params.get("objective", {}).get("temperature", 1.0),
+        "on_policy": params.get("on_policy", 0.0),
         "rows": params.get("rows", "all"),
     }
     return Point(**axes, labels=labels, teacher="+".join(keys[id].slug for id in teachers))

@@ -24,17 +24,18 @@ from kdray.spec.points import Point
 from kdray.spec.sections.scoring import LensSection
 from kdray.spec.uses import uses
 
-AXES = (
+AXES = (  # columns of scores.csv
     "labels",
     "teacher",
     "alpha",
     "smoothing",
     "temperature",
+    "on_policy",
     "rows",
     "lr",
     "batch",
     "seed",
-)  # columns of scores.csv
+)
 
 
 def print_table(results: Results, console: Console) -> None:

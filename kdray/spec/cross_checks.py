@@ -14,6 +14,7 @@ from kdray.spec.lens import rated_by_lens
 from kdray.spec.metric_names import CALIBRATION, MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point, check_priority, expand
+from kdray.spec.sections.training import SamplingSection
 
 
 def check_fields(grid: Grid) -> None:
@@ -31,6 +32,7 @@ def check_fields(grid: Grid) -> None:
     _check_teachers(grid)
     points = expand(grid)
     _check_points(grid, points)
+    _check_on_policy(grid, [point for point in points if point.samples])
     check_priority(grid.runtime.priority, points)
     _check_search(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
@@ -147,11 +149,11 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
     """Whether there are teachers for what the points learn."""
     if not grid.all_teachers and any(point.alpha > 0 for point in points):
         raise InputError("axes.alpha", "alpha > 0 without a teacher", "add a teacher section, or use alpha: [0]")
-    if not grid.all_teachers and any(point.labels != "gold" for point in points):
+    if not grid.all_teachers and any(point.learns_answers for point in points):
         raise InputError(
             "axes.labels", "a teacher's answers without a teacher", "add a teacher section, or use labels: [gold]"
         )
-    if any(point.labels != "gold" and point.teacher in grid.ensembles for point in points):
+    if any(point.learns_answers and point.teacher in grid.ensembles for point in points):
         raise InputError("axes.labels", "answers of an ensemble", "ensembles give soft labels only: use labels: [gold]")
     recipe = component(declare.Recipe, grid.data.recipe.name, "data.recipe")
     if some := next((point.rows for point in points if point.rows != "all"), None):
@@ -163,6 +165,56 @@ def _check_points(grid: Grid, points: Sequence[Point]) -> None:
     if not recipe.declared.prompts and any(point.labels != "gold" for point in points):
         raise InputError(
             "axes.labels", f"answers to rows of the recipe '{recipe.name}', which ask nothing", "use labels: [gold]"
+        )
+
+
+def _check_on_policy(grid: Grid, points: Sequence[Point]) -> None:
+    """Whether there are `points` whose student samples responses, where the file speaks of them, and a teacher that can
+    be asked about these.
+    """
+    if not points:
+        given = {
+            "axes.on_policy": grid.axes.on_policy,
+            "objective.on_policy": grid.objective.on_policy != 1,
+            "objective.sampling": grid.objective.sampling != SamplingSection(),
+        }
+        if said := next((field for field, there in given.items() if there), None):
+            raise InputError(said, "given, and no point has labels student", "add student to axes.labels")
+        return
+    if not grid.all_teachers:
+        raise InputError("axes.labels", "student without a teacher", "add a teacher section, or use labels: [gold]")
+    for point in points:
+        if point.alpha == 0:
+            raise InputError(
+                "axes.labels",
+                f"student at alpha 0 ({point.slug})",
+                "what it samples has no hard labels: exclude such points, or give those of labels student by include",
+            )
+        if point.smoothing and point.on_policy == 1:
+            raise InputError(
+                "axes.smoothing", f"{point.smoothing:g} of hard labels that no step has ({point.slug})", "must be 0"
+            )
+    form, engine = grid.soft_labels.form.name, grid.runtime.engine.name
+    if grid.train.compile:
+        raise InputError(
+            "train.compile", "true with labels student", "every token that is sampled would compile anew: leave it out"
+        )
+    if grid.soft_labels.align:
+        raise InputError(
+            "soft_labels.align",
+            f"{grid.soft_labels.align} with labels student",
+            "what it samples is in its own tokens: take a teacher with the same tokenizer",
+        )
+    forms, engines = components(declare.Form), components(declare.Engine)
+    if not forms[form].declared.asked:
+        able = " or ".join(name for name, other in forms.items() if other.declared.asked)
+        raise InputError(
+            "soft_labels.form", f"{form} with labels student", f"what it samples is new at every step: use {able}"
+        )
+    if not engines[engine].declared.whole:
+        able = " or ".join(name for name, other in engines.items() if other.declared.whole)
+        raise InputError(
+            "runtime.engine", f"{engine} with labels student", f"every worker needs all weights to sample: use {able}"
         )
 
 

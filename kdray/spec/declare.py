@@ -103,7 +103,7 @@ class Form(Declared):
 
     Nothing is `kept` where the teacher itself is asked at every step. `head`: what is kept is read through the
     teacher's output head, which is kept once beside it. `tempered`: it holds for one temperature, as a few entries of
-    the distribution.
+    the distribution. `asked`: its signal can be asked about any text, also one that nobody knew before.
     """
 
     word: ClassVar[str] = "soft labels"
@@ -112,6 +112,7 @@ class Form(Declared):
     kept: tuple[Kept, ...] = ()
     head: bool = False
     tempered: bool = False
+    asked: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -149,11 +150,15 @@ class Schedule(Declared):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Engine(Declared):
-    """A class that spreads a student over ranks: see `kdray.train.engines`."""
+    """A class that spreads a student over ranks: see `kdray.train.engines`.
+
+    `whole`: between steps every rank holds all of its weights, so that it can generate.
+    """
 
     word: ClassVar[str] = "engine"
     folder: ClassVar[str] = "train/engines"
     group: ClassVar[str] = "kdray.engines"
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -50,7 +50,7 @@ class Grid(Section):
         [],
         description=(
             "more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left"
-            " out, and so may `smoothing` and `temperature`; with `teachers`, `teacher` too"
+            " out, and so may `smoothing`, `temperature` and `on_policy`; with `teachers`, `teacher` too"
         ),
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
@@ -67,6 +67,11 @@ class Grid(Section):
     runtime: Runtime = Field(
         description="where and how it runs: nothing here changes an id or, but for rounding, a number"
     )
+
+    @property
+    def max_sampled(self) -> int:
+        """Where a response that the student samples as it trains is cut, in tokens."""
+        return self.objective.sampling.max_new_tokens or self.data.max_length - self.data.max_prompt
 
     @property
     def all_teachers(self) -> dict[str, TeacherSection]:

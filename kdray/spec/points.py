@@ -22,7 +22,8 @@ class Point:
 
     `alpha` = 0 is plain supervised fine-tuning (SFT), on the teacher's answers also called sequence-level KD (SeqKD).
     `teacher` is empty where the point has none, or the grid no choice of them. `temperature` is that of the soft term,
-    1 where there is none.
+    1 where there is none; `on_policy` the share of steps on responses that the student samples, 0 but for the labels
+    `student`.
     """
 
     alpha: float
@@ -33,11 +34,22 @@ class Point:
     teacher: str = ""
     smoothing: float = 0.0
     temperature: float = 1.0
+    on_policy: float = 0.0
     rows: RowsOf = "all"
 
     @property
     def needs_teacher(self) -> bool:
         return self.alpha > 0 or self.labels != "gold"
+
+    @property
+    def learns_answers(self) -> bool:
+        """Whether the teacher's answers are among its responses."""
+        return self.labels in ("teacher", "both")
+
+    @property
+    def samples(self) -> bool:
+        """Whether the student's own responses are, whatever the share of their steps."""
+        return self.labels == "student"
 
     @property
     def slug(self) -> str:
@@ -48,13 +60,14 @@ class Point:
         ]
         parts += [f"ls{self.smoothing:g}"] if self.smoothing else []
         parts += [f"t{self.temperature:g}"] if self.temperature != 1 else []
+        parts += [f"op{self.on_policy:g}"] if self.samples and self.on_policy != 1 else []
         parts += [self.rows] if self.rows != "all" else []
         return "-".join(filter(None, parts))
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of rows, labels (gold, teacher, both), teacher, alpha, smoothing, temperature, lr,
-    batch, seed.
+    """The points in the order of rows, labels (gold, teacher, both, student), teacher, alpha, smoothing, temperature,
+    share of on-policy steps, lr, batch, seed.
 
     Raises:
         InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is
@@ -72,6 +85,8 @@ def expand(grid: Grid) -> list[Point]:
     ]
     temperatures = axes.temperature or [grid.objective.temperature]
     points = [replace(point, temperature=t) for point in points for t in (temperatures if point.alpha else [1.0])]
+    shares = axes.on_policy or [grid.objective.on_policy]
+    points = [replace(point, on_policy=share) for point in points for share in (shares if point.samples else [0.0])]
     _refuse_duplicates(points, "axes")
     points += [_by_hand(spec, grid, teachers, f"include.{i}") for i, spec in enumerate(grid.include)]
     _refuse_duplicates(points, "include")
@@ -94,6 +109,7 @@ def expand(grid: Grid) -> list[Point]:
             p.alpha,
             p.smoothing,
             p.temperature,
+            p.on_policy,
             p.lr,
             p.batch,
             p.seed,
@@ -145,7 +161,12 @@ def _teachers(grid: Grid) -> list[str]:
 
 def _by_hand(spec: PointSpec, grid: Grid, teachers: list[str], field: str) -> Point:
     temperature = (spec.temperature or grid.objective.temperature) if spec.alpha else 1.0
-    point = Point(**spec.model_dump(exclude={"teacher", "temperature"}), temperature=temperature)
+    point = Point(**spec.model_dump(exclude={"teacher", "temperature", "on_policy"}), temperature=temperature)
+    if point.samples:
+        share = grid.objective.on_policy if spec.on_policy is None else spec.on_policy
+        point = replace(point, on_policy=share)
+    elif spec.on_policy is not None:
+        raise InputError(f"{field}.on_policy", f"{spec.on_policy:g} with labels {spec.labels}", "use labels: student")
     if not point.needs_teacher or (teachers == [""] and spec.teacher is None):
         return point
     if spec.teacher not in teachers:

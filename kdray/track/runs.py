@@ -35,6 +35,8 @@ CURVES = {
     "loss": LOSS,  # first, so that it stands for the whole entry
     "ce": "train/ce",
     "soft": "train/soft",
+    "sampled_length": "train/sampled_length",
+    "sampled_nll": "train/sampled_nll",
     "lr": "train/lr",
     "grad_norm": "train/grad_norm",
     "heldout_ce": "ckpt/heldout_ce",
@@ -166,6 +168,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
         **({"teacher": point.teacher} if point.teacher else {}),
         **({"smoothing": f"{point.smoothing:g}"} if point.smoothing else {}),
         **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
+        **({"on_policy": f"{point.on_policy:g}"} if point.samples else {}),
         **({"rows": point.rows} if point.rows != "all" else {}),
     }
     models: Models = {
@@ -306,7 +309,9 @@ def _reference_identity(role: str, model: Step) -> str:
 
 def _name(point: Point) -> str:
     """`a0.1 lr3e-4 b4 s0`, `seq a1 lr3e-4 b4 s0`; cut where the page would cut it."""
-    labels = {"gold": "" if point.alpha > 0 else "sft ", "teacher": "seq ", "both": "both "}[point.labels]
+    gold = "" if point.alpha > 0 else "sft "
+    share = "" if point.on_policy == 1 else f"{point.on_policy:g}"
+    labels = {"gold": gold, "teacher": "seq ", "both": "both ", "student": f"onp{share} "}[point.labels]
     alpha = f"a{point.alpha:g} " if point.alpha > 0 else ""
     teacher = f"{point.teacher} " if point.teacher else ""
     return f"{labels}{alpha}{teacher}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()

@@ -7,22 +7,27 @@ micro-batches, is not: every loss is a sum over tokens divided by the token coun
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from kdray.artifacts.rows import Rows
+from kdray.artifacts.rows import Answered, Rows
 from kdray.data.collate import collate, pack
-from kdray.distill.across import Across
-from kdray.distill.labels import Signal, vocabulary
+from kdray.distill.across import Across, SomeLabels
+from kdray.distill.labels import Asked, Signal, SoftLabels, vocabulary
 from kdray.distill.objective import Objective
 from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.score.heldout import heldout_sums
 from kdray.train.engines import Ranks, make_engine
+from kdray.train.on_policy import Sampler
 from kdray.train.optimiser import schedule
 from kdray.train.order import Order, share
 from kdray.train.settings import Settings
@@ -39,6 +44,9 @@ class Loop:
 
     `steps()` yields the metrics of every step; `resume` goes on from where another left off. Whether rank 0 is `asked`
     to stop goes round with a step's losses: after the step all ranks have the same answer, in `stopping`.
+
+    With `settings.sampling` it needs the student's `tokenizer` and a signal that can be asked; `spent` then has the
+    seconds of the last step that went into sampling and into asking.
     """
 
     def __init__(
@@ -50,6 +58,7 @@ class Loop:
         signal: Signal | Across | None,
         vocab_size: int,
         ranks: Ranks,
+        tokenizer: PreTrainedTokenizerBase | None = None,
         micro_batch: int | None = None,
         engine: Mapping[str, Any] = DDP,
         asked: Callable[[], bool] = lambda: False,
@@ -60,6 +69,11 @@ class Loop:
         self.vocab_size = vocabulary(vocab_size, model.head, self.comparable)
         self.order = Order(rows.train, settings.batch, settings.seed)
         self.objective = _objective(settings, self.vocab_size)
+        self.unlabelled = replace(self.objective, labelled=False)
+        self.sampler, self.spent = None, dict[str, float]()
+        if settings.sampling is not None:
+            assert tokenizer is not None
+            self.sampler = Sampler(model.whole, tokenizer, self.vocab_size, settings)
         self.micro_batch = micro_batch or settings.batch
         self.total_steps = self.step_of(settings.length)
         self.step = 0
@@ -92,39 +106,85 @@ class Loop:
 
     def _take_step(self) -> dict[str, float]:
         batch = self.order.batch_at(self.step)
-        tokens = int(self.rows.response_lengths[batch].sum())
+        sampled = self._sampled(batch)
+        rows = self.rows if sampled is None else sampled
+        tokens = int(rows.response_lengths[batch].sum())
         lr = self.settings.lr * self._schedule(self.step, self.total_steps)
         self.model.train()
         self.seed_dropout()
         sums = torch.zeros(4, dtype=torch.float64, device=self.device)  # read once a step: a GPU is waited for
         if self.ranks.rank == 0 and self.asked():
             sums[3] = 1
-        micro_batches = share(batch, self.rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
+        micro_batches = share(batch, rows.lengths[batch], self.ranks.rank, self.ranks.world, self.micro_batch)
         for i, part in enumerate(micro_batches):
-            sums[:3] += self.accumulate(part, tokens, last=i == len(micro_batches) - 1)
+            sums[:3] += self.accumulate(part, tokens, last=i == len(micro_batches) - 1, sampled=sampled)
         *terms, asked = self.ranks.sum(sums, self.device).tolist()
         hard, soft, uniform = (term / tokens for term in terms)
         self.stopping = asked > 0
-        loss = self.objective.total(hard, soft, uniform)
+        loss = self._minimised(sampled).total(hard, soft, uniform)
         norm = self.engine.step(lr) if math.isfinite(loss) else math.nan
         if not math.isfinite(norm):
             raise DivergedError(f"loss {loss:g}, gradient norm {norm:g} at step {self.step + 1} with lr {lr:g}")
         self.step += 1
         metrics = {"loss": loss, "ce": hard, "lr": lr, "grad_norm": norm, "tokens": tokens}
+        if sampled is not None:  # no labels: what the student thinks of what it has drawn, an estimate of its entropy
+            metrics |= {"sampled_nll": metrics.pop("ce"), "sampled_length": tokens / len(batch)}
         if self.settings.alpha > 0:
             metrics["soft"] = soft
         return {"step": self.step, "examples": self.step * self.settings.batch, **metrics}
 
-    def accumulate(self, part: list[int], tokens: int, *, last: bool) -> Tensor:
-        """Add the gradient of a micro-batch; returns its [hard, soft, uniform] sums in nats."""
-        batch = (pack if self.settings.packing else collate)(self.rows, part).to(self.device)
-        soft = self.signal.read(part) if self.signal is not None and self.settings.alpha > 0 else None
+    def accumulate(self, part: list[int], tokens: int, *, last: bool, sampled: Rows | None = None) -> Tensor:
+        """Add the gradient of a micro-batch, of `sampled` rows if there are any; returns its [hard, soft, uniform] sums
+        in nats.
+        """
+        rows = self.rows if sampled is None else sampled
+        batch = (pack if self.settings.packing else collate)(rows, part).to(self.device)
+        soft = self._soft_labels(part, sampled)
         self.engine.expect(last=last)
         with self._autocast():
             # Engines average gradients over ranks where the sum is wanted.
-            total, terms = self.engine(self.objective, batch, soft, self.ranks.world / tokens)
+            total, terms = self.engine(self._minimised(sampled), batch, soft, self.ranks.world / tokens)
         self.engine.backward(total)
         return terms.detach().double()
+
+    def _sampled(self, batch: list[int]) -> Rows | None:
+        """The rows with responses to those of `batch` that the student samples, each rank its share of them; None on a
+        step that is not on-policy.
+        """
+        self.spent = {} if self.sampler is None else {"sampling": 0.0, "teacher": 0.0}
+        if self.sampler is None or not self.sampler.samples_at(self.step):
+            return None
+        with self._timed("sampling"):
+            [mine] = share(batch, self.rows.prompt_lengths[batch], self.ranks.rank, self.ranks.world, len(batch))
+            with self._autocast():
+                responses = self.sampler.responses(self.rows, mine, self.step)
+            return Answered(self.rows, self.ranks.gather(responses))
+
+    def _soft_labels(self, part: list[int], sampled: Rows | None) -> SoftLabels | SomeLabels | None:
+        """Of a micro-batch; of sampled rows the teacher is asked for them."""
+        if self.signal is None or self.settings.alpha == 0:
+            return None
+        with self._timed("teacher"):
+            return self.signal.read(part) if sampled is None else cast("Asked", self.signal).ask(sampled, part)
+
+    def _minimised(self, sampled: Rows | None) -> Objective:
+        """What is minimised: what is sampled has no hard labels."""
+        return self.objective if sampled is None else self.unlabelled
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        """Add the seconds of what is done inside to `spent`, where times are kept: a GPU is waited for then."""
+        if what not in self.spent:
+            yield
+            return
+        began = self._now()
+        yield
+        self.spent[what] += self._now() - began
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
     def heldout(self, batch: int) -> dict[str, float]:
         """Cross-entropy and, with soft labels, KL from the teacher on the held-out rows, in nats a token."""

@@ -29,3 +29,5 @@ class Settings:
     compile: bool = False
     smoothing: float = 0.0  # share of uniform labels among the hard ones
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0
+    on_policy: float = 0.0  # share of the steps on responses that the student samples
+    sampling: dict[str, Any] | None = None  # their temperature, top_k and max_new_tokens; None where there are none

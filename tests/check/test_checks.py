@@ -236,6 +236,18 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
             " tokens"
         ],
     ),
+    "no room for what the student samples": (
+        write("teacher/config.json", '{"model_type": "gpt2", "n_positions": 512}'),
+        {
+            "axes": {"lr": [1e-3], "batch": [2], "alpha": [1], "labels": ["student"]},
+            "soft_labels": {"form": "online"},
+            "objective.sampling": {"max_new_tokens": 300},
+        },
+        [
+            "objective.sampling.max_new_tokens: 300; behind prompts of data.max_prompt (256) the teacher has positions"
+            " for 256 tokens"
+        ],
+    ),
     "no layer left": (
         write("student/config.json", '{"model_type": "llama", "num_hidden_layers": 2}'),
         {"student.drop_layers": [0, 2]},

@@ -249,7 +249,9 @@ FIELDS = {
     ),
     "seed": Bad(PLAN, "axes.seed.0: 4294967296; must be less than 4294967296", grid={"axes.seed": [2**32]}),
     "labels": Bad(
-        PLAN, "axes.labels.0: \"silver\"; must be 'gold', 'teacher' or 'both'", grid={"axes.labels": ["silver"]}
+        PLAN,
+        "axes.labels.0: \"silver\"; must be 'gold', 'teacher', 'both' or 'student'",
+        grid={"axes.labels": ["silver"]},
     ),
     "no teacher": Bad(
         PLAN,

@@ -11,9 +11,10 @@ from kdray.artifacts.notes import note_end, note_start
 from kdray.cli import logs as logs_module
 from kdray.cli import status as module
 from kdray.cli.status import duration
-from kdray.plan import Plan
-from kdray.store import Attempt, Control, Locks, Store
-from tests.conftest import Run
+from kdray.plan import Plan, make_plan
+from kdray.spec import load_grid
+from kdray.store import Attempt, Control, Locks, Outer, Store
+from tests.conftest import Run, TinyGrid
 from tests.plan.conftest import seal
 
 START = {"steps": 4, "node": "node1", "device": "H200"}
@@ -66,6 +67,20 @@ def test_the_memory_of_gpus_is_shown_where_it_is_known(run: Run, made: Plan, sto
     append_step(attempt.path, STEPS[3])
     attempt.seal(log_files(attempt.path), **START)
     assert "61.2 GiB" in run("status", "grid.yaml")[1], "also of a point that is done"
+
+
+def test_what_a_point_that_samples_spends_its_time_on_is_shown(run: Run, tiny_grid: TinyGrid, store: Store) -> None:
+    changes = {"axes.labels": ["student"], "axes.alpha": [1], "soft_labels": {"form": "online"}}
+    made = make_plan(load_grid(tiny_grid(changes)), Outer(store.root))
+    with Locks() as locks:
+        attempt = begin(made, store, 0)
+        assert locks.try_acquire(attempt.folder)
+        append_step(attempt.path, {"step": 1, "examples": 2, "tokens": 24, "loss": 1.0, "sampled_length": 12.4})
+        append_time(attempt.path, 1, 10.0, None, {"sampling": 6.0, "teacher": 1.4})
+        stdout = run("status", "grid.yaml")[1]
+    assert "sampling/teacher/rest" in stdout
+    assert "60/14/26%" in stdout
+    assert "12 tokens" in stdout
 
 
 def test_running_steps_of_a_kind_are_one_line(run: Run, made: Plan, store: Store) -> None:

@@ -93,6 +93,21 @@ def test_operations_of_training_by_hand(paper: dict[str, Estimate]) -> None:
     assert max(step.operations for step in trained) - plain == pytest.approx(teachers_head, rel=1e-6)
 
 
+def test_on_policy_steps_sample_two_thirds_of_the_longest_response_token_by_token(tiny_grid: TinyGrid) -> None:
+    changes = {"data.limit": 500, "axes.alpha": [1], "axes.lr": [1e-3], "soft_labels": {"form": "online"}}
+    changes |= {"axes.labels": ["student"], "axes.on_policy": [0, 0.5, 1], "objective.sampling.max_new_tokens": 96}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    never, half, always = price.own.points
+    steps, batch, tokens = 4, 2, 75 + 64
+    body = 2 * (4 * 64 + 3 * 128)
+    sampled = batch * (tokens * 2 * body + tokens * 4 * 2 * 8 * tokens / 2 + 64 * 2 * 50 * 8)
+    assert always.operations - never.operations == pytest.approx(steps * sampled)
+    assert half.operations == pytest.approx((never.operations + always.operations) / 2)
+    assert always.seconds - never.seconds == pytest.approx(steps * 64 * 2 * 0.85e-3, rel=0.01), "two layers a token"
+
+
 def test_wall_time_deals_answers_out_and_points_not() -> None:
     from kdray.cost.estimate import StepCost
 

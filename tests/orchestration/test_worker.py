@@ -14,8 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from kdray.artifacts.curve import count_steps, read_peak, read_times
+from kdray.artifacts.curve import count_steps, read_attempt, read_peak, read_shares, read_times
 from kdray.artifacts.notes import ended_early, stopped_at
+from kdray.artifacts.source import LabelSource
 from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
 from kdray.orchestration import trainer, worker
@@ -48,6 +49,49 @@ def test_an_engine_that_is_not_installed_is_not_tried_again(tmp_path: Path, monk
     monkeypatch.setitem(sys.modules, "deepspeed", None)
     worker.train_job(job)
     assert "deepspeed" in str(ended_early(attempt.path))
+
+
+def test_a_worker_of_a_point_that_samples_keeps_what_its_time_went_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rows(tmp_path / "rows", load_folder(write_model(tmp_path / "student", layers=1))[1])
+    attempt = Store(tmp_path / "store").begin(Key("train", "point", "0" * 12), {})
+    sampling = {"temperature": 1.0, "top_k": None, "max_new_tokens": 6}
+    params = vars(SETTINGS) | {"length": 2, "on_policy": 1.0, "sampling": sampling}
+    job: Any = SimpleNamespace(
+        attempt=attempt,
+        store=tmp_path / "store",
+        model=tmp_path / "student",
+        data=tmp_path / "rows",
+        among=None,
+        settings=trainer.settings_of(params),
+        soft_labels=(LabelSource(str(tmp_path / "student"), {"name": "online", "params": {}}, "float32"),),
+        engine={"name": "ddp", "params": {}},
+        gradient_checkpointing=False,
+        micro_batch=None,
+        threads=torch.get_num_threads(),
+        exports=(),
+        final=False,
+        checkpoint_minutes=60,
+        checkpoint_every=None,
+        workers=1,
+    )
+    context = SimpleNamespace(
+        get_world_rank=lambda: 0, get_world_size=lambda: 1, get_experiment_name=lambda: "attempt-001"
+    )
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(worker.ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(worker, "_report", lambda *_: None)
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    assert worker.train_job(job) is False
+    assert ended_early(attempt.path) is None
+    curve = read_attempt(attempt.path)
+    assert [1 <= step["sampled_length"] <= 6 for step in curve] == [True, True]
+    assert "heldout_kl" in curve[-1]
+    shares = read_shares(attempt.path)
+    assert list(shares) == ["sampling", "teacher", "rest"]
+    assert trainer.facts_of(attempt)["sampling_share"] == pytest.approx(shares["sampling"], abs=1e-3)
+    assert min(shares.values()) > 0
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +173,7 @@ class FakeLoop:
     def __init__(self, stops_at: int) -> None:
         self.step, self.stops_at, self.saved = 0, stops_at, []
         self.ranks, self.device = Ranks(), torch.device("cpu")
+        self.spent: dict[str, float] = {}
 
     @property
     def stopping(self) -> bool:

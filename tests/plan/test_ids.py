@@ -257,6 +257,30 @@ def test_smoothing_and_temperatures_are_points_of_their_own_and_leave_the_others
     assert plan({"axes.temperature": [2]}).points[-1].train.id == plan({"objective.temperature": 2}).points[-1].train.id
 
 
+def test_on_policy_points_train_on_the_prompts_of_the_data_and_know_how_they_sample(plan: MakePlan) -> None:
+    gold: dict[str, Any] = {"soft_labels": {"form": "online"}, "axes.alpha": [1], "axes.lr": [1e-3]}
+    sampled = gold | {"axes.labels": ["gold", "student"]}
+
+    def ids(changes: dict[str, Any]) -> list[str | None]:
+        return [point.train.id for point in plan(changes).points]
+
+    made = plan(sampled)
+    word_level, on_policy = made.points
+    assert ids(gold) == [word_level.train.id], "its id knows nothing of sampling"
+    assert on_policy.train.inputs == word_level.train.inputs
+    assert on_policy.train.params["sampling"] == {"temperature": 1.0, "top_k": None, "max_new_tokens": 256}
+    for change in (
+        {"axes.on_policy": [0.5]},
+        {"objective.sampling": {"temperature": 0.5}},
+        {"objective.sampling": {"top_k": 5}},
+        {"objective.sampling": {"max_new_tokens": 8}},
+    ):
+        assert ids(sampled | change)[0] == word_level.train.id
+        assert ids(sampled | change)[1] != on_policy.train.id
+    assert ids(sampled | {"objective.sampling": {"max_new_tokens": 256}}) == ids(sampled), "the default, written out"
+    assert ids(sampled | {"axes.on_policy": [0.5]}) == ids(sampled | {"objective.on_policy": 0.5})
+
+
 def test_labels_that_hold_for_one_temperature_are_made_for_each(plan: MakePlan) -> None:
     made = plan({"axes.temperature": [1, 2], "soft_labels": {"form": "topk", "k": 4}})
     labels = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -68,6 +69,22 @@ def test_a_point_from_nothing_to_its_end(point: PointPlan, store: Store, locks: 
     assert look(point, store) == TrainingStatus(
         point.train.slug, point.train.id, "done", 4, 4, 2.25, None, "node1", "H200"
     )
+
+
+def test_a_point_whose_student_samples_says_how_long_and_on_what_time_was_spent(
+    plan: MakePlan, store: Store, locks: Locks
+) -> None:
+    point = plan({"axes.labels": ["student"], "axes.alpha": [1], "soft_labels": {"form": "online"}}).points[0]
+    attempt = begin(point, store, locks)
+    train(attempt, 0)
+    for step, (sampling, sampled) in enumerate([(3.0, {"sampled_length": 10.0}), (0.0, {"ce": 1.0})], start=1):
+        append_step(attempt.path, {"step": step, "examples": 2 * step, "tokens": 20, "loss": 1.0, **sampled})
+        append_time(attempt.path, step, 5.0, None, {"sampling": sampling, "teacher": 1.0})
+    found = look(point, store)
+    assert found.sampled_length == 10, "of the steps that sampled"
+    assert found.shares == pytest.approx({"sampling": 0.3, "teacher": 0.2, "rest": 0.5})
+    attempt.seal(log_files(attempt.path), **START)
+    assert look(point, store) == replace(found, state="done", left=None)
 
 
 def test_a_point_that_a_search_has_stopped_says_why(point: PointPlan, store: Store, locks: Locks) -> None:

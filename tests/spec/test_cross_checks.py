@@ -8,8 +8,57 @@ from tests.conftest import ABSENT, TinyGrid
 from tests.spec.wrong import POINT, TEACHER, TEACHERS, cases, check
 
 MIX = {"big": 1, "small": 1}
+SAMPLED = {"axes.alpha": [1], "axes.labels": ["student"], "soft_labels": {"form": "online"}}  # a grid that is right
 
 TOGETHER = {
+    "sampled responses without a teacher": (
+        SAMPLED | {"teacher": ABSENT, "axes.alpha": [0]},
+        ["axes.labels: student without a teacher", "add a teacher"],
+    ),
+    "sampled responses at alpha 0": (
+        SAMPLED | {"axes.alpha": [0, 1]},
+        ["axes.labels: student at alpha 0 (lr0.0001-b2-a0-s0-student)", "by include"],
+    ),
+    "sampled responses whose soft labels would be kept": (
+        SAMPLED | {"soft_labels": {"form": "hidden"}},
+        ["soft_labels.form: hidden with labels student", "new at every step: use online"],
+    ),
+    "sampled responses and a form that is sparse": (
+        SAMPLED | {"soft_labels": {"form": "sampled"}},
+        ["soft_labels.form: sampled with labels student", "use online"],
+    ),
+    "sampled responses and a teacher with other tokens": (
+        SAMPLED | {"soft_labels": {"form": "online", "align": "text"}},
+        ["soft_labels.align: text with labels student", "the same tokenizer"],
+    ),
+    "sampled responses where no worker has the model": (
+        SAMPLED | {"runtime.engine": "fsdp"},
+        ["runtime.engine: fsdp with labels student", "use ddp"],
+    ),
+    "sampled responses and compiled layers": (
+        SAMPLED | {"train.compile": True, "runtime.device": "gpu"},
+        ["train.compile: true with labels student", "leave it out"],
+    ),
+    "sampled responses to no prompts": (
+        SAMPLED | {"data.recipe": {"name": "text", "column": "response"}},
+        ["axes.labels: answers to rows of the recipe 'text'"],
+    ),
+    "smoothing of labels that no step has": (
+        SAMPLED | {"axes.smoothing": [0.1]},
+        ["axes.smoothing: 0.1 of hard labels that no step has"],
+    ),
+    "a share of on-policy steps without any": (
+        {"objective.on_policy": 0.5},
+        ["objective.on_policy: given, and no point has labels student", "add student to axes.labels"],
+    ),
+    "an axis of on-policy steps without any": (
+        {"axes.on_policy": [0.5, 1]},
+        ["axes.on_policy: given, and no point has labels student"],
+    ),
+    "sampling without any": (
+        {"objective.sampling": {"temperature": 0.7}},
+        ["objective.sampling: given, and no point has labels student"],
+    ),
     "a quantised teacher that vllm asks": (
         {"augment": {"quantise": "4bit", "engine": "vllm"}, "runtime.device": "gpu"},
         ["augment.quantise: 4bit with augment.engine vllm", "use transformers"],

@@ -23,6 +23,7 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "ObjectiveSection": "loss temperature weighting",
         "Optimiser": OPTIMISER,
         "OwnAnswers": "metric threshold",
+        "SamplingSection": "max_new_tokens temperature top_k",
         "Scoring": "batch dtype engine likelihood",
         "SoftLabelsSection": "batch compute form quantise",
         "TeacherSection": "drop_layers model",
@@ -30,16 +31,17 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Tune": f"{OPTIMISER} batch lr seed",
     },
     Selects: {
-        "Axes": "alpha batch labels lr rows seed smoothing teacher temperature",
+        "Axes": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Grid": "ensembles family",
+        "ObjectiveSection": "on_policy",
         "OwnAnswers": "task",
-        "PointSpec": "alpha batch labels lr rows seed smoothing teacher temperature",
+        "PointSpec": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Scoring": "checkpoints choices decoding metrics references tasks",
         "SoftLabelsSection": "align",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
-        "SomePoints": "alpha batch labels lr rows seed smoothing teacher temperature",
+        "SomePoints": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
         " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
         "SearchSection": "grace name reduction",

@@ -47,6 +47,10 @@ POINTS = {
         {"include": [{**POINT, "alpha": 0, "temperature": 2}]},
         ["include: the point lr0.001-b2-a0-s0 occurs twice"],
     ),
+    "on-policy steps of a point with other labels": (
+        {"include": [{**POINT, "alpha": 1, "on_policy": 0.5}]},
+        ["include.0.on_policy: 0.5 with labels gold", "use labels: student"],
+    ),
     "a priority of what is not there": (
         {"runtime.priority": [{"alpha": 0}, {"lr": 1e-4, "alpha": 5}]},
         ["runtime.priority.1.alpha: no point has lr 0.0001 alpha 5", "known: 0, 0.1"],
@@ -84,6 +88,20 @@ def test_labels_come_first_in_the_order_of_points_and_last_in_their_names(tiny_g
     exclude = [{"lr": 1e-3, "batch": 2, "alpha": 0.1, "labels": "both"}]
     slugs = [point.slug for point in expand(parse_grid(tiny_grid.text({**axes, "exclude": exclude})))]
     assert slugs == ["lr0.001-b2-a0-s0", "lr0.001-b2-a0.1-s0", "lr0.001-b2-a0-s0-teacher", "lr0.001-b2-a0-s0-both"]
+
+
+def test_shares_of_on_policy_steps_are_points_of_the_labels_student_alone(tiny_grid: TinyGrid) -> None:
+    grid: dict[str, Any] = {"axes.lr": [1e-3], "axes.alpha": [1], "soft_labels": {"form": "online"}}
+    grid |= {"axes.labels": ["student", "gold"], "objective.on_policy": 0.25}
+    points = expand(parse_grid(tiny_grid.text(grid)))
+    assert [(point.slug, point.on_policy) for point in points] == [
+        ("lr0.001-b2-a1-s0", 0.0),
+        ("lr0.001-b2-a1-s0-student-op0.25", 0.25),
+    ]
+    more = {"include": [{"lr": 1e-3, "batch": 2, "alpha": 2, "labels": "student"}], "axes.on_policy": [1, 0]}
+    slugs = [point.slug for point in expand(parse_grid(tiny_grid.text(grid | more)))]
+    names = ["", "-student-op0", "-student"]
+    assert slugs == [*(f"lr0.001-b2-a1-s0{name}" for name in names), "lr0.001-b2-a2-s0-student-op0.25"]
 
 
 def test_points_come_in_the_order_of_alpha_lr_batch_seed(tiny_grid: TinyGrid) -> None:

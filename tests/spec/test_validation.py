@@ -123,7 +123,10 @@ SCHEMA = {
         {"score.references": ["student", "student"]},
         ["score.references: student twice", "give each once"],
     ),
-    "unknown labels": ({"axes.labels": ["golden"]}, ['axes.labels.0: "golden"', "'gold', 'teacher' or 'both'"]),
+    "unknown labels": (
+        {"axes.labels": ["golden"]},
+        ['axes.labels.0: "golden"', "'gold', 'teacher', 'both' or 'student'"],
+    ),
     "one kind of labels, not a list": ({"axes.labels": "teacher"}, ['axes.labels: "teacher"', "must be a list"]),
     "no labels": ({"axes.labels": []}, ["axes.labels: empty", "at least 1 item"]),
     "unknown labels by hand": ({"include": [{**POINT, "labels": "golden"}]}, ['include.0.labels: "golden"']),

@@ -166,10 +166,16 @@ def test_a_model_that_teaches_itself_is_two_references(bench: Bench) -> None:
         (Point(alpha=0.01, lr=1.5e-5, batch=32, seed=0), "a0.01 lr1.5e-5 b32 s"),
         (Point(alpha=0, lr=3e-4, batch=4, seed=0, labels="teacher"), "seq lr3e-4 b4 s0"),
         (Point(alpha=1, lr=3e-4, batch=4, seed=0, labels="both"), "both a1 lr3e-4 b4 s0"),
+        (Point(alpha=1, lr=3e-4, batch=4, seed=0, labels="student", on_policy=0.5), "onp0.5 a1 lr3e-4 b4"),
     ],
 )
 def test_names_fit_the_list_of_runs(bench: Bench, point: Point, name: str) -> None:
-    bench.changes |= {"axes": {name: [value] for name, value in vars(point).items() if value != ""}}
+    axes = {name: [value] for name, value in vars(point).items() if value != ""}
+    if point.samples:
+        bench.changes["soft_labels"] = {"form": "online"}
+    else:
+        del axes["on_policy"]
+    bench.changes["axes"] = axes
     bench.begin(point.alpha)
     assert list(wanted(bench)) == [name]
     assert len(name) <= 20

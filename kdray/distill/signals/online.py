@@ -15,7 +15,7 @@ from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.spec import declare
 
-DECLARED = declare.Form(version=1)
+DECLARED = declare.Form(version=1, asked=True)
 
 
 class Online:
@@ -50,9 +50,12 @@ class OnlineTeacher:
     def width(self) -> int:
         return self.head.linear.out_features
 
-    @torch.no_grad()
     def read(self, rows: Sequence[int]) -> HiddenLabels:
+        return self.ask(self.rows, rows)
+
+    @torch.no_grad()
+    def ask(self, rows: Rows, chosen: Sequence[int]) -> HiddenLabels:
         device = next(self.teacher.parameters()).device
-        batch = collate(self.rows, rows).to(device)
+        batch = collate(rows, chosen).to(device)
         with torch.autocast(device.type, enabled=False):  # it computes in its own type, whatever its student does
             return HiddenLabels(self.teacher.hidden(batch.input_ids, batch.attention_mask, batch.positions), self.head)

@@ -239,8 +239,10 @@ def draw_curves(axis: Axes, evidence: Evidence, heldout: bool) -> None:
             held = [entry for entry in curve if "heldout_ce" in entry]
             xs, ys = [entry["examples"] for entry in held], [entry["heldout_ce"] for entry in held]
         else:
-            xs = [entry["examples"] for entry in curve]
-            ys = list(running_mean([entry["ce"] for entry in curve], [entry["tokens"] for entry in curve]))
+            labelled = [entry for entry in curve if "ce" in entry]  # steps on sampled responses have no labels
+            xs = [entry["examples"] for entry in labelled]
+            ce, tokens = ([entry[name] for entry in labelled] for name in ("ce", "tokens"))
+            ys = list(running_mean(ce, tokens)) if labelled else []
         step = max(-(-len(xs) // at_most), 1)
         axis.plot(
             xs[::step],

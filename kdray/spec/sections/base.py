@@ -12,7 +12,8 @@ from kdray.spec.refs import parse_reference
 
 Dtype = Literal["float32", "bfloat16"]
 Quantised = Literal["4bit", "8bit"]  # a teacher's layers by bitsandbytes: NF4, or LLM.int8()
-Labels = Literal["gold", "teacher", "both"]  # the original responses, the teacher's answers, or both together
+# The original responses, the teacher's answers, both together, or what the student samples as it trains.
+Labels = Literal["gold", "teacher", "both", "student"]
 RowsOf = Literal["all", "balanced", "random"]  # the training rows, or those that `data.curate` chooses
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=60)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

@@ -10,6 +10,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.sections.base import (
     RUNS,
     SELECTS,
+    Fraction,
     Labels,
     NonNegative,
     RowsOf,
@@ -41,7 +42,10 @@ class Axes(Section):
     labels: Annotated[list[Labels], SELECTS] = Field(
         default=["gold"],
         min_length=1,
-        description="the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels)",
+        description=(
+            "the responses to train on: `gold`, `teacher` or `both` (see docs/grid.md#labels), or `student`, those that"
+            " it samples as it trains (see docs/grid.md#on-policy)"
+        ),
     )
     teacher: Annotated[list[Slug], AfterValidator(all_different), SELECTS] = Field(
         default=[], description="of `teachers` and `ensembles`, those that points learn from; by default all"
@@ -52,6 +56,10 @@ class Axes(Section):
     )
     temperature: Annotated[list[PositiveFloat], AfterValidator(all_different), SELECTS] = Field(
         default=[], description="of the soft term, by default `objective.temperature` alone"
+    )
+    on_policy: Annotated[list[Fraction], AfterValidator(all_different), SELECTS] = Field(
+        default=[],
+        description="with labels `student`: shares of on-policy steps, by default `objective.on_policy` alone",
     )
     rows: Annotated[list[RowsOf], Field(min_length=1), AfterValidator(all_different), SELECTS] = Field(
         default=["all"],
@@ -78,6 +86,9 @@ class PointSpec(Section):
     temperature: Annotated[PositiveFloat | None, SELECTS] = Field(
         default=None, description="of the soft term, by default `objective.temperature`"
     )
+    on_policy: Annotated[Fraction | None, SELECTS] = Field(
+        default=None, description="with labels `student`: share of on-policy steps, by default `objective.on_policy`"
+    )
     rows: Annotated[RowsOf, SELECTS] = Field("all", description="the training rows: `all`, `balanced` or `random`")
 
 
@@ -95,6 +106,9 @@ class SomePoints(Section):
     smoothing: Annotated[Share | None, RUNS] = Field(None, description="share of uniform labels among the hard ones")
     temperature: Annotated[PositiveFloat | None, RUNS] = Field(
         None, description="of the soft term; points without one have 1"
+    )
+    on_policy: Annotated[Fraction | None, RUNS] = Field(
+        None, description="share of on-policy steps; points whose labels are not `student` have 0"
     )
     rows: Annotated[RowsOf | None, RUNS] = Field(None, description="the training rows")
 

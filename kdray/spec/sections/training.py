@@ -12,6 +12,7 @@ from kdray.spec.marks import Enters
 from kdray.spec.sections.base import (
     ENTERS,
     RUNS,
+    SELECTS,
     Dtype,
     Fraction,
     NonNegative,
@@ -185,6 +186,21 @@ class Tune(Optimiser):
     seed: Annotated[Seed, ENTERS] = Field(0, description="of the order of examples, and of the adapters")
 
 
+class SamplingSection(Section):
+    """How the student samples responses as it trains."""
+
+    temperature: Annotated[PositiveFloat, ENTERS] = Field(
+        default=1.0, description="at which tokens are drawn; 1 is the student's own distribution"
+    )
+    top_k: Annotated[PositiveInt | None, ENTERS] = Field(
+        default=None, description="draw from so many likeliest tokens alone; null for all"
+    )
+    max_new_tokens: Annotated[PositiveInt | None, ENTERS] = Field(
+        default=None,
+        description="where a sampled response is cut; by default `data.max_length` less `data.max_prompt`",
+    )
+
+
 class ObjectiveSection(Section):
     """What is minimised: hard + alpha x soft, the soft term at a temperature and times its square."""
 
@@ -207,3 +223,11 @@ class ObjectiveSection(Section):
             "They differ where the gradient is clipped"
         ),
     )
+    on_policy: Annotated[Fraction, SELECTS] = Field(
+        default=1.0,
+        description=(
+            "with labels `student`: the share of steps on responses that it samples (GKD's lambda); the others take the"
+            " data's own (see docs/grid.md#on-policy)"
+        ),
+    )
+    sampling: SamplingSection = Field(SamplingSection(), description="how these responses are sampled")
