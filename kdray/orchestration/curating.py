@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 
 from kdray.artifacts.curated import COUNTED, MATCHES, ROWS, read_metadata, write_concepts, write_metadata
@@ -178,9 +177,10 @@ def told(made: Curated, entries: Mapping[str, Sequence[str]]) -> str:
 
 def _add(table: pa.Table, numbers: Numbers) -> None:
     """Add the counts in a table of `FOUND`."""
-    for language in table["language"].unique().to_pylist():
-        of = table.filter(pc.equal(table["language"], language))
-        np.add.at(numbers[language], of["entry"].to_numpy(), of["count"].to_numpy())
+    languages, entries, counts = (column.to_numpy() for column in table.columns)
+    for language in set(languages):
+        of = languages == language
+        np.add.at(numbers[language], entries[of], counts[of])
 
 
 def _over(count: int, turn: Callable[[int], tuple[int, int, pa.Table]]) -> Iterator[tuple[int, int, pa.Table]]:
@@ -218,7 +218,8 @@ def _together(answers: pa.Table) -> pa.Table:
     counts = pa.concat_tables(pa.ipc.open_stream(table).read_all() for table in answers["table"].to_pylist())
     of = [name for name in counts.column_names if name != "count"]
     summed = counts.group_by(of).aggregate([("count", "sum")]).rename_columns([*of, "count"])
-    return _as_row(pc.sum(answers["rows"]).as_py(), pc.sum(answers["some"]).as_py(), summed, "")
+    rows, some = (int(answers[name].to_numpy().sum()) for name in ("rows", "some"))
+    return _as_row(rows, some, summed, "")
 
 
 def _as_row(rows: int, some: int, counts: pa.Table, error: str) -> pa.Table:

@@ -230,4 +230,4 @@ class ObjectiveSection(Section):
             " data's own (see docs/grid.md#on-policy)"
         ),
     )
-    sampling: SamplingSection = Field(SamplingSection(), description="how these responses are sampled")
+    sampling: SamplingSection = Field(default=SamplingSection(), description="how these responses are sampled")
