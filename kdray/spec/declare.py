@@ -149,11 +149,15 @@ class Schedule(Declared):
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Engine(Declared):
-    """A class that spreads a student over ranks: see `kdray.train.engines`."""
+    """A class that spreads a student over ranks: see `kdray.train.engines`.
+
+    `encoder_decoder`: also one whose backbone has two stacks of layers.
+    """
 
     word: ClassVar[str] = "engine"
     folder: ClassVar[str] = "train/engines"
     group: ClassVar[str] = "kdray.engines"
+    encoder_decoder: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -286,7 +290,7 @@ class Decoding(Declared):
     `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that
     name local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the
     model. `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its
-    parameters.
+    parameters. `encoder_decoder`: models can be asked by it too whose encoder reads the prompt.
     """
 
     word: ClassVar[str] = "decoding"
@@ -297,6 +301,7 @@ class Decoding(Declared):
     references: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     layers: bool = False
     choices: tuple[str, ...] | None = None
+    encoder_decoder: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

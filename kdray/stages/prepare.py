@@ -38,7 +38,7 @@ from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
 from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config
+from kdray.spec.folders import decoder_window, read_config
 from kdray.spec.refs import Reference
 from kdray.store import Outer, fingerprint, io
 
@@ -182,7 +182,8 @@ def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: s
         before = " " if declared(declare.Template, params["template"]["name"]).space else ""
         require_closed(examples.values(), template, tokenizer)
         limits = (params["max_prompt"], params["max_length"])
-        tokens = tokenise(list(examples.values()), template, tokenizer, *limits, before, beyond)
+        decoder = decoder_window(Path(tokenizer_folder))
+        tokens = tokenise(list(examples.values()), template, tokenizer, *limits, before, beyond, decoder)
         for number, rows in zip(examples, tokens, strict=True):
             if any(row.n_prompt < 1 for row in rows):
                 raise no_prompt(number)

@@ -48,7 +48,9 @@ def test_a_grid_trains_answers_and_scores_one(tmp_path: Path) -> None:
     assert "soft" not in curves[0][0]
     assert 0 < curves[1][0]["soft"] < 2
     assert curves[0][0]["ce"] == pytest.approx(curves[1][0]["ce"], rel=1e-6)  # before the first step
-    assert store.get(plan.points[0].train.key).facts.get("padded").startswith("T5ForConditionalGeneration takes no packed")
+    assert (
+        store.get(plan.points[0].train.key).facts.get("padded").startswith("T5ForConditionalGeneration takes no packed")
+    )
     for score in plan.scores:
         found = read_scores(store.get(score.measure.key).path)
         assert found.keys() & {"ce", "rougeL"}
