@@ -96,9 +96,9 @@ def _tokenise_apart(
     The limits bound the same: a prompt, and both together; a response also ends where the decoder's window does.
     """
     prompts = marked([template(example, tokenizer) for example in examples], tokenizer)
-    long = [i for i, ids in enumerate(prompts) if examples[i].response and len(ids) > max_prompt]
-    fitting = [i for i, example in enumerate(examples) if example.response and i not in set(long)]
-    beyond.prompts += [len(prompts[i]) for i in long]
+    learned = [i for i, example in enumerate(examples) if example.response]
+    fitting = [i for i in learned if len(prompts[i]) <= max_prompt]
+    beyond.prompts += [len(prompts[i]) for i in learned if len(prompts[i]) > max_prompt]
     rows: list[list[Tokenised]] = [[] for _ in examples]
     for i, response in zip(fitting, marked([examples[i].response for i in fitting], tokenizer), strict=True):
         if response[-1] != tokenizer.eos_token_id:

@@ -95,6 +95,12 @@ def test_loss_and_gradient_are_those_of_the_models_own_labels(folder: Path, rows
         assert (ours[name].grad - parameter.grad).norm() <= 1e-9 * parameter.grad.norm() + 1e-12, name
 
 
+def test_in_bfloat16_the_head_is_found_too(folder: Path) -> None:
+    scales = [ResponseModel(load_folder(folder, dtype)[0]).head.scale for dtype in (torch.float32, torch.bfloat16)]
+    config = load_folder(folder)[0].config
+    assert scales == [config.d_model**-0.5 if getattr(config, "scale_decoder_outputs", False) else 1.0] * 2
+
+
 def test_what_is_exported_is_the_model(folder: Path, tmp_path: Path) -> None:
     model, tokenizer = load_folder(folder)
     save(model, tokenizer, tmp_path / "again")
