@@ -41,7 +41,7 @@ EXTRA = "Cairo Delhi livestock lives inside . " * 40  # of which the teacher's t
 
 
 def write(folder: Path, family: str, **overrides: str) -> Path:
-    source = f"source: 'file:{folder}/rows.jsonl', template: alpaca, max_prompt: 200, max_length: 256, heldout: 8"
+    source = f"source: 'file:{folder}/rows.jsonl', template: plain, max_prompt: 200, max_length: 256, heldout: 8"
     sections = {
         "student": f"{{model: 'file:{folder}/both'}}",
         "data": f"{{{source}}}",
@@ -54,7 +54,7 @@ def write(folder: Path, family: str, **overrides: str) -> Path:
     return write_grid(folder, **(sections | overrides))
 
 
-TEMPLATE = {"name": "alpaca", "version": 1, "params": {}}
+TEMPLATE = {"name": "plain", "version": 1, "params": {}}
 ULD = {"loss": {"name": "uld", "version": 1, "params": {}}, "temperature": 1.0, "weighting": "sum"}
 
 
@@ -74,10 +74,10 @@ def test_it_is_prepared_taught_asked_and_scored(family: str, begin: int, tmp_pat
     ours, theirs = write_encoder_decoder(tmp_path / "model", family, extra=EXTRA), write_model(tmp_path / "teacher")
     lines = write_instructions(tmp_path / "rows.jsonl", 24).read_text().splitlines()
     datasets.Dataset.from_list([json.loads(line) for line in lines]).save_to_disk(tmp_path / "source")
-    [file], numbers = (tmp_path / "source").glob("*.arrow"), {"id": list(range(24))}
+    [file], numbers = (tmp_path / "source").glob("*.arrow"), {"id": list(range(len(lines)))}
     params = {"recipe": {"name": "dolly", "params": {}}, "template": TEMPLATE, "max_prompt": 200, "max_length": 256}
     [made] = tokenise_slice([str(file)], params, str(ours), numbers).to_pylist()
-    assert (made["error"], made["truncated"]) == ("", 0)
+    assert (made["error"], made["long"], made["truncated"]) == ("", 0, 0)
     rows = keep(tmp_path / "data", made["rows"])
 
     [read] = retokenise_slice(str(tmp_path / "data"), str(ours), str(theirs), TEMPLATE, numbers).to_pylist()
@@ -94,7 +94,7 @@ def test_it_is_prepared_taught_asked_and_scored(family: str, begin: int, tmp_pat
         source = LabelSource(str(theirs), {"name": "online", "params": {}}, "float32", across=how)
         signal = open_signal([source], rows, "cpu", torch.float32)
         objective: dict[str, Any] = ULD | {"loss": {"name": loss, "version": 1, "params": {}}}
-        settings = replace(SETTINGS, alpha=1.0, length=4.0, lr=1e-2, objective=objective)
+        settings = replace(SETTINGS, alpha=1.0, length=3.0, lr=1e-2, objective=objective)
         torch.manual_seed(0)
         model, _ = load_folder(ours)
         loop = Loop(
@@ -125,7 +125,7 @@ def test_it_is_prepared_taught_asked_and_scored(family: str, begin: int, tmp_pat
         limit=None,
     )
     Measurer(load_as)(heldout)
-    assert read_scores(tmp_path / "scores")["ce"]["value"] == pytest.approx(loop.heldout(4)["heldout_ce"], rel=1e-4)
+    assert read_scores(tmp_path / "scores")["ce"].value == pytest.approx(loop.heldout(4)["heldout_ce"], rel=1e-4)
 
 
 @pytest.mark.ray
