@@ -15,6 +15,7 @@ from typing import Any
 from rich.markup import escape
 
 from kdray.check.checks import check_models
+from kdray.check.kinds import check_kinds
 from kdray.check.machine import needs_of, require_gpus
 from kdray.check.shapes import check_shapes, shape_of
 from kdray.cost.shown import expected, scoring_share, sharers
@@ -125,6 +126,7 @@ def run(
         for step in plan.models.values():  # here damage is said of the store's file, not of what the grid file names
             if (fetched := store.get(step.untuned.key)) is not None:
                 fetched.require_intact((CONFIG, *TOKENIZER_FILES))
+        check_kinds(plan.grid, folders, by_role=bool(plan.prepare))
         check_shapes(
             plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare)
         )

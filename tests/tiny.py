@@ -6,18 +6,30 @@ import functools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers.processors import TemplateProcessing
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from kdray.artifacts.rows import SCHEMA, rows_writer, write_split
 from kdray.data.recipes.dolly import dolly
 from kdray.data.split import RandomRows
 from kdray.data.templates.chat import chat
-from kdray.data.tokenise import tokenise
+from kdray.data.tokenise import Template, tokenise
 
 TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -96,11 +108,51 @@ def write_model(
     return folder
 
 
+def write_encoder_decoder(folder: Path, family: str = "t5", seed: int = 0, extra: str = "", **changes: object) -> Path:
+    """A random encoder-decoder of the family `t5`, `mt5` or `bart` with a tokenizer that puts `</s>` behind every text
+    and, as BART's, `<s>` before it. `changes` are of its configuration.
+    """
+    torch.manual_seed(seed)
+    backend = Tokenizer.from_str(_trained(extra))
+    backend.add_special_tokens(["<pad>", "<s>", "</s>"])
+    begin, known = "<s> " if family == "bart" else "", ["<s>", "</s>"]
+    backend.post_processor = TemplateProcessing(
+        single=f"{begin}$A </s>",
+        pair=f"{begin}$A {begin}$B </s>",
+        special_tokens=[(token, backend.token_to_id(token)) for token in known],
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", pad_token="<pad>")
+    tokenizer.save_pretrained(folder)
+    sizes: dict[str, Any] = {"vocab_size": len(tokenizer) + 6, "d_model": 32}
+    sizes |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    if family == "bart":
+        sides = {"layers": 2, "attention_heads": 4, "ffn_dim": 64}
+        sizes |= {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in sides.items()}
+        sizes |= {"decoder_start_token_id": tokenizer.eos_token_id, "max_position_embeddings": 512, "init_std": 0.2}
+        sizes |= {"bos_token_id": backend.token_to_id("<s>"), "forced_eos_token_id": None}
+        model: Any = BartForConditionalGeneration(BartConfig(**sizes | changes))
+    else:
+        sizes |= {"d_kv": 8, "d_ff": 64, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2}
+        sizes |= {"decoder_start_token_id": tokenizer.pad_token_id, "n_positions": 512}
+        config, made = (
+            (T5Config, T5ForConditionalGeneration) if family == "t5" else (MT5Config, MT5ForConditionalGeneration)
+        )
+        model = made(config(**sizes | changes))
+    model.save_pretrained(folder)
+    return folder
+
+
 def write_rows(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, count: int = 24, heldout: int = 4, source: Path | None = None
+    folder: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    count: int = 24,
+    heldout: int = 4,
+    source: Path | None = None,
+    template: Template = chat,
+    decoder: int | None = None,
 ) -> Path:
     """Prepared rows as the `prepare` step leaves them: of made-up instructions, or the first that fit of a file in
-    Dolly's form.
+    Dolly's form; for an encoder-decoder, whose `decoder` reads so many tokens.
     """
     folder.mkdir(parents=True, exist_ok=True)
     source = source or write_instructions(folder / "source.jsonl", count)
@@ -109,7 +161,8 @@ def write_rows(
         if len(records) >= count:
             break
         example = dolly(json.loads(line))
-        for tokens in tokenise([example], chat, tokenizer, max_prompt=200, max_length=256)[0]:
+        [made] = tokenise([example], template, tokenizer, max_prompt=200, max_length=256, decoder=decoder)
+        for tokens in made:
             records.append(
                 {"source_row": i, "input_ids": tokens.input_ids, "n_prompt": tokens.n_prompt, **example.__dict__}
             )

@@ -15,12 +15,15 @@ from torch import Tensor
 from kdray.artifacts.files import reading
 
 ALIGNED = "aligned.safetensors"
-NAMES = {"ours", "theirs", "ends", "first"}
+NAMES, BEGIN = {"ours", "theirs", "ends", "first"}, "begin"
 
 
-def write_aligned(folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], first: Sequence[int]) -> None:
-    """Keep of every row the numbers of the student's and the teacher's response tokens that begin together, and by id
-    of the teacher's tokens the student's first token of the same text, -1 for none.
+def write_aligned(
+    folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], first: Sequence[int], begin: int = 0
+) -> None:
+    """Keep of every row the numbers of the student's and the teacher's response tokens that begin together; by id of
+    the teacher's tokens the student's first token of the same text, -1 for none; and how many of the student's tokens
+    stand before the text of every response.
     """
     ends = torch.tensor([0, *(len(ours) for ours, _ in pairs)]).cumsum(0)
     ours, theirs = (
@@ -28,7 +31,7 @@ def write_aligned(folder: Path, pairs: Sequence[tuple[Sequence[int], Sequence[in
         for side in ([pair[0] for pair in pairs], [pair[1] for pair in pairs])
     )
     tensors = {"ours": ours, "theirs": theirs, "ends": ends, "first": torch.tensor(first, dtype=torch.int32)}
-    save_file(tensors, folder / ALIGNED)
+    save_file(tensors | ({BEGIN: torch.tensor(begin)} if begin else {}), folder / ALIGNED)
 
 
 class Aligned:
@@ -41,9 +44,11 @@ class Aligned:
     def __init__(self, folder: Path) -> None:
         with reading(folder / ALIGNED, SafetensorError):
             tensors = load_file(folder / ALIGNED)
-            if tensors.keys() != NAMES or len(tensors["ours"]) != len(tensors["theirs"]):
+            begin = tensors.pop(BEGIN, torch.tensor(0))
+            if tensors.keys() != NAMES or len(tensors["ours"]) != len(tensors["theirs"]) or begin.ndim:
                 raise ValueError("other tensors than those of aligned tokens")
         self.first: Tensor = tensors["first"].long()
+        self.begin = int(begin)
         self._pairs, self._ends = torch.stack([tensors["ours"], tensors["theirs"]]).long(), tensors["ends"].tolist()
 
     def pairs(self, row: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdray.check.benchmarks import check_benchmark
 from kdray.check.chat import check_prompts
+from kdray.check.kinds import check_kinds
 from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.check.questions import Look, check_answers, check_questions, check_untrained
 from kdray.check.shapes import check_shapes, shape_of
@@ -24,7 +25,16 @@ from kdray.spec import declare
 from kdray.spec.columns import METADATA, recipe_columns, task_columns
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.folders import CONFIG, VOCABULARIES, check_config, read_config, read_vocabulary, window_of
+from kdray.spec.folders import (
+    CONFIG,
+    VOCABULARIES,
+    check_config,
+    is_encoder_decoder,
+    read_config,
+    read_vocabulary,
+    window_in,
+    window_of,
+)
 from kdray.spec.grid import Grid
 from kdray.spec.paths import not_found
 from kdray.spec.points import expand
@@ -68,6 +78,7 @@ def check_grid(
     for role, (field, model) in models.items():
         folders[role] = _check_model(parse_reference(model.model, f"{field}.model"), f"{field}.model", outer)
     local = {role: folder for role, folder in folders.items() if folder}
+    kinds = check_kinds(grid, local, by_role=True)
     check_models(grid, local)
     for role, folder in local.items():
         _check_cut(
@@ -85,7 +96,7 @@ def check_grid(
     _check_prompts(grid)
     wanted, tuned = grid.score.references, [bool(teacher.tune) for teacher in grid.all_teachers.values()]
     check_untrained(_tasks(grid), both="student" in wanted or ("teacher" in wanted and not all(tuned)))
-    notes = check_prompts(grid, _tasks(grid), local, trains=True)
+    notes = [*kinds, *check_prompts(grid, _tasks(grid), local, trains=True)]
     _check_sources(_tasks(grid), look)
     if grid.data.curate and (metadata := grid.data.curate.metadata):
         look(parse_reference(metadata, "data.curate.metadata"), "data.curate.metadata", METADATA)
@@ -121,6 +132,7 @@ def check_scoring(grid: Grid, models: Mapping[str, str], outer: Outer, *, look: 
     _check_writable(outer.root)
     check_tracking(grid.runtime.mlflow)
     folders = {name: _check_model(parse_reference(text, "--model"), "--model", outer) for name, text in models.items()}
+    check_kinds(grid, {name: folder for name, folder in folders.items() if folder}, by_role=False)
     for name, folder in folders.items():
         if folder:
             check_room(_tasks(grid), name, window_of(folder, "--model"))
@@ -143,13 +155,13 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
         if "student" in folders and role != "student" and not grid.soft_labels.align:
             _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
     for role, folder in folders.items():
-        positions = window_of(folder, f"{models[role][0]}.model")
-        if positions is not None and grid.data.max_length > positions:
-            raise InputError(
-                "data.max_length", f"{grid.data.max_length}", f"the {role} has positions for {positions} tokens"
-            )
+        config = read_config(folder, f"{models[role][0]}.model")
+        positions, encodes = window_in(config), is_encoder_decoder(config)
+        bound = "max_prompt" if encodes else "max_length"  # of an encoder; its decoder's end is kept to
+        if positions is not None and (length := getattr(grid.data, bound)) > positions:
+            raise InputError(f"data.{bound}", f"{length}", f"the {role} has positions for {positions} tokens")
         check_room(_tasks(grid), role, positions)
-        if positions is not None:
+        if positions is not None and not encodes:
             _check_own_prompts(grid, role, positions)
 
 
@@ -222,12 +234,12 @@ def _check_outside(store: Path, grid: Grid) -> None:
 
 
 def _check_model(
-    ref: Reference, field: str, outer: Outer, *, weights: bool = True, causal: bool = True, tokenizer: bool = True
+    ref: Reference, field: str, outer: Outer, *, weights: bool = True, language: bool = True, tokenizer: bool = True
 ) -> Path | None:
     """The folder of a local model, or of one that the hub's cache has; None where there is none to look into.
 
-    `weights`: more is wanted of it than configuration and tokenizer; `causal`: it is to be a causal language model;
-    `tokenizer`: its own is read.
+    `weights`: more is wanted of it than configuration and tokenizer; `language`: it is to be a language model that
+    writes; `tokenizer`: its own is read.
     """
     if ref.scheme in ("wheel", "https") and not ref.is_gguf:
         raise InputError(
@@ -236,7 +248,7 @@ def _check_model(
     if ref.scheme == "hf":
         folder = in_hub_cache(ref, outer)
         if folder is not None and weights:
-            _check_cached(folder, ref, field, causal=causal)
+            _check_cached(folder, ref, field, language=language)
         return folder
     if ref.scheme != "file":
         return None
@@ -259,20 +271,20 @@ def _check_model(
         raise InputError(field, f"no tokenizer in {path}", f"it needs one of {', '.join(VOCABULARIES)}")
     check_config(path, field)
     if weights:
-        check_weights(path, field, causal=causal)
+        check_weights(path, field, language=language)
     return path
 
 
-def _check_cached(folder: Path, ref: Reference, field: str, *, causal: bool) -> None:
+def _check_cached(folder: Path, ref: Reference, field: str, *, language: bool) -> None:
     """As far as the hub's client has fetched a model: any of its files may not be there yet."""
     names = [file.name for file in folder.iterdir()]
     check_no_adapter(names, field, str(ref))
     check_config(folder, field)
-    check_config_is_plain(read_config(folder, field), field, str(ref), causal=causal)
+    check_config_is_plain(read_config(folder, field), field, str(ref), language=language)
     if WEIGHTS in names or (
         INDEX in names and all((folder / name).is_file() for name in shards_of(folder, field, str(ref)))
     ):
-        check_weights(folder, field, str(ref), causal=causal)
+        check_weights(folder, field, str(ref), language=language)
 
 
 def in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
@@ -325,7 +337,7 @@ def check_metrics(uses: Mapping[str, Use], outer: Outer) -> None:
             ref = parse_reference(use.params[parameter], f"{field}.{parameter}")
             if ref.scheme != "wheel" or ref.is_gguf:  # what is in a folder of a wheel is seen once that is fetched
                 needed = not (weights and beside)
-                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, causal=False, tokenizer=needed)
+                _check_model(ref, f"{field}.{parameter}", outer, weights=weights, language=False, tokenizer=needed)
 
 
 def check_hub(sources: Iterable[Reference]) -> None:

@@ -59,13 +59,17 @@ def plan(
 
     Touches neither network nor store.
     """
+    from kdray.check.kinds import check_kinds
     from kdray.check.machine import idle_workers
+    from kdray.cost.models import folders_of
     from kdray.cost.shown import lines, listed
     from kdray.plan.limits import prepared_notes
     from kdray.plan.listing import listed_plan
     from kdray.plan.sizes import size_of_labels, training_rows
+    from kdray.store import Outer
 
     made, store = wanted_of(grid)
+    kinds = check_kinds(made.grid, folders_of(made, store, Outer(store.root)), by_role=True)
     wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
     cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
@@ -86,7 +90,7 @@ def plan(
         print(_epochs(made, training_rows(made, store)))
     for note in prepared_notes(made, store):
         out.print(f"[yellow]data[/]: {note}", highlight=False, soft_wrap=True)
-    for note in idle_workers(made.grid):
+    for note in [*kinds, *idle_workers(made.grid)]:
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True, highlight=False)
     for line in [f"no price: {reason}" for reason in cost] if isinstance(cost, list) else lines(cost):
         print(line)

@@ -25,13 +25,15 @@ CHUNK = 256  # rows that are in memory at once
 @dataclass(frozen=True)
 class Spoken:
     """Of a teacher with another tokenizer than the student's: the same rows in its tokens, and how prompts are written
-    in the student's, whose responses stand behind `before`.
+    in the student's, whose responses stand behind `before`; or, for an encoder-decoder, by themselves, of as many
+    tokens as its `decoder` reads.
     """
 
     rows: Rows
     tokenizer: PreTrainedTokenizerBase
     template: Template
     before: str
+    decoder: int | None = None
 
 
 def write_answered(
@@ -120,6 +122,8 @@ def _answer(
     if spoken and max(whole) >= known:
         counts["unknown"] += 1
         return False
+    if spoken and spoken.decoder is not None:
+        max_length = min(max_length, record["n_prompt"] + spoken.decoder)
     record |= {"input_ids": whole[:max_length], "response": text}
     counts["kept"] += 1
     counts["truncated"] += not ended or len(whole) > max_length
@@ -129,7 +133,7 @@ def _answer(
 def _in_tokens(record: dict[str, Any], text: str, tokenizer: Any, spoken: Spoken) -> list[int]:
     """A row's prompt and a response to it, without EOS."""
     example, room = Example(record["instruction"], record["context"], text), 1 << 30
-    [[row]] = tokenise([example], spoken.template, tokenizer, room, room, spoken.before)
+    [[row]] = tokenise([example], spoken.template, tokenizer, room, room, spoken.before, decoder=spoken.decoder)
     return row.input_ids[:-1] if row.input_ids[-1] == tokenizer.eos_token_id else row.input_ids
 
 

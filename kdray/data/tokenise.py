@@ -39,6 +39,7 @@ def tokenise(
     max_length: int,
     before: str = "",
     beyond: Beyond | None = None,
+    decoder: int | None = None,
 ) -> list[list[Tokenised]]:
     """For each example the rows that it becomes: none if its prompt has more than `max_prompt` tokens or there is
     nothing to learn, one, or as many pieces as a document needs.
@@ -46,9 +47,14 @@ def tokenise(
     The whole of an example is cut at `max_length` tokens (MiniLLM's rule): a response that is cut has no EOS, because
     it did not end there. Where a tokenizer merges over the border, the response is tokenised alone, so that training
     sees exactly the prompt that generation will start from. `before` stands before every response, and is learned with
-    it. What the limits take is noted in `beyond`.
+    it. What the limits take is noted in `beyond`. For an encoder-decoder, whose `decoder` reads so many tokens, see
+    `_tokenise_apart`.
     """
     beyond = Beyond() if beyond is None else beyond
+    if decoder is not None:
+        asked = [example for example in examples if isinstance(example, Example)]
+        assert len(asked) == len(examples)  # check sees to that: a document has no prompt for an encoder
+        return _tokenise_apart(asked, template, tokenizer, max_prompt, max_length, beyond, decoder)
     prompts = ["" if isinstance(example, Document) else template(example, tokenizer) for example in examples]
     learned = [
         example.text if isinstance(example, Document) else example.response and before + example.response
@@ -73,6 +79,43 @@ def tokenise(
             rows[i] = [Tokenised(whole[:max_length], len(prompt), truncated=len(whole) > max_length)]
             beyond.wholes += [len(whole)] if rows[i][0].truncated else []
     return rows
+
+
+def _tokenise_apart(
+    examples: Sequence[Example],
+    template: Template,
+    tokenizer: PreTrainedTokenizerBase,
+    max_prompt: int,
+    max_length: int,
+    beyond: Beyond,
+    decoder: int,
+) -> list[list[Tokenised]]:
+    """As `tokenise`, but prompt and response each by itself, with the special tokens that the tokenizer puts around
+    every text: the encoder reads one, and the decoder writes the other from its begin on, with nothing before it.
+
+    The limits bound the same: a prompt, and both together; a response also ends where the decoder's window does.
+    """
+    prompts = marked([template(example, tokenizer) for example in examples], tokenizer)
+    learned = [i for i, example in enumerate(examples) if example.response]
+    fitting = [i for i in learned if len(prompts[i]) <= max_prompt]
+    beyond.prompts += [len(prompts[i]) for i in learned if len(prompts[i]) > max_prompt]
+    rows: list[list[Tokenised]] = [[] for _ in examples]
+    for i, response in zip(fitting, marked([examples[i].response for i in fitting], tokenizer), strict=True):
+        if response[-1] != tokenizer.eos_token_id:
+            response = [*response, tokenizer.eos_token_id]
+        room = min(max_length - len(prompts[i]), decoder)
+        rows[i] = [Tokenised(prompts[i] + response[:room], len(prompts[i]), truncated=len(response) > room)]
+        beyond.wholes += [len(prompts[i]) + len(response)] if rows[i][0].truncated else []
+    return rows
+
+
+def marked(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Texts with the special tokens that the tokenizer puts around each, once where a template has begun it already."""
+    begin, found = beginning(tokenizer), list[list[int]]()
+    for ids in tokenizer(texts, return_attention_mask=False)["input_ids"] if texts else []:
+        twice = begin and ids[len(begin) : 2 * len(begin)] == begin
+        found.append(ids[len(begin) :] if twice else ids)
+    return found
 
 
 def plain_prompt(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -6,7 +6,8 @@ Two ways to find which of the teacher's tokens belongs to a token of the student
   teacher's token begins with the student's. Its distribution becomes one over the student's tokens: the probability of
   every token of the teacher goes to the token that the student begins the same text with. With equal tokenizers these
   are the teacher's own soft labels.
-- `position`: the n-th of both, as far as both have one, as universal logit distillation has it (arXiv 2402.12030).
+- `position`: the n-th of both, as far as both have one, as universal logit distillation has it (arXiv 2402.12030);
+  counted from the text's begin, where a student puts a special token before every response.
 
 All other tokens have hard labels alone. Losses that compare any two vocabularies get the teacher's own distribution.
 """
@@ -83,7 +84,8 @@ class Across:
     def _pairs(self, row: int) -> Tensor:
         if self.how.align == "text":
             return self.aligned.pairs(row)
-        return torch.arange(int(self.lengths[:, row].min())).expand(2, -1)
+        begin, (ours, theirs) = self.aligned.begin, self.lengths[:, row].tolist()
+        return torch.arange(min(ours - begin, theirs)) + torch.tensor([[begin], [0]])
 
 
 class Vocabulary:

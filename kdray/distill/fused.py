@@ -48,9 +48,7 @@ def fused_sums(
             f" {0 if soft is None else len(soft)}"
         )
     linear, differentiate = head.linear, torch.is_grad_enabled()  # off inside of `forward`, where nothing else tells
-    total, *terms = _Fused.apply(
-        hidden, linear.weight, linear.bias, labels, soft, objective, head, scale, differentiate
-    )  # type: ignore[misc]
+    total, *terms = _Fused.apply(hidden, linear.weight, head.bias, labels, soft, objective, head, scale, differentiate)  # type: ignore[misc]
     return Sums(total, *terms)
 
 

@@ -12,6 +12,7 @@ from kdray.distill.labels import SoftLabels
 from kdray.distill.objective import Objective
 from kdray.models.head import ResponseModel
 from kdray.models.packed import enable_packing
+from kdray.spec.errors import InputError
 
 
 class Student(nn.Module):
@@ -27,7 +28,9 @@ class Student(nn.Module):
         """(total x scale, [hard, soft, uniform]), summed over the response tokens of `batch`; `soft` has the same
         tokens, or some of them.
         """
-        hidden = self.model.hidden(batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids)
+        hidden = self.model.hidden(
+            batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids, batch.decoder_input_ids
+        )
         if isinstance(soft, SomeLabels):
             sums = sums_of_some(objective, self.model.head, hidden, batch.labels, soft, scale)
         else:
@@ -40,4 +43,7 @@ class Student(nn.Module):
         Raises:
             InputError: the model takes none.
         """
+        if self.model.start is not None:
+            found = f"{type(self.model.whole).__name__} takes no packed rows: its encoder reads the prompts apart"
+            raise InputError("train.packing", found, "pad them")
         enable_packing(self.model.backbone, autocast)

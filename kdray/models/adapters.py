@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from kdray.models.load import as_type, load_folder, load_placed, load_tokenizer, own_device, spread_out
-from kdray.models.weights import load_whole, reading
+from kdray.models.weights import LANGUAGE, load_whole, reading
 from kdray.spec.errors import InputError
 from kdray.spec.weights import ADAPTERS, and_more
 
@@ -23,8 +23,8 @@ CONFIG, WEIGHTS, _ = ADAPTERS  # as peft calls them; a pickle is not read
 
 
 def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float = 2.0, dropout: float = 0.0) -> Any:
-    """`model` with adapters on all linear layers of its decoder, times `scale` (peft's lora_alpha / r); only they are
-    trained.
+    """`model` with adapters on all linear layers but its output head, times `scale` (peft's lora_alpha / r); only they
+    are trained.
 
     The output head gets none: the losses read its weight, and would pass an adapter by. The adapters begin alike
     wherever the seed is the same: on every rank of a point too, which only DDP would see to by itself.
@@ -35,9 +35,8 @@ def with_lora(model: PreTrainedModel, rank: int, seed: int = 0, *, scale: float 
     )  # loads bitsandbytes where it is installed: a second that full training does without
 
     alpha: Any = scale * rank  # peft takes a fraction too
-    config = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
-    )
+    task = "SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM"
+    config = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules="all-linear", task_type=task)
     devices = (
         [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     )  # not all: that would take memory on each
@@ -92,7 +91,7 @@ def load_quantised(
         raise InputError(field, f"{bits} weights without bitsandbytes", "pip install 'kdray[qlora]'") from None
     quantise = quantisation(bits, dtype)
     place = "balanced" if device is None else {"": device}
-    model: Any = load_whole(AutoModelForCausalLM, folder, quantization_config=quantise, dtype=dtype, device_map=place)
+    model: Any = load_whole(LANGUAGE, folder, quantization_config=quantise, dtype=dtype, device_map=place)
     for module in model.modules():
         if isinstance(module, Linear4bit):
             # On processors with AVX512-BF16 one evaluation would repack the weights, and later gradients be wrong.

@@ -90,6 +90,8 @@ def drop_layers(model: PreTrainedModel, first: int, end: int, field: str = "drop
 
 def require_layers(model: PreTrainedModel, first: int, end: int, field: str) -> None:
     """Raise InputError unless `model` has the layers [first, end), and others, in one list."""
+    if model.config.is_encoder_decoder:
+        raise InputError(field, f"layers of {type(model).__name__}, an encoder-decoder", "leave it out")
     count = _text(model.config).num_hidden_layers
     if end > count or end - first >= count:
         raise InputError(field, f"[{first}, {end})", f"the model has the layers 0 to {count - 1}, and one must be left")

@@ -17,6 +17,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from kdray.models.encoder_decoder import decoder_start
+
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
 
@@ -34,15 +36,26 @@ def generate_greedy(
     `ends`.
 
     Fewer than `max_new_tokens` if and only if the model ended its answer there. Prompts of unequal length are
-    padded on the left under an attention mask. `processor` sees the ids so far, padding included, and the logits in
+    padded under an attention mask: on the left, or for an encoder, which counts positions from there, on the right.
+    `processor` sees the ids so far, padding included, of an encoder-decoder those of its decoder, and the logits in
     float32.
     """
-    own, longest = model.generation_config, max(map(len, prompts))
+    own, longest, start = model.generation_config, max(map(len, prompts)), decoder_start(model)
     ends = [*ends_of(own, tokenizer), *ends]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=model.device)
-    mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=model.device)
-    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad)
+
+    def padded(rows: Sequence[list[int]], filler: int) -> Tensor:
+        fillers = [[filler] * (longest - len(row)) for row in rows]
+        made = [f + row if start is None else row + f for row, f in zip(rows, fillers, strict=True)]
+        return torch.tensor(made, device=model.device)
+
+    ids, mask = padded(prompts, pad), padded([[1] * len(prompt) for prompt in prompts], 0)
+    begins: dict[str, Any] = {}
+    if start is not None:  # and what every response that it has learned begins with
+        begins = {"decoder_start_token_id": start, "forced_bos_token_id": getattr(own, "forced_bos_token_id", None)}
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=ends, pad_token_id=pad, **begins
+    )
     generate: Any = model.generate
     processors = LogitsProcessorList([processor] if processor else [])
     model.generation_config = config  # its own would fill in what is left out here: a penalty, a longer minimum
@@ -50,7 +63,7 @@ def generate_greedy(
         output = generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=processors)
     finally:
         model.generation_config = own
-    answers = output[:, longest:].tolist()
+    answers = output[:, longest if start is None else 1 :].tolist()
     return [list(itertools.takewhile(lambda token: token not in ends, answer)) for answer in answers]
 
 
@@ -81,19 +94,20 @@ def ends_of(own: GenerationConfig | None, tokenizer: PreTrainedTokenizerBase) ->
 
 
 class Sampling(LogitsProcessor):
-    """Draws instead of taking the likeliest, each row from its own stream of random numbers."""
+    """Draws instead of taking the likeliest, each row from its own stream of random numbers: of one generation, to be
+    called once a token.
+    """
 
     def __init__(
         self, prompts: Sequence[list[int]], max_new_tokens: int, temperature: float, top_p: float | None, seed: int
     ) -> None:
         self.draws = torch.stack([uniforms(prompt, seed, max_new_tokens) for prompt in prompts], dim=1)
-        self.temperature, self.top_p, self.start = temperature, top_p, max(map(len, prompts))
+        self.temperature, self.top_p, self.made = temperature, top_p, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
         """[B, T] ids and [B, V] logits -> [B, V] with the drawn tokens alone above minus infinity."""
-        drawn = draw(
-            scores, self.draws[input_ids.shape[1] - self.start].to(scores.device), self.temperature, self.top_p
-        )
+        drawn = draw(scores, self.draws[self.made].to(scores.device), self.temperature, self.top_p)
+        self.made += 1
         return torch.full_like(scores, -torch.inf).scatter_(1, drawn[:, None], 0.0)
 
 

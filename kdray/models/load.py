@@ -1,4 +1,4 @@
-"""Load a causal language model and its tokenizer from a reference, and lay one down as a plain folder.
+"""Load a language model and its tokenizer from a reference, and lay one down as a plain folder.
 
 Only safetensors, GGUF and JSON are ever read: no pickles, and no code that came with a model.
 """
@@ -24,7 +24,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from kdray.models.weights import load_whole, reading, refuse_incomplete, report_aside
+from kdray.models.weights import LANGUAGE, load_whole, reading, refuse_incomplete, report_aside
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CONFIG, read_object
 from kdray.spec.paths import local_path
@@ -76,7 +76,7 @@ def load_folder(
         InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
     """
     place: Any = {"device_map": "meta"} if torch.device(device).type == "meta" else {}
-    model: Any = load_whole(AutoModelForCausalLM, folder, field, shown, dtype=dtype, **place)
+    model: Any = load_whole(LANGUAGE, folder, field, shown, dtype=dtype, **place)
     return model.to(device).eval(), load_tokenizer(folder, field, shown)
 
 
@@ -91,7 +91,7 @@ def load_placed(folder: Path, dtype: torch.dtype = torch.float32) -> tuple[PreTr
     """
     if torch.cuda.device_count() <= 1:
         return load_folder(folder, dtype, own_device())
-    model: Any = load_whole(AutoModelForCausalLM, folder, dtype=dtype, device_map="balanced")
+    model: Any = load_whole(LANGUAGE, folder, dtype=dtype, device_map="balanced")
     return model.eval(), load_tokenizer(folder)
 
 
@@ -154,12 +154,12 @@ def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> P
 
 
 def lay_down(
-    ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, causal: bool = False
+    ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, language: bool = False
 ) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
 
-    Without `weights` the safetensors are left behind. A `causal` language model is held to all of its weights and to a
-    tokenizer with an end; of another, such as a metric's, only what headers tell is known before it is loaded.
+    Without `weights` the safetensors are left behind. A `language` model, which writes, is held to all of its weights
+    and to a tokenizer with an end; of another, such as a metric's, only what headers tell is known before it is loaded.
 
     Raises:
         InputError: there is no usable model behind the reference.
@@ -185,9 +185,9 @@ def lay_down(
         for file in target.glob("*.safetensors"):
             if file not in read:  # of the hub: the same weights in another form, which would count twice
                 file.unlink()
-        check_weights(target, field, str(ref), causal=causal)
-        if causal:
-            load_whole(AutoModelForCausalLM, target, field, str(ref), device_map="meta")
+        check_weights(target, field, str(ref), language=language)
+        if language:
+            load_whole(LANGUAGE, target, field, str(ref), device_map="meta")
             load_tokenizer(target, field, str(ref))
 
 
@@ -217,8 +217,8 @@ def save(
     weights: dict[str, Tensor] | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write a plain Hugging Face folder that `AutoModelForCausalLM` loads; `weights` in place of the model's own, all
-    rounded to `dtype`, if one is given. The model itself stays as it is.
+    """Write a plain Hugging Face folder that transformers' Auto classes load; `weights` in place of the model's own,
+    all rounded to `dtype`, if one is given. The model itself stays as it is.
     """
     if dtype is not None:
         weights = as_type(model.state_dict() if weights is None else weights, dtype)

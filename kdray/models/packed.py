@@ -149,8 +149,7 @@ def enable_packing(backbone: PreTrainedModel, autocast: torch.dtype | None = Non
     else:
         why = next((why for dtype in dtypes if (why := _try(backbone, dtype))), None)
     if why:
-        allowed = "set train.packing: false (teacher.tune.packing where the teacher is tuned)"
-        raise InputError("train.packing", f"{type(backbone).__name__} takes no packed rows: {why}", allowed)
+        raise InputError("train.packing", f"{type(backbone).__name__} takes no packed rows: {why}", "pad them")
 
 
 def _try(backbone: PreTrainedModel, autocast: torch.dtype | None) -> str | None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kdray.spec.errors import InputError
+from kdray.spec.folders import is_encoder_decoder, read_config
 from kdray.spec.weights import and_more, check_weights
 
+LANGUAGE: Any = None  # in the place of a class: that of a language model, as its configuration says which kind it is of
 WHOLE = "give the whole checkpoint of a model that its config.json describes"
 
 
@@ -44,13 +46,16 @@ def load_whole(
     auto: Any, folder: Path, field: str = "model", shown: str = "", *, body: bool = False, **options: Any
 ) -> Any:
     """The model that a class of transformers reads from a folder, called `shown` in errors; of its `body` alone, heads
-    are left out.
+    are left out. `LANGUAGE` is whatever class reads the folder's causal model or encoder-decoder.
 
     Raises:
         InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
     """
     with reading(shown or folder, field):
-        check_weights(folder, field, shown, causal=auto is AutoModelForCausalLM)
+        check_weights(folder, field, shown, language=auto is LANGUAGE)
+        if auto is LANGUAGE:
+            both = is_encoder_decoder(read_config(folder, field, shown))
+            auto = AutoModelForSeq2SeqLM if both else AutoModelForCausalLM
         with report_aside():
             model, info = auto.from_pretrained(
                 folder,

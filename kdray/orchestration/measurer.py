@@ -165,7 +165,8 @@ class Measurer:
         assert not isinstance(signal, Across)  # of other tokens no divergence is asked for
         size = vocabulary(len(loaded.tokenizer), scored.head, signal)
         for row in data.heldout[: item.limit].tolist():
-            ce, kl, tokens = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device).tolist()
+            sums = heldout_sums(Student(scored), data, [[row]], signal, size, scored.device, scored.start)
+            ce, kl, tokens = sums.tolist()
             rows.append({"example": row, "tokens": int(tokens), "ce": ce / tokens, "kl": kl / tokens})
         metrics = ["ce", "kl"] if signal else ["ce"]
         counts = [row["tokens"] for row in rows]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from rich.markup import escape
 
 from kdray.artifacts.curve import count_steps
-from kdray.artifacts.notes import stopped_at
+from kdray.artifacts.notes import read_start, stopped_at
 from kdray.artifacts.rows import Rows
 from kdray.orchestration.job import Job
 from kdray.orchestration.work import Work
@@ -49,13 +49,22 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
 
 
 class Told:
-    """Says once of every job that it was stopped, and when the run is held or goes on."""
+    """Says once of every job that it was stopped, and when the run is held or goes on; and once of all of them why
+    rows are padded that were to be packed.
+    """
 
     def __init__(self, jobs: list[Job], work: Work) -> None:
         self._jobs, self._work, self._held = list(jobs), work, False
+        self._waiting, self._padded = list(jobs), set[str]()
 
     def tell(self) -> None:
         say, grid = self._work.progress.say, self._work.plan.grid.name
+        for job in list(self._waiting):
+            if start := read_start(job.attempt.path):
+                self._waiting.remove(job)
+                if (why := start.get("padded")) and why not in self._padded:
+                    say(f"[yellow]padded[/]: {escape(why)}")
+                    self._padded.add(why)
         if self._held != (held := self._work.control.is_held(self._work.locks.owner)):
             say(f"[yellow]held[/] {grid}: no new point begins" if held else f"released {grid}")
             self._held = held

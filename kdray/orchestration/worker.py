@@ -71,7 +71,7 @@ def train_job(job: Job) -> bool:
     except (
         InputError,
         ImportError,
-    ) as error:  # on every rank alike: a model that cannot be packed, an engine that is not installed
+    ) as error:  # on every rank alike: an engine that is not installed
         note_end(job.attempt.path, str(error))
         return False
     if checkpoint := ranks.agree(
@@ -199,9 +199,8 @@ def _note_start(job: Job, run: str, loop: Loop, device: torch.device) -> None:
         "node": platform.node(),
         "device": device_name,
     }
-    note_start(
-        job.attempt.path, facts | {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine}
-    )
+    facts |= {"torch": torch.__version__, "micro_batch": job.micro_batch, "engine": job.engine}
+    note_start(job.attempt.path, facts | ({"padded": loop.padded} if loop.padded else {}))
 
 
 def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:

@@ -94,7 +94,8 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
         heldout_labels = soft_labels("gold", first, grid.objective.temperature)
     points = [point_plan(point) for point in expand(grid)]
     _refuse_same(points)
-    plan = Plan(grid, models, prepare, heldout_labels, points, [])
+    read = {name: step for name in grid.all_teachers if (step := across("gold", name))}
+    plan = Plan(grid, models, prepare, heldout_labels, points, [], read)
     plan.scores.extend(score_steps(plan, outer))
     return plan
 

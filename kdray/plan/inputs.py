@@ -140,10 +140,12 @@ class ExportInputs(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class GenerateInputs(Inputs):
-    """`data`: the grid's own rows, if the task is about them. `guide`: the grid's lens, if it guides the decoding."""
+    """`data`: the grid's own rows in the model's tokens, if the task is about them. `guide`: the grid's lens, if it
+    guides the decoding.
+    """
 
     model: Step
-    data: Step[PrepareInputs] | None = None
+    data: Step[PrepareInputs | RetokeniseInputs] | None = None
     guide: Step[LensInputs] | None = None
 
 
@@ -166,7 +168,7 @@ class LikelihoodInputs(Softened):
     """Of a measurement by log-likelihoods; with soft labels where a divergence from the teacher is among them."""
 
     model: Step
-    data: Step[PrepareInputs] | None = None
+    data: Step[PrepareInputs | RetokeniseInputs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

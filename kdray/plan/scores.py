@@ -19,6 +19,7 @@ from kdray.plan.inputs import (
     MetricModels,
     PrepareInputs,
     RateInputs,
+    RetokeniseInputs,
     Softened,
 )
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
@@ -67,9 +68,13 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
         }
         metrics = _metrics(metrics_of(task, grid.score.metrics), outer) if answered else []
         for subject, position, model in subjects:
+            read = plan.read.get(subject) if isinstance(subject, str) else None
+            if read and isinstance(declares, declare.HeldoutTask):
+                continue  # nats a token of other tokens than the points'
             lens = lenses.get("student" if isinstance(subject, Point) else subject)
             trained = isinstance(subject, Point) or model.untuned is not model
-            scores = list(_score(task, asked[trained], ways[trained], metrics, subject, position, model, lens))
+            own = dataclasses.replace(asked[trained], data=read) if read and asked[trained].data else asked[trained]
+            scores = list(_score(task, own, ways[trained], metrics, subject, position, model, lens))
             yield from scores
             if lens and rated_by_lens(task):
                 # several measurements may share their answers, whose rate is one
@@ -86,7 +91,7 @@ class _Asked:
     """
 
     params: dict[str, Any] | None
-    data: Step[PrepareInputs] | None
+    data: Step[PrepareInputs | RetokeniseInputs] | None
     taught: Softened
     source: Reference | None
     files: Mapping[str, Reference]

@@ -22,7 +22,16 @@ from typing import Any, Generic, Literal, cast
 
 from typing_extensions import TypeVar
 
-from kdray.plan.inputs import ExportInputs, GenerateInputs, Inputs, MeasureInputs, PrepareInputs, Softened, TrainInputs
+from kdray.plan.inputs import (
+    ExportInputs,
+    GenerateInputs,
+    Inputs,
+    MeasureInputs,
+    PrepareInputs,
+    RetokeniseInputs,
+    Softened,
+    TrainInputs,
+)
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.grid import Grid
@@ -113,7 +122,8 @@ class Plan:
     """Everything a grid needs.
 
     `models` are the student and, by name, the teachers as they label; `heldout_labels` the soft labels that all points'
-    held-out scores are measured on: of the first teacher, at the original responses.
+    held-out scores are measured on: of the first teacher, at the original responses; `read` the grid's rows as teachers
+    with other tokens than the student's read them, by name.
     """
 
     grid: Grid
@@ -122,6 +132,7 @@ class Plan:
     heldout_labels: Softened
     points: list[PointPlan]
     scores: list[ScoreStep]
+    read: Mapping[str, Step[RetokeniseInputs]] = field(default_factory=dict)
 
     def role(self, step: Step) -> str:
         """Whose model a step makes or is: `student`, or a teacher's name."""

@@ -27,17 +27,16 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from kdray.data.tokenise import unended
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import Continued, SharedPrefix
 from kdray.score.calibration import Choice, calibration
 from kdray.score.decodings import open_likelihoods
 from kdray.score.labelled import LabelledTask, load_labelled
-from kdray.score.lm_eval_models import Encoder, Table, keep_to_window
+from kdray.score.lm_eval_models import Encoder, Table, as_lm_eval_takes, keep_to_window
 from kdray.score.lm_eval_results import examples_of, scores_of
 from kdray.score.spellings import ask_both_cases
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, window_in
+from kdray.spec.folders import is_encoder_decoder, read_config, window_in
 
 Likelihood = Literal["hflm", "shared_prefix"]
 ByQuestion = Callable[[Sequence[Continued]], list[list[tuple[float, bool]]]]
@@ -102,7 +101,9 @@ class Benchmark:
             )
         self.kinds = {kind: len(requests) for kind, requests in by_kind.items()}
         self.requests = [request for requests in by_kind.values() for request in requests]
-        self.known = read_config(Path(setting.tokenizer)).get("vocab_size", math.inf)  # tokens
+        config = read_config(Path(setting.tokenizer))
+        self.known = config.get("vocab_size", math.inf)  # tokens
+        self.encodes = is_encoder_decoder(config)  # the context, which the continuation is then not a part of
         self.errors: dict[int, str] = {}  # requests that no model of this window can answer
         self.truncated = 0  # requests that lose the beginning of their context
         # Context and answer of the requests that ask for a log-likelihood.
@@ -124,7 +125,7 @@ class Benchmark:
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
         setting = self.setting
-        lm: Any = HFLM(pretrained=model, tokenizer=unended(tokenizer), batch_size=setting.batch, backend="causal")  # type: ignore[arg-type]
+        lm: Any = HFLM(batch_size=setting.batch, **as_lm_eval_takes(model, tokenizer))
         keep_to_window(lm, window_in(model.config.to_dict()))
         by_question: ByQuestion | None = None
         if setting.under:
@@ -210,6 +211,10 @@ class Benchmark:
                 continue
             if self._has_unknown(i, context + continuation):
                 continue
+            if self.encodes:
+                self.truncated += len(context) > window
+                self.tokens[i] = context, continuation
+                continue
             kept = (context + continuation)[-(window + 1) :]  # as lm-eval: what does not fit is cut off on the left
             self.truncated += len(kept) < len(context) + len(continuation)
             self.tokens[i] = kept[: -len(continuation)], continuation
@@ -229,12 +234,12 @@ class Benchmark:
         return number not in self.errors
 
     def _hflm_batches(self) -> Iterator[list[int]]:
-        """As HFLM forms them: requests that differ in their last token alone are one sequence, the longest come
-        first.
+        """As HFLM forms them: requests that differ in their last token alone are one sequence, but for an encoder, the
+        longest come first.
         """
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for i, (context, continuation) in self.tokens.items():
-            groups[tuple(context + continuation[:-1])].append(i)
+            groups[(i,) if self.encodes else tuple(context + continuation[:-1])].append(i)
 
         def order(members: list[int]) -> tuple[int, list[int]]:
             context, continuation = self.tokens[max(members, key=lambda i: len(self.tokens[i][1]))]

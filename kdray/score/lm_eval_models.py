@@ -9,7 +9,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.models.huggingface import HFLM
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from kdray.data.templates.chat import dated, refused
 from kdray.data.thoughts import closed
@@ -26,13 +26,15 @@ class Encoder(HFLM):
         """`folder` has tokenizer and config.json; `chat` are the parameters of the template `chat`."""
         self.task, self.given = task, chat
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+            model = auto.from_config(config)
         tokenizer = load_tokenizer(Path(folder))
         if isinstance(tokenizer.chat_template, str):
             tokenizer.chat_template = dated(tokenizer.chat_template)  # requests must not depend on the day
             require_read(self.given.get("arguments") or {}, tokenizer.chat_template)
         arguments = self.given.get("arguments") or {}
-        super().__init__(pretrained=model, tokenizer=unended(tokenizer), backend="causal", chat_template_args=arguments)  # type: ignore[arg-type]
+        super().__init__(chat_template_args=arguments, **as_lm_eval_takes(model, tokenizer))  # type: ignore[arg-type]
         keep_to_window(self, window_of(Path(folder)))
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -49,6 +51,13 @@ class Encoder(HFLM):
 
     def _loglikelihood_tokens(self, requests: list[Any], **_: Any) -> list[Any]:  # type: ignore[override]
         return requests
+
+
+def as_lm_eval_takes(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """A model and its tokenizer for `HFLM`: an encoder reads the end of its context too, a causal model none."""
+    if model.config.is_encoder_decoder:
+        return {"pretrained": model, "tokenizer": tokenizer, "backend": "seq2seq"}
+    return {"pretrained": model, "tokenizer": unended(tokenizer), "backend": "causal"}
 
 
 def keep_to_window(lm: Any, window: int | None) -> None:

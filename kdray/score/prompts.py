@@ -13,7 +13,7 @@ from kdray.artifacts.rows import Rows
 from kdray.data.example import Example
 from kdray.data.sources import open_source
 from kdray.data.templates.chat import chat
-from kdray.data.tokenise import plain_prompt
+from kdray.data.tokenise import marked, plain_prompt
 from kdray.data.words import ends_of_words
 from kdray.score.answers import FATAL, Answer
 from kdray.score.question import Form, Question
@@ -78,8 +78,11 @@ def task_prompts(
     template: Callable[[Example, Any], str] | None,
     room: int | None,
     identity: Mapping[str, Any] | None = None,
+    *,
+    encoded: bool = False,
 ) -> list[Prompt]:
-    """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`.
+    """The prompts of a task with a data set of its own, in the task's form `prompt`, or in `template`; `encoded`: as an
+    encoder reads them, with the special tokens of every text around them.
 
     `room` is the most tokens that a prompt may have. A text that is too long loses its end, never the instruction or
     its beginning. A row without what the task needs is refused, as is one whose prompt has no room. `identity` is the
@@ -92,7 +95,9 @@ def task_prompts(
     make: Callable[..., Question] = load(declare.Task, name)
     own_chat = template if getattr(template, "func", template) is chat else chat  # with what the grid gives it
     templates = {"chat": own_chat, "template": template}
-    write = _writer(getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer)
+    write = _writer(
+        getattr(module, "FORMS", {}).get(params["prompt"]) or templates[params["prompt"]], tokenizer, encoded
+    )
     table = open_source(ref, outer, f"score.tasks.{name}.source", task_columns(name, params) or (), identity)
     settings = {key: value for key, value in params.items() if key not in NOT_OF_A_ROW}
     prompts, refusals, ids_seen = [], [], dict[str, int]()
@@ -189,17 +194,21 @@ def _stop(text: str, stops: Sequence[str]) -> int | None:
     return min(places, default=None)
 
 
-def _writer(form: Form | Callable[[Example, Any], str], tokenizer: Any) -> Callable[[Question, str], list[int]]:
+def _writer(
+    form: Form | Callable[[Example, Any], str], tokenizer: Any, encoded: bool
+) -> Callable[[Question, str], list[int]]:
     """A function from a question and as much of its text as is shown to the prompt's token ids.
 
-    Templates bring their special tokens along.
+    Templates bring their special tokens along; what is `encoded` gets those around every text.
     """
 
     def write(asked: Question, text: str) -> list[int]:
         if isinstance(form, Form):
             said = {"{instruction}": asked.instruction, "{question}": asked.asks, "{text}": text}
-            return plain_prompt(PLACE.sub(lambda place: said[place[0]], form.prompt), tokenizer)
-        return tokenizer(form(Example(asked.instruction, text, ""), tokenizer), add_special_tokens=False)["input_ids"]
+            prompt = PLACE.sub(lambda place: said[place[0]], form.prompt)
+            return marked([prompt], tokenizer)[0] if encoded else plain_prompt(prompt, tokenizer)
+        prompt = form(Example(asked.instruction, text, ""), tokenizer)
+        return marked([prompt], tokenizer)[0] if encoded else tokenizer(prompt, add_special_tokens=False)["input_ids"]
 
     return write
 

@@ -152,13 +152,15 @@ class Schedule(Declared):
 class Engine(Declared):
     """A class that spreads a student over ranks: see `kdray.train.engines`.
 
-    `whole`: between steps every rank holds all of its weights, so that it can generate.
+    `whole`: between steps every rank holds all of its weights, so that it can generate. `encoder_decoder`: also one
+    whose backbone has two stacks of layers.
     """
 
     word: ClassVar[str] = "engine"
     folder: ClassVar[str] = "train/engines"
     group: ClassVar[str] = "kdray.engines"
     whole: bool = False
+    encoder_decoder: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -293,7 +295,7 @@ class Decoding(Declared):
     `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that
     name local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the
     model. `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its
-    parameters.
+    parameters. `encoder_decoder`: models can be asked by it too whose encoder reads the prompt.
     """
 
     word: ClassVar[str] = "decoding"
@@ -304,6 +306,7 @@ class Decoding(Declared):
     references: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
     layers: bool = False
     choices: tuple[str, ...] | None = None
+    encoder_decoder: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

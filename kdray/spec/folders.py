@@ -32,6 +32,7 @@ COUNTS = {  # by the name that most families give them, with the names of others
 # ends.
 TABLES = {"gpt2": 1024, "gpt-sw3": 1024, "gpt_bigcode": 1024, "gpt_neo": 2048, "gptj": 2048, "codegen": 2048}
 TABLES |= {"mpt": 2048, "opt": 2048}
+UNBOUNDED = 1 << 30  # tokens
 AFTER_PAD = ("roberta", "camembert", "xlm-roberta", "mpnet")  # count positions from behind the padding token's number
 
 
@@ -80,8 +81,25 @@ def read_config(folder: Path, field: str = "model", called: str = "") -> dict[st
     return config
 
 
+def is_encoder_decoder(config: Mapping[str, Any]) -> bool:
+    """Whether a configuration is of a model whose encoder reads the prompt, and whose decoder writes the response."""
+    return config.get("is_encoder_decoder") is True
+
+
+def decoder_window(folder: Path, field: str = "model") -> int | None:
+    """The most response tokens that the decoder of an encoder-decoder in a folder reads, `UNBOUNDED` where it knows no
+    end; None of a causal model, whose window is of prompt and response together.
+
+    Raises:
+        InputError: its configuration is damaged.
+    """
+    config = read_config(folder, field)
+    return (window_in(config) or UNBOUNDED) if is_encoder_decoder(config) else None
+
+
 def window_of(folder: Path, field: str = "model") -> int | None:
     """The most tokens that the language model in a folder reads at once; None where it does not say, or knows no end.
+    Of an encoder-decoder, each of the two.
 
     Raises:
         InputError: its configuration is damaged.
@@ -134,5 +152,7 @@ def tokenizer_digest(folder: Path) -> str:
         for name in TOKENIZER_FILES
         if (folder / name).is_file()
     }
-    sizes = [window_of(folder), read_config(folder).get("vocab_size")]
+    config = read_config(folder)
+    sizes = [window_in(config), config.get("vocab_size")]
+    sizes += [True] if is_encoder_decoder(config) else []  # it reads a prompt's end too
     return hashlib.sha256(json.dumps([files, sizes]).encode()).hexdigest()

@@ -110,42 +110,38 @@ def shards_of(folder: Path, field: str, shown: str) -> list[str]:
     return sorted(set(_index(folder, field, shown).values()))
 
 
-def check_config_is_plain(config: Mapping[str, Any], field: str, shown: str, *, causal: bool) -> None:
-    """Raise InputError where a configuration says that weights are quantised or, if `causal`, that this is no causal
-    model.
+def check_config_is_plain(config: Mapping[str, Any], field: str, shown: str, *, language: bool) -> None:
+    """Raise InputError where a configuration says that weights are quantised or, if `language`, that this is no model
+    that writes: neither a causal one nor an encoder-decoder.
     """
     if quantised := config.get("quantization_config") or config.get("compression_config"):
         method = quantised.get("quant_method") if isinstance(quantised, dict) else None
         raise InputError(field, f"weights quantised by {method or 'some method'} in {shown}", PLAIN)
     if (named := config.get("transformers_weights")) is not None and named not in (WEIGHTS, INDEX):
         raise InputError(field, f"weights in {named} by the config.json in {shown}", f"name the file {WEIGHTS}")
-    if not causal:
+    if not language:
         return
-    if config.get("is_encoder_decoder") is True:
-        raise InputError(
-            field, f"an encoder-decoder ({config.get('model_type')}) in {shown}", "give a causal language model"
-        )
     architectures = config.get("architectures")
     for name in architectures if isinstance(architectures, list) else ():
         if isinstance(name, str) and NOT_CAUSAL.search(name):
-            raise InputError(field, f"a {name} in {shown}", "give a causal language model")
+            raise InputError(field, f"a {name} in {shown}", "give a causal language model, or an encoder-decoder")
 
 
-def check_weights(folder: Path, field: str, shown: str = "", *, causal: bool = True) -> None:
+def check_weights(folder: Path, field: str, shown: str = "", *, language: bool = True) -> None:
     """Raise InputError unless a folder, called `shown`, holds whole plain weights, as far as headers and configuration
     tell.
 
-    `causal`: of a causal language model, and not of an encoder or whatever a metric scores with.
+    `language`: of a language model that writes, and not of an encoder or whatever a metric scores with.
     """
     shown, called = shown or str(folder), shown
     check_names([path.name for path in folder.iterdir()], field, shown)
     config = read_config(folder, field, called)
-    check_config_is_plain(config, field, shown, causal=causal)
+    check_config_is_plain(config, field, shown, language=language)
     tensors = read_headers(folder, field, shown)
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, field, shown)
     _check_layers(tensors, config, field, shown)
-    if causal:
+    if language:
         _check_embeddings(tensors, config, field, shown)
 
 

@@ -31,7 +31,7 @@ from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.spec.folders import read_config
+from kdray.spec.folders import decoder_window, read_config
 from kdray.store import Attempt
 
 DECLARED = declare.Stage(version=4)
@@ -120,7 +120,8 @@ def _answer(step: Step, inputs: AnswerInputs, attempt: Attempt, work: Work) -> N
 def _spoken(rows: Rows, across: Step[RetokeniseInputs], work: Work) -> Spoken:
     template = across.params["template"]
     before = " " if declared(declare.Template, template["name"]).space else ""
-    return Spoken(rows, load_tokenizer(work.folder(across.inputs.tokenizer)), open_template(template), before)
+    decoder = decoder_window(work.folder(across.inputs.student))
+    return Spoken(rows, load_tokenizer(work.folder(across.inputs.tokenizer)), open_template(template), before, decoder)
 
 
 def ask_vllm(

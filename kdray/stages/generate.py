@@ -41,7 +41,7 @@ from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import GUIDE
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config, tokenizer_digest, window_of
+from kdray.spec.folders import is_encoder_decoder, read_config, tokenizer_digest, window_of
 from kdray.spec.metrics import metrics_of
 from kdray.spec.sections.base import Use
 from kdray.store import Attempt
@@ -238,8 +238,8 @@ def prompts_of(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
     """The task's prompts for the step's model."""
     task, params = step.params["task"], step.params
     folder = work.origin(step.inputs.model)
-    window = window_of(folder)
-    room = None if window is None else window - task["params"]["max_new_tokens"]
+    window, encoded = window_of(folder), is_encoder_decoder(read_config(folder))
+    room = window if window is None or encoded else window - task["params"]["max_new_tokens"]
     asked = declared(declare.Task, task["name"])
     assert isinstance(asked, declare.AnswerTask)
     if asked.rows:
@@ -252,7 +252,15 @@ def prompts_of(step: Step[GenerateInputs], work: Work) -> list[Prompt]:
         assert step.source is not None
         tokenizer = load_tokenizer(folder)
         prompts = task_prompts(
-            task["name"], task["params"], step.source, work.outer, tokenizer, template, room, task["source"]
+            task["name"],
+            task["params"],
+            step.source,
+            work.outer,
+            tokenizer,
+            template,
+            room,
+            task["source"],
+            encoded=encoded,
         )
     _require_known(prompts, folder, task["name"])
     return prompts

@@ -23,7 +23,7 @@ DECLARED = declare.Stage(version=1)
 
 def model(steps: list[Step], work: Work) -> None:
     """Make the missing ones of `steps`, each in a Ray task so that a worker's memory is used."""
-    causal = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
+    language = {base.key for base in map(_base, work.plan.models.values())}  # others are metrics'
     with work.progress.bar("models", len(work.missing(steps)), "models") as bar:
         for step, attempt in work.each(steps):
             source = work.folder(step.inputs.model) if isinstance(step.inputs, CutInputs) else None
@@ -31,7 +31,7 @@ def model(steps: list[Step], work: Work) -> None:
             field = field_at_fault(step, work) if source else "model"
             try:
                 ray.get(
-                    task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in causal)
+                    task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in language)
                 )
             except RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
@@ -61,11 +61,11 @@ def _make(
     outer: Outer,
     target: Path,
     field: str,
-    causal: bool,
+    language: bool,
 ) -> None:
     if source is None:
         assert ref is not None
-        lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), causal=causal)
+        lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), language=language)
         return
     first, end = params["drop_layers"]
     cut(source, target, first, end, field)

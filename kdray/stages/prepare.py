@@ -11,7 +11,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import ray
@@ -36,10 +36,7 @@ from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
 from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
-from kdray.spec.folders import read_config
-
-if TYPE_CHECKING:
-    pass
+from kdray.spec.folders import decoder_window, read_config
 
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
@@ -152,7 +149,8 @@ def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: s
         before = " " if declared(declare.Template, params["template"]["name"]).space else ""
         require_closed(examples.values(), template, tokenizer)
         limits = (params["max_prompt"], params["max_length"])
-        tokens = tokenise(list(examples.values()), template, tokenizer, *limits, before, beyond)
+        decoder = decoder_window(Path(tokenizer_folder))
+        tokens = tokenise(list(examples.values()), template, tokenizer, *limits, before, beyond, decoder)
         for number, rows in zip(examples, tokens, strict=True):
             if any(row.n_prompt < 1 for row in rows):
                 raise no_prompt(number)

@@ -21,7 +21,7 @@ from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Document, Example
 from kdray.data.pieces import first_tokens, same_places, token_bytes
 from kdray.data.templates import open_template
-from kdray.data.tokenise import Tokenised, tokenise
+from kdray.data.tokenise import Tokenised, beginning, tokenise
 from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
@@ -29,7 +29,7 @@ from kdray.plan.inputs import RetokeniseInputs
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
-from kdray.spec.folders import window_of
+from kdray.spec.folders import is_encoder_decoder, read_config, window_of
 
 DECLARED = declare.Stage(version=1)
 SLICE = 512  # rows that a task turns into tokens
@@ -70,7 +70,8 @@ def _retokenise(folders: list[Path], template: dict[str, Any], work: Work, targe
             facts = {name: count + answer[name] for name, count in facts.items()}
             bar.set(len(pairs))
     write_split(target, rows.heldout.tolist(), rows.test.tolist())
-    write_aligned(target, pairs, _both(str(folders[1]), str(folders[2])).first)
+    both = _both(str(folders[1]), str(folders[2]))
+    write_aligned(target, pairs, both.first, both.begin)
     return facts
 
 
@@ -108,20 +109,23 @@ def retokenise_slice(data: str, ours: str, theirs: str, template: dict[str, Any]
         answer["tokens"] += len(ids)
         answer["learned"] += len(learned)
         answer["text"] += len(pairs[-1][0])
-        answer["position"] += min(len(learned), len(ids) - whole.n_prompt)
+        answer["position"] += min(len(learned) - both.begin, len(ids) - whole.n_prompt)
         answer["cut"] += whole.truncated
     return _table(answer | {"rows": _stream(rows, numbers, kept), "pairs": json.dumps(pairs)})
 
 
 @dataclass(frozen=True)
 class Both:
-    """Two tokenizers, what the tokens of each write, and by which of ours a text of theirs begins."""
+    """Two tokenizers, what the tokens of each write, and by which of ours a text of theirs begins. `begin`: how many of
+    ours stand before the text of a response; an encoder-decoder's tokenizer may put some there.
+    """
 
     ours: Any
     theirs: Any
     our_bytes: list[bytes | None]
     their_bytes: list[bytes | None]
     first: list[int]
+    begin: int
 
     def pairs(self, ours: list[int], theirs: list[int]) -> tuple[list[int], list[int]]:
         """The numbers of the tokens of one response that begin together, and of which theirs begins with ours."""
@@ -175,4 +179,5 @@ def _rows(folder: str) -> Rows:
 @functools.cache
 def _both(ours: str, theirs: str) -> Both:
     mine, other = load_tokenizer(Path(ours)), load_tokenizer(Path(theirs))
-    return Both(mine, other, token_bytes(mine), token_bytes(other), first_tokens(other, mine))
+    begin = len(beginning(mine)) if is_encoder_decoder(read_config(Path(ours))) else 0
+    return Both(mine, other, token_bytes(mine), token_bytes(other), first_tokens(other, mine), begin)

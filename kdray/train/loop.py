@@ -26,6 +26,7 @@ from kdray.distill.objective import Objective
 from kdray.distill.student import Student
 from kdray.models.head import ResponseModel
 from kdray.score.heldout import heldout_sums
+from kdray.spec.errors import InputError
 from kdray.train.engines import Ranks, make_engine
 from kdray.train.on_policy import Sampler
 from kdray.train.optimiser import schedule
@@ -43,7 +44,8 @@ class Loop:
     """Trains `model` in place.
 
     `steps()` yields the metrics of every step; `resume` goes on from where another left off. Whether rank 0 is `asked`
-    to stop goes round with a step's losses: after the step all ranks have the same answer, in `stopping`.
+    to stop goes round with a step's losses: after the step all ranks have the same answer, in `stopping`. `padded` says
+    why rows are padded that were to be packed; the numbers are the same but for rounding.
 
     With `settings.sampling` it needs the student's `tokenizer` and a signal that can be asked; `spent` then has the
     seconds of the last step that went into sampling and into asking.
@@ -80,9 +82,17 @@ class Loop:
         self.history: list[dict[str, float]] = []
         self.engine = make_engine(engine, Student(model), settings, ranks)
         self.device = next(model.parameters()).device
-        if settings.packing:
-            self.engine.student.pack(torch.bfloat16 if settings.dtype == "bfloat16" else None)
+        self.padded = self._pack() if settings.packing else None
+        self.packs = settings.packing and self.padded is None
         self._schedule = schedule(settings)
+
+    def _pack(self) -> str | None:
+        """Switch to packed rows, or say why the model takes none."""
+        try:
+            self.engine.student.pack(torch.bfloat16 if self.settings.dtype == "bfloat16" else None)
+        except InputError as error:
+            return error.found
+        return None
 
     @property
     def comparable(self) -> Signal | None:
@@ -138,7 +148,8 @@ class Loop:
         in nats.
         """
         rows = self.rows if sampled is None else sampled
-        batch = (pack if self.settings.packing else collate)(rows, part).to(self.device)
+        batch = pack(rows, part) if self.packs else collate(rows, part, self.model.start)
+        batch = batch.to(self.device)
         soft = self._soft_labels(part, sampled)
         self.engine.expect(last=last)
         with self._autocast():
@@ -192,7 +203,9 @@ class Loop:
         heldout = self.rows.heldout
         mine = share(heldout.tolist(), self.rows.lengths[heldout], self.ranks.rank, self.ranks.world, batch)
         with self._autocast():
-            sums = heldout_sums(self.engine, self.rows, mine, self.comparable, self.vocab_size, self.device)
+            sums = heldout_sums(
+                self.engine, self.rows, mine, self.comparable, self.vocab_size, self.device, self.model.start
+            )
         hard, divergence, tokens = self.ranks.sum(sums, self.device).tolist()
         return {"heldout_ce": hard / tokens} | ({"heldout_kl": divergence / tokens} if self.comparable else {})
 

@@ -170,11 +170,56 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
         {},
         ["teacher.model: weights quantised by awq in", "or a GGUF file"],
     ),
-    "an encoder-decoder": (
-        write("student/config.json", '{"model_type": "t5", "is_encoder_decoder": true}'),
+    "a teacher that is an encoder-decoder": (
+        write("teacher/config.json", '{"model_type": "t5", "is_encoder_decoder": true}'),
         {},
-        ["student.model: an encoder-decoder (t5) in", "give a causal language model"],
+        ["teacher.model: an encoder-decoder (t5); a teacher is a causal language model"],
     ),
+    **{
+        f"an encoder-decoder with {name}": (
+            write("student/config.json", '{"model_type": "t5", "is_encoder_decoder": true, "n_positions": 300}'),
+            {"soft_labels.align": "text", **changes},
+            said,
+        )
+        for name, (changes, said) in {
+            "a teacher's own tokens": (
+                {"soft_labels.align": None},
+                ["soft_labels.align: none, and the student is an encoder-decoder (t5)", "write text, or position"],
+            ),
+            "fewer layers": ({"student.drop_layers": [0, 1]}, ["student.drop_layers: layers of an encoder-decoder"]),
+            "documents": (
+                {"data.recipe": {"name": "text", "column": "response"}, "soft_labels.align": None},
+                ["data.recipe: 'text', which makes no prompts, for an encoder-decoder"],
+            ),
+            "a lens": (
+                {"lens": {"trained": "published"}},
+                ["lens: a lens of an encoder-decoder (t5)", "not defined for cross-attention"],
+            ),
+            "DoLa": (
+                {"score.decoding": ["greedy", "dola"]},
+                ["score.decoding.1: dola of an encoder-decoder (t5)", "not defined for cross-attention"],
+            ),
+            "choices by DoLa": (
+                {"score.choices": ["greedy", "dola"], "score.tasks": ["arc_easy", "xsum"]},
+                ["score.choices.1: dola of an encoder-decoder (t5)"],
+            ),
+            "guided answers": (
+                {"score.decoding": [{"name": "lookback_guided", "guide": "support"}]},
+                ["score.decoding.0: lookback_guided of an encoder-decoder (t5)"],
+            ),
+            "vLLM": ({"score.engine": "vllm"}, ["score.engine: vllm for an encoder-decoder (t5); use transformers"]),
+            "shared prefixes": (
+                {"score.likelihood": "shared_prefix"},
+                ["score.likelihood: shared_prefix for an encoder-decoder (t5); use hflm"],
+            ),
+            "compiled layers": ({"train.compile": True}, ["train.compile: true, and the student is an encoder-dec"]),
+            "fsdp": ({"runtime.engine": "fsdp"}, ["runtime.engine: fsdp, and the student is an encoder-decoder"]),
+            "prompts beyond its encoder": (
+                {"data.max_prompt": 301, "data.max_length": 400},
+                ["data.max_prompt: 301; the student has positions for 300 tokens"],
+            ),
+        }.items()
+    },
     "Mistral's own file alone": (
         lambda grid: (
             (grid.folder / "student/model.safetensors").rename(grid.folder / "student/consolidated.safetensors")
@@ -508,6 +553,14 @@ def test_a_judge_that_is_down_is_found_before_any_work(tiny_grid: TinyGrid, monk
     with pytest.raises(InputError, match=r"^OPENAI_BASE_URL: no endpoint answers there") as caught:
         check(tiny_grid, judge, offline=False)
     assert "hidden" not in str(caught.value)
+
+
+def test_of_an_encoder_decoder_is_said_that_its_rows_are_padded(tiny_grid: TinyGrid) -> None:
+    write("student/config.json", '{"model_type": "t5", "is_encoder_decoder": true, "n_positions": 300}')(tiny_grid)
+    across = {"soft_labels.align": "text", "data.max_prompt": 300, "data.max_length": 600}  # each side has its window
+    [note] = check(tiny_grid, across)
+    assert note.startswith("the student is an encoder-decoder (t5): ")
+    assert check(tiny_grid, across | {"train.packing": False}) == []
 
 
 def test_an_answer_must_leave_room_for_a_prompt(tiny_grid: TinyGrid) -> None:

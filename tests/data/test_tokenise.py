@@ -11,10 +11,12 @@ from tokenizers.processors import TemplateProcessing
 from kdray.data.example import Document, Example
 from kdray.data.templates.alpaca import alpaca
 from kdray.data.templates.chat import DATE, chat
+from kdray.data.templates.plain import plain
 from kdray.data.tokenise import Beyond, Tokenised, plain_prompt
 from kdray.data.tokenise import tokenise as tokenise_all
+from kdray.models.load import load_tokenizer
 from kdray.spec.errors import InputError
-from tests.tiny import write_tokenizer
+from tests.tiny import write_encoder_decoder, write_tokenizer
 
 EXAMPLE = Example("Where does Ada live?", "Ada is in Paris .", "Ada lives in Paris .")
 
@@ -183,3 +185,38 @@ def test_what_the_limits_take_is_noted_with_its_lengths(tokenizer):
     prompt, whole = (tokenise(example, chat, tokenizer, 5000, 9000) for example in (long, wordy))
     assert [bool(made) for made in rows] == [True, False, False, True]
     assert (beyond.prompts, beyond.wholes) == ([prompt.n_prompt], [len(whole.input_ids)])
+
+
+def test_for_an_encoder_decoder_prompt_and_response_are_texts_of_their_own(tmp_path):
+    for family, begin in (("t5", ""), ("bart", "<s>")):
+        folder = write_encoder_decoder(tmp_path / family, family)
+        tokenizer = load_tokenizer(folder)
+        for template in (alpaca, plain):  # `plain` begins with <s> itself, which stands there once
+            [[row]] = tokenise_all([EXAMPLE], template, tokenizer, 200, 256, " ", decoder=1000)
+            prompt, response = row.input_ids[: row.n_prompt], row.input_ids[row.n_prompt :]
+            bare = template(EXAMPLE, tokenizer).removeprefix("<s>")
+            assert tokenizer.decode(prompt) == f"{begin}{bare}</s>"
+            assert tokenizer.decode(response) == f"{begin}{EXAMPLE.response}</s>"
+            assert not row.truncated
+
+
+def test_limits_of_an_encoder_decoder_are_of_its_prompt_and_of_both_together(tmp_path):
+    tokenizer = load_tokenizer(write_encoder_decoder(tmp_path / "m"))
+
+    def made(max_prompt, max_length, decoder):
+        beyond = Beyond()
+        examples = [EXAMPLE, Example("Ada", "", "")]
+        rows, empty = tokenise_all(examples, alpaca, tokenizer, max_prompt, max_length, "", beyond, decoder)
+        assert empty == []
+        return rows, beyond
+
+    [whole], beyond = made(200, 256, 1000)
+    n, length = whole.n_prompt, len(whole.input_ids)
+    assert (beyond.prompts, beyond.wholes) == ([], [])
+    assert made(n, length, length - n)[0] == [whole]
+    rows, beyond = made(n - 1, 256, 1000)
+    assert (rows, beyond.prompts) == ([], [n])
+    for max_length, decoder in ((length - 1, 1000), (256, length - n - 1)):
+        [cut], beyond = made(n, max_length, decoder)
+        assert (cut.input_ids, cut.truncated) == (whole.input_ids[:-1], True)
+        assert beyond.wholes == [length]

@@ -146,6 +146,17 @@ def test_its_gradient_is_that_of_the_sums(tmp_path: Path, teacher, student, alig
         assert slope == pytest.approx(float((gradient * step).sum()), rel=1e-5, abs=1e-12)
 
 
+def test_positions_are_counted_from_the_begin_of_the_text(tmp_path: Path, teacher) -> None:
+    """An encoder-decoder's tokenizer may put a token before every response, which the teacher's has not."""
+    ours, theirs = write_rows(tmp_path / "ours", OURS), write_rows(tmp_path / "theirs", THEIRS)
+    write_aligned(tmp_path / "theirs", PAIRS, FIRST, begin=1)
+    how = AcrossTokens(str(tmp_path / "theirs"), "position", translated=False)
+    soft = Across(Given([LogitLabels(logits) for logits in teacher]), ours, theirs, how, "cpu").read(ORDER)
+    assert soft.at.tolist() == [1, 2, 3, 5, 6, 8]  # of rows of 4, 3 and 2 tokens, whose first have none
+    expected = torch.cat([teacher[2], teacher[0], teacher[1][:1]])
+    assert torch.equal(soft.labels.chunk(0, 6), expected[:, :W])
+
+
 def test_with_equal_tokens_it_is_the_loss_of_the_teachers_own_labels(tmp_path: Path, student) -> None:
     """Every pair there, every token its own first: one tokenizer."""
     hidden, head, labels = student

@@ -64,7 +64,7 @@ def without(part: str) -> Change:
 
 def lay(folder: Path, target: Path) -> None:
     target.mkdir()
-    lay_down(parse_reference(f"file:{folder}"), Outer(target.parent / "store"), target, "student.model", causal=True)
+    lay_down(parse_reference(f"file:{folder}"), Outer(target.parent / "store"), target, "student.model", language=True)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from kdray.artifacts.notes import note_stop
+from kdray.artifacts.notes import note_start, note_stop
 from kdray.cli.progress import Terminal
 from kdray.orchestration import watch as module
 from kdray.orchestration.job import Job
@@ -45,6 +45,9 @@ def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:
         hold = work.control.folder / f"hold-{locks.owner}"
         told = Told([dataclasses.replace(job(4), attempt=attempt) for attempt in attempts], work)
         told.tell()
+        for attempt in attempts:
+            note_start(attempt.path, {"padded": "BloomModel takes no packed rows"})
+            told.tell()
         hold.parent.mkdir(parents=True)
         hold.touch()
         note_stop(attempts[0].path, 0)
@@ -55,6 +58,7 @@ def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:
         note_stop(attempts[1].path, 4)
         told.tell()
     assert said.getvalue().splitlines() == [
+        "padded: BloomModel takes no packed rows",
         "held tiny: no new point begins",
         f"stopped train {first.slug} before it began",
         "released tiny",

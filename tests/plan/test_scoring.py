@@ -44,3 +44,13 @@ def test_models_are_planned_with_the_ids_that_a_grid_gives_them(
     assert [step.kind for step in steps] == kinds
     in_a_grid = {step.id for step in plan(changes).steps()}
     assert {step.id for step in steps} <= in_a_grid, "what a grid has measured is measured again"
+
+
+def test_a_teacher_with_other_tokens_is_asked_in_its_own(plan: MakePlan) -> None:
+    """Of the student's ids it would read another text; what it loses on its own tokens is no loss on the student's."""
+    made = plan({"soft_labels.align": "text", "score.tasks": ["heldout_loss", "heldout_answers"]})
+    asked = {score.subject: score.generate.inputs.data for score in made.scores if score.generate}
+    assert (asked["student"].kind, asked["teacher"].kind) == ("prepare", "retokenise")
+    assert all(asked[point.point] is made.prepare for point in made.points)
+    assert {score.subject for score in made.scores if score.task.name == "heldout_loss"} >= {"student"}
+    assert not [score for score in made.scores if (score.subject, score.task.name) == ("teacher", "heldout_loss")]

@@ -138,11 +138,6 @@ def test_what_may_be_whole_is_not_refused(tensors: Shapes, config: dict[str, Any
             {"transformers_weights": "other.safetensors"},
             "weights in other.safetensors by the config.json in HERE",
         ),
-        (
-            plain(),
-            {"is_encoder_decoder": True, "model_type": "t5"},
-            "an encoder-decoder (t5) in HERE; give a causal language model",
-        ),
         (plain(), {"architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM in HERE; give a causal language model"),
         (plain(), {"architectures": ["ViTForImageClassification"]}, "a ViTForImageClassification in HERE"),
     ],
@@ -168,10 +163,10 @@ def test_an_encoder_is_not_held_to_what_a_causal_model_has(folder: Path) -> None
         plain(head=False),
         {"tie_word_embeddings": False, "architectures": ["BertForMaskedLM"], "is_encoder_decoder": True},
     )
-    check_weights(folder, "score.metrics.bertscore.model", causal=False)
+    check_weights(folder, "score.metrics.bertscore.model", language=False)
     write(folder, plain(1))
     with pytest.raises(InputError, match="no weights of layer 1"):
-        check_weights(folder, "score.metrics.bertscore.model", causal=False)
+        check_weights(folder, "score.metrics.bertscore.model", language=False)
 
 
 FIRST, SECOND = {"a": ("F32", [1])}, {"b": ("F32", [2])}
@@ -264,4 +259,4 @@ def test_names_of_a_model_pass(more: list[str]) -> None:
 
 def test_a_plain_configuration_passes() -> None:
     config = {"architectures": ["LlamaForCausalLM"], "quantization_config": None, "is_encoder_decoder": False}
-    check_config_is_plain(config, "m", "REF", causal=True)
+    check_config_is_plain(config, "m", "REF", language=True)

@@ -38,6 +38,7 @@ def write(folder: Path, **overrides: str) -> Path:
 def test_rows_are_the_same_text_in_other_tokens(tmp_path: Path) -> None:
     ours, theirs = write_tokenizer(tmp_path / "ours"), write_tokenizer(tmp_path / "theirs", EXTRA)
     (tmp_path / "theirs" / "config.json").write_text('{"max_position_embeddings": 512}')
+    (tmp_path / "ours" / "config.json").write_text("{}")
     rows = write_rows(tmp_path / "rows", ours)
     numbers = list(range(len(Rows(rows))))
     table = retokenise_slice(str(rows), str(tmp_path / "ours"), str(tmp_path / "theirs"), PARAMS, {"id": numbers})
@@ -57,7 +58,8 @@ def test_rows_are_the_same_text_in_other_tokens(tmp_path: Path) -> None:
 def test_a_response_that_is_cut_is_cut_at_the_same_text(tmp_path: Path) -> None:
     ours = write_tokenizer(tmp_path / "ours")
     theirs = write_tokenizer(tmp_path / "theirs", EXTRA)
-    (tmp_path / "theirs" / "config.json").write_text("{}")
+    for name in ("ours", "theirs"):
+        (tmp_path / name / "config.json").write_text("{}")
     rows = Rows(write_rows(tmp_path / "rows", ours))
     short = [ids[:-3] for ids in rows.table["input_ids"].to_pylist()]
     column = SCHEMA.field("input_ids")

@@ -28,6 +28,7 @@ def sliced(folder: Path, template: str, recipe: dict[str, Any], rows: list[dict[
     tokenizer = write_tokenizer(folder / "tokenizer")
     tokenizer.chat_template = template
     tokenizer.save_pretrained(folder / "tokenizer")
+    (folder / "tokenizer" / "config.json").write_text("{}")
     datasets.Dataset.from_list(rows).save_to_disk(folder / "source")
     [file] = (folder / "source").glob("*.arrow")
     params = {

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_model
 
 from kdray.artifacts.rows import Rows
@@ -145,6 +146,25 @@ def test_the_first_loss_and_gradient_are_those_of_the_float64_reference(world):
     for name, parameter in twin.named_parameters():
         error = (ours[name].grad - parameter.grad).norm() / parameter.grad.norm()
         assert error < 1e-5, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "why"), [("Bloom", "eager attention"), ("Falcon", "cannot be chosen"), ("OPT", "see each other")]
+)
+def test_a_model_that_takes_no_packed_rows_learns_padded_ones(world, name, why):
+    """OPT in the shape of its 350M, with projections around its embeddings."""
+    sizes = {"vocab_size": 340, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "ffn_dim": 64}
+    sizes |= {"word_embed_proj_dim": 16, "do_layer_norm_before": False, "alibi": True}
+    config, losses = getattr(transformers, f"{name}Config")(**sizes), []
+    for packing in (True, False):
+        torch.manual_seed(0)
+        model = transformers.AutoModelForCausalLM.from_config(config)
+        settings, rows = replace(SETTINGS, alpha=0.0, packing=packing, length=2.0), Rows(world / "rows")
+        loop = Loop(ResponseModel(model), rows, settings, signal=None, vocab_size=340, ranks=Ranks())
+        losses.append([step["loss"] for step in loop.steps()])
+        assert (why in loop.padded) if packing else loop.padded is None
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow

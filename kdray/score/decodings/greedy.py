@@ -10,7 +10,7 @@ from kdray.models.generation import generate_greedy
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
 
-DECLARED = declare.Decoding(version=1, vllm=True)
+DECLARED = declare.Decoding(version=1, vllm=True, encoder_decoder=True)
 
 
 def greedy(

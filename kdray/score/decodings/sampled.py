@@ -14,7 +14,7 @@ from kdray.score.prompts import Prompt
 from kdray.spec import declare
 from kdray.spec.parameters import Share
 
-DECLARED = declare.Decoding(version=1, vllm=True)
+DECLARED = declare.Decoding(version=1, vllm=True, encoder_decoder=True)
 
 
 def sampled(

@@ -19,6 +19,7 @@ from kdray.models.load import load_folder
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import batched, judged, unread
 from kdray.spec import declare
+from kdray.spec.errors import InputError
 
 DECLARED = declare.Metric(
     version=2,
@@ -46,6 +47,8 @@ class SupportStandin:
         """`model`: one for all that are compared; `words`: of the source, from its beginning."""
         field = "score.metrics.support_standin.model"
         self.model, self.tokenizer = load_folder(given.models["model"], device=given.device, field=field)
+        if self.model.config.is_encoder_decoder:
+            raise InputError(field, f"a {type(self.model).__name__}", "give a causal language model")
         self.words, self.batch = words, batch
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:

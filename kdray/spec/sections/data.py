@@ -73,10 +73,15 @@ class Data(Section):
         256,
         description=(
             "rows with a longer prompt, in tokens, are dropped; with the longest answer it must fit the models' windows"
+            " (alone an encoder's)"
         ),
     )
     max_length: Annotated[PositiveInt, ENTERS] = Field(
-        512, description="prompt and response, in tokens, are cut there; at most the models' windows"
+        512,
+        description=(
+            "prompt and response together, in tokens, are cut there; at most the models' windows. Of an encoder-decoder"
+            " each side has its own, at which a response is cut too"
+        ),
     )
     heldout: Annotated[PositiveInt, ENTERS] = Field(
         1000,

@@ -13,7 +13,7 @@ from kdray.spec.sections.training import Tune
 
 
 class Model(Section):
-    """A causal language model; `drop_layers: [12, 20]` cuts layers 12 to 19 out of it."""
+    """A language model, causal or as a student an encoder-decoder; `drop_layers: [12, 20]` cuts layers 12 to 19 out."""
 
     model: Annotated[Ref, Enters(by_content=True)] = Field(
         description="`hf:org/name@commit`, `file:` and a folder or a GGUF file, or a GGUF file in a `wheel:`"

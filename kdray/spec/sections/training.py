@@ -87,7 +87,8 @@ class Optimiser(Length):
     packing: Annotated[bool, ENTERS] = Field(
         True,
         description=(
-            "the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them"
+            "the sequences of a micro-batch in one row, without padding and without seeing each other; false pads them,"
+            " as is done to a model that cannot keep them apart, and to an encoder-decoder"
         ),
     )
 

@@ -16,7 +16,7 @@ from kdray.train.engines import Ranks, exported
 from kdray.train.optimiser import adamw, move, restore
 from kdray.train.settings import Settings
 
-DECLARED = declare.Engine(version=1, whole=True)
+DECLARED = declare.Engine(version=1, whole=True, encoder_decoder=True)
 WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 
