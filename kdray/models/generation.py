@@ -42,7 +42,7 @@ def generate_greedy(
     """
     own, longest, start = model.generation_config, max(map(len, prompts)), decoder_start(model)
     ends = [*ends_of(own, tokenizer), *ends]
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    pad: Any = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
 
     def padded(rows: Sequence[list[int]], filler: int) -> Tensor:
         fillers = [[filler] * (longest - len(row)) for row in rows]

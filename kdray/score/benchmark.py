@@ -125,7 +125,8 @@ class Benchmark:
         `shared`, of the same model, spares the path shared_prefix to look into it for every part.
         """
         setting = self.setting
-        lm: Any = HFLM(batch_size=setting.batch, **as_lm_eval_takes(model, tokenizer))
+        make: Any = HFLM  # its decorator hides its parameters
+        lm = make(batch_size=setting.batch, **as_lm_eval_takes(model, tokenizer))
         keep_to_window(lm, window_in(model.config.to_dict()))
         by_question: ByQuestion | None = None
         if setting.under:

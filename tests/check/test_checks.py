@@ -207,6 +207,10 @@ BROKEN: dict[str, tuple[Break, dict[str, Any], list[str]]] = {
                 {"score.decoding": [{"name": "lookback_guided", "guide": "support"}]},
                 ["score.decoding.0: lookback_guided of an encoder-decoder (t5)"],
             ),
+            "selfcite": (
+                {"score.metrics": ["selfcite"]},
+                ["score.metrics.selfcite: 'selfcite' by an encoder-decoder (t5); it asks a causal model"],
+            ),
             "vLLM": ({"score.engine": "vllm"}, ["score.engine: vllm for an encoder-decoder (t5); use transformers"]),
             "shared prefixes": (
                 {"score.likelihood": "shared_prefix"},
