@@ -61,7 +61,7 @@ def test_the_page_has_every_package_that_is_asked_for_and_its_licence() -> None:
 def test_the_lock_has_hashes_of_exactly_the_tested_versions() -> None:
     lock = (ROOT / "cluster" / "requirements.lock").read_text()
     entries = re.findall(
-        r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)([^\\\n]*)\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", lock, re.M
+        r"^([\w.-]+)(?:\[[\w, -]+\])?==([^\s;]+)([^\\\n]*)\\\n((?:    --hash=sha256:[0-9a-f]{64}.*\n)+)", lock, re.M
     )
     assert len(entries) == len(re.findall(r"^[\w.-]+.*==", lock, re.M)), "an entry without a hash"
     locked = {plain(name): version for name, version, _, _ in entries}
