@@ -145,6 +145,8 @@ def test_help_has_a_line_for_every_command() -> None:
         "gc",
         "schema",
         "why",
+        "metadata",
+        "curate",
         "lens",
     ], "as a grid is used"
     assert all(len(line) > 20 for line in listed.values())
