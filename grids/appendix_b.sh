@@ -17,8 +17,8 @@ score() { # store, the tasks, what the students learned, their names; then more 
     .venv/bin/kdray score "$@" --tasks "$tasks" --metrics "$metrics" --store "$store"
 }
 
-score runs/appendix-b-qa '{name: hotpotqa, prompt: appendix_b}, {name: truthfulqa, prompt: appendix_b}' \
+score runs/appendix-b-published-qa '{name: hotpotqa, prompt: appendix_b}, {name: truthfulqa, prompt: appendix_b}' \
     pubmed_qa_Llama-2-7b-chat-hf 'bloomz-560m mt0-base opt-350m pythia-1b-deduped' "$@"
-score runs/appendix-b-summaries \
+score runs/appendix-b-published-summaries \
     '{name: cnn_dailymail, source: "hf:abisee/cnn_dailymail#config=1.0.0&split=validation", prompt: appendix_b, max_new_tokens: 128}' \
     dialogsum_Mistral-7B-Instruct-v0.2 'bloomz-560m mt0-base opt-350m pythia-410m-deduped' "$@"

@@ -35,7 +35,7 @@ def test_a_micro_batch_reads_no_number_back(tmp_path, monkeypatch):
     loop.model.to("meta")
     loop.device = torch.device("meta")
     embeddings = loop.model.whole.get_input_embeddings()
-    monkeypatch.setattr(loop.model, "hidden", lambda ids, mask, positions, _: embeddings(ids)[positions.unbind(1)])
+    monkeypatch.setattr(loop.model, "hidden", lambda ids, mask, positions, *_: embeddings(ids)[positions.unbind(1)])
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: False)
     for owner, name in ((loop, "_autocast"), (torch, "autocast")):
         monkeypatch.setattr(owner, name, lambda *_, **__: contextlib.nullcontext())
