@@ -60,7 +60,7 @@ def metadata(
     entries = [(lemma, "en", "WordNet") for lemma in (wordnet_lemmas(wordnet) if wordnet else ())]
     entries += [(title, codes[0], "titles") for title in (titles_in(titles) if titles else ())]
     if ref:
-        with _session(to, len(codes) > 1, insecure_cluster) as (outer, terminal):
+        with _session(to, codes, insecure_cluster) as (outer, terminal):
             from kdray.orchestration.concepts import open_texts, words_in
 
             entries += words_in(open_texts(ref, outer, text), codes, least, pairs, terminal)
@@ -100,7 +100,7 @@ def curate(
 
     codes, ref = _codes(languages), _table(source, "SOURCE", text)
     given = _table(concepts, "--metadata", "entry", "language") if concepts else None
-    with _session(to, len(codes) > 1, insecure_cluster) as (outer, terminal):
+    with _session(to, codes, insecure_cluster) as (outer, terminal):
         from kdray.orchestration import curating
         from kdray.orchestration.concepts import balanced, open_texts, own_entries, read_entries
 
@@ -141,19 +141,21 @@ def _table(text: str, field: str, *columns: str) -> Reference:
 
 
 @contextlib.contextmanager
-def _session(to: Path, several: bool, insecure: bool) -> Iterator[tuple[Outer, Terminal]]:
+def _session(to: Path, languages: tuple[str, ...], insecure: bool) -> Iterator[tuple[Outer, Terminal]]:
     """Ray, what comes from outside with its cache in `to`, and a terminal to tell."""
     from kdray.check.machine import curating_needs, require
     from kdray.cli.progress import Terminal
     from kdray.cli.running import not_started_is_one_line
+    from kdray.curate.languages import language_of
     from kdray.orchestration.session import ray_session
     from kdray.spec.sections.running import Runtime
     from kdray.store import Outer
 
-    folder, needs = to.resolve(), curating_needs("--languages", several=several)
+    folder, needs = to.resolve(), curating_needs("--languages", several=len(languages) > 1)
     if folder.exists() and not folder.is_dir():
         raise InputError("--to", f"{to} is a file", "give a folder")
     require(needs, offline=False)
+    language_of("", languages)  # one that is not known is told before anything starts
     runtime = Runtime.model_validate({"store": str(folder), "device": "cpu"})
     with (
         not_started_is_one_line(),

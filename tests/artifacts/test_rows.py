@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
+from kdray.artifacts.curated import read_chosen, write_chosen
 from kdray.artifacts.rows import ROWS, SCHEMA, SPLIT, Rows, rows_files, rows_writer, write_split
+from kdray.spec import InputError
 from tests.artifacts.conftest import Make, refused
 
 ROW = {"instruction": "Say", "context": "", "response": "yes"}
@@ -56,3 +59,20 @@ def test_a_damaged_file_is_said(made: Make, name: str, damage: Callable[[Path], 
     artifact = made(write)
     damage(artifact.path / name)
     refused(artifact.path / name, reason, lambda: Rows(artifact.path))
+
+
+def test_of_a_choice_only_training_rows_are_trained_on(tmp_path: Path) -> None:
+    write(tmp_path)
+    write_chosen(tmp_path, {"balanced": np.array([0, 3]), "random": np.array([1])})
+    chosen = Rows(tmp_path, (tmp_path, "balanced"))
+    assert (Rows(tmp_path).train.tolist(), chosen.train.tolist()) == ([1, 3], [3])  # 0 is held out
+    assert chosen.heldout.tolist() == [0, 4]
+    assert Rows(tmp_path, (tmp_path, "random")).train.tolist() == [1]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"balanced": [-1]}', '{"balanced": ["1"]}', None])
+def test_a_damaged_choice_is_one_line(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "chosen.json").write_text(content)
+    with pytest.raises(InputError, match=r"chosen\.json: damaged"):
+        read_chosen(tmp_path, "balanced")

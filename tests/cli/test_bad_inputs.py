@@ -742,6 +742,9 @@ COMMANDS = {
     "curate languages": Bad(
         "curate file:rows.jsonl --text instruction --languages ,", "--languages: ','; name one: 'en'"
     ),
+    "curate unknown language": Bad(
+        "curate file:rows.jsonl --text instruction --languages en,xx", "languages: xx; known: ace, af, …"
+    ),
     "curate metadata alone": Bad(
         "curate file:rows.jsonl --text instruction --metadata file:words.jsonl",
         "--metadata: …'language'…",
