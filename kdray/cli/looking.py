@@ -48,9 +48,14 @@ def check(
 def plan(
     grid: GridFile,
     card: Annotated[
-        str | None, typer.Option(help="price what is left on this GPU: H100, H200, A100 or RTX4090")
+        str | None,
+        typer.Option(
+            help="price what is left on this GPU: H100, H200, A100 or RTX4090; CPU: on cores like this machine's"
+        ),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, help="how many there are; by default those of one point")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, help="how many there are; by default those of one point, of cores all")
+    ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="what one of them costs an hour, in USD")] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="rows to train on, before the data are prepared")] = None,
     as_json: Json = False,
@@ -150,14 +155,21 @@ def _cost(
     plan: Plan, store: Store, card: str | None, gpus: int | None, rows: int | None, per_hour: float | None
 ) -> Price | list[str]:
     """The price of what is left of a grid, by default on its own accelerator; or why there is none."""
-    from kdray.cost.cards import CARDS, card_of
+    from kdray.cost.cards import CARDS, CORE, card_of
     from kdray.cost.shown import priced
     from kdray.store import Outer
 
     runtime = plan.grid.runtime
-    own = runtime.accelerator if runtime.accelerator in CARDS else "H100"
+    asked = card or (runtime.accelerator if runtime.accelerator in CARDS else "H100")
+    if asked.upper() == CORE:
+        from kdray.models.core import measured
+
+        on = measured()
+    else:
+        on = card_of(asked, also=[CORE])
     workers = 1 if runtime.workers == "auto" else runtime.workers
-    return priced(plan, store, Outer(store.root), card_of(card or own), gpus or workers, rows, per_hour)
+    usual = workers if on.unit == "GPU" else len(os.sched_getaffinity(0))
+    return priced(plan, store, Outer(store.root), on, gpus or usual, rows, per_hour)
 
 
 def _epochs(plan: Plan, rows: int | None) -> str:

@@ -68,11 +68,11 @@ def _of_training(given: Given, model: Decoder, section: Optimiser, batch: int) -
 
 
 def points_per_gpu(given: Given) -> int:
-    """Points that share a GPU of the card. What a point takes is not sure under an engine that moves weights about, or
-    where the teacher is asked at every step, which is then loaded beside the student.
+    """Points that share a GPU of the card; none share a core. What a point takes is not sure under an engine that moves
+    weights about, or where the teacher is asked at every step, which is then loaded beside the student.
     """
     grid, left = given.plan.grid, [point for point in given.plan.points if given.left(point.train)]
-    if not left:
+    if not left or given.card.unit == "core":
         return 1
     how, batch = given.how(grid.train), max(point.point.batch for point in left)
     form = declared(declare.Form, grid.soft_labels.form.name)

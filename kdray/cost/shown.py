@@ -49,7 +49,7 @@ def priced(
     plan: Plan, store: Store, outer: Outer, card: Card, gpus: int, rows: int | None, per_hour: float | None
 ) -> Price | list[str]:
     """The price of what is left; where something is not known that it takes, what that is, a line each."""
-    found = estimates(plan, store, outer, list(CARDS.values()), rows, gpus)
+    found = estimates(plan, store, outer, list({**CARDS, card.name: card}.values()), rows, gpus)
     if not isinstance(found, dict):
         return found
     amounts = amounts_of(plan, store, rows)
@@ -126,7 +126,7 @@ def listed(price: Price) -> dict[str, Any]:
 
 def lines(price: Price) -> Iterator[str]:
     """For a reader: time, money, memory, disk, and what none of it counts."""
-    own, card = price.own, price.card
+    own, card, unit = price.own, price.card, price.card.unit
     hours = own.gpu_hours
     if not hours:
         yield "nothing is left to be paid for"
@@ -134,26 +134,27 @@ def lines(price: Price) -> Iterator[str]:
     whose = "as prepared" if price.amounts.known else "taken to be like Dolly's"
     yield (
         f"price of what is left, {price.amounts.train:,} rows of {price.amounts.tokens:.0f} tokens {whose}, "
-        f"on {card.name} at half of its data sheet's rates (docs/cost.md):"
+        f"on {_rates(card)} (docs/cost.md):"
     )
-    width = max(map(len, hours))
+    width, (of_time, of_an_hour) = max(map(len, hours)), ("hours", 1) if unit == "GPU" else ("minutes", 60)
     for kind, spent in hours.items():
-        yield f"  {kind:<{width}}  {spent:9,.1f} GPU-hours"
+        yield f"  {kind:<{width}}  {of_an_hour * spent:9,.1f} {unit}-{of_time}"
     total, wall = sum(hours.values()), own.wall_hours(price.gpus)
     takes = (
-        f"{wall:,.1f} hours on {price.gpus} GPUs"
+        f"{of_an_hour * wall:,.1f} {of_time} on {price.gpus} {unit}s"
         if math.isfinite(wall)
-        else f"a step needs more than {price.gpus} GPUs"
+        else f"a step needs more than {price.gpus} {unit}s"
     )
     usd = f", {total * price.per_hour:,.0f} USD" if price.per_hour is not None else ""
-    yield f"  {'all':<{width}}  {total:9,.1f} GPU-hours, {takes}{usd}; {own.operations:.1e} operations"
+    sum_of_all = f"{of_an_hour * total:9,.1f} {unit}-{of_time}"
+    yield f"  {'all':<{width}}  {sum_of_all}, {takes}{usd}; {own.operations:.1e} operations"
     if own.per_gpu > 1:
         yield f"  {own.per_gpu} points train on each GPU (runtime.points_per_gpu)"
-    if own.scoring_share and math.isfinite(wall):
+    if unit == "GPU" and own.scoring_share and math.isfinite(wall):
         yield f"  while points train, {price.beside} of {price.gpus} GPUs answer and score (runtime.beside)"
     others = {name: sum(found.gpu_hours.values()) for name, found in price.estimates.items() if name != card.name}
     yield "  on others: " + ", ".join(f"{name} {spent:,.0f}" for name, spent in others.items())
-    yield f"memory of a GPU, of {card.memory / GB:.0f} GB:"
+    yield f"memory of a {unit}, of {card.memory / GB:.0f} GB:"
     for what, needed in own.memory.items():
         yield f"  {what}: {_sizes(needed)}"
     for what in own.too_large():
@@ -163,6 +164,12 @@ def lines(price: Price) -> Iterator[str]:
         yield "soft labels by form: " + ", ".join(f"{form} {size / GB:,.1f} GB" for form, size in own.labels.items())
     if own.left_out:
         yield f"not counted: {', '.join(own.left_out)}"
+
+
+def _rates(card: Card) -> str:
+    if card.unit == "GPU":
+        return f"{card.name} at half of its data sheet's rates"
+    return f"a core of this machine at {card.products / card.float32 / GB:.0f} GFLOP/s in float32, measured just now"
 
 
 def _sizes(memory: Memory) -> str:

@@ -1,4 +1,4 @@
-"""How long a GPU takes, by operations, bytes moved and the time that Python takes to start kernels. All in seconds."""
+"""How long a card takes, by operations, bytes moved and the time that Python takes to start kernels. All in seconds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,7 @@ from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.memory import Training, adapters
 
-# Of a layer's kernels in one pass, where no compiler has put them together.
-LAUNCH = 0.85e-3  # without gradients, to answer or score
-TRAINING_LAUNCH = 1.4e-3  # under autocast and autograd, a backward pass counting as two: on an H200 1.2 to 1.8
 DISK = 1.3e9  # bytes a second to a shared file system, checksums included
-SLOWER = {FLOAT32: 8.0, BFLOAT16: 1.0}  # products of float32 against bfloat16, without TF32
 STREAMS = 256  # answers that vLLM makes side by side
 
 
@@ -36,8 +32,8 @@ def of_training_step(model: Decoder, how: Training, card: Card, operations: floa
     moved = (
         20 * FLOAT32 * trained / (how.workers if how.shares else 1)
     )  # AdamW and clipping, one operation after the other
-    products = operations / how.workers / card.products * SLOWER[width]
-    started = (passes + 1) * model.layers * TRAINING_LAUNCH
+    products = operations / how.workers / card.products * card.times(width)
+    started = (passes + 1) * model.layers * card.training_launch
     memory = (cast + copied + moved) / card.bandwidth
     return max(max(products, sent / card.link, started) + memory, sharers * (products + memory))
 
@@ -61,11 +57,11 @@ def of_answers(
     products = (
         model.forward(prompts * (tokens + answer), tokens / 2, prompts * (1 + answer))
         / card.products
-        * SLOWER[width]
+        * card.times(width)
         / gpus
     )
     read = width * model.weights / card.bandwidth
-    a_token = max(read, 0.0 if vllm else model.layers * LAUNCH)
+    a_token = max(read, 0.0 if vllm else model.layers * card.launch)
     return products + math.ceil(prompts / together) * answer * a_token
 
 
@@ -74,4 +70,6 @@ def of_reading(
 ) -> float:
     """So many sequences of `tokens` tokens in one pass each, `predicted` tokens of which get logits."""
     operations = model.forward(sequences * tokens, tokens / 2, sequences * predicted)
-    return max(operations / card.products * SLOWER[width] / gpus, math.ceil(sequences / batch) * model.layers * LAUNCH)
+    return max(
+        operations / card.products * card.times(width) / gpus, math.ceil(sequences / batch) * model.layers * card.launch
+    )

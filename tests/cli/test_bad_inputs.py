@@ -764,7 +764,7 @@ COMMANDS = {
         "rate grid.yaml --n 0", "Error: Invalid value for '--n': Input should be greater than or equal to 1"
     ),
     "card": Bad(
-        "plan grid.yaml --card H1000", "--card: 'H1000'; did you mean 'H100'? (known: A100, H100, H200, RTX4090)"
+        "plan grid.yaml --card H1000", "--card: 'H1000'; did you mean 'H100'? (known: A100, CPU, H100, H200, RTX4090)"
     ),
     "sim card": Bad("simulate grid.yaml --card x", "--card: 'x'; known: A100, H100, H200, RTX4090"),
     "sim nodes": Bad("simulate grid.yaml --nodes 0", "--nodes: 0; 1 or more"),

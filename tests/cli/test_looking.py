@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from kdray.models import core
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Outer, Store
@@ -112,7 +113,7 @@ def test_a_plan_says_how_many_steps_an_epoch_has(run: Run, tiny_grid: TinyGrid) 
 SIZES = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16, "vocab_size": 50}
 
 
-def test_a_plan_says_what_is_left_to_pay(run: Run, tiny_grid: TinyGrid) -> None:
+def test_a_plan_says_what_is_left_to_pay(run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch) -> None:
     for role in ("student", "teacher"):
         config = tiny_grid.folder / role / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | SIZES))
@@ -124,6 +125,9 @@ def test_a_plan_says_what_is_left_to_pay(run: Run, tiny_grid: TinyGrid) -> None:
         r"^price of what is left, 1,000 rows of [\d]+ tokens taken to be like Dolly's, on A100 ", stdout, re.MULTILINE
     )
     assert re.search(r"^  all +[\d.]+ GPU-hours, [\d.]+ hours on 8 GPUs, [\d]+ USD", stdout, re.MULTILINE)
+    monkeypatch.setattr(core, "LONG", 0.01)
+    _, stdout, _ = run("plan", path, "--card", "cpu", "--gpus", 3, "--rows", 1000)
+    assert re.search(r"^  all +[\d.,]+ core-minutes, [\d.,]+ minutes on 3 cores;", stdout, re.MULTILINE)
     cost = json.loads(run("plan", path, "--rows", 1000, "--json")[1])["cost"]
     assert (cost["card"], cost["gpus"], cost["usd"], cost["rows"]["train"]) == ("H100", 1, None, 1000)
     assert json.loads(run("plan", path, "--json")[1])["cost"] == {
@@ -134,7 +138,7 @@ def test_a_plan_says_what_is_left_to_pay(run: Run, tiny_grid: TinyGrid) -> None:
 def test_a_price_on_an_unknown_card_is_refused(run: Run, tiny_grid: TinyGrid) -> None:
     code, stdout, stderr = run("plan", tiny_grid(), "--card", "H1000")
     assert (code, stdout) == (2, "")
-    assert stderr == "error --card: 'H1000'; did you mean 'H100'? (known: A100, H100, H200, RTX4090)\n"
+    assert stderr == "error --card: 'H1000'; did you mean 'H100'? (known: A100, CPU, H100, H200, RTX4090)\n"
 
 
 def test_status_counts_steps_by_state(run: Run, tiny_grid: TinyGrid) -> None:

@@ -9,7 +9,7 @@ import pytest
 from kdray.cost.cards import CARDS, card_of
 from kdray.cost.decoder import Decoder
 from kdray.cost.memory import Training
-from kdray.cost.time import LAUNCH, TRAINING_LAUNCH, of_answers, of_reading, of_training_step
+from kdray.cost.time import of_answers, of_reading, of_training_step
 from kdray.spec.errors import InputError
 from tests.cost.test_memory import ALONE, paper
 
@@ -39,7 +39,7 @@ def test_a_large_batch_is_bound_by_products() -> None:
 def test_points_that_share_a_gpu_slow_each_other_down_only_when_it_is_busy_all_the_time() -> None:
     model = replace(MODEL, layers=1)  # 4.2 ms of starts, far less of products
     small = [of_training_step(model, ALONE, H100, 1e9, sharers) for sharers in (1, 2, 1000)]
-    own = small[0] - 3 * TRAINING_LAUNCH + 1e9 / 500e12
+    own = small[0] - 3 * H100.training_launch + 1e9 / 500e12
     assert small[1] == pytest.approx(max(small[0], 2 * own))
     assert small[2] == pytest.approx(1000 * own)
     large = [of_training_step(MODEL, ALONE, H100, 1e15, sharers) for sharers in (1, 3)]
@@ -65,13 +65,13 @@ def test_one_worker_sends_nothing_and_float32_is_slower() -> None:
 def test_a_token_takes_as_long_as_python_or_as_reading_the_weights() -> None:
     model = paper("Llama-3.1-8B-Instruct")
     batched = of_answers(model, H100, 1, 2, batch=16, prompts=1600, tokens=1, answer=100, vllm=False)
-    assert batched == pytest.approx(100 * 100 * 32 * LAUNCH, rel=0.05)  # 27 ms a token
+    assert batched == pytest.approx(100 * 100 * 32 * H100.launch, rel=0.05)  # 27 ms a token
     alone = of_answers(model, H100, 1, 4, batch=16, prompts=1, tokens=1, answer=100, vllm=True)
     assert alone == pytest.approx(100 * 4 * 8.03 / 2800, rel=0.1)
 
 
 def test_reading_is_products_or_passes() -> None:
-    assert of_reading(MODEL, H100, 1, 2, 8, 800, 10, 10) == pytest.approx(100 * 32 * LAUNCH)
+    assert of_reading(MODEL, H100, 1, 2, 8, 800, 10, 10) == pytest.approx(100 * 32 * H100.launch)
     long = of_reading(MODEL, H100, 1, 2, 8, 800, 4000, 1)
     assert long == pytest.approx(MODEL.forward(800 * 4000, 2000, 800) / 500e12)
     assert of_reading(MODEL, H100, 2, 2, 8, 800, 4000, 1) == pytest.approx(long / 2)
