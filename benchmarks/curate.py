@@ -16,9 +16,7 @@ import os
 import tempfile
 import threading
 import time
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -71,10 +69,6 @@ def main() -> None:
     assert made.kept == kept, "both keep the same rows"
     figures |= {"kept": kept, "rows_per_s": given.rows / figures["ray_s"], "ratio": plain / figures["ray_s"]}
     print(json.dumps(figures) if given.json else "  ".join(f"{name} {value:.4g}" for name, value in figures.items()))
-
-
-def _session(folder: str) -> AbstractContextManager[Any]:
-    return ray_session(Runtime.model_validate({"store": folder, "device": "cpu"}), [])
 
 
 def _entries(file: Path | None, texts: list[str]) -> list[str]:

@@ -94,8 +94,10 @@ def curate(
     interruption.
 
     Writes into FOLDER every row's matches, chance and whether it is kept (part-*.parquet), each concept's count
-    (concepts.parquet) and summary.json. In a grid: `data.curate` (docs/curate.md).
+    (concepts.parquet, drawn in concepts.svg and .png) and summary.json. In a grid: `data.curate` (docs/curate.md).
     """
+    from kdray.artifacts.curated import read_concepts
+    from kdray.report.concepts import draw_concepts
     from kdray.store import fingerprint, io
 
     codes, ref = _codes(languages), _table(source, "SOURCE", text)
@@ -113,6 +115,7 @@ def curate(
         texts = open_texts(ref, outer, text)
         entries = read_entries(given, outer, codes) if given else own_entries(texts, codes, least, pairs, terminal)
         made = balanced(texts, entries, curating.Balance(codes, threshold, tail, seed), to, terminal)
+        draw_concepts(to, read_concepts(to))
         io.put_json(to / SUMMARY, asdict(made))
     out.print(f"{to}: {curating.told(made, entries)}", highlight=False, soft_wrap=True, markup=False)
 

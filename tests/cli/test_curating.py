@@ -54,6 +54,7 @@ def test_a_corpus_gives_concepts_and_is_balanced_by_them(here: Path, run: Run) -
     assert [row["row"] for row in table] == list(range(100))
     rare = [row for row, text in zip(table, TEXTS, strict=True) if text == "a quoll"]
     assert all(row["kept"] for row in rare)
+    assert (here / "curated" / "concepts.svg").read_text().startswith("<?xml")
     counts = {row["entry"]: row for row in read_concepts(here / "curated").to_pylist()}
     assert counts["dog"]["matches"] == 60
     assert counts["dog"]["chance"] == 25 / 60
