@@ -184,7 +184,9 @@ class _Pricing(Given):
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
         runtime = self.plan.grid.runtime
         saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
-        written = (steps * seconds // saved * state + kept) / time.DISK
+        # Written while steps go on, one is waited for where the next is due before it is there.
+        meanwhile = saved if declared(declare.Engine, how.engine).beside else 0.0
+        written = steps * seconds // saved * max(0.0, state / time.DISK - meanwhile) + kept / time.DISK
         return StepCost(
             step.kind,
             how.workers,
