@@ -7,8 +7,10 @@ botocore's shape of EC2's RunInstances, yamllint, shellcheck and hadolint, all f
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -256,5 +258,11 @@ def test_the_image_has_what_the_project_is_made_of() -> None:
     copied = [name for line in lines if line and line[0] == "COPY" for name in line[1:-1]]
     assert all((ROOT / name).exists() for name in copied)
     assert {"kdray", "grids", "pyproject.toml", "cluster/constraints.txt"} <= set(copied)
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = re.findall(r"EXTRAS=([\w,]+)", (CLUSTER / "Dockerfile").read_text())
+    assert asked == ["qlora,vllm", "qlora"]
+    assert {name for names in asked for name in names.split(",")} <= known.keys()
+    assert ["ARG", "EXTRAS=qlora"] in lines
+    assert any(".[${EXTRAS}]" in word for line in lines for word in line)
     pinned = (CLUSTER / "constraints.txt").read_text()
     assert f"ray=={load('kuberay/raycluster.yaml')['spec']['rayVersion']}\n" in pinned

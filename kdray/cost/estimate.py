@@ -171,9 +171,12 @@ class _Pricing(Given):
         teacher: Decoder | None,
         sharers: int = 1,
         on_policy: float = 0.0,
+        rows: int | None = None,
     ) -> StepCost:
-        """`kept`: bytes of all that is exported; `on_policy`: the share of steps on what the student samples."""
-        how, rows = self.how(section), self.amounts.train
+        """`kept`: bytes of all that is exported; `on_policy`: the share of steps on what the student samples; `rows`
+        are learned, if not all are.
+        """
+        how, rows = self.how(section), rows or self.amounts.train
         steps = section.steps if section.steps is not None else rows * section.total / batch
         operations = batch * self._row(model, how, teacher)
         busy = min(how.workers, batch)  # the others idle, and wait
@@ -184,7 +187,9 @@ class _Pricing(Given):
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
         runtime = self.plan.grid.runtime
         saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
-        written = (steps * seconds // saved * state + kept) / time.DISK
+        # Written while steps go on, one is waited for where the next is due before it is there.
+        meanwhile = saved if declared(declare.Engine, how.engine).beside else 0.0
+        written = steps * seconds // saved * max(0.0, state / time.DISK - meanwhile) + kept / time.DISK
         return StepCost(
             step.kind,
             how.workers,
@@ -248,8 +253,14 @@ class _Pricing(Given):
         taught = self.decoders.get(member) if point.point.alpha else None
         kept, student = len(point.exports) * self.exported(), self.decoders["student"]
         section, batch = self.plan.grid.train, point.point.batch
-        share = point.point.on_policy
-        return self._training(point.train, student, section, batch, kept, taught, self.sharers, share)
+        share, rows = point.point.on_policy, self._chosen(point)
+        return self._training(point.train, student, section, batch, kept, taught, self.sharers, share, rows)
+
+    def _chosen(self, point: PointPlan) -> int | None:
+        """How many rows a point has of a choice of them, once it is made."""
+        among = point.train.inputs.among
+        made = among and among.id and self.store.get(among.key)
+        return made.facts["kept"] if made else None
 
     # answers and scores
 
@@ -316,4 +327,10 @@ class _Pricing(Given):
             for score in self.plan.scores
             if isinstance(score.measure.inputs, AnswersInputs) and score.measure.inputs.models
         }
-        return [f"task {name}" for name in sorted(unknown)] + [f"the models of {name}" for name in sorted(judged)]
+        waiting = [point for point in self.plan.points if point.train.inputs.among and self.left(point.train)]
+        counted = self.plan.grid.train.steps is not None or all(map(self._chosen, waiting))
+        return [
+            *(f"task {name}" for name in sorted(unknown)),
+            *(f"the models of {name}" for name in sorted(judged)),
+            *([] if counted else ["that balanced rows are fewer, before data.curate is done"]),
+        ]

@@ -97,6 +97,15 @@ def longest_first(expected: Mapping[str, float], ranks: Mapping[str, int] = Mapp
     return sorted(expected, key=lambda name: (ranks.get(name, 0), -expected[name]))
 
 
+def deal_out(engines: int, models: int) -> list[int]:
+    """How many engines each of the models may have, where so many models at once as there are engines are answered:
+    one, or of the last, which are fewer than engines, their share of all.
+    """
+    last = models % engines
+    each, more = divmod(engines, last) if last else (0, 0)
+    return [1] * (models - last) + [each + (i < more) for i in range(last)]
+
+
 def in_rows(groups: Sequence[Group]) -> list[Group]:
     """The groups with those of one model in a row, in the order in which models first come."""
     first = {str(group[0].loads): i for i, group in reversed([*enumerate(groups)])}

@@ -8,6 +8,7 @@ import platform
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -26,9 +27,11 @@ from kdray.models.compiled import compile_layers
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, load_tokenizer, save
 from kdray.orchestration.job import Export, Job
+from kdray.spec import declare
+from kdray.spec.components import declared
 from kdray.spec.errors import InputError
 from kdray.store import Control, Store
-from kdray.train.checkpoints import Due, load_checkpoint, newest_checkpoint, save_checkpoint
+from kdray.train.checkpoints import Due, Writer, load_checkpoint, newest_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
 
@@ -93,8 +96,11 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
     checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every, _taken_away)
+    beside = declared(declare.Engine, job.engine["name"]).beside
+    writer = Writer(loop, beside=beside and loop.device.type == "cuda")
     began = time.monotonic()
     for metrics in loop.steps():
+        writer.check()
         last = loop.step == loop.total_steps
         if loop.step in due or last:
             metrics |= loop.heldout(HELDOUT_BATCH)
@@ -103,11 +109,14 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
         stops = loop.stopping and not last
-        checkpoint_due = (checkpoints() or stops) and not last
-        if checkpoint_due or loop.step in due or last:
-            _report(metrics, loop, job, ranks, checkpoint_due)
+        checkpoint_due, sealed = (checkpoints() or stops) and not last, []
         if checkpoint_due:
+            sealed += writer.write(job.attempt.path / f"checkpoint-{loop.step:08d}")
             checkpoints.written()
+        if stops or checkpoints.leaving or last:
+            sealed += writer.finish()
+        if checkpoint_due or loop.step in due or last:
+            _report(metrics, sealed, ranks)
         if ranks.rank == 0:
             append_time(job.attempt.path, loop.step, time.monotonic() - began, _peak(loop.device), loop.spent)
             began = time.monotonic()
@@ -203,23 +212,21 @@ def _note_start(job: Job, run: str, loop: Loop, device: torch.device) -> None:
     note_start(job.attempt.path, facts | ({"padded": loop.padded} if loop.padded else {}))
 
 
-def _report(metrics: dict[str, float], loop: Loop, job: Job, ranks: Ranks, checkpoint_due: bool) -> None:
-    """Hand metrics, and rank 0's checkpoint where one is due, to Ray Train, which keeps the newest two.
+def _report(metrics: dict[str, float], sealed: Sequence[Path], ranks: Ranks) -> None:
+    """Hand metrics, and what rank 0 has of checkpoints that are there, to Ray Train, which keeps the newest two.
 
-    It is written where it stays: a copy from a temporary folder would double the time that writing takes.
+    They are written where they stay: a copy from a temporary folder would double the time that writing takes.
     """
-    if not checkpoint_due:
-        ray.train.report(metrics)
-        return
-    name = f"checkpoint-{loop.step:08d}"
-    save_checkpoint(loop, job.attempt.path / name)
-    if ranks.rank:
-        ray.train.report(metrics)
-        return
-    checkpoint = Checkpoint.from_directory(str(job.attempt.path / name))
-    ray.train.report(
-        metrics, checkpoint=checkpoint, checkpoint_dir_name=name, checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD
-    )
+    for folder in sealed or [None]:
+        if folder is None or ranks.rank:
+            ray.train.report(metrics)
+            continue
+        ray.train.report(
+            metrics,
+            checkpoint=Checkpoint.from_directory(str(folder)),
+            checkpoint_dir_name=folder.name,
+            checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
+        )
 
 
 def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:

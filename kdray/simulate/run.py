@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from kdray.orchestration.pools import Pools, in_rows, longest_first
+from kdray.orchestration.pools import Pools, deal_out, in_rows, longest_first
 from kdray.orchestration.resources import Resources
 from kdray.simulate.actors import TimedActors
 from kdray.simulate.clock import Clock
@@ -196,17 +196,31 @@ class _Simulation:
                 raise AssertionError("too large: seen before")
 
     def _answer_by_vllm(self) -> None:
-        """All GPUs for one model after the other."""
+        """All GPUs, the models that need most of them first; of those that need as many, as many at once as there is
+        room for engines, longest first.
+        """
         self.answering, wall = True, 0.0
+        widths = defaultdict[int, dict[Hashable, tuple[float, float]]](dict)  # of each model: loading, and its own
         for score in self.todo.scores:
             if score.answers:
-                own = sum(piece.seconds for piece in score.pieces)
-                actors, gpus = self.resources.actors(score.pieces[0].gpus), score.pieces[0].gpus
-                seconds = score.pieces[0].loading + own / actors
+                first, own = score.pieces[0], sum(piece.seconds for piece in score.pieces)
+                before = widths[first.gpus].get(first.model, (0.0, 0.0))[1]
+                widths[first.gpus][first.model] = first.loading, before + own
+        for gpus, models in sorted(widths.items(), reverse=True):
+            engines, used = [0.0] * self.resources.actors(gpus), 0.0  # when each is free
+            longest = sorted(models.values(), key=lambda each: -each[1])
+            for (loading, own), count in zip(longest, deal_out(len(engines), len(longest)), strict=True):
+                free = sorted(range(len(engines)), key=engines.__getitem__)[:count]
+                end = engines[free[-1]] + loading + own / count
+                for one in free:
+                    engines[one] = end
                 self._spend("score", own * gpus)
-                self._spend("loading", score.pieces[0].loading * actors * gpus)
-                self.outcome.idle[LARGER] += seconds * (self.units - actors * gpus)
-                wall += seconds
+                self._spend("loading", loading * count * gpus)
+                used += own + loading * count
+            seconds, fit = max(engines), len(engines) * gpus
+            self.outcome.idle[LARGER] += seconds * (self.units - fit)
+            self.outcome.idle[SCORING_TAIL] += seconds * fit - used * gpus
+            wall += seconds
         self.clock.after(wall, self._answered)
 
     def _answered(self) -> None:

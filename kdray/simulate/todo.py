@@ -61,9 +61,7 @@ class ScoreWork:
 
 @dataclass(frozen=True)
 class Todo:
-    """`before` is what a run does before its points, one after the other; `vllm`: answers are given after all points,
-    model by model.
-    """
+    """`before` is what a run does before its points, one after the other; `vllm`: answers come after all points."""
 
     before: Sequence[StepCost]
     points: Sequence[PointWork]

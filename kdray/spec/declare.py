@@ -153,7 +153,7 @@ class Engine(Declared):
     """A class that spreads a student over ranks: see `kdray.train.engines`.
 
     `whole`: between steps every rank holds all of its weights, so that it can generate. `encoder_decoder`: also one
-    whose backbone has two stacks of layers.
+    whose backbone has two stacks of layers. `beside`: a copy of its state can be written while it takes steps.
     """
 
     word: ClassVar[str] = "engine"
@@ -161,6 +161,7 @@ class Engine(Declared):
     group: ClassVar[str] = "kdray.engines"
     whole: bool = False
     encoder_decoder: bool = False
+    beside: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -117,7 +117,7 @@ class Generating:
 
 
 def generate_by_vllm(steps: Sequence[Step[GenerateInputs]], work: Work) -> None:
-    """Make the missing ones of `steps` with vLLM, which takes all GPUs for one model after the other."""
+    """Make the missing ones of `steps` with vLLM, which takes all GPUs."""
     while True:
         with work.claim(steps) as claimed:
             if not claimed:

@@ -3,6 +3,9 @@
 Every rank writes its own files and takes the checksums of its share of all, then rank 0 seals them. A checkpoint
 without a valid manifest is no checkpoint: half-written and damaged ones are passed over, and so are those that this
 engine cannot read.
+
+On GPUs training goes on meanwhile: the state is copied to main memory, and a thread of every rank does the rest. On
+CPUs, which the copy and the thread would only take from training, it waits.
 """
 
 from __future__ import annotations
@@ -11,13 +14,18 @@ import json
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import xxhash
+from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from kdray.store import io
 from kdray.store.artifact import ATTEMPT
+from kdray.train.engines import Engine, Ranks
 from kdray.train.loop import Loop
 
 MANIFEST, HISTORY = "manifest.json", "history.json"
@@ -53,29 +61,86 @@ class Due:
         return bool(late or self.leaving or (self.every and self.loop.step % self.every == 0))
 
     def written(self) -> None:
-        """One is there: the minutes begin anew, so that however long it took, steps come between."""
+        """One is there, or copied: the minutes begin anew, so that however long it took, steps come between."""
         self._since = self.clock()
 
 
-def save_checkpoint(loop: Loop, folder: Path) -> None:
-    """Write the loop's state into `folder`, replacing what dead workers may have left there; the manifest comes last.
+class Writer:
+    """Writes a loop's checkpoints, one at a time: while the loop takes steps if `beside`, which costs main memory a
+    copy of each rank's state. All methods but `check` are to be called on every rank.
 
-    To be called on every rank.
+    What goes wrong in a thread is raised by the next call of any method.
     """
-    if loop.ranks.rank == 0:
+
+    def __init__(self, loop: Loop, *, beside: bool) -> None:
+        self.loop, self.beside = loop, beside
+        self._writing: Future[Path] | None = None
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the loop's state as it is now into `folder`, replacing what dead workers may have left there, once the
+        checkpoint before is there. Returns what has been sealed since the last call.
+        """
+        sealed, engine, history = self.finish(), self.loop.engine, list(self.loop.history)
+        if not self.beside:
+            return [*sealed, _write(engine, engine.state(), folder, history, self.loop.ranks)]
+        copied = cast(dict[str, Any], self._stager.stage(engine.state()))
+        self._writing = self._thread.submit(_write, engine, copied, folder, history, self._ranks)
+        return sealed
+
+    def finish(self) -> list[Path]:
+        """Wait until nothing is being written; returns what has been sealed since the last call."""
+        writing, self._writing = self._writing, None
+        return [writing.result()] if writing else []
+
+    def check(self) -> None:
+        """Raise what went wrong meanwhile, if anything did."""
+        if self._writing and self._writing.done():
+            self._writing.result()
+
+    @cached_property
+    def _ranks(self) -> Ranks:
+        return self.loop.ranks.apart()
+
+    @cached_property
+    def _stager(self) -> DefaultStager:
+        """It keeps the memory of a copy for the next one: to pin it takes longer than to fill it."""
+        gpu = self.loop.device.type == "cuda"
+        return DefaultStager(
+            StagingOptions(
+                use_pinned_memory=gpu, use_shared_memory=False, use_async_staging=False, use_non_blocking_copy=gpu
+            )
+        )
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        """On the loop's GPU: on any other, a new thread's being the first, it would take memory."""
+        device = self.loop.device
+        there = (torch.cuda.set_device, (device,)) if device.type == "cuda" else (None, ())
+        return ThreadPoolExecutor(1, "checkpoint", *there)
+
+
+def save_checkpoint(loop: Loop, folder: Path) -> None:
+    """Write the loop's state into `folder`, and wait for it. To be called on every rank."""
+    Writer(loop, beside=False).write(folder)
+
+
+def _write(engine: Engine, state: dict[str, Any], folder: Path, history: list[dict[str, float]], ranks: Ranks) -> Path:
+    """Write a state of all ranks after the steps of `history`, and seal it."""
+    if ranks.rank == 0:
         io.delete(folder)
         folder.mkdir()
-    loop.ranks.wait()
-    loop.engine.save(folder)
-    if loop.ranks.rank == 0:
-        (folder / HISTORY).write_text(json.dumps(loop.history))
-    loop.ranks.wait()
-    names = loop.ranks.agree(_by_size(folder) if loop.ranks.rank == 0 else None)
-    mine = names[loop.ranks.rank :: loop.ranks.world]
-    sums = loop.ranks.gather({name: checksum(folder / name) for name in mine})
-    if loop.ranks.rank == 0:
-        io.put_json(folder / MANIFEST, {"step": loop.step, "layout": loop.engine.layout, "xxh3": sums})
-    loop.ranks.wait()
+    ranks.wait()
+    engine.write(state, folder, ranks)
+    if ranks.rank == 0:
+        (folder / HISTORY).write_text(json.dumps(history))
+    ranks.wait()
+    names = ranks.agree(_by_size(folder) if ranks.rank == 0 else None)
+    mine = names[ranks.rank :: ranks.world]
+    sums = ranks.gather({name: checksum(folder / name) for name in mine})
+    if ranks.rank == 0:
+        io.put_json(folder / MANIFEST, {"step": len(history), "layout": engine.layout, "xxh3": sums})
+    ranks.wait()
+    return folder
 
 
 def load_checkpoint(loop: Loop, folder: Path) -> None:

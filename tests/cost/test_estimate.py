@@ -196,6 +196,40 @@ def test_a_point_resumes_from_what_was_written_by_time_or_by_steps(tiny_grid: Ti
     assert found[2] == pytest.approx(2 * found[1])
 
 
+def test_an_arm_of_fewer_rows_costs_less_once_they_are_chosen(tiny_grid: TinyGrid) -> None:
+    changes = {
+        "data.limit": 500,
+        "axes.rows": ["all", "balanced"],
+        "data.curate": {"tail": 0.1},
+        "train": {"epochs": 2, "keep": [1]},
+    }
+    plan, store, outer = tiny(tiny_grid, changes)
+    choice = next(step for step in plan.steps() if step.kind == "curate")
+    before = priced(plan, store, outer, H100, 1, None, None)
+    store.begin(choice.key, choice.payload or {}).seal(kept=100)
+    after = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(before, Price)
+    assert isinstance(after, Price)
+    rows = [[point.point.rows for point in plan.points].index(kind) for kind in ("all", "balanced")]
+    first, then = ([price.own.points[i].operations for i in rows] for price in (before, after))
+    assert first[0] == first[1] == then[0]
+    assert then[1] == pytest.approx(100 / before.amounts.train * first[1])
+    assert ["balanced rows" in [*lines(price)][-1] for price in (before, after)] == [True, False]
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp", "deepspeed"])
+def test_a_point_waits_for_a_checkpoint_that_its_engine_writes_by_itself(tiny_grid: TinyGrid, engine: str) -> None:
+    """The others write it while the point takes steps, which take longer here."""
+    found = []
+    for every in ({}, {"runtime.checkpoint_every": 1}):
+        plan, store, outer = tiny(tiny_grid, {"data.limit": 500, "runtime.engine": engine} | every)
+        price = priced(plan, store, outer, H100, 1, None, None)
+        assert isinstance(price, Price)
+        found.append(price.own.points[0].seconds)
+    assert (found[1] > found[0]) == (engine == "deepspeed")
+    assert found[1] >= found[0]
+
+
 @pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])
 def test_who_scores_while_points_train_is_told(tiny_grid: TinyGrid, changes: dict[str, Any], gpus: int) -> None:
     plan, store, outer = tiny(tiny_grid, {"data.limit": 500} | changes)

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from kdray.orchestration.pools import Item, Pools, at_hand, cut, in_rows, longest_first, pieces
+from kdray.orchestration.pools import Item, Pools, at_hand, cut, deal_out, in_rows, longest_first, pieces
 from kdray.orchestration.resources import Node, Resources
 from tests.orchestration.inline import InlinePipeline
 
@@ -42,6 +42,21 @@ def test_the_least_rank_is_first_however_long_it_takes() -> None:
     expected = {"short": 3.0, "long": 40.0, "longest": 50.0, "first": 1.0}
     ranks = {"short": 1, "long": 1, "longest": 2, "first": 0}
     assert longest_first(expected, ranks) == ["first", "long", "short", "longest"]
+
+
+@pytest.mark.parametrize(
+    ("engines", "models", "each"),
+    [
+        (4, 1, [4]),
+        (4, 3, [2, 1, 1]),
+        (4, 4, [1, 1, 1, 1]),
+        (4, 6, [1, 1, 1, 1, 2, 2]),
+        (1, 3, [1, 1, 1]),
+        (8, 3, [3, 3, 2]),
+    ],
+)
+def test_the_last_models_share_all_engines(engines: int, models: int, each: list[int]) -> None:
+    assert deal_out(engines, models) == each
 
 
 def test_a_cut_never_parts_what_is_bound() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from kdray.models.load import load_folder
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part, PromptBatch
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.vllm import answer_by_vllm, engine_arguments, sampling_of, split_evenly
+from kdray.orchestration.vllm import BATCH, answer_by_vllm, engine_arguments, sampling_of, split_evenly
 from kdray.score.prompts import Prompt
 from kdray.spec.errors import InputError
 from kdray.spec.folders import window_of
@@ -140,7 +141,8 @@ def test_its_answers_are_kept_as_those_of_the_other_engine(tmp_path: Path, monke
     monkeypatch.setattr("ray.data.llm.build_processor", lambda config: lambda rows: Rows(map(answer, rows)))
     theirs = [item(tmp_path / "theirs", i, texts, tokenizer) for i, texts in enumerate(batches)]
     gpu = Resources((Node(2, 1),), 1)
-    assert list(answer_by_vllm({tmp_path / "model": theirs}, keep, gpu)) == [(str(i), "") for i in range(3)]
+    told = list(answer_by_vllm({tmp_path / "model": theirs}, keep, gpu))
+    assert told == [(str(i), "") for i in (2, 1, 0)], "each as soon as it has all its answers"
     generator = Generator(load_as)
     for i, texts in enumerate(batches):
         generator(item(tmp_path / "ours", i, texts, tokenizer))
@@ -168,6 +170,113 @@ def test_a_model_that_an_engine_cannot_load_is_told_by_step(tmp_path: Path, monk
     assert errors == [("0", "RuntimeError: no such architecture"), ("1", "RuntimeError: no such architecture")]
 
 
+class Answered(list[dict[str, Any]]):
+    """A data set that has been through an engine."""
+
+    def iter_rows(self) -> list[dict[str, Any]]:
+        return self
+
+
+def said(row: dict[str, Any]) -> dict[str, Any]:
+    return row | {"generated_tokens": row["tokenized_prompt"], "__inference_error__": ""}
+
+
+@pytest.fixture
+def some_models(tmp_path: Path) -> dict[Path, list[PromptBatch]]:
+    """Three models, of which the second has most to answer."""
+    groups = {}
+    for i, batches in enumerate((1, 3, 2)):
+        folder = tmp_path / str(i)
+        _, tokenizer = load_folder(write_model(folder / "model", layers=1))
+        (folder / "out").mkdir()
+        groups[folder / "model"] = [
+            replace(item(folder / "out", j, ["Ada is in"], tokenizer), key=f"{i}.{j}") for j in range(batches)
+        ]
+    return groups
+
+
+def test_models_are_answered_side_by_side_one_on_each_gpu(
+    some_models: dict[Path, list[PromptBatch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there are GPUs wait for each other here: one after the other, none would be answered."""
+    at_once, engines = threading.Barrier(3), []
+
+    def build(config: Any) -> Any:
+        engines.append(config.concurrency)
+        at_once.wait(60)
+        return lambda rows: Answered(map(said, rows))
+
+    monkeypatch.setattr("ray.data.from_items", list)
+    monkeypatch.setattr("ray.data.llm.build_processor", build)
+    told = list(answer_by_vllm(some_models, keep, Resources((Node(8, 1), Node(8, 2)), 1)))
+    assert sorted(told) == [(key, "") for key in ("0.0", "1.0", "1.1", "1.2", "2.0", "2.1")]
+    assert engines == [1, 1, 1]
+    for items in some_models.values():
+        assert len(parts(items[0].target)) == len(items)
+
+
+def test_the_longest_comes_first_and_a_model_that_fails_takes_no_other_with_it(
+    some_models: dict[Path, list[PromptBatch]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order = []
+
+    def build(config: Any) -> Any:
+        order.append(Path(config.model_source).parent.name)
+        if order[-1] == "1":
+            raise RuntimeError("no such architecture")
+        return lambda rows: Answered(map(said, rows))
+
+    monkeypatch.setattr("ray.data.from_items", list)
+    monkeypatch.setattr("ray.data.llm.build_processor", build)
+    (next(iter(some_models)) / "config.json").write_text("{")
+    told = dict(answer_by_vllm(some_models, keep, Resources((Node(8, 1),), 1)))
+    assert order == ["1", "2"]
+    assert told.pop("0.0").startswith("InputError: ")
+    assert told == {f"1.{j}": "RuntimeError: no such architecture" for j in range(3)} | {"2.0": "", "2.1": ""}
+
+
+@pytest.mark.parametrize(
+    ("failure", "error"),
+    [(ValueError("lost"), "ValueError: lost"), (None, "RuntimeError: vllm left prompts without an answer")],
+)
+def test_what_is_answered_is_kept_before_an_engine_breaks_down_or_leaves_prompts_out(
+    failure: Exception | None, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken(Answered):
+        def iter_rows(self) -> Any:
+            yield from self[:3]
+            if failure:
+                raise failure
+
+    _, tokenizer = load_folder(write_model(tmp_path / "model", layers=1))
+    monkeypatch.setattr("ray.data.from_items", list)
+    monkeypatch.setattr("ray.data.llm.build_processor", lambda config: lambda rows: Broken(map(said, rows)))
+    (out := tmp_path / "out").mkdir()
+    items = [item(out, 0, [""], tokenizer), *(item(out, i, ["Ada", "Ben"], tokenizer) for i in (1, 2))]
+    told = list(answer_by_vllm({tmp_path / "model": items}, keep, Resources((Node(2, 1),), 1)))
+    assert told == [("0", ""), ("1", ""), ("2", error)]
+    assert [*parts(out)] == [0, 1]
+
+
+def test_a_model_alone_has_all_engines_that_its_prompts_are_enough_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, tokenizer = load_folder(write_model(tmp_path / "model", layers=1))
+    (tmp_path / "out").mkdir()
+    engines = []
+
+    def build(config: Any) -> Any:
+        engines.append(config.concurrency)
+        return lambda rows: Answered(map(said, rows))
+
+    monkeypatch.setattr("ray.data.from_items", list)
+    monkeypatch.setattr("ray.data.llm.build_processor", build)
+    for gpus, prompts in ((2, 3 * BATCH), (4, 3 * BATCH), (4, 1)):
+        one = item(tmp_path / "out", 0, ["Ada"] * prompts, tokenizer)
+        assert list(answer_by_vllm({tmp_path / "model": [one]}, keep, Resources((Node(8, gpus),), 1))) == [("0", "")]
+    assert engines == [2, 3, 1]
+
+
 def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,10 +294,6 @@ def test_the_teachers_answers_are_kept_as_those_of_the_other_engine(
             "generated_tokens": [*ids, end],
             "__inference_error__": "out of blocks" if row["item"] in failing else "",
         }
-
-    class Answered(list[dict[str, Any]]):
-        def iter_rows(self) -> list[dict[str, Any]]:
-            return self
 
     monkeypatch.setattr("ray.data.from_items", list)
     monkeypatch.setattr("ray.data.llm.build_processor", lambda config: lambda rows: Answered(map(answer, rows)))

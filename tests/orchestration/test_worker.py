@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from kdray.models.adapters import base_of, load_exported, merged, with_lora
 from kdray.models.load import load_folder
 from kdray.orchestration import trainer, worker
 from kdray.orchestration.job import Export
-from kdray.store import Control, Key, Store
+from kdray.store import Attempt, Control, Key, Store
 from kdray.train.engines import Ranks
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
@@ -171,7 +171,7 @@ class FakeLoop:
     total_steps = 6
 
     def __init__(self, stops_at: int) -> None:
-        self.step, self.stops_at, self.saved = 0, stops_at, []
+        self.step, self.stops_at = 0, stops_at
         self.ranks, self.device = Ranks(), torch.device("cpu")
         self.spent: dict[str, float] = {}
 
@@ -191,58 +191,121 @@ class FakeLoop:
             yield {"step": self.step, "examples": self.step, "tokens": 1, "loss": 1.0, "ce": 1.0}
 
 
-@pytest.mark.parametrize(("stops_at", "saved", "stopped"), [(3, [2, 3], 3), (4, [2, 4], 4), (6, [2, 4], None)])
+Told = list[tuple[int, list[int]]]
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> Told:
+    """The reports of a point, each the step and the steps of the checkpoints that are there and were not told of. On a
+    GPU, none is there before it is waited for.
+    """
+
+    class Writer:
+        def __init__(self, loop: Any, *, beside: bool) -> None:
+            self.beside, self.waits = beside, list[Path]()
+
+        def check(self) -> None:
+            pass
+
+        def write(self, folder: Path) -> list[Path]:
+            sealed, self.waits = (self.waits, [folder]) if self.beside else ([folder], [])
+            return sealed
+
+        def finish(self) -> list[Path]:
+            sealed, self.waits = self.waits, []
+            return sealed
+
+    reports: Told = []
+    monkeypatch.setattr(worker, "Writer", Writer)
+    monkeypatch.setattr(
+        worker,
+        "_report",
+        lambda metrics, sealed, ranks: reports.append((metrics["step"], [int(one.name[-8:]) for one in sealed])),
+    )
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    return reports
+
+
+def make_job(attempt: Attempt, **given: Any) -> Any:
+    engine = {"name": "ddp", "params": {}}
+    kept = {"attempt": attempt, "exports": (), "final": False, "engine": engine}
+    return SimpleNamespace(**kept | {"checkpoint_every": None, "checkpoint_minutes": 60} | given)
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "reports", "stopped"),
+    [(3, [(2, [2]), (3, [3])], 3), (4, [(2, [2]), (4, [4])], 4), (6, [(2, [2]), (4, [4]), (6, [])], None)],
+)
 def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
-    stops_at: int, saved: list[int], stopped: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stops_at: int, reports: Told, stopped: int | None, tmp_path: Path, told: Told
 ) -> None:
     """The last step is the end anyway."""
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
-    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=2, checkpoint_minutes=60)
     loop: Any = FakeLoop(stops_at)
-    monkeypatch.setattr(
-        worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
-    )
-    monkeypatch.setattr(worker, "_taken_away", lambda: False)
-    assert not worker._train(job, loop, None, Ranks())
-    assert loop.saved == saved
+    assert not worker._train(make_job(attempt, checkpoint_every=2), loop, None, Ranks())
+    assert told == reports
     assert stopped_at(attempt.path) == stopped
     assert count_steps(attempt.path) == len(read_times(attempt.path)) == stops_at
 
 
-def test_the_peak_of_memory_is_kept_where_there_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "_report", lambda *_: None)
-    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+@pytest.mark.parametrize(
+    ("engine", "stops_at", "reports"),
+    [
+        ("ddp", 99, [(2, []), (4, [2]), (6, [4])]),
+        ("fsdp", 3, [(2, []), (3, [2, 3])]),
+        ("deepspeed", 99, [(2, [2]), (4, [4]), (6, [])]),
+    ],
+)
+def test_on_a_gpu_a_checkpoint_is_told_of_when_the_next_is_due_or_the_point_ends(
+    engine: str, stops_at: int, reports: Told, tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    loop: Any = FakeLoop(stops_at)
+    loop.device = torch.device("cuda")
+    attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    job = make_job(attempt, checkpoint_every=2, engine={"name": engine, "params": {}})
+    worker._train(job, loop, None, Ranks())
+    assert told == reports
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_every_checkpoint_is_reported_alike_by_all_ranks(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    reports: list[dict[str, Any]] = []
+    monkeypatch.setattr(worker.ray.train, "report", lambda metrics, **given: reports.append(given))
+    for sealed in ([], [Path("/a/checkpoint-2"), Path("/a/checkpoint-3")]):
+        worker._report({"loss": 1.0}, sealed, Ranks(rank, 2))
+    assert [given.get("checkpoint_dir_name") for given in reports] == (
+        [None] * 3 if rank else [None, "checkpoint-2", "checkpoint-3"]
+    )
+
+
+def test_the_peak_of_memory_is_kept_where_there_is_a_gpu(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
     peaks = {"cpu": None, "cuda": 6.0}
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: loop.step << 30)
     for kind, peak in peaks.items():
         attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
-        job: Any = SimpleNamespace(
-            attempt=attempt, exports=(), final=False, checkpoint_every=None, checkpoint_minutes=60
-        )
         loop: Any = FakeLoop(stops_at=99)
         loop.device = torch.device(kind)
-        worker._train(job, loop, None, Ranks())
+        worker._train(make_job(attempt), loop, None, Ranks())
         assert read_peak(attempt.path) == peak
         assert len(read_times(attempt.path)) == 6
 
 
 def test_a_point_whose_node_is_taken_away_writes_a_checkpoint_and_leaves_it_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
-    job: Any = SimpleNamespace(attempt=attempt, exports=(), final=False, checkpoint_every=None, checkpoint_minutes=60)
-    loop: Any = FakeLoop(stops_at=99)
-    monkeypatch.setattr(
-        worker, "_report", lambda metrics, loop, job, ranks, due: loop.saved.append(loop.step) if due else None
-    )
+    job, loop = make_job(attempt), cast(Any, FakeLoop(stops_at=99))
     monkeypatch.setattr(worker, "_taken_away", lambda: True)
     assert worker._train(job, loop, None, Ranks())
-    assert loop.saved == [1]
+    assert told == [(1, [1])]
     assert stopped_at(attempt.path) is None, "it is to go on"
     last: Any = FakeLoop(stops_at=99)
     last.step = 5
     assert not worker._train(job, last, None, Ranks()), "the last step is the end anyway"
-    assert last.saved == []
+    assert told[1:] == [(6, [])]
 
 
 def test_a_point_that_has_left_a_node_is_trained_on_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kdray.cost.estimate import StepCost
 from kdray.orchestration.resources import Node, Resources
 from kdray.simulate.given import Losses, seconds_of
-from kdray.simulate.run import BATCH, CHECKPOINTS, LOADING, LOST, REDONE, SCORING_TAIL, Outcome, simulate
+from kdray.simulate.run import BATCH, CHECKPOINTS, LARGER, LOADING, LOST, REDONE, SCORING_TAIL, Outcome, simulate
 from kdray.simulate.todo import Piece, PointWork, ScoreWork, Todo
 from kdray.spec.errors import InputError
 
@@ -95,8 +95,36 @@ def test_one_models_batches_are_dealt_out_to_all() -> None:
 def test_answers_by_vllm_come_after_the_last_point_from_all_gpus() -> None:
     todo = Todo([], [point("a", 1), point("b", 1)], [score("s", 4, "a done"), score("t", 2, "b done")], vllm=True)
     found = simulate(todo, Resources((Node(8, 2),), 1))
-    assert found.makespan == pytest.approx(1 + 6 / 2)
+    assert found.makespan == pytest.approx(1 + 4), "each model has a GPU"
+    assert found.idle[SCORING_TAIL] == pytest.approx(2)
     assert all_of(found) == pytest.approx(2 * found.makespan)
+
+
+@pytest.mark.parametrize(
+    ("models", "gpus", "hours"),
+    [
+        (1, 4, 0.5 + 2 / 4),  # one model has all of them
+        (3, 4, 0.5 + 2 / 1),  # the first has two
+        (4, 4, 0.5 + 2),
+        (9, 4, 2 * (0.5 + 2) + 0.5 + 2 / 4),  # the last has all of them
+    ],
+)
+def test_vllm_answers_as_many_models_at_once_as_there_are_gpus(models: int, gpus: int, hours: float) -> None:
+    todo = Todo([], [], [score(f"s{i}", 2, loading=0.5) for i in range(models)], vllm=True)
+    found = simulate(todo, Resources((Node(8, gpus),), 1))
+    assert found.makespan == pytest.approx(hours)
+    assert found.busy["score"] == pytest.approx(2 * models)
+    assert all_of(found) == pytest.approx(gpus * found.makespan)
+
+
+def test_vllm_answers_the_widest_model_first_and_loads_a_model_once_for_all_its_tasks() -> None:
+    wide, narrow = score("wide", 1, gpus=3), score("narrow", 2, loading=0.5)
+    other = replace(score("other", 3, loading=0.5), pieces=[replace(narrow.pieces[0], key="other", seconds=3 * HOUR)])
+    found = simulate(Todo([], [], [wide, narrow, other], vllm=True), Resources((Node(8, 4),), 1))
+    assert found.makespan == pytest.approx(1 + 0.5 + 5 / 4)
+    assert found.idle[LOADING] == pytest.approx(4 * 0.5)
+    assert found.idle[LARGER] == pytest.approx(1)
+    assert all_of(found) == pytest.approx(4 * found.makespan)
 
 
 def test_losses_cost_what_was_done_since_the_last_checkpoint_and_are_the_same_for_a_seed() -> None:

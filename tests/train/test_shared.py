@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import replace
 
 import pytest
@@ -17,7 +18,7 @@ from kdray.models.adapters import with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder
 from kdray.train import checkpoints
-from kdray.train.checkpoints import newest_checkpoint, save_checkpoint
+from kdray.train.checkpoints import Writer, load_checkpoint, newest_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import Loop
 from tests.tiny import write_model, write_rows
@@ -103,6 +104,25 @@ def checked(folder, engine, ranks):
     return taken
 
 
+def beside(folder, engine, ranks):
+    """The curve of a run, and that of one that goes on from a checkpoint which the first wrote as it took steps."""
+    loop, checkpoint = make_loop(folder, engine, ranks), folder / f"{engine}-beside"
+    write, go, writer = loop.engine.write, threading.Event(), Writer(loop, beside=True)
+    loop.engine.write = lambda *given: go.wait(60) and write(*given)
+    steps = loop.steps()
+    next(steps)
+    writer.write(checkpoint)
+    next(steps)
+    go.set()
+    list(steps)
+    assert writer.finish() == [checkpoint]
+    resumed = make_loop(folder, engine, ranks)
+    load_checkpoint(resumed, checkpoint)
+    assert resumed.step == 1
+    list(resumed.steps())
+    return loop.history, resumed.history
+
+
 def rank_process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -113,6 +133,7 @@ def rank_process(rank, folder):
         "casts": casts(folder, "fsdp", ranks),
         "gradients": {name: gradients(folder, name, ranks) for name in ("fsdp", "once")},
         "checked": {name: checked(folder, name, ranks) for name in ("fsdp", "zero2")},
+        "beside": {name: beside(folder, name, ranks) for name in ("ddp", "fsdp")},
         "weights": {
             (name, lora): list(make_loop(folder, name, ranks, lora=lora).engine.weights())
             for name in ("ddp", "fsdp", "zero2", "zero3")
@@ -161,6 +182,13 @@ def test_checksums_are_taken_by_all_ranks(found, folder, engine):
     whole = [path for path in (folder / engine).rglob("*") if path.is_file() and path.name != checkpoints.MANIFEST]
     assert sorted([*first, *second]) == sorted(path.stat().st_size for path in whole)
     assert newest_checkpoint(folder / engine, "fsdp" if engine == "fsdp" else "deepspeed-2") is not None
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_ranks_write_a_checkpoint_while_they_take_steps_together(found, engine):
+    for rank in found:
+        straight, resumed = rank["beside"][engine]
+        assert resumed == straight
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", "zero2", "zero3"])

@@ -7,7 +7,7 @@ engine averages gradients over ranks where their sum is wanted.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,12 +27,19 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
+    group: dist.ProcessGroup | None = None  # in which they talk; None: that of all training
+
+    def apart(self) -> Ranks:
+        """The same ranks in a group of their own, over the network of CPUs: a thread that talks must not come between
+        what training sends. To be called on all of them alike.
+        """
+        return replace(self, group=dist.new_group(backend="gloo")) if dist.is_initialized() else self
 
     def sum(self, values: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """The element-wise sum over all ranks, on the CPU; the collective runs on `device`."""
         if self.world > 1:
             values = values.to(device)
-            dist.all_reduce(values)
+            dist.all_reduce(values, group=self.group)
         return values.cpu()
 
     def agree(self, value: Any) -> Any:
@@ -40,7 +47,7 @@ class Ranks:
         if self.world == 1:
             return value
         values = [value]
-        dist.broadcast_object_list(values)
+        dist.broadcast_object_list(values, group=self.group)
         return values[0]
 
     def gather(self, value: dict[Any, Any]) -> dict[Any, Any]:
@@ -48,13 +55,13 @@ class Ranks:
         if self.world == 1:
             return value
         values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=self.group)
         return {key: found for one in values for key, found in one.items()}
 
     def wait(self) -> None:
         """For all ranks to come here."""
         if self.world > 1:
-            dist.barrier()
+            dist.barrier(self.group)
 
 
 class Engine(Protocol):
@@ -85,12 +92,18 @@ class Engine(Protocol):
         """
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the trained weights and the optimiser; ranks write files of their own."""
+    def state(self) -> dict[str, Any]:
+        """The trained weights and the optimiser's state, as far as this rank writes them, where they are: steps change
+        them. Nothing of an engine that writes them by itself.
+        """
+        ...
+
+    def write(self, state: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+        """Write `state`, or a copy of it, into files of this rank; `ranks` may talk meanwhile."""
         ...
 
     def load(self, folder: Path) -> None:
-        """Put back what `save` wrote."""
+        """Put back what was written."""
         ...
 
     def weights(self) -> dict[str, Tensor]:

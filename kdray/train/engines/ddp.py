@@ -16,7 +16,7 @@ from kdray.train.engines import Ranks, exported
 from kdray.train.optimiser import adamw, move, restore
 from kdray.train.settings import Settings
 
-DECLARED = declare.Engine(version=1, whole=True, encoder_decoder=True)
+DECLARED = declare.Engine(version=1, whole=True, encoder_decoder=True, beside=True)
 WEIGHTS, OPTIMISER = "weights.safetensors", "optimiser.pt"
 
 
@@ -46,13 +46,17 @@ class DDP:
         move(self.optimiser, lr, norm)
         return norm
 
-    def save(self, folder: Path) -> None:
-        if self.ranks.rank == 0:
-            named = (
-                self.student.model.whole.named_parameters()
-            )  # what is frozen, quantised or not, comes from the model's folder
-            save_file({name: p.detach().contiguous() for name, p in named if p.requires_grad}, folder / WEIGHTS)
-            torch.save(self.optimiser.state_dict(), folder / OPTIMISER)
+    def state(self) -> dict[str, Any]:
+        if self.ranks.rank:
+            return {}
+        named = self.student.model.whole.named_parameters()  # what is frozen comes from the model's folder
+        weights = {name: p.detach() for name, p in named if p.requires_grad}
+        return {"weights": weights, "optimiser": self.optimiser.state_dict()}
+
+    def write(self, state: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+        if state:
+            save_file({name: tensor.contiguous() for name, tensor in state["weights"].items()}, folder / WEIGHTS)
+            torch.save(state["optimiser"], folder / OPTIMISER)
 
     def load(self, folder: Path) -> None:
         model, saved = self.student.model.whole, load_file(folder / WEIGHTS)

@@ -69,7 +69,10 @@ class DeepSpeed:
         self.engine.step()
         return float(self.engine.get_global_grad_norm())
 
-    def save(self, folder: Path) -> None:
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def write(self, state: dict[str, Any], folder: Path, ranks: Ranks) -> None:
         # What is frozen comes from the model's folder; where it is quantised, the strict load would refuse its state.
         self.engine.save_checkpoint(str(folder), tag=TAG, exclude_frozen_parameters=True)
 

@@ -38,7 +38,7 @@ from kdray.train.engines import Ranks, exported
 from kdray.train.optimiser import adamw, move, settle
 from kdray.train.settings import Settings
 
-DECLARED = declare.Engine(version=1)
+DECLARED = declare.Engine(version=1, beside=True)
 
 
 class FSDP:
@@ -74,11 +74,16 @@ class FSDP:
         move(self.optimiser, lr, norm)
         return norm
 
-    def save(self, folder: Path) -> None:
-        save(self._state(), checkpoint_id=folder)
+    def state(self) -> dict[str, Any]:
+        model, optimiser = get_state_dict(self._model, self.optimiser)
+        frozen = {name for name, p in self._model.named_parameters(remove_duplicate=False) if not p.requires_grad}
+        return {"model": {name: shard for name, shard in model.items() if name not in frozen}, "optimiser": optimiser}
+
+    def write(self, state: dict[str, Any], folder: Path, ranks: Ranks) -> None:
+        save(state, checkpoint_id=folder, process_group=ranks.group)
 
     def load(self, folder: Path) -> None:
-        state, own = self._state(), [group["fused"] for group in self.optimiser.param_groups]
+        state, own = self.state(), [group["fused"] for group in self.optimiser.param_groups]
         load(state, checkpoint_id=folder)
         options = StateDictOptions(strict=False)  # what is frozen comes from the model's folder
         set_state_dict(
@@ -97,11 +102,6 @@ class FSDP:
         found = cast(dict[str, Tensor], get_model_state_dict(self._model, options=options))
         wanted = exported(self._model, self._settings)  # a frozen head comes under the other of its two names
         return {name: tensor for name, tensor in found.items() if name in wanted}
-
-    def _state(self) -> dict[str, Any]:
-        model, optimiser = get_state_dict(self._model, self.optimiser)
-        frozen = {name for name, p in self._model.named_parameters(remove_duplicate=False) if not p.requires_grad}
-        return {"model": {name: shard for name, shard in model.items() if name not in frozen}, "optimiser": optimiser}
 
 
 def _give_out(part: nn.Module, ranks: Ranks) -> None:
