@@ -317,9 +317,9 @@ class _Pricing(Given):
     def _left_out(self) -> list[str]:
         unknown = [name for name, asked in self.asked.items() if asked is None]
         judged = {
-            score.measure.inputs.models.metric
-            for score in self.plan.scores
-            if isinstance(score.measure.inputs, AnswersInputs) and score.measure.inputs.models
+            inputs.models.metric
+            for inputs in (score.measure.inputs for score in self.plan.scores)
+            if isinstance(inputs, AnswersInputs) and inputs.models and not inputs.model
         }
         ways = [use.name for use in self.plan.grid.score.decoding]
         cited = {name for name in ways if declared(declare.Decoding, name).cites}
