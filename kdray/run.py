@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -23,7 +22,7 @@ from kdray.orchestration.progress import Progress
 from kdray.orchestration.session import ray_session
 from kdray.orchestration.watchdog import Watchdog, awaited
 from kdray.orchestration.work import Work
-from kdray.plan import Plan, make_plan, reading
+from kdray.plan import Plan, Step, make_plan, reading
 from kdray.plan.inputs import (
     AnnotateInputs,
     AnswerInputs,
@@ -43,6 +42,7 @@ from kdray.spec.uses import entries_by_field
 from kdray.store import Control, Locks, Outer, Store, io
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
+LOOK = 1.0  # seconds between looks at what points wait for
 
 
 def resolve(grid: Grid, outer: Outer) -> Plan:
@@ -170,10 +170,33 @@ def run(
             score([measuring], work)
         else:
             work.resources = replace(resources, share=scoring_share(price), per_gpu=per_gpu)
-            _at_once(lambda: train(plan.points, work), functools.partial(score, [asking, measuring], work), dog)
+            scored = threading.Event()
+
+            def train_all() -> None:
+                train([point for point in plan.points if not point.point.aligned], work)
+                if aligned := [point for point in plan.points if point.point.aligned]:
+                    _await(reading([point.train for point in aligned], TrainInputs), work, scored)
+                    train(aligned, work)
+
+            def score_all(training: Callable[[], bool], stopped: Callable[[], bool]) -> None:
+                try:
+                    score([asking, measuring], work, training, stopped)
+                finally:
+                    scored.set()
+
+            _at_once(train_all, score_all, dog)
         io.delete(work.scratch)
         after()
         return {id: reason for id, reason in work.failed.items() if id not in work.stopped}
+
+
+def _await(points: Sequence[Step[TrainInputs]], work: Work, scored: threading.Event) -> None:
+    """Wait until the answers are there, or have failed, that these points learn from, while they are scored."""
+    answers = [step.inputs.pairs for step in points if step.inputs.pairs]
+    while work.missing(answers) and not scored.wait(LOOK):
+        pass
+    for step in work.missing(answers):  # what ended scoring is told there
+        work.fail(step, "scoring has stopped", quiet=True)
 
 
 def _at_once(

@@ -24,6 +24,26 @@ def prompt_batch(target: Path, prompts: Sequence[Prompt], index: int = 0, **chan
     return PromptBatch(key=str(index), target=target, index=index, prompts=path, rows=range(len(prompts)), **given)
 
 
+SOURCE = "Ada is in Paris now. Ben is in Rome now. Cleo is in Oslo now."
+ANSWER = "Ada lives in Paris. Ben lives in Rome."
+
+
+def cited_row(tokenizer: Any, example: int, best: float = 1.0) -> dict[str, Any]:
+    """A kept answer of two statements whose best citations have this reward, and the plain ones 0."""
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    statements = [
+        {"text": text.strip(), "tokens": len(ids(text)), "plain": "[3-3]", "plain_reward": 0.0, "best": cited}
+        for text, cited in (("Ada lives in Paris.", "[1-1]"), (" Ben lives in Rome.", "[2-2]"))
+    ]
+    cited = {"cut": 0, "statements": [each | {"best_reward": best, "sound": 1.0} for each in statements]}
+    asked = {"example": example, "input_ids": ids(f"Read : {SOURCE} Where {example} ?"), "source": SOURCE}
+    said = {"output_ids": ids(ANSWER), "answer": ANSWER, "error": None, "thought_ids": [], "cited": cited}
+    return {"question": "", "references": [], "wrong": [], **asked, **said}
+
+
 def measure_answers(step: Step, outputs: Path, attempt: Attempt) -> None:
     """Take the text metrics that a step asks for of the answers in a folder."""
     metrics = tuple(MetricUse(metric["name"], metric["params"]) for metric in step.params["metrics"])

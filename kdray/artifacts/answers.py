@@ -1,11 +1,12 @@
 """Answers, what `generate` leaves: a part a batch of prompts, `part-00012-<checksum>.parquet`, one row an answer.
 
-Where a task reads ids of its rows, answers have them in a column `id`.
-In the metadata of a part's table are the `seconds` that its answers took.
+Where a task reads ids of its rows, answers have them in a column `id`; those by a decoding that cites have what it
+cites in a column `cited`. In the metadata of a part's table are the `seconds` that its answers took.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,33 @@ SCHEMA = pa.schema(
 )
 # which answers have not that were kept together with their thoughts
 THOUGHTS = ("thought_ids", "thought", "thought_end")
-ID = pa.field("id", pa.string())  # only where there are some
-NULLABLE = ("error", "thought", "thought_end")
+# only where there are some
+ID = pa.field("id", pa.string())
+CITED = pa.field(
+    "cited",
+    pa.struct(
+        [
+            ("cut", pa.int32()),  # sentences at the document's end that could not be cited
+            (
+                "statements",
+                pa.list_(
+                    pa.struct(
+                        [
+                            ("text", pa.string()),
+                            ("tokens", pa.int32()),
+                            ("plain", pa.string()),  # the model's own citation, as it is written between the tags
+                            ("plain_reward", pa.float64()),  # nats
+                            ("best", pa.string()),  # the best of its candidates
+                            ("best_reward", pa.float64()),
+                            ("sound", pa.float64()),  # the share of candidates that can be read as a whole
+                        ]
+                    )
+                ),
+            ),
+        ]
+    ),
+)
+NULLABLE = ("error", "thought", "thought_end", "cited")
 SECONDS = b"seconds"
 SHOWN = ("example", "source", "references", "thought", "answer")
 Row = dict[str, Any]
@@ -47,13 +73,13 @@ Row = dict[str, Any]
 
 def write_answers(folder: Path, index: int, rows: Sequence[Mapping[str, Any]], seconds: float) -> None:
     """Keep the answers to one batch of prompts, which took so many seconds."""
-    schema = SCHEMA.append(ID) if any(row.get("id") for row in rows) else SCHEMA
+    schema = _with([field for field in (ID, CITED) if any(row.get(field.name) for row in rows)])
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema.with_metadata({SECONDS: f"{seconds:.3f}"}))
     write_table_part(folder, index, table)
 
 
 def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -> list[Row]:
-    """All answers in the order of the examples, with the columns of `SCHEMA`, and ids where there are some.
+    """All answers in the order of the examples, with the columns of `SCHEMA`, ids and citations where there are some.
 
     `tell_apart` makes such a row of one that was kept together with its thought, before thoughts were told apart while
     answers were made; without it there is no thought.
@@ -105,7 +131,11 @@ def _schema_of(path: Path) -> pa.Schema:
     there = set(columns_of(path))
     if not set(THOUGHTS) & there:
         return pa.schema([field for field in SCHEMA if field.name not in THOUGHTS])
-    return SCHEMA.append(ID) if ID.name in there else SCHEMA
+    return _with([field for field in (ID, CITED) if field.name in there])
+
+
+def _with(more: Sequence[pa.Field]) -> pa.Schema:
+    return functools.reduce(pa.Schema.append, more, SCHEMA)
 
 
 def _without_thought(row: Row) -> Row:

@@ -51,6 +51,8 @@ def _check_training(grid: Grid, kind: str) -> None:
     if grid.all_teachers and not grid.soft_labels.align:
         allowed = "a causal teacher shares responses with it, not prompts: write text, or position with the loss uld"
         raise InputError("soft_labels.align", f"none, and the student is {kind}", allowed)
+    if grid.align:
+        raise InputError("align", f"of {kind}", "citing needs a causal model: leave it out")
     if grid.train.compile:
         raise InputError("train.compile", f"true, and the student is {kind}", "leave it out")
     if not declared(declare.Engine, (engine := grid.runtime.engine.name)).encoder_decoder:

@@ -46,7 +46,10 @@ class Laid:
             return self
         left = room - len(self.head) - len(self.tail)
         ends = list(itertools.accumulate(map(len, self.sentences)))
-        count = bisect_right(ends, left)
+        return self.first(bisect_right(ends, left))
+
+    def first(self, count: int) -> Laid:
+        """The prompt with so many sentences of the document, from its beginning."""
         return replace(self, sentences=self.sentences[:count], texts=self.texts[:count])
 
 

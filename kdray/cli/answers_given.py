@@ -35,6 +35,8 @@ def score_given(answers: str, metrics: str, store: str) -> None:
             raise InputError("--metrics", f"'{name}' needs more answers of the model", "leave it out, or take --model")
         if wants.answerer:
             raise InputError("--metrics", f"'{name}' asks the model that answered", "leave it out, or take --model")
+        if wants.cited:
+            raise InputError("--metrics", f"'{name}' needs citations", "leave it out, or take --model")
         if lacking := set(wants.needs) - gives:
             found = f"'{name}' needs a {' and a '.join(sorted(lacking))}, which {path.name} has not"
             raise InputError("--metrics", found, "leave it out")

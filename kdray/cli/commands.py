@@ -12,6 +12,7 @@ import typer
 from rich.markup import escape
 
 from kdray import __version__
+from kdray.cli.aligning import align
 from kdray.cli.control import hold, release, stop
 from kdray.cli.curating import curate, metadata
 from kdray.cli.lens import lens
@@ -57,6 +58,7 @@ for command in (
     why,
     metadata,
     curate,
+    align,
 ):  # as `kdray --help` lists them
     app.command()(command)
 app.add_typer(lens, name="lens")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kdray.plan.steps import Plan
@@ -15,6 +15,7 @@ from kdray.store import Store
 
 PROMPT, RESPONSE = 75, 105  # tokens of Dolly's rows in the mean, under a limit of 256 for prompts and 512 in all
 WORDS = 1.3  # tokens a word
+SENTENCE = 25  # tokens of a sentence
 LINES = (".jsonl", ".csv")  # a row a line
 
 
@@ -88,6 +89,14 @@ def asked_by(task: Use, grid: Grid, amounts: Amounts) -> Asked | None:
     if words := task.params.get("max_words"):
         tokens = min(tokens, WORDS * words)
     return Asked(min(limit or there, there), asks.usual.choices, tokens, answer)
+
+
+def reread(asked: Asked, answer: float, considered: int) -> Asked:
+    """What the metric `selfcite` reads of answers of so many tokens: the prompt, none of its document, each of at most
+    `considered` sentences left out, and for every statement its best sentences, without and with them.
+    """
+    sequences = 2 + min(considered, asked.tokens / SENTENCE) + 3 * max(1.0, answer / SENTENCE)
+    return replace(asked, sequences=round(sequences), tokens=asked.tokens + answer)
 
 
 def _lines(source: str | None) -> int | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from kdray.cost import memory, time
-from kdray.cost.amounts import Amounts, Asked
+from kdray.cost.amounts import Amounts, Asked, reread
 from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.given import WIDTH, Given
@@ -148,7 +148,7 @@ class _Pricing(Given):
     def estimate(self) -> Estimate:
         steps = [
             *self._teachers(),
-            *(self._point(point) for point in self.plan.points if self.left(point.train)),
+            *(self._point(each) for each in self.plan.points if not each.point.aligned and self.left(each.train)),
             *self._scores(),
         ]
         sizes, sharers = dict(memories(self)), self.sharers
@@ -319,18 +319,27 @@ class _Pricing(Given):
             elif isinstance(score.measure.inputs, RateInputs):
                 read = replace(asked, tokens=asked.tokens + LONGEST * asked.answer)
                 yield self._reads(score.measure, model, width, scoring.batch, read, 0)
+            elif score.measure.inputs.model:  # `selfcite` is the one metric that asks the model
+                [use] = (use for use in scoring.metrics if declared(declare.Metric, use.name).answerer)
+                answer = LONGEST * asked.answer
+                read = reread(asked, answer, use.params["considered"])
+                yield self._reads(score.measure, model, width, scoring.batch, read, answer)
 
     def _left_out(self) -> list[str]:
         unknown = [name for name, asked in self.asked.items() if asked is None]
         judged = {
-            score.measure.inputs.models.metric
-            for score in self.plan.scores
-            if isinstance(score.measure.inputs, AnswersInputs) and score.measure.inputs.models
+            inputs.models.metric
+            for inputs in (score.measure.inputs for score in self.plan.scores)
+            if isinstance(inputs, AnswersInputs) and inputs.models and not inputs.model
         }
         waiting = [point for point in self.plan.points if point.train.inputs.among and self.left(point.train)]
         counted = self.plan.grid.train.steps is not None or all(map(self._chosen, waiting))
+        ways = [use.name for use in self.plan.grid.score.decoding]
+        cited = {name for name in ways if declared(declare.Decoding, name).cites}
         return [
             *(f"task {name}" for name in sorted(unknown)),
             *(f"the models of {name}" for name in sorted(judged)),
+            *(f"the citations of {name}" for name in sorted(cited)),
             *([] if counted else ["that balanced rows are fewer, before data.curate is done"]),
+            *(["points that are aligned"] if self.plan.grid.align else []),
         ]

@@ -10,6 +10,7 @@ from kdray.distill.across import SomeLabels, sums_of_some
 from kdray.distill.fused import fused_sums
 from kdray.distill.labels import SoftLabels
 from kdray.distill.objective import Objective
+from kdray.distill.simpo import SimPO
 from kdray.models.head import ResponseModel
 from kdray.models.packed import enable_packing
 from kdray.spec.errors import InputError
@@ -23,14 +24,20 @@ class Student(nn.Module):
         self.model = model
 
     def forward(
-        self, objective: Objective, batch: Batch, soft: SoftLabels | SomeLabels | None, scale: float = 1.0
+        self,
+        objective: Objective | SimPO,
+        batch: Batch,
+        soft: SoftLabels | SomeLabels | None = None,
+        scale: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """(total x scale, [hard, soft, uniform]), summed over the response tokens of `batch`; `soft` has the same
-        tokens, or some of them.
+        tokens, or some of them. By `SimPO` what that gives, of pairs and without soft labels.
         """
         hidden = self.model.hidden(
             batch.input_ids, batch.attention_mask, batch.positions, batch.position_ids, batch.decoder_input_ids
         )
+        if isinstance(objective, SimPO):
+            return objective.sums(self.model.head, hidden, batch, scale)
         if isinstance(soft, SomeLabels):
             sums = sums_of_some(objective, self.model.head, hidden, batch.labels, soft, scale)
         else:

@@ -51,3 +51,4 @@ class Job:
     on_one_node: bool
     driver: str  # which run it is a part of, as locks and `Control` name it
     gpu: float = 1  # of one, for each worker
+    pairs: Path | None = None  # answers with citations, if it is pairs of these that are learned

@@ -63,6 +63,7 @@ def make_job(
         on_one_node=resources.on_one_node,
         gpu=resources.asked(1),
         driver=work.locks.owner,
+        pairs=work.folder(step.inputs.pairs) if step.inputs.pairs else None,
     )
 
 

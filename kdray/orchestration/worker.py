@@ -34,6 +34,7 @@ from kdray.store import Control, Store
 from kdray.train.checkpoints import Due, Writer, load_checkpoint, newest_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
+from kdray.train.pairs import PairLoop, PairRows, read_pairs
 
 HELDOUT_BATCH = 8
 LOOK = 2.0  # seconds between looks at whether the point is to stop
@@ -55,11 +56,11 @@ def train_job(job: Job) -> bool:
         return False
     if isinstance(loaded, Exception):
         raise loaded  # the other ranks could read it
-    tokenizer, model = loaded
-    rows = Rows(job.data, job.among)
+    tokenizer, model, pairs = loaded
+    rows, kind = (Rows(job.data, job.among), Loop) if pairs is None else (pairs, PairLoop)
     signal = open_signal(job.soft_labels, rows, device, getattr(torch, job.settings.dtype))
     try:
-        loop = Loop(
+        loop = kind(
             model,
             rows,
             job.settings,
@@ -154,13 +155,14 @@ class Asked:
         return self._asked
 
 
-def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel] | Exception:
-    """The tokenizer and the student, or why they cannot be read."""
+def _load(job: Job, device: torch.device, ranks: Ranks) -> tuple[Any, ResponseModel, PairRows | None] | Exception:
+    """The tokenizer, the student and the pairs that it learns from, if it does, or why they cannot be read."""
     try:
         model = ResponseModel(_model(job, device, ranks))
         if job.settings.compile:
             compile_layers(model.whole)
-        return load_tokenizer(job.model), model
+        tokenizer = load_tokenizer(job.model)
+        return tokenizer, model, read_pairs(job.pairs, tokenizer, job.settings.seed) if job.pairs else None
     except (InputError, OSError, SafetensorError) as error:
         return error
 

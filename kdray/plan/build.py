@@ -21,7 +21,7 @@ from kdray.plan.inputs import (
     SoftenInputs,
     TrainInputs,
 )
-from kdray.plan.scores import score_steps
+from kdray.plan.scores import cited_answers, score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -32,7 +32,7 @@ from kdray.spec.refs import parse_reference
 from kdray.spec.sections.base import Labels
 from kdray.spec.sections.data import CurateSection
 from kdray.spec.sections.models import Model
-from kdray.spec.sections.training import Train, Tune
+from kdray.spec.sections.training import AlignSection, Train, Tune
 from kdray.store import Outer
 
 CUT_VERSION = 2  # of how layers are cut: of models that are only fetched, nothing has changed
@@ -92,10 +92,12 @@ def make_plan(grid: Grid, outer: Outer) -> Plan:
     heldout_labels = Softened()
     if first and not grid.soft_labels.align:  # of other tokens there is no divergence to tell
         heldout_labels = soft_labels("gold", first, grid.objective.temperature)
-    points = [point_plan(point) for point in expand(grid)]
-    _refuse_same(points)
+    points = [point_plan(point) for point in expand(grid) if not point.aligned]
     read = {name: step for name in grid.all_teachers if (step := across("gold", name))}
     plan = Plan(grid, models, prepare, heldout_labels, points, [], read)
+    if grid.align:
+        plan.points.extend(_aligned(plan, grid.align, prepare, outer))
+    _refuse_same(points)
     plan.scores.extend(score_steps(plan, outer))
     return plan
 
@@ -228,14 +230,32 @@ def _point(
         among=among,
     )
     train = make_step("train", point.slug, params, inputs)
-    exports = {
-        position: make_step(
-            "student",
-            f"{point.slug}-{position_slug(grid.train, position)}",
-            {"at": position},
-            ExportInputs(point=train),
-            stage="train",
-        )
-        for position in grid.train.kept
-    }
-    return PointPlan(point, train, exports)
+    return PointPlan(point, train, {position: _export(grid.train, train, position) for position in grid.train.kept})
+
+
+def _export(section: Train, train: Step[TrainInputs], position: float) -> Step[ExportInputs]:
+    slug = f"{train.slug}-{position_slug(section, position)}"
+    return make_step("student", slug, {"at": position}, ExportInputs(point=train), stage="train")
+
+
+def _aligned(plan: Plan, section: AlignSection, data: Step[PrepareInputs], outer: Outer) -> list[PointPlan]:
+    """The points that learn from their own citations, each from the end of its plain one; their only checkpoint is
+    where that one's last is.
+    """
+    grid, plain = plan.grid, {each.point: each for each in plan.points}
+    own = payload(section)
+    length = {"unit": "steps", "length": float(own.pop("steps"))}
+    simpo = {name: own.pop(name) for name in ("beta", "gamma")}
+    params = payload(grid.train) | length | own | {"alpha": 0.0, "packing": False, "simpo": simpo}
+    del params["keep"]
+    if export := payload(grid.train.export):
+        params["export"] = export
+    found = []
+    for point in expand(grid):
+        if point.aligned:
+            student = plain[replace(point, aligned=False)].exports[grid.train.total]
+            pairs = cited_answers(plan, student, section, outer)
+            inputs = TrainInputs(student=student, data=data, pairs=pairs)
+            train = make_step("train", point.slug, params | {"seed": point.seed}, inputs)
+            found.append(PointPlan(point, train, {grid.train.total: _export(grid.train, train, grid.train.total)}))
+    return found

@@ -126,11 +126,14 @@ class Softened(Inputs):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainInputs(Softened):
-    """Of a point, and of a teacher that is fine-tuned. `among`: the choice of the rows to train on, if not all are."""
+    """Of a point, and of a teacher that is fine-tuned. `among`: the choice of the rows to train on, if not all are;
+    `pairs`: answers with citations, if it is these that are learned.
+    """
 
     student: Step
     data: Step
     among: Step[CurateInputs] | None = None
+    pairs: Step[GenerateInputs] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

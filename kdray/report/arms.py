@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from kdray.spec.points import Point
 from kdray.spec.sections.base import Labels, RowsOf
@@ -19,7 +19,7 @@ HARD = {
 @dataclass(frozen=True)
 class Arm:
     """Which rows and responses are trained on, smoothed or not, the weight of their soft labels, the teacher where
-    there is a choice, and the share of on-policy steps.
+    there is a choice, the share of on-policy steps, and whether citing was learned after that.
     """
 
     labels: Labels
@@ -29,6 +29,7 @@ class Arm:
     temperature: float = 1.0
     on_policy: float = 0.0
     rows: RowsOf = "all"
+    aligned: bool = False
 
     @property
     def name(self) -> str:
@@ -40,16 +41,15 @@ class Arm:
         at = f" T={self.temperature:g}" if self.temperature != 1 else ""
         terms = " + ".join(filter(None, [hard, f"{steps}KD {self.alpha:g}{at}" if self.alpha else ""]))
         chosen = f", {self.rows} rows" if self.rows != "all" else ""
-        return (f"{terms} ({self.teacher})" if self.teacher else terms) + chosen
+        behind = ", aligned" if self.aligned else ""
+        return (f"{terms} ({self.teacher})" if self.teacher else terms) + chosen + behind
 
 
 BASELINE = Arm("gold", 0.0)
 
 
 def arm_of(point: Point) -> Arm:
-    return Arm(
-        point.labels, point.alpha, point.teacher, point.smoothing, point.temperature, point.on_policy, point.rows
-    )
+    return Arm(**{field.name: getattr(point, field.name) for field in fields(Arm)})
 
 
 def arms_of(points: Iterable[Point]) -> list[Arm]:

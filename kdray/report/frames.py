@@ -6,7 +6,7 @@ Of a grid these are the scores that it needs today; of a store all that it holds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ MODEL = {  # what says of which model a row is, and as what it is kept
     "temperature": "float64",
     "on_policy": "float64",
     "rows": "str",
+    "aligned": "boolean",
     "checkpoint": "float64",
     "examples": "Int64",
     "final": "boolean",
@@ -97,10 +98,10 @@ class Scores:
         """One row a model, checkpoint, task, decoding and metric; without rows where nothing is measured yet.
 
         Columns: `model` (a point's slug, or a reference model's name), `arm` (its row in the report), the axes
-        `labels`, `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature`, `on_policy`, `rows` (empty of
-        reference models), `checkpoint` (epochs or steps), `examples` (sequences seen until then), `final` (whether
-        tables take this checkpoint; empty of a store, which has no such choice), `task`, `decoding`, `metric`, `column`
-        (its name in tables), `value`, `stderr` over the `n` examples.
+        `labels`, `teacher`, `alpha`, `lr`, `batch`, `seed`, `smoothing`, `temperature`, `on_policy`, `rows`, `aligned`
+        (empty of reference models), `checkpoint` (epochs or steps), `examples` (sequences seen until then), `final`
+        (whether tables take this checkpoint; empty of a store, which has no such choice), `task`, `decoding`,
+        `metric`, `column` (its name in tables), `value`, `stderr` over the `n` examples.
 
         Raises:
             InputError: a file is damaged, or what a score was made from is gone.
@@ -190,6 +191,9 @@ def _traced(store: Store, keys: Mapping[str, Key], artifact: Artifact) -> Measur
 
 def _point(store: Store, keys: Mapping[str, Key], train: Mapping[str, Any]) -> Point:
     """The cell of its grid that a point was."""
+    if "simpo" in train["params"]:
+        before = store.record(store.record(train["inputs"]["student"])["inputs"]["point"])
+        return replace(_point(store, keys, before), aligned=True)
     data = store.record(train["inputs"]["data"])
     labels: Labels = "gold" if data["step"] == "prepare" else "both" if "answers" in data["inputs"] else "teacher"
     labels = "student" if "sampling" in train["params"] else labels

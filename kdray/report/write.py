@@ -32,6 +32,7 @@ AXES = (  # columns of scores.csv
     "temperature",
     "on_policy",
     "rows",
+    "aligned",
     "lr",
     "batch",
     "seed",

@@ -45,6 +45,7 @@ class Answer:
     input_ids: Sequence[int] = ()  # the prompt's, where the model's tokens are known
     thought_ids: Sequence[int] = ()
     output_ids: Sequence[int] = ()
+    cited: Mapping[str, Any] | None = None  # its statements with their citations, by a decoding that cites
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
     """A row of a `generate` artifact as metrics see it. A blank reference is none: nothing can be compared with it."""
     references, wrong = ([text for text in row[name] if text.strip()] for name in ("references", "wrong"))
     said = (row["answer"], row["question"], row["source"], references, wrong, row.get("samples") or ())
-    return Answer(*said, *(row.get(name) or () for name in ("input_ids", "thought_ids", "output_ids")))
+    tokens = (row.get(name) or () for name in ("input_ids", "thought_ids", "output_ids"))
+    return Answer(*said, *tokens, row.get("cited"))
 
 
 def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:

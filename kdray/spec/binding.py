@@ -107,5 +107,11 @@ def bind_scoring(score: Scoring, *, has_lens: bool = False) -> Scoring:
         isinstance(declared(declare.Task, task.name), declare.ChoiceTask) for task in tasks
     ):
         raise InputError("score.choices", "no task has choices", "add a multiple-choice task, or leave it out")
-    bound = {"tasks": tasks, "metrics": bind_metrics(score.metrics, tasks), "decoding": decoding, "choices": choices}
+    metrics = bind_metrics(score.metrics, tasks)
+    citing = [name for name, other in components(declare.Decoding).items() if other.declared.cites]
+    for i, use in enumerate(metrics):
+        if declared(declare.Metric, use.name).cited and not {way.name for way in decoding}.intersection(citing):
+            allowed = f"add {' or '.join(citing)} to score.decoding"
+            raise InputError(f"score.metrics.{i}", f"'{use.name}', but no decoding cites", allowed)
+    bound = {"tasks": tasks, "metrics": metrics, "decoding": decoding, "choices": choices}
     return score.model_copy(update=bound)

@@ -33,6 +33,7 @@ def check_fields(grid: Grid) -> None:
     points = expand(grid)
     _check_points(grid, points)
     _check_on_policy(grid, [point for point in points if point.samples])
+    _check_aligned(grid, points)
     check_priority(grid.runtime.priority, points)
     _check_search(grid, points)
     _check_objective(grid, max(point.alpha for point in points))
@@ -216,6 +217,33 @@ def _check_on_policy(grid: Grid, points: Sequence[Point]) -> None:
         raise InputError(
             "runtime.engine", f"{engine} with labels student", f"every worker needs all weights to sample: use {able}"
         )
+
+
+def _check_aligned(grid: Grid, points: Sequence[Point]) -> None:
+    """Whether points that are to be aligned can be: from others of the grid, and how is said."""
+    aligned = [point for point in points if point.aligned]
+    if not aligned:
+        if grid.align:
+            raise InputError("align", "given, and no point is aligned", "write `axes: {aligned: [false, true]}`")
+        return
+    if grid.align is None:
+        raise InputError("axes.aligned", "true without align", "say how: `align: {lr: 5e-7, steps: 100}`")
+    if lone := next((point for point in aligned if replace(point, aligned=False) not in points), None):
+        found = f"{lone.slug} without the point that it trains on from"
+        raise InputError("axes.aligned", found, "write [false, true]")
+    recipe, engine = component(declare.Recipe, grid.data.recipe.name, "data.recipe"), grid.runtime.engine.name
+    whole = [name for name, other in components(declare.Engine).items() if other.declared.whole]
+    for field, found, wrong, allowed in (
+        ("data.recipe", recipe.name, not recipe.declared.prompts, "its rows ask nothing: align none"),
+        ("train.export.adapters", "true", grid.train.export.adapters, "export plain models"),
+        ("score.engine", "vllm", grid.score.engine == "vllm", "vllm gives no citations: use transformers"),
+        ("runtime.engine", engine, engine not in whole, f"use {' or '.join(whole)}"),
+        ("runtime.drop_exports", "scored", bool(grid.runtime.drop_exports), "what is trained on is read again"),
+        ("report.checkpoint", "best_heldout", grid.report.checkpoint == "best_heldout", "citing has another loss"),
+        ("search", "asha", grid.search is not None, "citing has another loss: leave it out"),
+    ):
+        if wrong:
+            raise InputError(field, f"{found} with axes.aligned true", allowed)
 
 
 def _check_search(grid: Grid, points: Sequence[Point]) -> None:

@@ -274,6 +274,7 @@ class Metric(Declared):
     whole: bool = False  # an answer that it scores low is hallucinated as a whole
     samples: tuple[str, ...] = ()  # parameters of answers that are drawn at random for this metric
     answerer: bool = False  # it asks the model that answered, and is slow
+    cited: bool = False  # it is of answers by decodings that cite, and of no others
     counts: tuple[str, ...] = ()  # whole numbers of its rows whose totals are told, and are no scores
     runtime: tuple[str, ...] = ()  # parameters that change no number
     requires: tuple[str, ...] = ()  # Python packages that only this metric needs: `pip install 'kdray[metrics]'`
@@ -296,7 +297,8 @@ class Decoding(Declared):
     `vllm`: `score.engine: vllm` can do the same. `needs` says what a task must give. `references` are parameters that
     name local files, with the words that may stand there instead. `layers`: its parameter `layers` names layers of the
     model. `choices`: its file's function `likelihoods` scores the choices of a question too, by these of its
-    parameters. `encoder_decoder`: models can be asked by it too whose encoder reads the prompt.
+    parameters. `encoder_decoder`: models can be asked by it too whose encoder reads the prompt. `cites`: its file's
+    function `citations` gives an answer's statements with what is cited for them.
     """
 
     word: ClassVar[str] = "decoding"
@@ -308,6 +310,7 @@ class Decoding(Declared):
     layers: bool = False
     choices: tuple[str, ...] | None = None
     encoder_decoder: bool = False
+    cites: bool = False
 
     @property
     def reads(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from kdray.spec.sections.models import Model, TeacherSection
 from kdray.spec.sections.points import Axes, PointSpec
 from kdray.spec.sections.running import Report, Runtime
 from kdray.spec.sections.scoring import LensSection, Scoring
-from kdray.spec.sections.training import BY_NAME, ObjectiveSection, SearchSection, Train
+from kdray.spec.sections.training import BY_NAME, AlignSection, ObjectiveSection, SearchSection, Train
 
 
 class Grid(Section):
@@ -50,10 +50,14 @@ class Grid(Section):
         [],
         description=(
             "more points, one by one: `{lr: 1e-5, batch: 4, alpha: 1, seed: 0, labels: gold}`; the last two may be left"
-            " out, and so may `smoothing`, `temperature` and `on_policy`; with `teachers`, `teacher` too"
+            " out, and so may `smoothing`, `temperature`, `on_policy`, `rows` and `aligned`; with `teachers`, `teacher`"
+            " too"
         ),
     )
     exclude: list[PointSpec] = Field([], description="points of the axes to leave out, written likewise")
+    align: AlignSection | None = Field(
+        None, description="how points with `axes.aligned: true` train on (see docs/selfcite.md)"
+    )
     search: Annotated[SearchSection | None, BY_NAME] = Field(
         None,
         description=(

@@ -23,7 +23,7 @@ class Point:
     `alpha` = 0 is plain supervised fine-tuning (SFT), on the teacher's answers also called sequence-level KD (SeqKD).
     `teacher` is empty where the point has none, or the grid no choice of them. `temperature` is that of the soft term,
     1 where there is none; `on_policy` the share of steps on responses that the student samples, 0 but for the labels
-    `student`.
+    `student`. An `aligned` point trains on from the end of the one that is like it but for that.
     """
 
     alpha: float
@@ -36,6 +36,7 @@ class Point:
     temperature: float = 1.0
     on_policy: float = 0.0
     rows: RowsOf = "all"
+    aligned: bool = False
 
     @property
     def needs_teacher(self) -> bool:
@@ -62,12 +63,13 @@ class Point:
         parts += [f"t{self.temperature:g}"] if self.temperature != 1 else []
         parts += [f"op{self.on_policy:g}"] if self.samples and self.on_policy != 1 else []
         parts += [self.rows] if self.rows != "all" else []
+        parts += ["aligned"] if self.aligned else []
         return "-".join(filter(None, parts))
 
 
 def expand(grid: Grid) -> list[Point]:
-    """The points in the order of rows, labels (gold, teacher, both, student), teacher, alpha, smoothing, temperature,
-    share of on-policy steps, lr, batch, seed.
+    """The points, those that are aligned last, in the order of rows, labels (gold, teacher, both, student), teacher,
+    alpha, smoothing, temperature, share of on-policy steps, lr, batch, seed.
 
     Raises:
         InputError: a point occurs twice, an excluded point is not in the grid, a teacher is unknown, or no point is
@@ -75,9 +77,9 @@ def expand(grid: Grid) -> list[Point]:
     """
     axes, teachers = grid.axes, _teachers(grid)
     points = [
-        Point(alpha=alpha, lr=lr, batch=batch, seed=seed, labels=labels, smoothing=smoothing, rows=rows)
-        for lr, batch, alpha, seed, labels, smoothing, rows in itertools.product(
-            axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing, axes.rows
+        Point(alpha, lr, batch, seed, labels, smoothing=smoothing, rows=rows, aligned=aligned)
+        for lr, batch, alpha, seed, labels, smoothing, rows, aligned in itertools.product(
+            axes.lr, axes.batch, axes.alpha, axes.seed, axes.labels, axes.smoothing, axes.rows, axes.aligned
         )
     ]
     points = [
@@ -103,6 +105,7 @@ def expand(grid: Grid) -> list[Point]:
 
     def place(p: Point) -> tuple[float, ...]:
         return (
+            p.aligned,
             ROWS.index(p.rows),
             LABELS.index(p.labels),
             order.index(p.teacher),

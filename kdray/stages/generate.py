@@ -19,7 +19,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from kdray.artifacts.answers import measured_cost, write_answers
+from kdray.artifacts.answers import Row, measured_cost, write_answers
 from kdray.artifacts.parts import carry_over, parts
 from kdray.artifacts.rows import Rows
 from kdray.data.known import unknown
@@ -33,7 +33,7 @@ from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import GenerateInputs
 from kdray.score.answers import FATAL, Given, load_metric
-from kdray.score.decodings import Decoding, open_decoding
+from kdray.score.decodings import Decoding, open_citations, open_decoding
 from kdray.score.kept import told_apart
 from kdray.score.prompt_file import write_prompts
 from kdray.score.prompts import Prompt, grid_prompts, stops_of, task_prompts, unseen_by
@@ -149,11 +149,19 @@ class Generator:
         loaded, prompts = self.load(item.model, item.dtype), item.read()
         decode, began = open_decoding(**item.decoding), time.perf_counter()
         answers = answer_all(decode, loaded.model, loaded.tokenizer, prompts, item.max_new_tokens)
-        keep(item, answers, time.perf_counter() - began, loaded.tokenizer)
+        rows = rows_of(item, answers, loaded.tokenizer)
+        if cite := open_citations(**item.decoding):
+            rows = [row if row["error"] else row | {"cited": cite(loaded, row)} for row in rows]
+        write_answers(item.target, item.index, rows, time.perf_counter() - began)
 
 
 def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, tokenizer: Any) -> None:
     """Write the answers to a batch of prompts as a part; `answers` are token ids, or why there is none."""
+    write_answers(item.target, item.index, rows_of(item, answers, tokenizer), seconds)
+
+
+def rows_of(item: PromptBatch, answers: Sequence[list[int] | str], tokenizer: Any) -> list[Row]:
+    """The answers to a batch of prompts as they are kept."""
     rows = []
     for prompt, answer in zip(item.read(), answers, strict=True):
         row = {**vars(prompt), "output_ids": [], "answer": "", "error": None, "thought_ids": []}
@@ -162,7 +170,7 @@ def keep(item: PromptBatch, answers: Sequence[list[int] | str], seconds: float, 
         else:
             row |= told_apart(prompt.input_ids, answer, item.stops, tokenizer)
         rows.append(row)
-    write_answers(item.target, item.index, rows, seconds)
+    return rows
 
 
 def answer_all(

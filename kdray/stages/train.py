@@ -153,9 +153,9 @@ def _may_begin(job: Job) -> bool:
 
 
 def _exports(point: PointPlan, again: set[Key]) -> list[Export]:
-    form = point.train.params.get("export", {})
-    return [
-        Export(at, export.key, export.payload or {}, again=export.key in again, **form)
+    form, end = point.train.params.get("export", {}), point.train.params["length"]
+    return [  # what is aligned has its own length, and its place among checkpoints from the point that it goes on from
+        Export(end if point.point.aligned else at, export.key, export.payload or {}, again=export.key in again, **form)
         for at, export in point.exports.items()
     ]
 

@@ -37,10 +37,12 @@ CURVES = {
     "soft": "train/soft",
     "sampled_length": "train/sampled_length",
     "sampled_nll": "train/sampled_nll",
+    "margin": "train/margin",
     "lr": "train/lr",
     "grad_norm": "train/grad_norm",
     "heldout_ce": "ckpt/heldout_ce",
     "heldout_kl": "ckpt/heldout_kl",
+    "heldout_margin": "ckpt/heldout_margin",
 }
 WHOLE = (
     256  # steps of a curve that are all shown; of as many again every second one, then every fourth of twice as many
@@ -170,6 +172,7 @@ def _point(planned: PointPlan, results: Results, store: Store) -> Iterator[Wante
         **({"temperature": f"{point.temperature:g}"} if point.temperature != 1 else {}),
         **({"on_policy": f"{point.on_policy:g}"} if point.samples else {}),
         **({"rows": point.rows} if point.rows != "all" else {}),
+        **({"aligned": "true"} if point.aligned else {}),
     }
     models: Models = {
         position: WantedModel(str(export.id), f"{_name_of_model(name)}-{position:g}", params)
@@ -314,7 +317,8 @@ def _name(point: Point) -> str:
     labels = {"gold": gold, "teacher": "seq ", "both": "both ", "student": f"onp{share} "}[point.labels]
     alpha = f"a{point.alpha:g} " if point.alpha > 0 else ""
     teacher = f"{point.teacher} " if point.teacher else ""
-    return f"{labels}{alpha}{teacher}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
+    aligned = "cites " if point.aligned else ""
+    return f"{aligned}{labels}{alpha}{teacher}lr{_brief(point.lr)} b{point.batch} s{point.seed}"[:NAME_LENGTH].rstrip()
 
 
 def _name_of_model(run: str) -> str:

@@ -30,4 +30,5 @@ class Settings:
     smoothing: float = 0.0  # share of uniform labels among the hard ones
     objective: dict[str, Any] | None = None  # loss, temperature and weighting of the soft labels; None where alpha = 0
     on_policy: float = 0.0  # share of the steps on responses that the student samples
+    simpo: dict[str, Any] | None = None  # of pairs, beta and gamma; None where single responses are learned
     sampling: dict[str, Any] | None = None  # their temperature, top_k and max_new_tokens; None where there are none

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Sequence
-
 import pytest
 import torch
 
@@ -13,10 +10,10 @@ from kdray.cite.attribution import best, held, nearest
 from kdray.cite.layout import Laid, Said, lay_out, statements_of
 from kdray.cite.reward import Reader, rewards
 from kdray.models.loaded import Loaded
+from tests.cite.conftest import Plain
 
 DOCUMENT = "Ada is in Paris. Ben is in Rome. Cleo is in Oslo now. Dan lives in Lima. Eve is in Cairo."
 ANSWER = "Ada lives in Paris. Dan lives in Lima now. Eve ."
-Plain = Callable[[Sequence[int], Said], float]
 CANDIDATES = [
     [frozenset({0}), frozenset({0, 3}), frozenset[int]()],
     [frozenset({3}), frozenset({0}), frozenset({1, 2, 3}), frozenset({0, 1, 2, 3, 4})],
@@ -32,20 +29,6 @@ def asked(tiny: Loaded) -> tuple[Laid, list[Said]]:
     statements = statements_of(tiny.tokenizer, ids[1], ANSWER)[1]
     said = [Said(tuple(sum(statements[:i], ())), part) for i, part in enumerate(statements)]
     return lay_out(tiny.tokenizer, ids[0], DOCUMENT), said
-
-
-@pytest.fixture(scope="module")
-def plain(tiny: Loaded) -> Plain:
-    """log p(statement | prompt, what was said before), by a pass of its own."""
-    model = copy.deepcopy(tiny.model).double()
-
-    def one_pass(prompt: Sequence[int], said: Said) -> float:
-        context = [*prompt, *said.before]
-        with torch.no_grad():
-            logits = model(torch.tensor([[*context, *said.ids]])).logits[0, len(context) - 1 : -1]
-        return float(logits.log_softmax(1)[torch.arange(len(said.ids)), list(said.ids)].sum())
-
-    return one_pass
 
 
 @pytest.mark.parametrize(("row", "of_a_pass"), [(2048, 8192), (60, 100), (1, 1)])

@@ -120,6 +120,7 @@ WRONG: dict[str, tuple[list[dict[str, Any]], list[str], str]] = {
     "no such metric": ([row("a")], ["--metrics", "chrff"], "--metrics: no metric 'chrff'"),
     "a metric of samples": ([row("a")], ["--metrics", "selfcheck"], "'selfcheck' needs more answers of the model"),
     "a metric that asks the model": ([row("a")], ["--metrics", "selfcite"], "'selfcite' asks the model that answered"),
+    "a metric of citations": ([row("a")], ["--metrics", "citations"], "'citations' needs citations; leave it out"),
     "a metric of wrong answers": ([row("a")], ["--metrics", "truthful"], "'truthful' needs a wrong, which"),
     "a metric of references": (
         [row("a", reference=None)],

@@ -275,7 +275,7 @@ FIELDS = {
     ),
     "decoding": Bad(
         PLAN,
-        "score.decoding.0: no decoding 'gredy'; did you mean 'greedy'? (known: dola, greedy, lookback_guided, sampled)",
+        "score.decoding.0: no decoding 'gredy'; did you mean 'greedy'? (known: dola, greedy, lookback_guided, sampled, selfcite)",
         grid={"score.decoding": ["gredy"]},
     ),
     "decoding param": Bad(

@@ -147,6 +147,7 @@ def test_help_has_a_line_for_every_command() -> None:
         "why",
         "metadata",
         "curate",
+        "align",
         "lens",
     ], "as a grid is used"
     assert all(len(line) > 20 for line in listed.values())

@@ -292,6 +292,28 @@ def test_small_points_share_gpus_in_the_price_and_in_a_run(tiny_grid: TinyGrid) 
     assert (listed(price)["points_per_gpu"], listed(price)["beside"]) == (4, 0)
 
 
+def test_the_metric_that_asks_the_model_reads_a_prompt_once_a_sentence_and_citations_are_not_counted(
+    tiny_grid: TinyGrid,
+) -> None:
+    task = {"name": "xsum", "limit": 20, "max_words": 150, "max_new_tokens": 30}
+    changes = {"data.limit": 500, "score.tasks": [task], "score.references": ["student"]}
+
+    def measured(more: dict[str, Any]) -> tuple[float, Estimate]:
+        found = expected(*tiny(tiny_grid, changes | more))
+        assert found
+        steps = [step for step in found.steps if step.kind == "measure"]
+        return sum(step.operations for step in steps) / max(len(steps), 1), found
+
+    whole, found = measured({"score.metrics": ["selfcite"]})
+    # 195 tokens are 7.8 sentences: 2 + 7.8 + 3 readings of 195 + 20 tokens (20 such articles took 243, 12.2 each)
+    student = decoders_of(*tiny(tiny_grid, changes))[0]["student"]
+    assert whole == pytest.approx(student.forward(20 * 13 * 215, 215 / 2, 20 * 13 * 20))
+    fewer, _ = measured({"score.metrics": [{"name": "selfcite", "considered": 2}]})
+    assert fewer == pytest.approx(whole * 7 / 13)
+    assert found.left_out == measured({})[1].left_out == []
+    assert measured({"score.decoding": ["greedy", "selfcite"]})[1].left_out == ["the citations of selfcite"]
+
+
 def test_what_scoring_takes_of_a_gpu_is_known_where_all_tasks_are(tiny_grid: TinyGrid) -> None:
     found = expected(*tiny(tiny_grid, {"data.limit": 500}))
     assert found

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from kdray.artifacts.answers import write_answers
 from kdray.artifacts.curve import count_steps, read_attempt, read_peak, read_shares, read_times
 from kdray.artifacts.notes import ended_early, stopped_at
 from kdray.artifacts.source import LabelSource
@@ -23,6 +24,7 @@ from kdray.orchestration import trainer, worker
 from kdray.orchestration.job import Export
 from kdray.store import Attempt, Control, Key, Store
 from kdray.train.engines import Ranks
+from tests.answers import cited_row
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
 
@@ -36,6 +38,7 @@ def test_an_engine_that_is_not_installed_is_not_tried_again(tmp_path: Path, monk
         model=tmp_path / "student",
         data=tmp_path / "rows",
         among=None,
+        pairs=None,
         settings=SETTINGS,
         soft_labels=(),
         engine={"name": "deepspeed", "params": {}},
@@ -64,6 +67,7 @@ def test_a_worker_of_a_point_that_samples_keeps_what_its_time_went_into(
         model=tmp_path / "student",
         data=tmp_path / "rows",
         among=None,
+        pairs=None,
         settings=trainer.settings_of(params),
         soft_labels=(LabelSource(str(tmp_path / "student"), {"name": "online", "params": {}}, "float32"),),
         engine={"name": "ddp", "params": {}},
@@ -92,6 +96,56 @@ def test_a_worker_of_a_point_that_samples_keeps_what_its_time_went_into(
     assert list(shares) == ["sampling", "teacher", "rest"]
     assert trainer.facts_of(attempt)["sampling_share"] == pytest.approx(shares["sampling"], abs=1e-3)
     assert min(shares.values()) > 0
+
+
+@pytest.mark.parametrize("best", [1.0, -1.0])
+def test_a_worker_of_an_aligned_point_learns_from_pairs_and_says_if_there_are_none(
+    best: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = load_folder(write_model(tmp_path / "student", layers=1))[1]
+    (tmp_path / "answers").mkdir()
+    write_answers(tmp_path / "answers", 0, [cited_row(tokenizer, i, best) for i in range(10)], 1.0)
+    attempt = Store(tmp_path / "store").begin(Key("train", "point", "0" * 12), {})
+    params = vars(SETTINGS) | {"length": 2, "alpha": 0.0, "packing": False, "simpo": {"beta": 2.5, "gamma": 1.4}}
+    job: Any = SimpleNamespace(
+        attempt=attempt,
+        store=tmp_path / "store",
+        model=tmp_path / "student",
+        data=None,
+        among=None,
+        pairs=tmp_path / "answers",
+        settings=trainer.settings_of(params),
+        soft_labels=(),
+        engine={"name": "ddp", "params": {}},
+        gradient_checkpointing=False,
+        micro_batch=2,
+        threads=torch.get_num_threads(),
+        exports=(Export(2.0, Key("student", "point-s2", "1" * 12), {}),),
+        final=False,
+        checkpoint_minutes=60,
+        checkpoint_every=None,
+        workers=1,
+    )
+    context = SimpleNamespace(
+        get_world_rank=lambda: 0, get_world_size=lambda: 1, get_experiment_name=lambda: "attempt-001"
+    )
+    monkeypatch.setattr(worker.ray.train, "get_context", lambda: context)
+    monkeypatch.setattr(worker.ray.train.torch, "get_device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(worker, "_report", lambda *_: None)
+    monkeypatch.setattr(worker, "_taken_away", lambda: False)
+    assert worker.train_job(job) is False
+    exported = Store(tmp_path / "store").get(job.exports[0].key)
+    if best < 0:
+        assert "none has a citation that is better than its plain one" in str(ended_early(attempt.path))
+        assert exported is None
+        return
+    assert ended_early(attempt.path) is None
+    curve = read_attempt(attempt.path)
+    assert [(step["step"], step["examples"], "margin" in step) for step in curve] == [(1, 4, True), (2, 8, True)]
+    assert "heldout_margin" in curve[-1]
+    assert exported
+    assert exported.facts["examples"] == 8
+    assert load_folder(exported.path)[0].config.num_hidden_layers == 1
 
 
 @pytest.fixture(scope="module")

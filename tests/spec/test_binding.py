@@ -99,6 +99,14 @@ COMPONENTS = {
         },
         ["score.decoding.1: 'lookback_guided' of the task 'truthfulqa'", "needs tasks with a source"],
     ),
+    "a metric of citations where nothing cites": (
+        {"score.metrics": ["chrf", "citations"], "score.decoding": ["greedy", "sampled"]},
+        ["score.metrics.1: 'citations', but no decoding cites; add selfcite to score.decoding"],
+    ),
+    "a decoding that cites what has no text": (
+        {"score.tasks": ["xsum", {"name": "truthfulqa", "source": "file:HERE/t.csv"}], "score.decoding": ["selfcite"]},
+        ["score.decoding.0: 'selfcite' of the task 'truthfulqa'", "needs tasks with a source"],
+    ),
 }
 
 

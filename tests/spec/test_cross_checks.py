@@ -8,9 +8,59 @@ from tests.conftest import ABSENT, TinyGrid
 from tests.spec.wrong import POINT, TEACHER, TEACHERS, cases, check
 
 MIX = {"big": 1, "small": 1}
+ALIGNED = {"axes.aligned": [False, True], "align": {"lr": 1e-5, "steps": 3}}  # so is this
 SAMPLED = {"axes.alpha": [1], "axes.labels": ["student"], "soft_labels": {"form": "online"}}  # a grid that is right
 
 TOGETHER = {
+    "aligned points without a word on how": (
+        {"axes.aligned": [False, True]},
+        ["axes.aligned: true without align", "say how: `align: {lr: 5e-7, steps: 100}`"],
+    ),
+    "a word on how, and no aligned point": (
+        {"align": ALIGNED["align"]},
+        ["align: given, and no point is aligned", "write `axes: {aligned: [false, true]}`"],
+    ),
+    "aligned points without those that they train on from": (
+        ALIGNED | {"axes.aligned": [True]},
+        ["axes.aligned: lr0.0001-b2-a0-s0-aligned without the point that it trains on from", "write [false, true]"],
+    ),
+    "aligned points of which one's plain one is left out": (
+        ALIGNED | {"exclude": [POINT]},
+        ["axes.aligned: lr0.001-b2-a0-s0-aligned without the point that it trains on from"],
+    ),
+    "aligned points on documents without prompts": (
+        ALIGNED
+        | {
+            "axes.alpha": [0],
+            "teacher": ABSENT,
+            "data": {"source": "file:HERE/rows.jsonl", "recipe": {"name": "text", "column": "context"}},
+        },
+        ["data.recipe: text with axes.aligned true"],
+    ),
+    "aligned points from adapters": (
+        ALIGNED | {"train": {"steps": 4, "method": "lora", "export": {"adapters": True}}},
+        ["train.export.adapters: true with axes.aligned true", "export plain models"],
+    ),
+    "aligned points and vllm": (
+        ALIGNED | {"score.engine": "vllm", "runtime.device": "gpu"},
+        ["score.engine: vllm with axes.aligned true", "use transformers"],
+    ),
+    "aligned points of shared weights": (
+        ALIGNED | {"runtime.engine": "fsdp"},
+        ["runtime.engine: fsdp with axes.aligned true", "use ddp"],
+    ),
+    "aligned points whose beginnings are dropped": (
+        ALIGNED | {"runtime.drop_exports": "scored"},
+        ["runtime.drop_exports: scored with axes.aligned true"],
+    ),
+    "the best held-out loss of aligned points": (
+        ALIGNED | {"report.checkpoint": "best_heldout"},
+        ["report.checkpoint: best_heldout with axes.aligned true"],
+    ),
+    "a search among aligned points": (
+        ALIGNED | {"search": "asha"},
+        ["search: asha with axes.aligned true"],
+    ),
     "sampled responses without a teacher": (
         SAMPLED | {"teacher": ABSENT, "axes.alpha": [0]},
         ["axes.labels: student without a teacher", "add a teacher"],

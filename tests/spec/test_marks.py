@@ -13,6 +13,7 @@ from kdray.spec.sections.base import Section, Use
 OPTIMISER = "clip compile dropout dtype epochs method packing rank scale schedule steps warmup weight_decay"
 EXPECTED: dict[type[Mark], dict[str, str]] = {
     Enters: {
+        "AlignSection": "batch beta gamma lr steps",
         "Augment": "batch compute engine max_new_tokens quantise",
         "CurateSection": "languages least metadata of pairs seed tail threshold",
         "Data": "heldout limit max_length max_prompt recipe source split template test",
@@ -31,17 +32,18 @@ EXPECTED: dict[type[Mark], dict[str, str]] = {
         "Tune": f"{OPTIMISER} batch lr seed",
     },
     Selects: {
-        "Axes": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
+        "AlignSection": "answers candidates max_new_tokens",
+        "Axes": "aligned alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Grid": "ensembles family",
         "ObjectiveSection": "on_policy",
         "OwnAnswers": "task",
-        "PointSpec": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
+        "PointSpec": "aligned alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Scoring": "checkpoints choices decoding metrics references tasks",
         "SoftLabelsSection": "align",
     },
     Shown: {"Grid": "name question", "Report": "cases checkpoint margin primary"},
     Runs: {
-        "SomePoints": "alpha batch labels lr on_policy rows seed smoothing teacher temperature",
+        "SomePoints": "aligned alpha batch labels lr on_policy rows seed smoothing teacher temperature",
         "Runtime": "accelerator beside checkpoint_every checkpoint_minutes device drop_exports engine"
         " gradient_checkpointing micro_batch mlflow notify points_per_gpu store workers",
         "SearchSection": "grace name reduction",

@@ -56,7 +56,9 @@ def loop_of(folder: Path, name: str, model: Any, ranks: Ranks, *, lora: bool = F
 def given_out(folder: Path, name: str, ranks: Ranks, *, lora: bool = False) -> Loop:
     """As the worker of a point makes it."""
     settings = replace(SETTINGS, rank=4 if lora else None, method="lora" if lora else "full")
-    job: Any = SimpleNamespace(model=folder / name, settings=settings, engine=FSDP, gradient_checkpointing=False)
+    job: Any = SimpleNamespace(
+        model=folder / name, settings=settings, engine=FSDP, gradient_checkpointing=False, pairs=None
+    )
     loaded = worker._load(job, torch.device("cpu"), ranks)
     assert not isinstance(loaded, Exception), loaded
     return loop_of(folder, name, loaded[1], ranks, lora=lora)

@@ -151,6 +151,7 @@ def paper_figures(evidence: Evidence) -> dict[tuple[Arm, MetricName], str]:
                 and not arm.smoothing
                 and arm.temperature == 1
                 and arm.rows == "all"
+                and not arm.aligned
             )
             for metric in evidence.metrics:
                 if same and metric.written == name:

@@ -4,7 +4,8 @@ A decoding is a function from a model, its tokenizer, prompts and the greatest n
 token ids, without the token that ends them: fewer than that number if and only if the model ended its answer there.
 What it gives for a prompt depends on that prompt and on its parameters alone, never on the other prompts of a batch,
 but for rounding: in bfloat16 on a GPU the shape of a batch may decide between two tokens that are about as likely.
-In place of an answer it may say why it has none.
+In place of an answer it may say why it has none. What it cites is no part of an answer: it cites for one that is told
+apart from its thought and cut at its stops.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from typing import Any, Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from kdray.models.loaded import Loaded
 from kdray.score.prompts import Prompt
 from kdray.spec import declare
-from kdray.spec.components import load, module_of
+from kdray.spec.components import declared, load, module_of
 
 
 class Decoding(Protocol):
@@ -41,6 +43,19 @@ class Likelihoods(Protocol):
     def __call__(
         self, model: PreTrainedModel, context: Sequence[int], choices: Sequence[Sequence[int]], /
     ) -> list[tuple[float, bool]]: ...
+
+
+class Citations(Protocol):
+    """Cites the document for an answer: from a row of kept answers to what stands in its column `cited`."""
+
+    def __call__(self, loaded: Loaded, row: Mapping[str, Any], /) -> dict[str, Any]: ...
+
+
+def open_citations(name: str, params: Mapping[str, Any]) -> Citations | None:
+    """How the decoding `name` cites: its file's function `citations`, with parameters; None where it does not."""
+    if not declared(declare.Decoding, name).cites:
+        return None
+    return functools.partial(module_of(declare.Decoding, name).citations, **params)
 
 
 def open_likelihoods(name: str, params: Mapping[str, Any]) -> Likelihoods:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from kdray.score.answers import Answer, Given
 from kdray.score.consistency import judged
-from kdray.score.endpoint import Endpoint, Nonsense, Stopped
+from kdray.score.endpoint import Endpoint, Nonsense
+from kdray.score.judging import judge_all
 from kdray.spec import declare
 
 DECLARED = declare.Metric(
@@ -29,7 +29,6 @@ DECLARED = declare.Metric(
     endpoint=True,
     runtime=("price_in", "price_out", "budget", "concurrency"),
 )
-GIVE_UP = 5  # answers without a conclusion, from the first on
 
 RUBRIC = """You will be provided with a document and a proposed {what}. Your task is to determine if the proposed \
 {noun} can be directly inferred from the document. If the {noun} contains any information not found in the document, \
@@ -92,10 +91,7 @@ class Judge:
         self.endpoint, self.concurrency = Endpoint(model, given.cache / "judge", max_tokens, **prices), concurrency
 
     def __call__(self, answers: Sequence[Answer]) -> list[dict[str, Any]]:
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            return self._all_but_hopeless(list(pool.map(self._row, answers[:GIVE_UP]))) + list(
-                pool.map(self._row, answers[GIVE_UP:])
-            )
+        return judge_all(self._row, answers, self.concurrency)
 
     def _row(self, answer: Answer) -> dict[str, Any]:
         if not judged(answer):
@@ -106,14 +102,6 @@ class Judge:
         except Nonsense as failure:
             return {"error": f"judge: {failure}"}
         return {"judge": 100.0 * true, "spans": [list(span) for span in spans], "said": said}
-
-    def _all_but_hopeless(self, first: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The first rows, unless none of them came to a conclusion: then the rest would not either, and cost as
-        much.
-        """
-        if len(first) == GIVE_UP and all("error" in row for row in first):
-            raise Stopped(f"none of the first {GIVE_UP} answers can be used: {first[0]['error']}")
-        return first
 
 
 def ask(answer: Answer) -> str:

@@ -67,6 +67,10 @@ class Axes(Section):
             "the training rows: `all`, those that `data.curate` has `balanced`, or as many at `random` (docs/curate.md)"
         ),
     )
+    aligned: Annotated[list[bool], Field(min_length=1), AfterValidator(all_different), SELECTS] = Field(
+        default=[False],
+        description="true: points that train on from the ends of those with false, on their own citations, by `align`",
+    )
 
 
 class PointSpec(Section):
@@ -90,6 +94,7 @@ class PointSpec(Section):
         default=None, description="with labels `student`: share of on-policy steps, by default `objective.on_policy`"
     )
     rows: Annotated[RowsOf, SELECTS] = Field("all", description="the training rows: `all`, `balanced` or `random`")
+    aligned: Annotated[bool, SELECTS] = Field(default=False, description="whether it is aligned, by `align`")
 
 
 class SomePoints(Section):
@@ -111,6 +116,7 @@ class SomePoints(Section):
         None, description="share of on-policy steps; points whose labels are not `student` have 0"
     )
     rows: Annotated[RowsOf | None, RUNS] = Field(None, description="the training rows")
+    aligned: Annotated[bool | None, RUNS] = Field(None, description="whether they are aligned")
 
     @model_validator(mode="after")
     def _not_all(self) -> Self:

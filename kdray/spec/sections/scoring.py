@@ -40,7 +40,7 @@ class Scoring(Section):
         default=[Use(name="greedy")],
         min_length=1,
         description=(
-            "every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided` "
+            "every generation task is answered under each: `greedy`, `sampled`, `dola`, `lookback_guided`, `selfcite` "
             "(see docs/decoding.md)"
         ),
     )

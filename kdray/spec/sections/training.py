@@ -187,6 +187,28 @@ class Tune(Optimiser):
     seed: Annotated[Seed, ENTERS] = Field(0, description="of the order of examples, and of the adapters")
 
 
+class AlignSection(Section):
+    """How a trained point learns to cite: from the best of its own citations, by SimPO.
+
+    What is not said here is as in `train`.
+    """
+
+    lr: Annotated[PositiveFloat, ENTERS] = Field(description="the largest learning rate")
+    steps: Annotated[PositiveInt, ENTERS] = Field(description="optimiser steps")
+    batch: Annotated[PositiveInt, ENTERS] = Field(default=8, description="pairs of an optimiser step")
+    beta: Annotated[PositiveFloat, ENTERS] = Field(
+        default=2.5, description="scale of the difference between the chosen response and the rejected one"
+    )
+    gamma: Annotated[NonNegative, ENTERS] = Field(default=1.4, description="margin that this difference is to have")
+    answers: Annotated[PositiveInt | None, SELECTS] = Field(
+        default=None, description="so many training rows are answered and cited; by default all"
+    )
+    max_new_tokens: Annotated[PositiveInt, SELECTS] = Field(default=128, description="where these answers are cut")
+    candidates: Annotated[PositiveInt, SELECTS] = Field(
+        default=10, description="citations of a statement, of which the best is chosen"
+    )
+
+
 class SamplingSection(Section):
     """How the student samples responses as it trains."""
 
