@@ -117,7 +117,6 @@ def _failed(items: Iterable[PromptBatch], failure: Exception) -> Iterator[tuple[
     yield from ((item.key, f"{type(failure).__name__}: {failure}") for item in items)
 
 
-
 def sampling_of(item: PromptBatch, ends: Sequence[int]) -> dict[str, Any]:
     """vLLM's parameters for a decoding of ours, greedy or sampled, up to a token of `ends`."""
     given = item.decoding["params"]
