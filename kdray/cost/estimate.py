@@ -188,7 +188,8 @@ class _Pricing(Given):
         runtime = self.plan.grid.runtime
         saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
         # Written while steps go on, one is waited for where the next is due before it is there.
-        meanwhile = saved if declared(declare.Engine, how.engine).beside else 0.0
+        beside = declared(declare.Engine, how.engine).beside and self.card.unit == "GPU"
+        meanwhile = saved if beside else 0.0
         written = steps * seconds // saved * max(0.0, state / time.DISK - meanwhile) + kept / time.DISK
         return StepCost(
             step.kind,

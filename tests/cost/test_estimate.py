@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kdray.cost.amounts import Amounts, amounts_of, asked_by
-from kdray.cost.cards import CARDS
+from kdray.cost.cards import CARDS, CORE, Card
 from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
 from kdray.cost.share import points_per_gpu
@@ -217,16 +217,25 @@ def test_an_arm_of_fewer_rows_costs_less_once_they_are_chosen(tiny_grid: TinyGri
     assert ["balanced rows" in [*lines(price)][-1] for price in (before, after)] == [True, False]
 
 
-@pytest.mark.parametrize("engine", ["ddp", "fsdp", "deepspeed"])
-def test_a_point_waits_for_a_checkpoint_that_its_engine_writes_by_itself(tiny_grid: TinyGrid, engine: str) -> None:
-    """The others write it while the point takes steps, which take longer here."""
+@pytest.mark.parametrize(
+    ("engine", "card", "waits"),
+    [
+        ("ddp", H100, False),  # a step takes longer here than a checkpoint
+        ("fsdp", H100, False),
+        ("deepspeed", H100, True),
+        ("ddp", replace(H100, name=CORE, unit="core"), True),
+    ],
+)
+def test_a_point_waits_for_a_checkpoint_that_is_not_written_beside_its_steps(
+    tiny_grid: TinyGrid, engine: str, card: Card, waits: bool
+) -> None:
     found = []
     for every in ({}, {"runtime.checkpoint_every": 1}):
         plan, store, outer = tiny(tiny_grid, {"data.limit": 500, "runtime.engine": engine} | every)
-        price = priced(plan, store, outer, H100, 1, None, None)
+        price = priced(plan, store, outer, card, 1, None, None)
         assert isinstance(price, Price)
         found.append(price.own.points[0].seconds)
-    assert (found[1] > found[0]) == (engine == "deepspeed")
+    assert (found[1] > found[0]) == waits
     assert found[1] >= found[0]
 
 
