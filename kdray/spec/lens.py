@@ -93,9 +93,11 @@ def finds_hallucinations(metric: str) -> bool:
 
 
 def judges_texts(metric: str) -> bool:
-    """Whether a metric holds any text against a source, and needs nothing more, such as the model that wrote it."""
+    """Whether a metric holds any text against a source, and needs nothing more, such as the model that wrote it
+    or what that has cited.
+    """
     wants = declared(declare.Metric, metric)
-    return wants.needs == ("source",) and not wants.answerer
+    return wants.needs == ("source",) and not wants.answerer and not wants.cited
 
 
 def _is_rated(task: str) -> bool:

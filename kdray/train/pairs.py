@@ -71,7 +71,7 @@ def read_pairs(answers: Path, tokenizer: Any, seed: int) -> PairRows:
 class PairLoop(Loop):
     """As `Loop`, a step being on `settings.batch` pairs of `PairRows`, by `settings.simpo`."""
 
-    def __init__(self, model: ResponseModel, rows: PairRows, settings: Settings, **how: Any) -> None:
+    def __init__(self, model: ResponseModel, rows: Rows, settings: Settings, **how: Any) -> None:
         super().__init__(model, rows, settings, **how)
         assert settings.simpo is not None
         self.simpo = SimPO(**settings.simpo, vocab_size=self.vocab_size)

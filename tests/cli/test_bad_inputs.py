@@ -753,6 +753,13 @@ COMMANDS = {
     "curate to a file": Bad(
         "curate file:rows.jsonl --text instruction --to rows.jsonl", "--to: rows.jsonl is a file; give a folder"
     ),
+    "align lr": Bad("align nowhere --model file:student --to x --lr 0", "--lr: 0; must be above 0"),
+    "align to a file": Bad(
+        "align nowhere --model file:student --to rows.jsonl", "--to: rows.jsonl is no folder; give a folder"
+    ),
+    "align nothing": Bad(
+        "align student --model file:student --to x", "ANSWERS: no answers in student; give a folder …"
+    ),
     "usage unknown command": Bad("plann grid.yaml", "Error: No such command 'plann'. Did you mean 'plan'?"),
     "usage option": Bad("plan --jsn grid.yaml", "Error: No such option: --jsn (Possible options: --json)"),
     "usage none": Bad("plan", "Error: Missing argument 'GRID'."),
