@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -163,9 +164,10 @@ def _beside(found: Findings, results: Results) -> Iterator[str]:
 
 
 def _margins(found: Findings, results: Results) -> Iterator[str]:
-    """One sentence for each entry of `report.margin`: whether the best arm loses no more than that, as far as the
-    interval tells.
+    """Whether the best arm loses no more than the entries of `report.margin` say, as far as the intervals tell: one
+    sentence for all metrics of which the same is told.
     """
+    told = defaultdict[str, list[str]](list)
     for name, margin in results.plan.grid.report.margin.items():
         named = [MetricName.parse(name)] if "/" in name else [MetricName(name, "acc_norm"), MetricName(name, "acc")]
         allowed = margin if "/" in name else 100 * margin
@@ -176,12 +178,14 @@ def _margins(found: Findings, results: Results) -> Iterator[str]:
             low, high = change.estimate.interval(0.1)  # each end by itself errs once in twenty
             least, most = (-high, -low) if metric.lower_is_better else (low, high)
             if least > -allowed:
-                told = f"{found.best.name} loses no more than the margin of {allowed:g}"
+                what = f"{found.best.name} loses no more than the margin of {allowed:g}"
             elif most < -allowed:
-                told = f"{found.best.name} loses more than the margin of {allowed:g}"
+                what = f"{found.best.name} loses more than the margin of {allowed:g}"
             else:
-                told = f"it is not shown that {found.best.name} loses no more than the margin of {allowed:g}"
-            yield f"On {metric}, {told}: {signed(change.mean, 2)}, 90% [{signed(low, 2)}, {signed(high, 2)}]."
+                what = f"It is not shown that {found.best.name} loses no more than the margin of {allowed:g}"
+            told[what].append(f"{metric} ({signed(change.mean, 2)} [{signed(low, 2)}, {signed(high, 2)}])")
+    for what, metrics in told.items():
+        yield f"{what} on {', '.join(metrics)}; intervals of 90%."
 
 
 def _unscored(results: Results) -> Iterator[str]:

@@ -220,20 +220,31 @@ def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
     [
         (0.0, "KD 1 loses no more than the margin of 0.3"),
         (-1.0, "KD 1 loses more than the margin of 0.3"),
-        (-0.3, "it is not shown that KD 1 loses no more than the margin of 0.3"),
+        (-0.3, "It is not shown that KD 1 loses no more than the margin of 0.3"),
     ],
 )
 def test_a_margin_is_held_against_the_end_of_the_interval(by: float, said: str, tiny_grid: TinyGrid) -> None:
     bench = Bench(tiny_grid, {"report.margin": {"xsum/support": 0.3}})
     bench.score(SUPPORT, shifted(noise(8), by))
-    assert verdict(bench.results)[-1].startswith(f"On xsum_support, {said}: ")
+    assert verdict(bench.results)[-1].startswith(f"{said} on xsum_support (")
 
 
 def test_a_margin_of_a_task_is_one_of_accuracy(tiny_grid: TinyGrid) -> None:
     bench = Bench(tiny_grid, {"report.margin": {"arc_easy": 0.02}})
     bench.score(SUPPORT, noise(8))
     bench.score(ARC, {key: np.ones(120) - (np.arange(120) < 30) * (key[0] > 0) for key in noise(8)}, scale=100.0)
-    assert verdict(bench.results)[-1].startswith("On arc_e, KD 1 loses more than the margin of 2: -25.00, 90% [")
+    assert verdict(bench.results)[-1].startswith("KD 1 loses more than the margin of 2 on arc_e (-25.00 [")
+
+
+def test_metrics_of_which_the_same_is_told_share_a_sentence(tiny_grid: TinyGrid) -> None:
+    bench = Bench(tiny_grid, {"report.margin": {"xsum/support": 2, "arc_easy": 0.02, "xsum/rougeL": 0.1}})
+    bench.score(SUPPORT, noise(8))
+    bench.score(ARC, noise(9))
+    bench.score(MetricName("xsum", "rougeL"), shifted(noise(10), -5.0))
+    held, lost = verdict(bench.results)[-2:]
+    assert held.startswith("KD 1 loses no more than the margin of 2 on xsum_support (")
+    assert "), arc_e (" in held
+    assert lost.startswith("KD 1 loses more than the margin of 0.1 on xsum_rougeL (-4.9")
 
 
 def test_a_gain_that_comes_of_copying_goes_away_with_it(tiny_grid: TinyGrid) -> None:
