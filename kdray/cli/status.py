@@ -47,7 +47,7 @@ FIRST = (
 def status(
     grid: GridFile,
     watch: Annotated[
-        bool, typer.Option("--watch", help="draw it again every 2 seconds, until all is done or Ctrl-C")
+        bool, typer.Option("--watch", help="draw it again every 2 seconds, until all is done, a run is over, or Ctrl-C")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -73,7 +73,11 @@ def _look(grid: Path) -> dict[str, Any]:
 def _watch(grid: Path, listed: dict[str, Any]) -> None:
     try:
         with Live(_shown(grid, listed, watched=True), console=out, auto_refresh=False) as live:
+            began = False  # whether a run was seen at work: once it is over, what it has left undone stays so
             while any(by_state.keys() - {"done"} for by_state in listed["steps"].values()):
+                if began and not listed["runs"]:
+                    return
+                began = began or bool(listed["runs"])
                 time.sleep(EVERY)
                 listed = _look(grid)
                 live.update(_shown(grid, listed, watched=True), refresh=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import pytest
@@ -110,6 +111,26 @@ def test_a_watch_ends_when_all_is_done(run: Run, made: Plan, store: Store, monke
     assert (code, looks) == (0, [module.EVERY])
     assert "all is done" in stdout
     assert "missing" not in stdout.split("point", 1)[1]
+
+
+def test_a_watch_ends_with_the_run_that_it_has_seen(
+    run: Run, made: Plan, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left then, such as points that were stopped, stays so; before a run it waits for one."""
+    looks, at_work = [], contextlib.ExitStack()
+
+    def move(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            locks = at_work.enter_context(Locks())
+            at_work.enter_context(Control(store.root).announced(made.grid.name, locks))
+        elif len(looks) == 4:
+            at_work.close()
+
+    monkeypatch.setattr(module.time, "sleep", move)
+    code, stdout, _ = run("status", "grid.yaml", "--watch")
+    assert (code, len(looks)) == (0, 4)
+    assert "no run is at work" in stdout
 
 
 def test_ctrl_c_leaves_a_watch_and_a_log_quietly(
