@@ -14,6 +14,7 @@ import pytest
 from kdray.artifacts.scores import Score
 from kdray.plan import make_scoring_plan
 from kdray.report.arms import BASELINE
+from kdray.report.meanings import MEANINGS
 from kdray.report.page import gallery
 from kdray.report.page.drawing import inline
 from kdray.report.page.evidence import Evidence
@@ -22,7 +23,8 @@ from kdray.report.page.panels import pareto
 from kdray.report.page.tables import sheets_of
 from kdray.report.results import Checkpoint, Results
 from kdray.report.verdict import verdict
-from kdray.spec import load_grid
+from kdray.spec import declare, load_grid
+from kdray.spec.components import components
 from kdray.spec.grid import Grid
 from kdray.spec.metric_names import MetricName
 from kdray.spec.points import Point
@@ -150,6 +152,14 @@ def test_what_diverged_or_was_not_scored_is_told(text: str) -> None:
     assert f"{DIVERGED.slug} KD 1 diverged loss nan, gradient norm inf at step 13 with lr 0.0003 {EVIL}" in shown
     assert f"{UNSCORED.slug} KD 1 not all scored 8 of 8 measurements are missing" in shown
     assert "16 of 18 scored" in shown
+
+
+def test_every_headline_metric_is_said_in_words(text: str) -> None:
+    """Those of all metrics of answers that kdray has, and in a page those that its tables have."""
+    assert {component.declared.scores[0] for component in components(declare.Metric).values()} <= MEANINGS.keys()
+    shown = " ".join(html.unescape(re.sub(r"<[^>]+>", " ", text)).split())
+    assert f"lettuce {MEANINGS['lettuce']}" in shown
+    assert MEANINGS["judge"] not in shown
 
 
 def test_the_table_has_means_with_their_number_and_the_best_in_bold(bench: Bench) -> None:

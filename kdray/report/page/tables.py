@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdray.report.arms import Arm, arm_of
+from kdray.report.meanings import MEANINGS
 from kdray.report.page.evidence import Evidence
 from kdray.report.published import PAPER, published
 from kdray.spec import declare
@@ -66,6 +67,12 @@ class Sheet:
     @property
     def columns(self) -> list[Column]:
         return [column for _, columns in self.groups for column in columns]
+
+    @property
+    def meanings(self) -> list[tuple[str, str]]:
+        """Its metrics in words, those that there are words for."""
+        names = dict.fromkeys(column.metric.metric for column in self.columns)
+        return [(name, MEANINGS[name]) for name in names if name in MEANINGS]
 
 
 def sheets_of(evidence: Evidence) -> list[Sheet]:
