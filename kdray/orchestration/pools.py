@@ -204,11 +204,11 @@ class Pools:
         if size > 0:
             self.pipelines.append(self.start(size, gpus))
 
-    def close(self) -> None:
-        """Let all actors go once they are done with what they have; wait for it, unless it takes long."""
+    def close(self, patience: float = PATIENCE) -> None:
+        """Let all actors go once they are done with what they have, and wait so many seconds for it."""
         for pipeline in self.pipelines:
             pipeline.close()
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + patience
         for pipeline in self.pipelines:
             pipeline.join(max(0.0, until - time.monotonic()))
 

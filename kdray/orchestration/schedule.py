@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from rich.markup import escape
 
 from kdray.orchestration.dropping import Dropping
-from kdray.orchestration.pools import Item, Pools, in_rows
+from kdray.orchestration.pools import PATIENCE, Item, Pools, in_rows
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.spec.errors import InputError
@@ -95,7 +95,7 @@ class Scoring:
                 self.work.fail(step, reason, quiet=True)
 
     def _run(self) -> None:
-        total, looked, told = len(self._missing()), -LOOK, False
+        total, looked, told, patience = len(self._missing()), -LOOK, False, 0.0
         self.dropping.all()
         try:
             with self.work.progress.bar("score", total, "steps") as bar:
@@ -111,6 +111,7 @@ class Scoring:
                             bar.set(total)
                             self.dropping.all()
                             self.dropping.tell()
+                            patience = PATIENCE
                             return
                         if missing and not training and not self._fail_orphans(missing) and not told:
                             self.work.progress.say(f"waiting for {self.work.holder(missing[0])}")
@@ -119,7 +120,7 @@ class Scoring:
                     bar.set(round(self.done + parts, 1))
                     time.sleep(TICK)
         finally:
-            self.pools.close()
+            self.pools.close(patience)  # who leaves off waits for nobody: an actor may be in the middle of minutes
             for begun in self.begun.values():
                 self.work.locks.release(begun.attempt.folder)
 

@@ -30,6 +30,9 @@ QUIET = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for the next poll: 2 s by default
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "86400",  # where a node is lost, its points wait for others to end
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # Else a thread of Ray Data's that polls once more when an interrupted run has left Ray starts another one, and the
+    # command ends 20 to 60 s later, with a warning.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     # Both are said of healthy runs; a failed step is told by its stage.

@@ -14,7 +14,7 @@ class InlinePipeline:
     made: list[InlinePipeline] = []  # noqa: RUF012
 
     def __init__(self, make: Callable[[], Any], _: object, size: int, gpus: int) -> None:
-        self.maker, self.size, self.gpus, self.closed = make(), size, gpus, False
+        self.maker, self.size, self.gpus, self.closed, self.waited = make(), size, gpus, False, 0.0
         self.waiting, self.hands = list[tuple[int, Sequence[Item]]](), Hands(size)
         self.made.append(self)
 
@@ -42,3 +42,4 @@ class InlinePipeline:
 
     def join(self, seconds: float) -> None:
         assert self.closed
+        self.waited = seconds

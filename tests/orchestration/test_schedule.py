@@ -222,6 +222,14 @@ def test_it_leaves_off_when_stopped_and_gives_its_locks_back(work: Work, inline:
     assert work.store.get(only.key) is None
     assert work.locks.try_acquire(work.store.folder(only.key))
     assert [pipeline.closed for pipeline in inline] == [True]
+    assert inline[-1].waited == 0, "what an actor has in hand may take minutes"
+
+
+def test_it_waits_for_actors_that_have_nothing_to_do_any_more(work: Work, inline: list[InlinePipeline]) -> None:
+    only = step("only")
+    scoring(work, [(only, [[of(only)]])])
+    assert work.store.get(only.key)
+    assert inline[-1].waited > 0
 
 
 def group(key: str, gpus: int = 1, model: str = "") -> list[Item]:

@@ -20,6 +20,21 @@ cluster.shutdown()
 """
 
 
+AFTERWARDS = """
+import os
+from kdray.orchestration.session import QUIET
+os.environ.update(QUIET)
+import ray
+ray.put(1)
+"""
+
+
+@pytest.mark.slow
+def test_what_asks_ray_for_something_after_the_session_starts_no_other():
+    answer = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=False)
+    assert "Ray has not been started yet" in answer.stderr
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_address_is_used_and_a_cluster_that_happens_to_run_is_not(tmp_path):

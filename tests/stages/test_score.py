@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,6 +23,7 @@ from kdray.score.prompts import Prompt
 from kdray.stages.generate import answer_all
 from kdray.store import Store
 from tests.conftest import safetensors_of
+from tests.test_run import wait_until
 from tests.tiny import write_model
 
 MAIN = "from kdray.cli import main; main()"
@@ -29,6 +33,38 @@ def kdray(*arguments, **options):
     return subprocess.run(
         [sys.executable, "-c", MAIN, *map(str, arguments)], capture_output=True, text=True, check=False, **options
     )
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_scoring_that_is_interrupted_ends_soon_and_says_no_more_than_that(tmp_path):
+    """In the middle of a batch that takes long: nobody waits for it, and no thread of Ray's starts anything anew."""
+    model = write_model(tmp_path / "model", layers=8, hidden=512)
+    rows = [{"document": f"Ada is in Paris . Ben is in Rome {i} .", "summary": "Ada"} for i in range(128)]
+    (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = f"{{name: xsum, source: 'file:{tmp_path}/xsum.jsonl', max_new_tokens: 450}}"
+    command = ["score", "--tasks", task, "--batch", "128", "--store", tmp_path / "store", "--model", f"file:{model}"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAIN, *map(str, command)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: [*(tmp_path / "store" / "generate").glob("*/attempt-*")], process)
+        time.sleep(10)  # until its actor is at work
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        sent = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        took = time.monotonic() - sent
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert said == "interrupted: nothing finished is lost, the same command goes on\n"
+    assert took < 15, "seconds; some on an idle machine"
+    assert psutil.wait_procs(family, timeout=30)[1] == [], "nothing runs on"
 
 
 @pytest.mark.ray
