@@ -265,4 +265,6 @@ def test_the_image_has_what_the_project_is_made_of() -> None:
     assert ["ARG", "EXTRAS=qlora"] in lines
     assert any(".[${EXTRAS}]" in word for line in lines for word in line)
     pinned = (CLUSTER / "constraints.txt").read_text()
+    [left_out] = re.findall(r"sed -i -E '/\^\(([\w|]+)\)==/d'", (CLUSTER / "Dockerfile").read_text())
+    assert all(f"\n{name}==" in pinned for name in left_out.split("|")), "of vLLM's image"
     assert f"ray=={load('kuberay/raycluster.yaml')['spec']['rayVersion']}\n" in pinned

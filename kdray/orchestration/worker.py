@@ -110,7 +110,8 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
         if loop.step in due or (last and job.final):
             _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
         stops = loop.stopping and not last
-        checkpoint_due, sealed = (checkpoints() or stops) and not last, []
+        checkpoint_due = (checkpoints() or stops) and not last
+        sealed: list[Path] = []
         if checkpoint_due:
             sealed += writer.write(job.attempt.path / f"checkpoint-{loop.step:08d}")
             checkpoints.written()

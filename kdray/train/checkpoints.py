@@ -114,9 +114,9 @@ class Writer:
     @cached_property
     def _thread(self) -> ThreadPoolExecutor:
         """On the loop's GPU: on any other, a new thread's being the first, it would take memory."""
-        device = self.loop.device
-        there = (torch.cuda.set_device, (device,)) if device.type == "cuda" else (None, ())
-        return ThreadPoolExecutor(1, "checkpoint", *there)
+        if self.loop.device.type == "cuda":
+            return ThreadPoolExecutor(1, "checkpoint", torch.cuda.set_device, (self.loop.device,))
+        return ThreadPoolExecutor(1, "checkpoint")
 
 
 def save_checkpoint(loop: Loop, folder: Path) -> None:
