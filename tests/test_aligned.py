@@ -22,10 +22,10 @@ def write_rows(path: Path) -> None:
     """Responses that cite, at random: so a tiny model writes citations that can be read."""
     dice, rows = random.Random(0), []
     for _ in range(40):
-        name, other, place, city = *dice.sample(NAMES, 2), *dice.sample(PLACES, 2)
-        cites = [f"<cite>[{dice.choice('12')}-2]</cite></statement>" for _ in range(4)]
-        context = f"{name} is in {place} . {other} is in {city} ."
-        response = f"{name} lives in {place} . " + " ".join(cites)
+        names, places = dice.sample(NAMES, 3), dice.sample(PLACES, 3)
+        cites = [f"<cite>[{number}-{number}]</cite></statement>" for number in dice.choices("123", k=4)]
+        context = " ".join(f"{name} is in {place} ." for name, place in zip(names, places, strict=True))
+        name, response = names[0], f"{names[0]} lives in {places[0]} . " + " ".join(cites)
         rows.append({"instruction": f"Where is {name}?", "context": context, "response": response})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -49,7 +49,7 @@ def test_points_learn_from_the_citations_of_others_and_are_scored(tmp_path: Path
     answered = store.get(aligned.train.inputs.pairs.key)
     assert answered
     cited = [row["cited"]["statements"] for row in read_answers(answered.path)]
-    assert sum(each["sound"] > 0 for statements in cited for each in statements) > 3
+    assert sum(each["best_reward"] > each["plain_reward"] for statements in cited for each in statements) > 3
     made = store.get(aligned.train.key)
     assert made
     curve = read_curve(made)
