@@ -69,7 +69,7 @@ def align(
         simpo={"beta": beta, "gamma": gamma},
     )
     loop = PairLoop(
-        ResponseModel(loaded.to(own_device())),
+        ResponseModel(loaded).to(own_device()),
         pairs,
         settings,
         signal=None,

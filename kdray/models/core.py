@@ -62,8 +62,8 @@ class _Layer:
         query, key, value, out, gate, up, down = self.linear
         inputs = self.inputs.detach().requires_grad_()
         normed = self.norm(inputs)
-        heads = [_heads(linear(normed)) for linear in (query, key, value)]
-        seen = functional.scaled_dot_product_attention(*heads, is_causal=True)
+        queries, keys, values = (_heads(linear(normed)) for linear in (query, key, value))
+        seen = functional.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         between = inputs + out(seen.transpose(1, 2).flatten(2))
         normed = self.norm(between)
         last = between + down(functional.silu(gate(normed)) * up(normed))

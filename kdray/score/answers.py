@@ -124,7 +124,7 @@ def answer_of(row: Mapping[str, Any]) -> Answer:
     references, wrong = ([text for text in row[name] if text.strip()] for name in ("references", "wrong"))
     said = (row["answer"], row["question"], row["source"], references, wrong, row.get("samples") or ())
     tokens = (row.get(name) or () for name in ("input_ids", "thought_ids", "output_ids"))
-    return Answer(*said, *tokens, row.get("cited"))
+    return Answer(*said, *tokens, cited=row.get("cited"))
 
 
 def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
