@@ -132,7 +132,9 @@ def main() -> None:
             ratio = {key: f" (x {value:.2f})" for key, value in ratios[name].items()}
             print(name, *(f"{key} {value:.1f} min{ratio.get(key, '')}" for key, value in each.items()), sep="  ")
     if given.to:
-        longest = max(end for each in found.values() for _, _, _, end in each.spans)
+        longest = max(
+            t for each in found.values() for t in (*(end for *_, end in each.spans), *each.answers, *each.scores)
+        )
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(9.5, 3.6 * len(found)), layout="constrained")
             for axis, (name, each) in zip(
