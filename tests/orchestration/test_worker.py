@@ -266,6 +266,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
             sealed, self.waits = (self.waits, [folder]) if self.beside else ([folder], [])
             return sealed
 
+        def export(self, prepare: Any) -> list[Path]:
+            return self.finish()
+
         def finish(self) -> list[Path]:
             sealed, self.waits = self.waits, []
             return sealed
@@ -325,6 +328,18 @@ def test_on_a_gpu_a_checkpoint_is_told_of_when_the_next_is_due_or_the_point_ends
     job = make_job(attempt, checkpoint_every=2, engine={"name": engine, "params": {}})
     train(job, loop)
     assert told == reports
+
+
+def test_a_checkpoint_is_told_of_by_the_export_that_has_waited_for_it(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    loop: Any = FakeLoop(stops_at=99)
+    loop.device = torch.device("cuda")
+    attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    kept = (Export(3.0, Key("student", "point-s3", "1" * 12), {}),)
+    train(make_job(attempt, checkpoint_every=2, exports=kept, settings=SETTINGS, store=tmp_path), loop)
+    assert told == [(2, []), (3, [2]), (4, []), (6, [4])]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
