@@ -186,6 +186,9 @@ def told(outcome: Outcome) -> list[str]:
         ),
     ]
     for each in outcome.agreements:
+        if not each.both:
+            lines.append(f"{each.raters[0]} and {each.raters[1]}: no answer that both have rated.")
+            continue
         kappa = "undefined: all ratings are the same" if each.kappa is None else f"{each.kappa:.2f}"
         lines.append(
             f"{each.raters[0]} and {each.raters[1]}: Cohen's kappa {kappa}, {each.alike:.0f}% alike of {each.both}"
