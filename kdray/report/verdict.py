@@ -191,13 +191,12 @@ def _margins(found: Findings, results: Results) -> Iterator[str]:
 def _unscored(results: Results) -> Iterator[str]:
     """Arms of which nothing is scored: not averaged away."""
     points = [point.point for point in results.plan.points]
-    scored = {point for point in points if (final := results.final(point)) and final.scores}
-    missing = [arm.name for arm in arms_of(points) if not any(arm in arms_of([point]) for point in scored)]
+    finals = {point: final for point in points if (final := results.final(point))}
+    missing = [arm.name for arm in arms_of(points) if arm not in arms_of(finals)]
     metric = primary_metric(results.plan)
-    lost = [point.slug for point in scored if (final := results.final(point)) and _is_lost(final.scores.get(metric))]
-    if lost:
+    if lost := [point.slug for point, final in finals.items() if _is_lost(final.scores.get(metric))]:
         yield f"{metric} is no number, and left out, of {', '.join(sorted(lost))}."
-    if missing and scored:
+    if missing and finals:
         yield f"No run of {', '.join(missing)} has a score (not trained yet, failed or diverged)."
 
 
