@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def score_answers(
     rows = [{name: row.get(name) for name in names} for row in rows]
     scores: Scores = {}
     for name in (name for name in names[len(OF_EVERY_ROW) :] if name not in counts):
-        values = [value for row in rows if isinstance(value := row[name], int | float)]
+        values = [float(value) for row in rows if isinstance(value := row[name], Real)]
         if values:
             scores[name] = mean(values)
     if count_empty:
@@ -141,7 +142,7 @@ def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 def _of_numbers(row: dict[str, Any]) -> dict[str, Any]:
     """What a metric says of an answer; an error where a number of it is none, as of a model that overflows."""
-    wrong = [name for name, value in row.items() if isinstance(value, float) and not math.isfinite(value)]
+    wrong = [name for name, value in row.items() if isinstance(value, Real) and not math.isfinite(value)]
     return {"error": f"{wrong[0]} is {row[wrong[0]]}, no number"} if wrong else row
 
 
