@@ -48,9 +48,15 @@ class Effects:
         return math.sqrt(total), total * total / noise if noise else float(items - 1)
 
     def smallest(self, cells: int, items: int, level: float = 0.05, power: float = POWER) -> float:
-        """The smallest difference that a two-sided test at `level` finds with this power."""
-        error, df = self.error(cells, items)
-        return float(stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error
+        """The smallest difference that a two-sided test at `level` finds with this power; of two cells one that both
+        tests find, that over items and that over cells.
+        """
+        errors = [self.error(cells, items)]
+        if cells == FEW:
+            of_both = self.both / (cells * items)
+            samples = ((self.items, items), (self.cells, cells))
+            errors = [(math.sqrt(variance / size + of_both), size - 1.0) for variance, size in samples]
+        return max(float(stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error for error, df in errors)
 
 
 @dataclass(frozen=True)

@@ -144,6 +144,18 @@ def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     assert Effects(0.0, 0.1, 1.0).error(1, 100) == (pytest.approx((1.1 / 100) ** 0.5), 99)
 
 
+def test_of_two_cells_the_smallest_difference_is_seen_by_the_wider_interval() -> None:
+    """Over items alone it would be a fifth of it, and found one time in five."""
+    effects, seen = Effects(0.0, 0.09, 1.0), 0
+    planted = effects.smallest(2, 200)
+    for _ in range(300):
+        found = crossed(RNG.normal(0, 0.3, (1, 200)) + RNG.normal(0, 1, (2, 200)) + planted)
+        assert found
+        low, high = found.interval()
+        seen += not low <= 0 <= high
+    assert seen / 300 == pytest.approx(0.72, abs=0.09)
+
+
 @pytest.mark.slow
 def test_the_interval_covers_what_was_planted() -> None:
     """A short version of benchmarks/intervals.py; t over the cells alone misses far more often."""
