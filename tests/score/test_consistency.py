@@ -21,7 +21,7 @@ from transformers import (
     T5ForTokenClassification,
 )
 
-from kdray.score.answers import Answer, Given
+from kdray.score.answers import Answer, Given, apply
 from kdray.score.metrics.bertscore import BERTScore
 from kdray.score.metrics.factkb import FactKB
 from kdray.score.metrics.hhem import HHEM, PROMPT
@@ -331,7 +331,11 @@ def test_the_standin_is_a_difference_of_log_likelihoods_whatever_the_batch(tmp_p
         assert found[i]["support"] == pytest.approx(expected, abs=1e-4)
 
 
-def test_a_model_without_numbers_calls_nothing_supported_or_clean(tmp_path: Path) -> None:
+def test_a_model_without_numbers_calls_nothing_supported_clean_or_unlike(tmp_path: Path, bert: Path) -> None:
+    similar = BERTScore(Given({"model": bert}), layer=2)
+    similar.encoder.model.embeddings.LayerNorm.bias.data.fill_(math.nan)
+    [row] = apply(similar, [Answer("Ada is in Paris", references=["Ada is in Rome"])])
+    assert row == {"error": "bert_f1 is nan, no number"}
     assert math.isnan(_summary([("a", math.nan), ("a", 0.9), ("b", 0.9)])["mini_mean"])
     write_words(tmp_path)
     size = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
