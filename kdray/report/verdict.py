@@ -101,8 +101,10 @@ def _rests_on(found: Findings, results: Results) -> str:
         else f"{runs}, item by item not comparable ({change.why})"
     )
     parts = [f"That is over {items} ({seeds})"]
-    if change.left_out:
-        parts.append(f"{change.left_out} items have no score in some run and are left out")
+    if (left := change.left_out) == 1:
+        parts.append("1 item has no score in some run and is left out")
+    elif left:
+        parts.append(f"{left} items have no score in some run and are left out")
     if change.interval and len(found.arms) > 1:
         parts.append(
             f"the interval holds with 95% for all {len(found.arms)} arms at once, so the choice of the best is in it"
