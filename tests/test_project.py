@@ -75,3 +75,13 @@ def test_a_shipped_grid_is_valid_and_explained(path: Path) -> None:
     assert Path(grid.runtime.store) == Path("runs") / grid.name
     assert grid.question.endswith("?")
     assert path.read_text().startswith("# ")
+
+
+def test_reports_are_utf_8_wherever_they_are_written() -> None:
+    """A locale of another encoding has no ±, and other programs read them as UTF-8."""
+    for path in sorted((ROOT / "kdray" / "report").rglob("*.py")):
+        for call in (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)
+        ):
+            if isinstance(call.func, ast.Attribute) and call.func.attr in ("open", "write_text", "read_text"):
+                assert "encoding" in [keyword.arg for keyword in call.keywords], f"{path}:{call.lineno}"

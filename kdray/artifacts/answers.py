@@ -95,6 +95,15 @@ def read_answers(folder: Path, tell_apart: Callable[[Row], Row] | None = None) -
     return sorted(rows, key=lambda row: row["example"])
 
 
+def examples_in(folder: Path) -> list[int]:
+    """The examples that a model was asked, whatever came of it, part by part.
+
+    Raises:
+        InputError: a part is damaged or missing.
+    """
+    return [example for path in all_parts(folder) for example in read_table(path, ["example"])["example"].to_pylist()]
+
+
 def answers_to_show(folder: Path, count: int) -> list[Row]:
     """What a person reads of the first `count` in the last two parts, which have the shortest prompts.
 

@@ -8,6 +8,7 @@ follows from finished artifacts alone, so that it is the same in every run, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -44,7 +45,7 @@ def choose(rule: str, total: float, checkpoints: Mapping[float, Seen], curve: Cu
         held = {
             at: losses.get(seen.examples) if seen.examples is not None else None for at, seen in checkpoints.items()
         }
-        worth = {at: None if loss is None else -loss for at, loss in held.items()}
+        worth = {at: None if loss is None else -loss if math.isfinite(loss) else -math.inf for at, loss in held.items()}
     known = {at: value for at, value in worth.items() if value is not None}
     return max(sorted(known, reverse=True), key=lambda at: known[at]) if known and len(known) == len(worth) else None
 

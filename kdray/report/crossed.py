@@ -8,14 +8,14 @@ D[c, i] = mean + a[c] + b[i] + e[c, i], and the variance of the mean of all C x 
 
 in the mean squares of a two-way analysis of variance (Cameron, Gelbach and Miller 2011 add and subtract the same three
 terms). Degrees of freedom are Satterthwaite's. Where cells differ by no more than chance (MS_cells <= MS_both) only
-items count. Two cells have one degree of freedom, which is too few for that choice: the wider of both intervals holds
-there. `benchmarks/intervals.py` measures how often such an interval covers the truth.
+items count. Two cells have one degree of freedom, which is too few for that choice: the wider of both intervals and
+the larger p hold there. `benchmarks/intervals.py` measures how often such an interval covers the truth.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,16 +48,23 @@ class Effects:
         return math.sqrt(total), total * total / noise if noise else float(items - 1)
 
     def smallest(self, cells: int, items: int, level: float = 0.05, power: float = POWER) -> float:
-        """The smallest difference that a two-sided test at `level` finds with this power."""
-        error, df = self.error(cells, items)
-        return float(stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error
+        """The smallest difference that a two-sided test at `level` finds with this power; of two cells one that both
+        tests find, that over items and that over cells.
+        """
+        errors = [self.error(cells, items)]
+        if cells == FEW:
+            of_both = self.both / (cells * items)
+            samples = ((self.items, items), (self.cells, cells))
+            errors = [(math.sqrt(variance / size + of_both), size - 1.0) for variance, size in samples]
+        return max(float(stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error for error, df in errors)
 
 
 @dataclass(frozen=True)
 class Crossed:
     """The mean of D, its standard error and degrees of freedom.
 
-    `effects` are None of a single item; of a single cell all variance is the items'.
+    `effects` are None of a single item; of a single cell all variance is the items'. Of two cells `error` and `df` are
+    those over items, and `over_cells` those over cells.
     """
 
     mean: float
@@ -66,18 +73,28 @@ class Crossed:
     cells: int
     items: int
     effects: Effects | None
+    over_cells: tuple[float, float] | None = None
 
     def interval(self, level: float = 0.05) -> tuple[float, float]:
         """The interval that misses the truth with probability `level`, half of it on each side."""
-        half = float(stats.t.ppf(1 - level / 2, self.df)) * self.error
+        half = max(float(stats.t.ppf(1 - level / 2, df)) * error for error, df in self._errors)
         return self.mean - half, self.mean + half
 
     @property
     def p(self) -> float:
         """Of the two-sided test that the true mean is 0; 1 where all differences are 0."""
-        if self.error == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.df))
+        if self.mean == 0:
+            return 1.0
+        return max(float(2 * stats.t.sf(abs(self.mean) / error, df)) if error else 0.0 for error, df in self._errors)
+
+    def widened(self, by: float) -> Crossed:
+        """With another independent error added to its own."""
+        over_cells = self.over_cells and (math.hypot(self.over_cells[0], by), self.over_cells[1])
+        return replace(self, error=math.hypot(self.error, by), over_cells=over_cells)
+
+    @property
+    def _errors(self) -> list[tuple[float, float]]:
+        return [(self.error, self.df), *([self.over_cells] if self.over_cells else [])]
 
 
 def crossed(differences: NDArray[np.float64]) -> Crossed | None:
@@ -101,9 +118,8 @@ def crossed(differences: NDArray[np.float64]) -> Crossed | None:
     effects = Effects(of_cells, of_items, ms_both)
     size = cells * items
     if cells == FEW:
-        alone = [(math.sqrt(ms_cells / size), cells - 1.0), (math.sqrt(ms_items / size), items - 1.0)]
-        error, df = max(alone, key=lambda part: part[0] * float(stats.t.ppf(0.975, part[1])))
-        return Crossed(mean, error, df, cells, items, effects)
+        over_cells = math.sqrt(ms_cells / size), cells - 1.0
+        return Crossed(mean, math.sqrt(ms_items / size), items - 1, cells, items, effects, over_cells)
     if ms_cells <= ms_both:
         return Crossed(mean, math.sqrt(ms_items / size), items - 1, cells, items, effects)
     variance = max(ms_cells + ms_items - ms_both, ms_cells, ms_items) / size

@@ -9,11 +9,12 @@ import numpy as np
 from kdray.plan.steps import Plan
 from kdray.report.crossed import Crossed
 from kdray.report.manner import adjusted, manners_of, mean_manner
+from kdray.report.results import taken_of
 from kdray.report.statistics import Pairs, differences
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.metric_names import MetricName
-from kdray.spec.metrics import metrics_of, scores_of
+from kdray.spec.metrics import scores_of
 
 
 def stands_in(metric: MetricName, plan: Plan) -> bool:
@@ -30,12 +31,8 @@ def rewards_copying(metric: MetricName, plan: Plan) -> bool:
 
 def _metric_of(metric: MetricName, plan: Plan) -> declare.Metric | None:
     """What declares a score of answers; None of others."""
-    for task in plan.grid.score.tasks:
-        if task.name == metric.task and isinstance(declared(declare.Task, task.name), declare.AnswerTask):
-            for use in metrics_of(task, plan.grid.score.metrics):
-                if metric.metric in scores_of(use):
-                    return declared(declare.Metric, use.name)
-    return None
+    found = (use.name for use in taken_of(metric, plan) if metric.metric in scores_of(use))
+    return next((declared(declare.Metric, name) for name in found), None)
 
 
 def mean_manners(

@@ -13,16 +13,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from kdray.artifacts.scores import write_scores
+from kdray.artifacts.scores import SCORES, write_scores
 from kdray.data.estimates import mean
 from kdray.report.manner import manner_of
+from kdray.report.table import markdown
 from kdray.score.answers import Metric, Scores, score_answers
 from kdray.score.given import FIELD, GivenAnswers
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.errors import InputError
+from kdray.store import io
 
 NO_LENS = (
     "Not measured: factual rates by a lens, which reads the attention of the model that answered; they need its weights"
@@ -47,8 +50,9 @@ def measured(given: GivenAnswers, metrics: Mapping[str, Metric]) -> dict[str, tu
         for row, answer in zip(rows, kept, strict=True):
             manner = manner_of(answer["answer"], answer["source"])
             row |= {"words": manner.words, "copied": None if manner.coverage is None else 100 * manner.coverage}
+        read = [row for row, answer in zip(rows, kept, strict=True) if not answer["error"]]
         for name in ("words", "copied"):
-            values = [float(value) for row in rows if (value := row[name]) is not None and not row["error"]]
+            values = [float(row[name]) for row in read if row[name] is not None]
             scores |= {name: mean(values)} if values else {}
         found[model] = scores, rows
     return found
@@ -59,12 +63,12 @@ def print_given(
 ) -> None:
     """The table: value ± standard error over the answers."""
     shown = _shown(found, metrics)
-    console.print(f"\n[bold]{title}[/]: value ± standard error over the answers", highlight=False)
+    console.print(f"\n[bold]{escape(title)}[/]: value ± standard error over the answers", highlight=False)
     table = Table(box=None)
     for number, heading in enumerate(["", "answers", *shown]):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for model, (scores, rows) in found.items():
-        table.add_row(model, str(len(rows)), *(_cell(scores, name) for name in shown))
+        table.add_row(escape(model), str(len(rows)), *(_cell(scores, name) for name in shown))
     console.print(table)
 
 
@@ -82,16 +86,18 @@ def write_given(
         [model, str(len(rows)), *(_cell(scores, name) for name in shown)] for model, (scores, rows) in found.items()
     ]
     lines = [f"# {title}", "", *(f"- {note}" for note in notes), "", "Value ± standard error over the answers.", ""]
-    lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
+    lines += markdown(header, body)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
-    with (folder / "scores.csv").open("w", newline="") as file:
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "metric", "value", "stderr", "n"])
         for model, (scores, _) in found.items():
             writer.writerows(
                 [model, name, score["value"], score["stderr"], score["n"]] for name, score in scores.items()
             )
+    for before in folder.glob(f"[0-9]*-*/{SCORES}"):
+        io.delete(before.parent)
     for number, (model, (scores, rows)) in enumerate(found.items()):
         of_model = folder / f"{number}-{re.sub(r'[^A-Za-z0-9._-]+', '-', model)}"
         of_model.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from kdray.artifacts.answers import examples_in
 from kdray.artifacts.scores import Score, read_rows, read_scores
 
 KEPT_AS = {"fr": "factual"}  # scores whose items have another name in the file of rows
@@ -63,6 +64,17 @@ def values_of(folder: Path, metric: str, score: Score) -> dict[str, float | None
         if abs(scale * mean - score.value) <= EXACT * max(1.0, abs(score.value)):
             return {item: None if value is None else scale * value for item, value in values.items()}
     return None
+
+
+@functools.lru_cache(maxsize=1024)
+def without_values(answers: Path) -> dict[str, None]:
+    """By item no value, of all items that the answers in a folder are to: a factual rate has no row of those answers
+    that it cannot be taken of.
+
+    Raises:
+        InputError: a file is damaged.
+    """
+    return dict.fromkeys(map(str, examples_in(answers)))
 
 
 def side_by_side(runs: Sequence[dict[str, float | None]]) -> tuple[NDArray[np.float64], list[str], int] | str:

@@ -13,7 +13,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -106,7 +106,7 @@ def adjusted(differences: NDArray[np.float64], others: Sequence[NDArray[np.float
     left = float(((outcome - within @ slopes) ** 2).sum()) / max(1, free)
     means = np.array([other.mean() for other in others])
     of_slopes = left * float(means @ np.linalg.pinv(within.T @ within) @ means)
-    return replace(found, error=math.hypot(found.error, math.sqrt(of_slopes)))
+    return found.widened(math.sqrt(of_slopes))
 
 
 def _within(values: NDArray[np.float64]) -> NDArray[np.float64]:

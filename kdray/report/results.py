@@ -19,6 +19,7 @@ from kdray.spec.decodings import PLAIN, decoding_label
 from kdray.spec.metric_names import MetricName, chosen_by_answers
 from kdray.spec.metrics import metrics_of, scores_of
 from kdray.spec.points import Point
+from kdray.spec.sections.base import Use
 from kdray.store import Artifact, Control, Store
 
 RUNTIME = (
@@ -162,13 +163,13 @@ def primary_metric(plan: Plan) -> MetricName:
 
 def is_shown(name: MetricName, plan: Plan) -> bool:
     """Whether tables have a column for a metric: all but what a metric of answers gives beside its first number."""
-    asked = declared(declare.Task, name.task)
-    if not isinstance(asked, declare.AnswerTask) or name.metric in asked.short:
-        return True
-    uses = [
-        use
-        for task in plan.grid.score.tasks
-        if task.name == name.task
-        for use in metrics_of(task, plan.grid.score.metrics)
-    ]
-    return not any(name.metric in scores_of(use)[1:] for use in uses)
+    beside = any(name.metric in scores_of(use)[1:] for use in taken_of(name, plan))
+    return not beside or name.metric in declared(declare.Task, name.task).short
+
+
+def taken_of(name: MetricName, plan: Plan) -> list[Use]:
+    """The metrics that are taken of answers to a score's task; none where it is no task of answers."""
+    if not isinstance(declared(declare.Task, name.task), declare.AnswerTask):
+        return []
+    tasks = (task for task in plan.grid.score.tasks if task.name == name.task)
+    return [use for task in tasks for use in metrics_of(task, plan.grid.score.metrics)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from kdray.artifacts.scores import Score
 from kdray.report.arms import BASELINE, Arm, arm_of, arms_of
 from kdray.report.crossed import Crossed, crossed, exact, holm
-from kdray.report.items import side_by_side, values_of
+from kdray.report.items import side_by_side, values_of, without_values
 from kdray.report.results import Checkpoint, Results, primary_metric
 from kdray.spec.decodings import PLAIN
 from kdray.spec.metric_names import COUNTS, MetricName
@@ -176,11 +176,11 @@ def differences(pairs: Pairs, metric: MetricName) -> ByItem | str:
     """What every item scores in the arm's run above SFT's of the same cell; or why items cannot be compared."""
     runs = []
     for checkpoint in (run for pair in pairs.runs for run in pair):
-        folder = checkpoint.rows.get(metric)
+        folder, answers = checkpoint.rows.get(metric), checkpoint.answers.get(metric)
         values = values_of(folder, metric.metric, checkpoint.scores[metric]) if folder else None
         if values is None:
             return f"{metric} is no mean over items" if folder else "there are no rows behind the scores"
-        runs.append(values)
+        runs.append({**(without_values(answers) if answers else {}), **values})
     found = side_by_side(runs)
     if isinstance(found, str):
         return found

@@ -78,6 +78,12 @@ def rows_of(results: Results, metrics: list[MetricName] | None = None) -> list[R
     return rows
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown."""
+    cells = [[" ".join(cell.split()).replace("|", r"\|") for cell in row] for row in (header, *rows)]
+    return [f"| {' | '.join(row)} |" for row in (cells[0], ["---"] * len(header), *cells[1:])]
+
+
 def _cell(score: Score, alone: bool) -> str:
     """A model's value: beside arms, whose spread is over runs, without its standard error over examples."""
     return f"{score.value:z.2f}" + (f" ± {score.stderr:.2f}" if alone else "")

@@ -101,8 +101,10 @@ def _rests_on(found: Findings, results: Results) -> str:
         else f"{runs}, item by item not comparable ({change.why})"
     )
     parts = [f"That is over {items} ({seeds})"]
-    if change.left_out:
-        parts.append(f"{change.left_out} items have no score in some run and are left out")
+    if (left := change.left_out) == 1:
+        parts.append("1 item has no score in some run and is left out")
+    elif left:
+        parts.append(f"{left} items have no score in some run and are left out")
     if change.interval and len(found.arms) > 1:
         parts.append(
             f"the interval holds with 95% for all {len(found.arms)} arms at once, so the choice of the best is in it"
@@ -191,13 +193,12 @@ def _margins(found: Findings, results: Results) -> Iterator[str]:
 def _unscored(results: Results) -> Iterator[str]:
     """Arms of which nothing is scored: not averaged away."""
     points = [point.point for point in results.plan.points]
-    scored = {point for point in points if (final := results.final(point)) and final.scores}
-    missing = [arm.name for arm in arms_of(points) if not any(arm in arms_of([point]) for point in scored)]
+    finals = {point: final for point in points if (final := results.final(point))}
+    missing = [arm.name for arm in arms_of(points) if arm not in arms_of(finals)]
     metric = primary_metric(results.plan)
-    lost = [point.slug for point in scored if (final := results.final(point)) and _is_lost(final.scores.get(metric))]
-    if lost:
+    if lost := [point.slug for point, final in finals.items() if _is_lost(final.scores.get(metric))]:
         yield f"{metric} is no number, and left out, of {', '.join(sorted(lost))}."
-    if missing and scored:
+    if missing and finals:
         yield f"No run of {', '.join(missing)} has a score (not trained yet, failed or diverged)."
 
 

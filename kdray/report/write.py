@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
 from kdray.report.confidence import plot_confidence
 from kdray.report.plots import plot_curves, plot_scores
 from kdray.report.results import Results
-from kdray.report.table import Row, calibration_of, headings, metrics_of, reference_name, rows_of
+from kdray.report.table import Row, calibration_of, headings, markdown, metrics_of, reference_name, rows_of
 from kdray.report.verdict import verdict
 from kdray.spec.decodings import decoding_label, guided_by_grids_lens
 from kdray.spec.installed import Distribution
@@ -43,17 +44,17 @@ def print_table(results: Results, console: Console) -> None:
     """The table, in several below each other where it is wider than the console, and the verdict."""
     rows = rows_of(results)
     spread = "mean ± sd over lr x batch x seed" if results.plan.points else "value ± standard error over the examples"
-    console.print(f"\n[bold]{results.plan.grid.name}[/]: {spread}", highlight=False)
+    console.print(f"\n[bold]{escape(results.plan.grid.name)}[/]: {spread}", highlight=False)
     for i, metrics in enumerate(_that_fit(metrics_of(results), rows, console.width)):
         table = Table(box=None)
         for number, heading in enumerate(headings(metrics)):
-            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+            table.add_column(escape(heading), justify="right" if number else "left", no_wrap=True)
         for row in rows:
             part = replace(row, cells={metric: row.cells[metric] for metric in metrics})
-            table.add_row(*part.texts, style="dim" if row.reference else None)
+            table.add_row(*map(escape, part.texts), style="dim" if row.reference else None)
         console.print(*[""] * (i > 0), table)
     for sentence in [*verdict(results), *notes_of(results)]:
-        console.print(sentence, highlight=False, soft_wrap=True)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _that_fit(metrics: list[MetricName], rows: list[Row], width: int) -> list[list[MetricName]]:
@@ -94,7 +95,7 @@ def write_report(results: Results, folder: Path) -> Path:
             "",
             COMPARED_NOTE,
             "",
-            *_markdown(list(COMPARED), [list(row) for row in compared]),
+            *markdown(COMPARED, compared),
         ]
     if plot_scores(results, folder / "scores.png"):
         lines += ["", "![scores against alpha](scores.png)"]
@@ -125,8 +126,8 @@ def write_report(results: Results, folder: Path) -> Path:
     for checkpoint in results.checkpoints:
         cells = [f"{s.value:z.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
         body.append([_name(checkpoint.subject, results), str(checkpoint.examples or ""), *cells])
-    lines += _markdown(header, body)
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    lines += markdown(header, body)
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_csv(results, folder / "scores.csv")
     return folder
 
@@ -195,7 +196,7 @@ def _lens(section: LensSection, facts: dict[str, Any]) -> str:
 
 def _write_csv(results: Results, path: Path) -> None:
     """One line a score: everything that the tables are made of."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", *AXES, "examples", "metric", "value", "stderr", "n"])
         for checkpoint in results.checkpoints:
@@ -217,11 +218,7 @@ def _write_csv(results: Results, path: Path) -> None:
 
 
 def _table(results: Results, metrics: list[MetricName]) -> list[str]:
-    return _markdown(headings(metrics), [row.texts for row in rows_of(results, metrics)])
-
-
-def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)]
+    return markdown(headings(metrics), [row.texts for row in rows_of(results, metrics)])
 
 
 def _name(subject: Point | str, results: Results) -> str:

@@ -12,6 +12,7 @@ import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def score_answers(
     rows = [{name: row.get(name) for name in names} for row in rows]
     scores: Scores = {}
     for name in (name for name in names[len(OF_EVERY_ROW) :] if name not in counts):
-        values = [value for row in rows if isinstance(value := row[name], int | float) and math.isfinite(value)]
+        values = [float(value) for row in rows if isinstance(value := row[name], Real)]
         if values:
             scores[name] = mean(values)
     if count_empty:
@@ -132,16 +133,22 @@ def apply(metric: Metric, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     other.
     """
     try:
-        return metric(answers)
+        return [_of_numbers(row) for row in metric(answers)]
     except FATAL:
         raise
     except Exception:  # noqa: BLE001 - found again, and told, in the row that it belongs to
         return [_apply_to_one(metric, answer) for answer in answers]
 
 
+def _of_numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """What a metric says of an answer; an error where a number of it is none, as of a model that overflows."""
+    wrong = [name for name, value in row.items() if isinstance(value, Real) and not math.isfinite(value)]
+    return {"error": f"{wrong[0]} is {row[wrong[0]]}, no number"} if wrong else row
+
+
 def _apply_to_one(metric: Metric, answer: Answer) -> dict[str, Any]:
     try:
-        return metric([answer])[0]
+        return _of_numbers(metric([answer])[0])
     except FATAL:
         raise
     except Exception as failure:  # noqa: BLE001 - kept in the row

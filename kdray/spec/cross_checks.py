@@ -74,14 +74,17 @@ def _check_report(grid: Grid) -> None:
     if primary is not None and primary not in known and not _is_lm_evals(primary, metrics):
         raise InputError("report.primary", f"nothing measures '{primary}'", did_you_mean(primary, known))
     able = [task.name for task in grid.score.tasks if isinstance(declared(declare.Task, task.name), declare.ChoiceTask)]
-    for name in grid.report.margin:
+    for name, margin in grid.report.margin.items():
+        field = f"report.margin.{name}"
         if "/" in name:
             if name not in known and not _is_lm_evals(name, metrics):
-                raise InputError(f"report.margin.{name}", "nothing measures it", did_you_mean(name, known))
+                raise InputError(field, "nothing measures it", did_you_mean(name, known))
         elif name not in able:
-            raise InputError(
-                f"report.margin.{name}", "none of the grid's multiple-choice tasks", did_you_mean(name, able)
-            )
+            raise InputError(field, "none of the grid's multiple-choice tasks", did_you_mean(name, able))
+        elif margin > 1:
+            raise InputError(field, f"{margin:g}", "a share of accuracy, 0 to 1: two points are 0.02")
+        elif (short := declared(declare.Task, name).short) and "acc" not in short:
+            raise InputError(field, "the task has no accuracy", f"name a score of it, {name}/{next(iter(short))}")
     if (chosen := grid.report.checkpoint) != "last" and grid.score.checkpoints == "last":
         raise InputError(
             "report.checkpoint", f"{chosen} with score.checkpoints last", "score all of them, or report the last"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.decodings import PLAIN
 
 CALIBRATION = ("ece", "brier")  # measured on every multiple-choice task
 COUNTS = ("empty", "unfinished", "failed")  # shares of answers and questions that came to nothing
-LM_EVALS_LOSSES = ("_perplexity", "_bits_per_byte", "_brier_score", "_ter")  # what lm-eval measures that should fall
+# what lm-eval measures that should fall, by its registry and its task files
+LM_EVALS_LOSSES = re.compile(
+    r"(?:^|_)(?:perplexity|bits_per_byte|brier_score|ter|wer|bias|likelihood_diff|difference_male_female|toxicity_score"
+    r"|pct_(?:stereotype|invalid|(?:fe)?male_preferred))$|(?:^|_)bias_score(?:_|$)"
+)
 
 
 class MetricName(str):
@@ -49,7 +55,7 @@ class MetricName(str):
         asked = declared(declare.Task, self.task)
         if self.metric in asked.short:
             return self.metric in asked.lower_is_better
-        return self.metric in (*COUNTS, *CALIBRATION) or f"_{self.metric}".endswith(LM_EVALS_LOSSES)
+        return self.metric in (*COUNTS, *CALIBRATION) or LM_EVALS_LOSSES.search(self.metric) is not None
 
     def __reduce__(self) -> tuple[type[MetricName], tuple[str, str, str]]:
         return MetricName, (self.task, self.metric, self.decoding)

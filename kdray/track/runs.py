@@ -291,9 +291,9 @@ def _examples(subject: Subject, results: Results, store: Store) -> dict[str, Any
     for score in results.plan.scores:
         if final is None or score.subject != subject or score.position != final.position:
             continue
-        if artifact := store.get(score.measure.key):
+        if artifact := score.measure.id and store.get(score.measure.key):
             files[f"examples/{score.measure.slug}.parquet"] = rows_file(artifact.path)
-        if score.generate and (artifact := store.get(score.generate.key)):
+        if score.generate and (artifact := score.generate.id and store.get(score.generate.key)):
             files[f"answers/{score.generate.slug}.json"] = {"answers": _first_answers(artifact.path)}
     return files
 

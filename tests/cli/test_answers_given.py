@@ -90,6 +90,28 @@ def test_a_metric_of_consistency_is_taken_and_a_stand_in_is_called_one(run: Run,
     assert "support_standin stands in for a metric" in stdout
 
 
+def test_a_name_is_shown_whole_whatever_is_in_it(run: Run, tmp_path: Path) -> None:
+    rows = [row("a", model=f"m|{heat}] [temp={heat}] [/]") for heat in (0, 1)]
+    code, stdout, stderr = run("score", "--answers", write(tmp_path, rows, "[x].jsonl"), "--store", "st")
+    assert code == 0, stderr
+    for name in ("[x].jsonl", "m|0] [temp=0] [/]", "m|1] [temp=1] [/]"):
+        assert name in stdout
+    [line] = [line for line in (tmp_path / "st/answers/[x]/report.md").read_text().splitlines() if "temp=0" in line]
+    assert line.startswith(r"| m\|0] [temp=0] [/] | 1 | 100.00 ± 0.00 |")
+
+
+def test_words_are_counted_in_every_answer_and_no_folder_of_an_earlier_file_is_left(run: Run, tmp_path: Path) -> None:
+    """Also where a metric fails, as rouge does without a reference."""
+    run("score", "--answers", write(tmp_path, [row("a", model="one"), row("a", model="two")]), "--store", "st")
+    path = write(tmp_path, [row("a", model="two"), row("b", "Ben", "two", reference=None)])
+    code, _, stderr = run("score", "--answers", path, "--store", "st")
+    assert code == 0, stderr
+    folder = tmp_path / "st" / "answers" / "theirs"
+    found = scores_in(folder)
+    assert (found["two", "failed"], found["two", "words"], found["two", "copied"]) == (50, 2.5, 100)
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["0-two"]
+
+
 def test_a_row_without_a_source_fails_alone(run: Run, tmp_path: Path) -> None:
     path = write(tmp_path, [row("a"), row("b", source=None)])
     code, stdout, _ = run("score", "--answers", path, "--store", "st")

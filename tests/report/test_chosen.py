@@ -69,6 +69,7 @@ def wanted(plan: Plan, choices: Choices, planned: PointPlan) -> dict[str, set[fl
 
 
 HELD = [{"examples": 2, "heldout_ce": 1.0}, {"examples": 3}, {"examples": 4, "heldout_ce": 1.0}]
+HELD += [{"examples": 6, "heldout_ce": float("nan")}]
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,7 @@ HELD = [{"examples": 2, "heldout_ce": 1.0}, {"examples": 3}, {"examples": 4, "he
         ("last", {1.0: Seen(), 2.0: Seen()}, 2),
         ("best_heldout", {1.0: Seen(2), 2.0: Seen(4)}, 2),  # of equals the later one
         ("best_heldout", {1.0: Seen(2)}, 1),
+        ("best_heldout", {1.0: Seen(2), 2.0: Seen(6)}, 1),  # a loss that is no number is the worst
         ("best_heldout", {1.0: Seen(2), 2.0: Seen(3)}, None),
         ("best_heldout", {1.0: Seen(2), 2.0: Seen(None)}, None),
         ("best_answers", {1.0: Seen(2, 5.0), 2.0: Seen(4, 4.0)}, 1),

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from kdray.artifacts.scores import Score, write_scores
 from kdray.report.confidence import curves_of, density, draw_confidence, styles_of
 from kdray.report.page.drawing import GREY
+from kdray.report.page.evidence import Evidence
+from kdray.report.page.tables import compared_on
 from kdray.report.table import calibration_of, metrics_of
 from kdray.report.write import write_report
 from kdray.spec.metric_names import MetricName
@@ -87,3 +89,11 @@ def test_models_that_see_examples_say_so(tiny_grid, tmp_path):
     ]
     text = (write_report(results, tmp_path / "report") / "report.md").read_text()
     assert "- commonsense_qa: models that were not trained here see 5 solved examples, the others 0.\n" in text
+
+
+def test_wrong_answers_alone_are_no_number_of_items(tiny_grid):
+    results = make_results(tiny_grid, TASKS)
+    for place, checkpoint in enumerate(results.checkpoints):
+        checkpoint.scores[MetricName("commonsense_qa", "acc")] = Score(40.0, 1.0, 200)
+        checkpoint.scores[MetricName("commonsense_qa", "wrong_nll")] = Score(1.0, 0.1, 120 + place)
+    assert "commonsense_qa (200 items)" in compared_on(Evidence(results))

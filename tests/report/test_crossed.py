@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -94,6 +95,22 @@ def test_of_two_cells_the_wider_interval_holds() -> None:
         assert found.interval() == pytest.approx(tuple(test.confidence_interval(0.95)))
 
 
+def test_of_two_cells_it_is_the_wider_one_at_every_level() -> None:
+    """At 95% that over items is wider here, at 99% that over cells, whose one degree of freedom tells then."""
+    items = RNG.normal(0, 1, 40)
+    values = np.stack([items - 0.02, items + 0.02]) - items.mean() + 1.0
+    of_items, of_cells = (stats.ttest_1samp(values.mean(axis), 0) for axis in (0, 1))
+    found = crossed(values)
+    assert found
+    for level, wider in ((0.05, of_items), (0.005, of_cells)):
+        assert found.interval(level) == pytest.approx(tuple(wider.confidence_interval(1 - level)))
+    assert of_items.pvalue < of_cells.pvalue
+    assert found.p == pytest.approx(of_cells.pvalue)
+    assert found.widened(0.3).interval(0.005) == pytest.approx(
+        tuple(1 + side * stats.t.ppf(0.9975, 1) * math.hypot(0.02, 0.3) for side in (-1, 1))
+    )
+
+
 def test_answers_of_one_cell_are_tested_by_mcnemar() -> None:
     values = np.array([[1.0] * 9 + [-1.0] * 2 + [0.0] * 30])
     assert exact(values) == pytest.approx(stats.binomtest(2, 11).pvalue)
@@ -125,6 +142,18 @@ def test_the_smallest_difference_is_found_four_times_in_five() -> None:
     assert effects.smallest(12, items) < planted
     assert effects.smallest(cells, 2 * items) < planted
     assert Effects(0.0, 0.1, 1.0).error(1, 100) == (pytest.approx((1.1 / 100) ** 0.5), 99)
+
+
+def test_of_two_cells_the_smallest_difference_is_seen_by_the_wider_interval() -> None:
+    """Over items alone it would be a fifth of it, and found one time in five."""
+    effects, seen = Effects(0.0, 0.09, 1.0), 0
+    planted = effects.smallest(2, 200)
+    for _ in range(300):
+        found = crossed(RNG.normal(0, 0.3, (1, 200)) + RNG.normal(0, 1, (2, 200)) + planted)
+        assert found
+        low, high = found.interval()
+        seen += not low <= 0 <= high
+    assert seen / 300 == pytest.approx(0.72, abs=0.09)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lm_eval.api import metrics as _registers  # noqa: F401 - fills the registry
 from lm_eval.api.registry import HIGHER_IS_BETTER_REGISTRY
 from rich.console import Console
 
+from kdray.check.benchmarks import official_tasks
 from kdray.plan import Plan, make_plan
 from kdray.report.results import Results, collect, primary_metric
 from kdray.report.statistics import Difference, signed
@@ -19,7 +21,7 @@ from kdray.report.verdict import direction_of, verdict
 from kdray.report.write import print_table
 from kdray.score.prompts import Prompt
 from kdray.spec.load import load_grid
-from kdray.spec.metric_names import LM_EVALS_LOSSES, MetricName
+from kdray.spec.metric_names import MetricName
 from kdray.stages.generate import keep
 from kdray.store import Outer, Store
 from kdray.track.view import shared_view
@@ -28,6 +30,7 @@ from tests.conftest import TinyGrid
 from tests.tiny import write_tokenizer
 
 XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
+ENTRY = re.compile(r"- metric: (\w+)\n(?:\s+(?!- )\S.*\n)*?\s+higher_is_better: (true|false)")  # of a list of metrics
 SAID = {0.0: "Ada lives", 0.1: "Ada lives in Rome now"}
 
 
@@ -141,6 +144,19 @@ def test_a_rounded_zero_has_no_sign() -> None:
 def test_what_lm_eval_wants_to_fall_should_fall() -> None:
     for metric, higher in HIGHER_IS_BETTER_REGISTRY.items():
         assert MetricName("lm_eval:wikitext", metric).lower_is_better is not higher, metric
-    assert all(suffix.removeprefix("_") in HIGHER_IS_BETTER_REGISTRY for suffix in LM_EVALS_LOSSES)
     names = map(MetricName.parse, ("heldout_loss/kl", "heldout_loss/ce", "xsum/rougeL.dola", "xsum/empty.dola"))
     assert [name for name in names if name.lower_is_better] == ["held_kl", "held_ce", "xsum_empty.dola"]
+
+
+@pytest.mark.parametrize("family", ["bbq", "crows_pairs", "discrim_eval", "simple_cooccurrence_bias", "wmt2016"])
+def test_what_a_task_file_of_lm_eval_wants_to_fall_should_fall(family: str) -> None:
+    """Biases above all: a verdict with the wrong sign would call the worse arm better."""
+    found = {
+        metric: higher == "true"
+        for path in sorted((official_tasks() / family).rglob("*"))
+        if path.is_file() and path.suffix not in (".py", ".pyc")
+        for metric, higher in ENTRY.findall(path.read_text(encoding="utf-8"))
+    }
+    assert not all(found.values())
+    names = {metric: MetricName("lm_eval:bbq", metric) for metric in found}
+    assert {metric: not name.lower_is_better for metric, name in names.items()} == found

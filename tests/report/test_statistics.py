@@ -170,6 +170,22 @@ def test_items_without_a_value_in_some_run_are_left_out_and_counted(tiny_grid: T
     assert "; 6 items have no score in some run and are left out; " in verdict(bench.results)[1]
 
 
+def test_answers_without_a_row_were_asked_all_the_same(tiny_grid: TinyGrid) -> None:
+    """As those are of which a lens says nothing: an empty answer, a document that trained it."""
+    bench, values = Bench(tiny_grid), noise(4)
+    late = values.pop((1.0, LRS[2]))
+    bench.score(SUPPORT, values)
+    bench.score(SUPPORT, {(1.0, LRS[2]): late[3:]}, items=range(3, 120))
+    bench.answer({key: ["words"] * 120 for key in noise(4)}, "words")
+    found = difference(bench.results, SUPPORT, KD)
+    assert found
+    assert (found.items, found.left_out, found.why) == (117, 3, "")
+    wanted = [values.get((1.0, lr), late) for lr in LRS]
+    assert found.mean == pytest.approx(
+        np.mean([ours[3:] - values[0.0, lr][3:] for ours, lr in zip(wanted, LRS, strict=True)])
+    )
+
+
 def test_runs_that_were_asked_other_items_are_not_paired(tiny_grid: TinyGrid) -> None:
     bench, values = Bench(tiny_grid), noise(4)
     late = values.pop((1.0, LRS[2]))

@@ -7,6 +7,7 @@ import math
 import statistics
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kdray.score.answers import Answer, score_answers
@@ -48,6 +49,28 @@ def test_a_failing_row_keeps_its_error_and_its_neighbours_their_values():
     assert scores["failed"]["value"] == 50
     assert scores["length"]["n"] == 2
     assert scores["empty"]["value"] == 0  # an answer that was never made is not an empty one
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_number_that_is_none_is_a_failure_and_no_smaller_mean(value: float):
+    """A rate beside it would be 0: no comparison with it is true."""
+
+    def overflows(answers):
+        return [rate("fc", value if "bad" in answer.text else 0.9) for answer in answers]
+
+    scores, rows = score_answers([row(0, "bad"), row(1), row(2)], [overflows], count_empty=False)
+    assert [r["fc"] for r in rows] == [None, 100, 100]
+    assert "fc_mean is" in rows[0]["error"]
+    assert (scores["fc"]["n"], scores["failed"]["value"]) == (2, pytest.approx(100 / 3))
+
+
+def test_numpys_numbers_are_numbers_too():
+    """As a component of a user's own may well give them."""
+    scores, _ = score_answers(
+        [row(0), row(1)], [lambda _: [{"x": np.float32(0.5)}, {"x": np.int64(1)}]], count_empty=False
+    )
+    assert scores["x"] == {"value": 0.75, "stderr": 0.25, "n": 2}
+    assert json.loads(json.dumps(scores)) == scores
 
 
 def test_nothing_scored_is_an_error_that_says_why():

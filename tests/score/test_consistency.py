@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ from transformers import (
     T5ForTokenClassification,
 )
 
-from kdray.score.answers import Answer, Given
+from kdray.score.answers import Answer, Given, apply
 from kdray.score.metrics.bertscore import BERTScore
 from kdray.score.metrics.factkb import FactKB
 from kdray.score.metrics.hhem import HHEM, PROMPT
 from kdray.score.metrics.lettucedetect import LettuceDetect, merge
-from kdray.score.metrics.minicheck import MiniCheck, cut
+from kdray.score.metrics.minicheck import MiniCheck, _summary, cut
 from kdray.score.metrics.selfcheck import SelfCheck
 from kdray.score.metrics.support_standin import SupportStandin
 from kdray.spec import declare
@@ -328,3 +329,19 @@ def test_the_standin_is_a_difference_of_log_likelihoods_whatever_the_batch(tmp_p
         text, source = answers[i].text, " ".join(answers[i].source.split())
         expected = mean_log_p(source + "\n\nSummary: ", text) - mean_log_p("Summary: ", text)
         assert found[i]["support"] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_model_without_numbers_calls_nothing_supported_clean_or_unlike(tmp_path: Path, bert: Path) -> None:
+    similar = BERTScore(Given({"model": bert}), layer=2)
+    similar.encoder.model.embeddings.LayerNorm.bias.data.fill_(math.nan)
+    [row] = apply(similar, [Answer("Ada is in Paris", references=["Ada is in Rome"])])
+    assert row == {"error": "bert_f1 is nan, no number"}
+    assert math.isnan(_summary([("a", math.nan), ("a", 0.9), ("b", 0.9)])["mini_mean"])
+    write_words(tmp_path)
+    size = {"vocab_size": len(WORDS), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertForTokenClassification(BertConfig(**size, intermediate_size=32, num_labels=2)).save_pretrained(tmp_path)
+    metric = LettuceDetect(Given({"model": tmp_path}))
+    metric.model.classifier.bias.data.fill_(math.nan)
+    assert metric([Answer("Ada is in Paris", source="Ada is in Rome")]) == [
+        {"error": "lettucedetect: its model gives no numbers"}
+    ]

@@ -18,3 +18,8 @@ def test_mmlu_questions_are_read_with_their_answers(tmp_path):
     found = list(documents(path, max_words=30))
     assert found == [{"subject": "maths", "question": "What is 1+1?", "choices": ["1", "2", "3", "4"], "answer": 1}]
     assert len(list(documents(path, max_words=100))) == 2
+    listed = "Q: What is 2+2?\n(A) 1\n(B) 4\n(C) 3\n(D) 2\nA: Count. The answer is (B).\n\n"
+    path.write_text(json.dumps({"maths": listed + text}))
+    found = [one["question"] for one in documents(path, max_words=1000)]
+    assert found[0] == "What is 1+1?", "a question whose choices stand on lines is left out, and takes none of the next"
+    assert len(found) == 2

@@ -156,6 +156,8 @@ def test_truth_is_being_nearer_to_a_right_answer():
         "truth": 0.0,
         "truth_diff": -100.0,
     }
+    stems = Answer("getting sick", references=["You get sick"], wrong=["getting well"])  # nearer only by its stems
+    assert truthful([stems])[0] == {"truth": 0.0, "truth_diff": pytest.approx(40 - 50)}
     assert truthful([Answer("x", references=["y"])]) == [{"error": "truthful: no wrong answer to compare with"}]
     assert truthful([Answer("x", wrong=["y"])]) == [{"error": "truthful: no reference to compare with"}]
 

@@ -146,6 +146,17 @@ TOGETHER = {
         {"report.margin": {"xsum": 1}},
         ["report.margin.xsum: none of", "multiple-choice"],
     ),
+    "a margin in points": (
+        {"report.margin": {"arc_easy": 2}, "score.tasks": [{"name": "arc_easy", "source": "file:HERE/arc.jsonl"}]},
+        ["report.margin.arc_easy: 2; a share of accuracy, 0 to 1: two points are 0.02"],
+    ),
+    "a margin of accuracy where there is none": (
+        {
+            "report.margin": {"truthfulqa_mc": 0.02},
+            "score.tasks": [{"name": "truthfulqa_mc", "source": "file:HERE/arc.jsonl"}],
+        },
+        ["report.margin.truthfulqa_mc: the task has no accuracy; name a score of it, truthfulqa_mc/mc1"],
+    ),
     "a margin for an unmeasured metric": (
         {"report.margin": {"heldout_answers/rougel": 1}},
         ["report.margin.heldout_answers/rougel: nothing measures it", "did you mean 'heldout_answers/rougeL'?"],

@@ -218,3 +218,12 @@ def test_the_view_may_be_about_a_factual_rate(bench: Bench) -> None:
     state = json.loads(shared_view(bench.plan))
     bars = [chart["metricKey"] for chart in state["compareRunCharts"] if chart["type"] == "BAR"]
     assert bars == ["xsum_fr", "held_ce", "held_kl", "xsum_rougeL"]
+
+
+def test_a_metric_that_is_not_resolved_yet_is_no_fault(bench: Bench) -> None:
+    """It came into the grid file later, and its model was never asked for."""
+    bench.finish()
+    before = wanted(bench)
+    bench.changes |= {"score.metrics": ["hhem"]}
+    after = wanted(bench)
+    assert {name: run.files.keys() for name, run in after.items()} == {n: run.files.keys() for n, run in before.items()}

@@ -12,7 +12,7 @@ from kdray.artifacts.scores import Score
 from kdray.plan.steps import Subject
 from kdray.report.arms import Arm, arm_of, arms_of
 from kdray.report.compared import COMPARED, COMPARED_NOTE, compared_rows
-from kdray.report.results import Checkpoint, Results, primary_metric
+from kdray.report.results import Checkpoint, Results, primary_metric, taken_of
 from kdray.report.statistics import Difference, Spread, spread
 from kdray.report.table import calibration_of, metrics_of, reference_name
 from kdray.report.verdict import Findings, findings, too_small, verdict
@@ -20,7 +20,6 @@ from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.spec.lens import finds_hallucinations
 from kdray.spec.metric_names import MetricName
-from kdray.spec.metrics import metrics_of as of_task
 from kdray.spec.metrics import scores_of
 from kdray.spec.points import Point
 
@@ -137,17 +136,8 @@ class Evidence:
         )
 
     def _is_faithful(self, name: MetricName) -> bool:
-        if not isinstance(declared(declare.Task, name.task), declare.AnswerTask):
-            return False
-        uses = [
-            use
-            for task in self.grid.score.tasks
-            if task.name == name.task
-            for use in of_task(task, self.grid.score.metrics)
-        ]
-        return name.metric == "fr" or any(
-            scores_of(use)[0] == name.metric and finds_hallucinations(use.name) for use in uses
-        )
+        firsts = {scores_of(use)[0] for use in taken_of(name, self.plan) if finds_hallucinations(use.name)}
+        return name.metric == "fr" or name.metric in firsts
 
 
 def only_numbers(results: Results) -> Results:

@@ -20,7 +20,8 @@ from kdray.spec.decodings import PLAIN
 from kdray.spec.metric_names import CALIBRATION, MetricName
 from kdray.spec.refs import parse_reference
 
-OF_NO_ITEMS = (*CALIBRATION, "fr_auroc")  # a lens's AUROC is over windows
+# a lens's AUROC is over windows, and the likelihood of wrong answers over these alone
+OF_NO_ITEMS = (*CALIBRATION, "fr_auroc", "wrong_nll")
 KINDS = {declare.AnswerTask: "Answers", declare.ChoiceTask: "Multiple choice"}
 
 

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy import stats
+import numpy as np
 
+from kdray.report.crossed import crossed
 from kdray.report.rating.sheet import SIDES, Key
 from kdray.spec.errors import InputError
 
@@ -149,13 +150,8 @@ def outcome_of(key: Key, ratings: Sequence[Ratings]) -> Outcome:
 
 def interval_of(deltas: Sequence[float]) -> tuple[float, float] | None:
     """Student's 95% interval of a mean; None of a single one."""
-    if len(deltas) < 2:
-        return None
-    mean, half = (
-        statistics.fmean(deltas),
-        float(stats.t.ppf(0.975, len(deltas) - 1)) * statistics.stdev(deltas) / len(deltas) ** 0.5,
-    )
-    return mean - half, mean + half
+    found = crossed(np.array([deltas]))
+    return found.interval() if found else None
 
 
 def agreement_of(one: Ratings, other: Ratings) -> Agreement:
@@ -186,6 +182,9 @@ def told(outcome: Outcome) -> list[str]:
         ),
     ]
     for each in outcome.agreements:
+        if not each.both:
+            lines.append(f"{each.raters[0]} and {each.raters[1]}: no answer that both have rated.")
+            continue
         kappa = "undefined: all ratings are the same" if each.kappa is None else f"{each.kappa:.2f}"
         lines.append(
             f"{each.raters[0]} and {each.raters[1]}: Cohen's kappa {kappa}, {each.alike:.0f}% alike of {each.both}"

@@ -83,8 +83,9 @@ class BERTScore:
         cosine = normalise(ours[0], dim=-1) @ normalise(theirs[0], dim=-1).transpose(1, 2)  # [B, T answer, T reference]
         cosine = cosine.masked_fill(~(ours[1][:, :, None] & theirs[1][:, None, :]), -1.0)
         precision, recall = _mean(cosine.amax(2), ours[2]), _mean(cosine.amax(1), theirs[2])
-        f1 = 2 * precision * recall / (precision + recall)
-        columns = [(100 * column.nan_to_num()).tolist() for column in (f1, precision, recall)]
+        total = precision + recall
+        f1 = torch.where(total == 0, 0.0, 2 * precision * recall / total)
+        columns = [(100 * column).tolist() for column in (f1, precision, recall)]
         return [dict(zip(DECLARED.scores, row, strict=True)) for row in zip(*columns, strict=True)]
 
 

@@ -6,6 +6,7 @@ A sentence is supported if some part of the source, of at most 500 words, makes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,5 +89,6 @@ def _summary(found: list[tuple[str, float]]) -> dict[str, float]:
         return {}
     best: dict[str, float] = {}
     for claim, probability in found:
-        best[claim] = max(best.get(claim, 0.0), probability)
+        known = best.get(claim, 0.0)
+        best[claim] = probability if math.isnan(probability) else max(known, probability)  # a nan stays one
     return {"mini": 100.0 * (min(best.values()) >= 0.5), "mini_mean": 100 * sum(best.values()) / len(best)}

@@ -13,9 +13,10 @@ from pydantic import NonNegativeInt, PositiveInt
 from kdray.spec import declare
 
 DECLARED = declare.ChoiceTask(version=3, short={"acc": "mmlu", "acc_norm": "mmlu_norm"})
+ANY = r"(?:(?!\nQ: ).)"  # a character that does not reach into the next question
 QUESTION = re.compile(
-    r"Q: (?P<question>.+?)\n\(A\) (?P<a>.+?) \(B\) (?P<b>.+?) \(C\) (?P<c>.+?) \(D\) (?P<d>.+?)\nA: .*?"
-    r"The answer is \((?P<answer>[A-D])\)",
+    rf"Q: (?P<question>{ANY}+?)\n\(A\) (?P<a>{ANY}+?) \(B\) (?P<b>{ANY}+?) \(C\) (?P<c>{ANY}+?) \(D\) (?P<d>{ANY}+?)\n"
+    rf"A: {ANY}*?The answer is \((?P<answer>[A-D])\)",
     re.DOTALL,
 )
 

@@ -125,6 +125,8 @@ def test_what_is_not_rated_is_told_and_left_out() -> None:
     assert (outcome.items, outcome.difference, outcome.interval) == (1, 100.0, None)
     assert told(outcome)[-1] == "Note: Ann: 5 of 8 answers are not rated."
     same = {(4, "left"): 1, (4, "right"): 1}
+    apart = told(outcome_of(SHEET, [Ratings("Ann", same), Ratings("Bob", {(9, "left"): 1, (9, "right"): 1})]))
+    assert "Ann and Bob: no answer that both have rated." in apart
     assert "undefined" in told(outcome_of(SHEET, [Ratings("Ann", same), Ratings("Bob", same)]))[2]
 
 
