@@ -19,6 +19,7 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
+from kdray.check.checks import require_same_tokens
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
 from kdray.data.mapped import open_rows, read_rows
@@ -36,7 +37,7 @@ from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
 from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
-from kdray.spec.folders import decoder_window, read_config
+from kdray.spec.folders import TOKENIZER, decoder_window, read_config
 
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
@@ -58,19 +59,26 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
         )
         for note in limit_notes(facts, step.params["max_prompt"], step.params["max_length"]):
             work.progress.say(f"[yellow]data[/]: {note}")
+    for step in steps:
         require_all_known(step, work)
 
 
 def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
-    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
-    known = {}
+    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another, as those
+    that wrote them: of tokenizers that no check could read, both are loaded.
+    """
+    ours, known = work.folder(step.inputs.tokenizer), {}
+    tokenizer = load_tokenizer(ours)
     for role, (field, _) in work.plan.grid.models().items():
         if role != "student" and work.plan.grid.soft_labels.align:
             continue  # it reads them in its own
-        model = work.plan.models[role]
-        size = read_config(work.folder(model.untuned)).get("vocab_size")
+        folder = work.folder(work.plan.models[role].untuned)
+        if role != "student" and not all((each / TOKENIZER).is_file() for each in (ours, folder)):
+            theirs = load_tokenizer(folder, f"{field}.model")
+            require_same_tokens(tokenizer.get_vocab(), theirs.get_vocab(), f"{field}.model")
+        size = read_config(folder).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}
-    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs.tokenizer)))
+    require_known(Rows(work.folder(step)), known, tokenizer)
 
 
 def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, Any]:
