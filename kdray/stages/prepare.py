@@ -23,6 +23,7 @@ from kdray.check.checks import require_same_tokens
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
 from kdray.data.mapped import open_rows, read_rows
+from kdray.data.repeated import repeated
 from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
@@ -31,7 +32,8 @@ from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import PrepareInputs
-from kdray.plan.limits import fitting, limit_notes
+from kdray.plan.limits import fitting
+from kdray.plan.prepared import prepared_notes
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
@@ -57,7 +59,7 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
             f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe,"
             f" {facts['empty']} without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
         )
-        for note in limit_notes(facts, step.params["max_prompt"], step.params["max_length"]):
+        for note in prepared_notes(work.plan, work.store):
             work.progress.say(f"[yellow]data[/]: {note}")
     for step in steps:
         require_all_known(step, work)
@@ -123,6 +125,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, A
     ):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
+    facts["repeated"] = repeated(Rows(target))
     usable = facts["read"] - facts["skipped"] - facts["empty"]
     kept_by = {name: fitting(beyond[name], usable, params[limit]) for name, limit in LENGTHS.items() if beyond[name]}
     return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))} | kept_by
