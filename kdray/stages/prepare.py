@@ -63,6 +63,7 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
             work.progress.say(f"[yellow]data[/]: {note}")
     for step in steps:
         require_all_known(step, work)
+        require_teachers_closed(step, work)
 
 
 def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
@@ -81,6 +82,19 @@ def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
         size = read_config(folder).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}
     require_known(Rows(work.folder(step)), known, tokenizer)
+
+
+def require_teachers_closed(step: Step[PrepareInputs], work: Work) -> None:
+    """Whether the teachers that read these rows by templates of their own, and not only to answer them, read responses
+    as answers.
+    """
+    rows, grid = Rows(work.folder(step)), work.plan.grid
+    for name, teacher in grid.all_teachers.items() if grid.soft_labels.align else ():
+        asked = any(point.point.alpha > 0 and point.point.teacher in ("", name) for point in work.plan.points)
+        if asked or teacher.tune:
+            field, tokenizer = grid.models()[name][0], load_tokenizer(work.folder(work.plan.models[name].untuned))
+            first = Example(*(rows.text(0, column) for column in ("instruction", "context", "response")))
+            require_closed([first], open_template(step.params["template"]), tokenizer, f"the prompt of {field}.model")
 
 
 def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, Any]:
@@ -196,11 +210,13 @@ def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[i
     return {number: example for number, example in examples.items() if example is not None}
 
 
-def require_closed(examples: Iterable[Example | Document], template: Any, tokenizer: Any) -> None:
+def require_closed(
+    examples: Iterable[Example | Document], template: Any, tokenizer: Any, whose: str = "the prompt"
+) -> None:
     """Responses behind a prompt that has opened a thought would be learned, and later told apart, as thoughts."""
     first = next((example for example in examples if isinstance(example, Example) and example.response), None)
     if first and (marks := opened_by(template(first, tokenizer))) and not marks.closing.search(first.response):
-        found = f"the prompt opens a thought, and the responses have no {marks.token} that ends it"
+        found = f"{whose} opens a thought, and the responses have no {marks.token} that ends it"
         raise InputError(
             "data.template", found, "write {name: chat, close_thought: true}, or use the template 'alpaca'"
         )

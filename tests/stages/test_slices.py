@@ -116,6 +116,36 @@ def test_tokenizers_that_no_check_could_compare_are_loaded_and_compared(
         require_all_known(plan.prepare, cast(Any, SimpleNamespace(plan=plan, folder=folder)))
 
 
+@pytest.mark.parametrize(
+    ("alpha", "tune", "refused"), [([0, 1], None, True), ([0], {"lr": 1e-3, "steps": 1}, True), ([0], None, False)]
+)
+def test_a_teachers_own_prompt_opens_no_thought_before_what_it_labels(
+    alpha: list[float], tune: dict[str, Any] | None, refused: bool, tiny_grid: TinyGrid, tmp_path: Path
+) -> None:
+    """As DeepSeek-R1's distillations do, beside a student that does not think; its answers alone may begin so."""
+    rows = write_rows(tmp_path / "prepared", write_tokenizer(tmp_path / "student"))
+    thinking = write_tokenizer(tmp_path / "teacher")
+    thinking.chat_template = TEMPLATE + "<think>\n"
+    thinking.save_pretrained(tmp_path / "teacher")
+    changes = {
+        "data.template": "chat",
+        "axes.alpha": alpha,
+        "axes.labels": ["teacher"],
+        "teacher.tune": tune,
+        "soft_labels": {"align": "text"},
+    }
+    plan = make_plan(load_grid(tiny_grid(changes)), Outer(Store(tmp_path / "store").root))
+
+    def folder(step: Step) -> Path:
+        return rows if step.kind == "prepare" else tmp_path / step.slug
+
+    work = cast(Any, SimpleNamespace(plan=plan, folder=folder, each=lambda steps: iter(())))
+    assert plan.prepare is not None
+    found = r"^data\.template: the prompt of teacher\.model opens a thought, .* close_thought: true"
+    with pytest.raises(InputError, match=found) if refused else nullcontext():
+        prepare([plan.prepare], work)
+
+
 def test_the_lengths_beyond_the_limits_come_back_with_a_slice(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Ada ? " * words, "context": "", "response": "Ada . " * said}
