@@ -13,6 +13,7 @@ from typing import Any
 
 from kdray.check.benchmarks import check_benchmark
 from kdray.check.chat import check_prompts
+from kdray.check.ends import end_notes
 from kdray.check.kinds import check_kinds
 from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.check.questions import Look, check_answers, check_questions, check_untrained
@@ -96,7 +97,7 @@ def check_grid(
     _check_prompts(grid)
     wanted, tuned = grid.score.references, [bool(teacher.tune) for teacher in grid.all_teachers.values()]
     check_untrained(_tasks(grid), both="student" in wanted or ("teacher" in wanted and not all(tuned)))
-    notes = [*kinds, *check_prompts(grid, _tasks(grid), local, trains=True)]
+    notes = [*kinds, *check_prompts(grid, _tasks(grid), local, trains=True), *end_notes(grid, local)]
     _check_sources(_tasks(grid), look)
     if grid.data.curate and (metadata := grid.data.curate.metadata):
         look(parse_reference(metadata, "data.curate.metadata"), "data.curate.metadata", METADATA)

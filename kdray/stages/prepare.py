@@ -50,8 +50,9 @@ LENGTHS = {"prompts": "max_prompt", "wholes": "max_length"}  # of what is beyond
 def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        template, config = step.params["template"], read_config(work.folder(step.inputs.tokenizer))
-        if warning := bos_warning(template["name"], template["params"], config):
+        recipe, template = step.params["recipe"]["name"], step.params["template"]
+        config = read_config(work.folder(step.inputs.tokenizer))
+        if warning := bos_warning(recipe, template["name"], template["params"], config):
             work.progress.say(f"[yellow]data[/]: {warning}")
         facts = _prepare(step, work, attempt.path)
         work.seal(step, attempt, None, **facts)
