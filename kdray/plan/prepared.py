@@ -17,7 +17,9 @@ def prepared_notes(plan: Plan, store: Store) -> list[str]:
         return []
     data, facts = plan.grid.data, artifact.facts
     notes = limit_notes(facts, data.max_prompt, data.max_length)
-    if repeated := facts.get("repeated"):  # an older kdray did not count them
+    if unasked := facts.get("unasked"):  # an older kdray counted neither these nor the next ones
+        notes.append(f"{unasked} of {facts['kept']} rows ask nothing: their instruction and context are empty")
+    if repeated := facts.get("repeated"):
         notes.append(
             f"{repeated} of {facts['kept'] - facts['train']} rows held out are also among those to train on, word for"
             " word: what is measured on them is partly what was learned. Leave out double rows"

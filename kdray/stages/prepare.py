@@ -43,7 +43,7 @@ from kdray.spec.folders import TOKENIZER, decoder_window, read_config
 
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
-COUNTS = ("read", "skipped", "empty", "long", "truncated")
+COUNTS = ("read", "skipped", "empty", "long", "truncated", "unasked")
 LENGTHS = {"prompts": "max_prompt", "wholes": "max_length"}  # of what is beyond a limit
 
 
@@ -185,6 +185,10 @@ def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: s
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
     counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
     counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
+    counts["unasked"] = sum(
+        bool(rows) and isinstance(example, Example) and not (example.instruction or example.context)
+        for example, rows in zip(examples.values(), tokens, strict=True)
+    )
     made = [
         (number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows
     ]

@@ -11,6 +11,7 @@ from kdray.store import Store
 from tests.plan.conftest import MakePlan
 
 FACTS = {"read": 100, "skipped": 0, "empty": 0, "long": 0, "truncated": 0, "kept": 100, "train": 90, "repeated": 0}
+FACTS |= {"unasked": 0}
 
 
 def notes(plan: MakePlan, store: Store, changes: dict[str, Any], **facts: int) -> list[str]:
@@ -20,6 +21,11 @@ def notes(plan: MakePlan, store: Store, changes: dict[str, Any], **facts: int) -
     (attempt.path / "result").write_text("x")
     attempt.seal(**FACTS | facts)
     return prepared_notes(made, store)
+
+
+def test_rows_that_ask_nothing_are_told(plan: MakePlan, store: Store) -> None:
+    (note,) = notes(plan, store, {"axes.batch": [8]}, unasked=7)
+    assert note.startswith("7 of 100 rows ask nothing")
 
 
 def test_rows_that_are_held_out_and_learned_are_told(plan: MakePlan, store: Store) -> None:

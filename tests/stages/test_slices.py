@@ -146,6 +146,15 @@ def test_a_teachers_own_prompt_opens_no_thought_before_what_it_labels(
         prepare([plan.prepare], work)
 
 
+def test_rows_that_ask_nothing_are_counted_unless_they_are_left_out_anyway(tmp_path: Path) -> None:
+    cells = [("Say", ""), ("", "Ada"), (" ", "\n"), ("", ""), ("", ""), (None, None)]
+    rows = [{"instruction": one, "context": other, "response": f"{i}."} for i, (one, other) in enumerate(cells)]
+    rows[3]["response"] = ""
+    assert sliced(tmp_path, TEMPLATE, {"name": "dolly"}, rows)["unasked"] == 3
+    texts = [{"body": "Ada in Rome ."}]
+    assert sliced(tmp_path / "texts", TEMPLATE, {"name": "text", "params": {"column": "body"}}, texts)["unasked"] == 0
+
+
 def test_the_lengths_beyond_the_limits_come_back_with_a_slice(tmp_path: Path) -> None:
     rows = [
         {"instruction": "Ada ? " * words, "context": "", "response": "Ada . " * said}
