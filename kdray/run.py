@@ -14,6 +14,7 @@ from typing import Any
 from rich.markup import escape
 
 from kdray.check.checks import check_models
+from kdray.check.ends import end_notes
 from kdray.check.kinds import check_kinds
 from kdray.check.machine import needs_of, require_gpus
 from kdray.check.shapes import check_shapes, shape_of
@@ -132,6 +133,8 @@ def run(
         )
         if plan.prepare:
             check_models(plan.grid, folders)
+            for note in end_notes(plan.grid, folders):
+                progress.say(f"[yellow]note[/] {escape(note)}")
             prepare([plan.prepare], work)
             curate(reading(steps, CurateInputs), work)
             retokenise([step for step in reading(steps, RetokeniseInputs) if step.inputs.data is plan.prepare], work)

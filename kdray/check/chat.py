@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from kdray.spec import declare
-from kdray.spec.chat import bos_warning, require_marks, require_read
+from kdray.spec.chat import bos_warning, kept, require_marks, require_read
 from kdray.spec.components import component
 from kdray.spec.errors import InputError
 from kdray.spec.folders import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_object, read_vocabulary
@@ -62,7 +62,8 @@ def check_prompts(grid: Grid, tasks: Mapping[str, Use], folders: Mapping[str, Pa
         for role, folder in folders.items():
             if (vocabulary := read_vocabulary(folder, role)) is not None:
                 require_marks(vocabulary)
-    warned = [bos_warning(use.name, use.params, read_config(folder)) for folder in folders.values()]
+    recipe = grid.data.recipe.name
+    warned = [bos_warning(recipe, use.name, use.params, read_config(folder)) for folder in folders.values()]
     return [f"data.template: {warning}" for warning in dict.fromkeys(warned) if warning]
 
 
@@ -85,12 +86,14 @@ def check_chat_template(folder: Path, role: str, arguments: Mapping[str, Any], f
     }
     given = {"messages": TURNS, "tools": None, "documents": None, "add_generation_prompt": True, **special, **arguments}
     try:
-        _environment().from_string(template).render(given)
+        prompt = _environment().from_string(template).render(given)
     except (_Refused, TemplateSyntaxError, SecurityError) as error:
         reason = (str(error).splitlines() or [""])[0]
         raise InputError(field, f"the {role}'s chat template cannot write a prompt ({reason})", allowed) from None
     except Exception:  # noqa: BLE001 - of what only transformers knows: told where the first prompt is written
         return
+    if not kept(TURNS[0]["content"], prompt):
+        raise InputError(field, f"the {role}'s chat template leaves out what is asked", allowed)
 
 
 def _by_template(task: Use, field: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdray.check.benchmarks import check_benchmark
 from kdray.check.chat import check_prompts
+from kdray.check.ends import end_notes
 from kdray.check.kinds import check_kinds
 from kdray.check.machine import check_machine, metrics_by_field, runs_elsewhere
 from kdray.check.questions import Look, check_answers, check_questions, check_untrained
@@ -96,7 +97,7 @@ def check_grid(
     _check_prompts(grid)
     wanted, tuned = grid.score.references, [bool(teacher.tune) for teacher in grid.all_teachers.values()]
     check_untrained(_tasks(grid), both="student" in wanted or ("teacher" in wanted and not all(tuned)))
-    notes = [*kinds, *check_prompts(grid, _tasks(grid), local, trains=True)]
+    notes = [*kinds, *check_prompts(grid, _tasks(grid), local, trains=True), *end_notes(grid, local)]
     _check_sources(_tasks(grid), look)
     if grid.data.curate and (metadata := grid.data.curate.metadata):
         look(parse_reference(metadata, "data.curate.metadata"), "data.curate.metadata", METADATA)
@@ -153,7 +154,10 @@ def check_models(grid: Grid, folders: Mapping[str, Path]) -> None:
     models = grid.models()
     for role, folder in folders.items():
         if "student" in folders and role != "student" and not grid.soft_labels.align:
-            _check_same_tokenizer(folders["student"], folder, f"{models[role][0]}.model")
+            field = f"{models[role][0]}.model"
+            ours, theirs = read_vocabulary(folders["student"], "student.model"), read_vocabulary(folder, field)
+            if ours is not None and theirs is not None:  # others are compared by the run, which loads them
+                require_same_tokens(ours, theirs, field)
     for role, folder in folders.items():
         config = read_config(folder, f"{models[role][0]}.model")
         positions, encodes = window_in(config), is_encoder_decoder(config)
@@ -295,9 +299,9 @@ def in_hub_cache(ref: Reference, outer: Outer) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _check_same_tokenizer(student: Path, teacher: Path, field: str) -> None:
-    ours, theirs = read_vocabulary(student, "student.model"), read_vocabulary(teacher, field)
-    if ours is not None and theirs is not None and ours != theirs:
+def require_same_tokens(ours: Mapping[str, int], theirs: Mapping[str, int], field: str) -> None:
+    """Raise InputError unless a teacher's tokens, ids by text, are the student's; `field` names the teacher."""
+    if ours != theirs:
         different = "different token ids" if len(ours) == len(theirs) else f"{len(theirs)} tokens against {len(ours)}"
         raise InputError(
             field,

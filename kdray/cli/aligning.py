@@ -43,7 +43,7 @@ def align(
 
     from kdray.models import load
     from kdray.models.head import ResponseModel
-    from kdray.models.load import own_device, save
+    from kdray.models.load import own_device, save, token_count
     from kdray.train.engines import Ranks
     from kdray.train.loop import DivergedError
     from kdray.train.pairs import PairLoop, read_pairs
@@ -73,7 +73,7 @@ def align(
         pairs,
         settings,
         signal=None,
-        vocab_size=len(tokenizer),
+        vocab_size=token_count(tokenizer),
         ranks=Ranks(),
         micro_batch=micro_batch,
     )

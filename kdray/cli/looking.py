@@ -33,7 +33,7 @@ def check(
     from kdray.data.look import look_into
     from kdray.data.sample import sampled_notes
     from kdray.plan import make_plan
-    from kdray.plan.limits import prepared_notes
+    from kdray.plan.prepared import prepared_notes
 
     spec, store, outer = open_grid(grid)
     notes = check_grid(spec, outer, offline=offline, elsewhere=SUBMITTED in os.environ, look=look_into)
@@ -68,8 +68,8 @@ def plan(
     from kdray.check.machine import idle_workers
     from kdray.cost.models import folders_of
     from kdray.cost.shown import lines, listed
-    from kdray.plan.limits import prepared_notes
     from kdray.plan.listing import listed_plan
+    from kdray.plan.prepared import prepared_notes
     from kdray.plan.sizes import size_of_labels, training_rows
     from kdray.store import Outer
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Example
 from kdray.data.thoughts import split_thought
 from kdray.data.tokenise import Template, tokenise
+from kdray.models.load import token_count
 
 CHUNK = 256  # rows that are in memory at once
 
@@ -34,6 +36,11 @@ class Spoken:
     template: Template
     before: str
     decoder: int | None = None
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many the teacher's tokenizer has."""
+        return token_count(self.tokenizer)
 
 
 def write_answered(
@@ -56,7 +63,8 @@ def write_answered(
     learned from them. As in `tokenise`, the whole is cut at `max_length` tokens, and an answer that did not end by
     itself has no EOS (`truncated`). Answers in other tokens, `spoken`, are written anew in the tokenizer's.
     """
-    training, answers, known = set(rows.train.tolist()), iter(answers), min(known or len(tokenizer), len(tokenizer))
+    training, answers, size = set(rows.train.tolist()), iter(answers), token_count(tokenizer)
+    known = min(known or size, size)
     counts = Counter(read=len(training), kept=0, empty=0, unknown=0, truncated=0)
     numbers: dict[int, int] = {}  # of the rows that are written, by their number among `rows`
 
@@ -102,7 +110,7 @@ def _answer(
 ) -> bool:
     """Put `answer` to `prompt`, in the teacher's tokens, into a row; False if there is nothing to learn from it."""
     speaker: Any = spoken.tokenizer if spoken else tokenizer
-    if max(answer, default=0) >= (len(speaker) if spoken else known):
+    if max(answer, default=0) >= (spoken.tokens if spoken else known):
         counts["unknown"] += 1
         return False
     ended = len(answer) < max_new_tokens

@@ -153,6 +153,13 @@ def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> P
     return tokenizer
 
 
+def token_count(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many ids a tokenizer's tokens are among, from 0: more than `len`, which counts tokens, where ids are
+    skipped.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
 def lay_down(
     ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, language: bool = False
 ) -> None:

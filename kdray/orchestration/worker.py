@@ -25,7 +25,7 @@ from kdray.distill.signals import open_signal
 from kdray.models.adapters import load_quantised, merged, narrow, save_adapters, with_lora
 from kdray.models.compiled import compile_layers
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_folder, load_tokenizer, save
+from kdray.models.load import load_folder, load_tokenizer, save, token_count
 from kdray.orchestration.job import Export, Job
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -65,7 +65,7 @@ def train_job(job: Job) -> bool:
             rows,
             job.settings,
             signal=signal,
-            vocab_size=len(tokenizer),
+            vocab_size=token_count(tokenizer),
             ranks=ranks,
             tokenizer=tokenizer,
             micro_batch=job.micro_batch,

@@ -8,9 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdray.plan.steps import Plan
-from kdray.store import Store
-
 MUCH = 0.2  # of the rows: from here on a limit is spoken of
 FEW = 0.05  # of the rows, which a value that keeps `most` may still take
 
@@ -48,13 +45,6 @@ def limit_notes(facts: Mapping[str, Any], max_prompt: int, max_length: int, of: 
             f" {_values(most, every)}"
         )
     return notes
-
-
-def prepared_notes(plan: Plan, store: Store) -> list[str]:
-    """Those of a grid's prepared rows; none before they are."""
-    artifact = plan.prepare and plan.prepare.id and store.get(plan.prepare.key)
-    data = plan.grid.data if artifact else None
-    return limit_notes(artifact.facts, data.max_prompt, data.max_length) if artifact and data else []
 
 
 def _values(most: int, every: int) -> str:

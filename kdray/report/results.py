@@ -10,7 +10,7 @@ from kdray.artifacts.curve import Curve, read_curve, read_growing_curve
 from kdray.artifacts.scores import Score, read_factual, read_scores
 from kdray.plan import Plan
 from kdray.plan.inputs import RateInputs
-from kdray.plan.limits import prepared_notes
+from kdray.plan.prepared import prepared_notes
 from kdray.plan.steps import Step, Subject
 from kdray.report.chosen import Seen, choose
 from kdray.spec import declare

@@ -12,7 +12,7 @@ from typing import Any
 
 from kdray.spec.errors import InputError
 
-CONFIG = "config.json"
+CONFIG, GENERATION = "config.json", "generation_config.json"
 TOKENIZER, TOKENIZER_CONFIG, CHAT_TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 VOCABULARIES = (TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt")  # without one of them there is no tokenizer
 SETTINGS = (TOKENIZER_CONFIG, CHAT_TEMPLATE, "merges.txt", "special_tokens_map.json", "added_tokens.json")
@@ -141,6 +141,32 @@ def read_vocabulary(folder: Path, field: str) -> dict[str, int] | None:
         return vocabulary | {token["content"]: token["id"] for token in tokenizer.get("added_tokens", [])}
     except (KeyError, TypeError, ValueError):
         raise InputError(field, f"{path} is damaged (no vocabulary as tokenizers write it)", allowed) from None
+
+
+def ends_in(folder: Path, field: str = "model") -> set[int]:
+    """The tokens by which the model in a folder ends what it writes, as its settings for that say.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    path = folder / GENERATION
+    settings = (
+        read_object(path, field, f"give the {GENERATION} of the model") if path.is_file() else read_config(folder)
+    )
+    ends = settings.get("eos_token_id")
+    return {id for id in (ends if isinstance(ends, list) else [ends]) if type(id) is int}
+
+
+def end_of_text(folder: Path, field: str = "model") -> str | None:
+    """The token that the tokenizer in a folder ends texts by, as far as its settings say.
+
+    Raises:
+        InputError: they are damaged.
+    """
+    path = folder / TOKENIZER_CONFIG
+    settings = read_object(path, field, "give the whole tokenizer") if path.is_file() else {}
+    end = settings.get("eos_token")
+    return end.get("content") if isinstance(end, dict) else end
 
 
 def tokenizer_digest(folder: Path) -> str:

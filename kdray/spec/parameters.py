@@ -13,14 +13,16 @@ from pydantic.errors import PydanticUserError
 
 REQUIRED = object()
 Share = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Scalars = dict[str, str | int | float | bool]
-# names of numbers with a range, as annotations of components: pydantic's, and the one above
+# names of numbers with a range, as annotations of components: pydantic's, and those above
 WORDS = {
     "PositiveInt": "int > 0",
     "NonNegativeInt": "int >= 0",
     "PositiveFloat": "float > 0",
     "NonNegativeFloat": "float >= 0",
     "Share": "float > 0 and < 1",
+    "Fraction": "float >= 0 and <= 1",
     "Scalars": "a mapping of names to texts, numbers, true or false",
 }
 
@@ -51,6 +53,7 @@ TYPES: dict[str, Any] = {
     **{name: _written_alike(getattr(pydantic, name)) for name in ("PositiveFloat", "NonNegativeFloat")},
     "float": _written_alike(float),
     "Share": _written_alike(Share),
+    "Fraction": _written_alike(Fraction),
     "Scalars": Scalars,
     "Literal": _Literal,
 }

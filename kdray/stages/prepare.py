@@ -19,9 +19,11 @@ import ray.data
 from ray.exceptions import RayTaskError
 
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
+from kdray.check.checks import require_same_tokens
 from kdray.data.example import Document, Example
 from kdray.data.known import no_prompt, require_known
 from kdray.data.mapped import open_rows, read_rows
+from kdray.data.repeated import repeated
 from kdray.data.split import make_split
 from kdray.data.templates import open_template
 from kdray.data.thoughts import opened_by
@@ -30,25 +32,27 @@ from kdray.models.load import load_tokenizer
 from kdray.orchestration.work import Work
 from kdray.plan import Step
 from kdray.plan.inputs import PrepareInputs
-from kdray.plan.limits import fitting, limit_notes
+from kdray.plan.limits import fitting
+from kdray.plan.prepared import prepared_notes
 from kdray.spec import declare
 from kdray.spec.chat import bos_warning
 from kdray.spec.columns import recipe_columns
 from kdray.spec.components import declared, load
 from kdray.spec.errors import InputError
-from kdray.spec.folders import decoder_window, read_config
+from kdray.spec.folders import TOKENIZER, decoder_window, read_config
 
 DECLARED = declare.Stage(version=2)
 SLICE = 512  # source rows that a task turns into tokens
-COUNTS = ("read", "skipped", "empty", "long", "truncated")
+COUNTS = ("read", "skipped", "empty", "long", "truncated", "unasked")
 LENGTHS = {"prompts": "max_prompt", "wholes": "max_length"}  # of what is beyond a limit
 
 
 def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
     """Make the missing ones of `steps`."""
     for step, attempt in work.each(steps):
-        template, config = step.params["template"], read_config(work.folder(step.inputs.tokenizer))
-        if warning := bos_warning(template["name"], template["params"], config):
+        recipe, template = step.params["recipe"]["name"], step.params["template"]
+        config = read_config(work.folder(step.inputs.tokenizer))
+        if warning := bos_warning(recipe, template["name"], template["params"], config):
             work.progress.say(f"[yellow]data[/]: {warning}")
         facts = _prepare(step, work, attempt.path)
         work.seal(step, attempt, None, **facts)
@@ -56,21 +60,42 @@ def prepare(steps: list[Step[PrepareInputs]], work: Work) -> None:
             f"data: {facts['kept']} rows from {facts['read']} read ({facts['skipped']} left out by the recipe,"
             f" {facts['empty']} without a response, {facts['long']} with a long prompt, {facts['truncated']} truncated)"
         )
-        for note in limit_notes(facts, step.params["max_prompt"], step.params["max_length"]):
+        for note in prepared_notes(work.plan, work.store):
             work.progress.say(f"[yellow]data[/]: {note}")
+    for step in steps:
         require_all_known(step, work)
+        require_teachers_closed(step, work)
 
 
 def require_all_known(step: Step[PrepareInputs], work: Work) -> None:
-    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another."""
-    known = {}
+    """Whether the models of this grid know all tokens of the rows, which may have been prepared for another, as those
+    that wrote them: of tokenizers that no check could read, both are loaded.
+    """
+    ours, known = work.folder(step.inputs.tokenizer), {}
+    tokenizer = load_tokenizer(ours)
     for role, (field, _) in work.plan.grid.models().items():
         if role != "student" and work.plan.grid.soft_labels.align:
             continue  # it reads them in its own
-        model = work.plan.models[role]
-        size = read_config(work.folder(model.untuned)).get("vocab_size")
+        folder = work.folder(work.plan.models[role].untuned)
+        if role != "student" and not all((each / TOKENIZER).is_file() for each in (ours, folder)):
+            theirs = load_tokenizer(folder, f"{field}.model")
+            require_same_tokens(tokenizer.get_vocab(), theirs.get_vocab(), f"{field}.model")
+        size = read_config(folder).get("vocab_size")
         known |= {f"{field}.model": size} if size else {}
-    require_known(Rows(work.folder(step)), known, load_tokenizer(work.folder(step.inputs.tokenizer)))
+    require_known(Rows(work.folder(step)), known, tokenizer)
+
+
+def require_teachers_closed(step: Step[PrepareInputs], work: Work) -> None:
+    """Whether the teachers that read these rows by templates of their own, and not only to answer them, read responses
+    as answers.
+    """
+    rows, grid = Rows(work.folder(step)), work.plan.grid
+    for name, teacher in grid.all_teachers.items() if grid.soft_labels.align else ():
+        asked = any(point.point.alpha > 0 and point.point.teacher in ("", name) for point in work.plan.points)
+        if asked or teacher.tune:
+            field, tokenizer = grid.models()[name][0], load_tokenizer(work.folder(work.plan.models[name].untuned))
+            first = Example(*(rows.text(0, column) for column in ("instruction", "context", "response")))
+            require_closed([first], open_template(step.params["template"]), tokenizer, f"the prompt of {field}.model")
 
 
 def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, Any]:
@@ -115,6 +140,7 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, A
     ):
         raise _nothing_to_train_on(facts, params)
     write_split(target, **chosen)
+    facts["repeated"] = repeated(Rows(target))
     usable = facts["read"] - facts["skipped"] - facts["empty"]
     kept_by = {name: fitting(beyond[name], usable, params[limit]) for name, limit in LENGTHS.items() if beyond[name]}
     return dict(facts) | {"train": facts["kept"] - sum(map(len, chosen.values()))} | kept_by
@@ -159,6 +185,10 @@ def tokenise_slice(files: list[str], params: dict[str, Any], tokenizer_folder: s
     empty = sum(isinstance(example, Example) and not example.response for example in examples.values())
     counts |= {"read": len(batch["id"]), "skipped": len(batch["id"]) - len(examples), "empty": empty}
     counts |= {"long": tokens.count([]) - empty, "truncated": sum(row.truncated for rows in tokens for row in rows)}
+    counts["unasked"] = sum(
+        bool(rows) and isinstance(example, Example) and not (example.instruction or example.context)
+        for example, rows in zip(examples.values(), tokens, strict=True)
+    )
     made = [
         (number, row, example) for (number, example), rows in zip(examples.items(), tokens, strict=True) for row in rows
     ]
@@ -185,11 +215,13 @@ def _examples(rows: dict[int, dict[str, Any]], recipe: dict[str, Any]) -> dict[i
     return {number: example for number, example in examples.items() if example is not None}
 
 
-def require_closed(examples: Iterable[Example | Document], template: Any, tokenizer: Any) -> None:
+def require_closed(
+    examples: Iterable[Example | Document], template: Any, tokenizer: Any, whose: str = "the prompt"
+) -> None:
     """Responses behind a prompt that has opened a thought would be learned, and later told apart, as thoughts."""
     first = next((example for example in examples if isinstance(example, Example) and example.response), None)
     if first and (marks := opened_by(template(first, tokenizer))) and not marks.closing.search(first.response):
-        found = f"the prompt opens a thought, and the responses have no {marks.token} that ends it"
+        found = f"{whose} opens a thought, and the responses have no {marks.token} that ends it"
         raise InputError(
             "data.template", found, "write {name: chat, close_thought: true}, or use the template 'alpaca'"
         )

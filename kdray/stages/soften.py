@@ -18,7 +18,7 @@ from kdray.distill.signals import make_form
 from kdray.distill.stored import Stored, write_head
 from kdray.models.adapters import load_teacher
 from kdray.models.head import ResponseModel
-from kdray.models.load import load_tokenizer
+from kdray.models.load import load_tokenizer, token_count
 from kdray.orchestration.items import Part
 from kdray.orchestration.pipeline import make_parts, run_pipeline
 from kdray.orchestration.work import Work
@@ -38,7 +38,7 @@ def soften(steps: list[Step[SoftenInputs]], work: Work) -> None:
     for step, attempt in work.each(steps):
         data, teacher = work.folder(step.inputs.data), work.folder(step.inputs.teacher)
         form, rows = make_form(step.params["form"]), Rows(data)
-        _require_room(form, len(load_tokenizer(teacher)))
+        _require_room(form, token_count(load_tokenizer(teacher)))
         make = functools.partial(Softener, teacher, data, step.params)
         gpus = work.gpus_for(step.inputs.teacher, step.params["compute"], step.params.get("quantise"))
         error = make_parts("soften", _cuts(len(rows)), attempt, make, work, gpus)
@@ -65,7 +65,7 @@ class Softener:
         compute = getattr(torch, params["compute"])
         model, tokenizer = load_teacher(teacher, compute, params.get("quantise"), "soft_labels.quantise")
         self.model = ResponseModel(model)
-        self.teacher = Teacher(self.model.head, len(tokenizer), params.get("temperature", 1.0))
+        self.teacher = Teacher(self.model.head, token_count(tokenizer), params.get("temperature", 1.0))
         self.rows, self.params, self.form = Rows(data), params, make_form(params["form"])
 
     @torch.inference_mode()

@@ -15,6 +15,11 @@ from kdray.store import Outer, Store
 from tests.conftest import TinyGrid
 from tests.tiny import TEMPLATE
 
+OF_PARTS = (  # as models for images and text have it, whose contents are lists
+    "{% for m in messages %}{{ m['role'] }}: {% for part in m['content'] %}{% if part['type'] == 'text' %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}\n{% endfor %}assistant:"
+)
+DOCUMENTS = {"data.recipe": {"name": "text", "column": "response"}, "score.tasks": ["heldout_loss"]}
 XSUM = {"name": "xsum", "source": "file:HERE/xsum.jsonl"}
 
 
@@ -37,6 +42,7 @@ def check(grid: TinyGrid, changes: dict[str, Any]) -> list[str]:
         ("{{ ''.__class__.__mro__ }}", {}, "cannot write a prompt (access to attribute '__class__'"),
         (None, {}, "the student has no chat template"),
         (TEMPLATE, {"enable_thinking": False}, "the model's chat template does not read it"),
+        (OF_PARTS, {}, "the student's chat template leaves out what is asked"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_one_line(
@@ -58,7 +64,7 @@ def test_a_template_that_cannot_be_used_is_one_line(
             "{{ strftime_now('%Y') }}{% generation %}x{% endgeneration %}{% for m in messages %}{% break %}{% endfor"
             " %}{{ messages | tojson }}"
         ),
-        "{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}",
+        "{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}{{ messages[0]['content'] | trim }}",
         [{"name": "tool_use", "template": "{% if %}"}, {"name": "default", "template": TEMPLATE}],
     ],
 )
@@ -111,6 +117,8 @@ def test_prompts_without_the_bos_that_gemma_needs_are_warned_of(tiny_grid: TinyG
     (note,) = check(tiny_grid, {})
     assert note.startswith("data.template: prompts do not begin with the bos token, without which gemma2 models fail")
     assert check(tiny_grid, {"data.template": {"name": "alpaca", "bos": True}}) == []
+    (note,) = check(tiny_grid, DOCUMENTS | {"data.template": "plain"})  # of which it makes nothing
+    assert note.startswith("data.template: documents do not begin with the bos token, without which gemma2 models fail")
     assert check(tiny_grid, {"data.template": "plain"}) == []  # it has what the tokenizer puts before every text
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pytest
 
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.answers import write_answered, write_both
+from kdray.models.load import load_tokenizer, token_count
 from tests.tiny import write_rows, write_tokenizer
 
 LIMITS = {"max_new_tokens": 6, "max_length": 256}
@@ -62,6 +65,21 @@ def test_nothing_of_a_training_response_is_left(rows, tokenizer, tmp_path):
         answered(source, answers, tokenizer, tmp_path / name)[0] for source, name in ((rows, "a"), (Rows(other), "b"))
     ]
     assert made[0].table == made[1].table
+
+
+def test_a_vocabulary_may_skip_ids(rows, tmp_path):
+    """As one that was pruned: its last tokens have ids beyond their number."""
+    path = tmp_path / "tokenizer" / "tokenizer.json"
+    described = json.loads(path.read_text())
+    vocabulary = described["model"]["vocab"]
+    last = max(vocabulary, key=vocabulary.__getitem__)
+    vocabulary[last] += 7
+    path.write_text(json.dumps(described))
+    tokenizer, id = load_tokenizer(tmp_path / "tokenizer"), vocabulary[last]
+    assert len(tokenizer) <= id < token_count(tokenizer)
+    made, counts = answered(rows, [[id], *([20] for _ in range(6)), [id + 1]], tokenizer, tmp_path / "made")
+    assert (counts["kept"], counts["unknown"]) == (7, 1)
+    assert made.input_ids(made.train[0])[-2:] == [id, tokenizer.eos_token_id]
 
 
 def test_an_answer_that_was_stopped_has_no_eos(rows, tokenizer, tmp_path):

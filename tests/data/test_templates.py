@@ -55,6 +55,16 @@ def test_an_argument_that_would_change_nothing_is_refused(arguments: dict[str, A
         chat(ASKED, tokenizer, arguments=arguments)
 
 
+def test_a_template_that_passes_what_is_asked_by_is_refused_and_one_that_moves_white_space_is_not(
+    tokenizer: Any,
+) -> None:
+    tokenizer.chat_template = "user: {% for part in messages[0]['content'] %}{{ part['text'] }}{% endfor %}\nassistant:"
+    with pytest.raises(InputError, match=r"^data\.template: the model's chat template leaves out what is asked"):
+        chat(ASKED, tokenizer)
+    tokenizer.chat_template = "{{ messages[0]['content'] | trim | replace('\n\n', '\n') }}"  # Falcon's
+    assert chat(Example(" a\n\nb ", " c \n", "x"), tokenizer) == "a\nb \n c"
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

@@ -56,8 +56,9 @@ def test_a_merge_over_the_border_never_changes_the_prompt(tokenizer):
         "        {%- set date_string = strftime_now('%d %b %Y') %}\n    {%- else %}\n        {%- set date_string = 'no'"
         " %}\n"
         "    {%- endif %}\n{%- endif %}\nToday Date: {{ date_string }}\n\n{{ messages[0]['content'] }}",
-        "  {% set today = strftime_now(format='%-d %B %Y, %H:%M:%S') %}\n  {{ today }}\n\n",
-        "\n{% macro at() %}{% if true %}{{ strftime_now('%Y-%m-%d %A') }}{% endif %}{% endmacro %}{{ at() }}",
+        "  {% set today = strftime_now(format='%-d %B %Y, %H:%M:%S') %}\n  {{ today }}\n\n{{ messages[0]['content'] }}",
+        "\n{% macro at() %}{% if true %}{{ strftime_now('%Y-%m-%d %A') }}{% endif %}{% endmacro %}{{ at() }}"
+        "{{ messages[0]['content'] }}",
     ],
 )
 def test_a_chat_template_prints_one_date_for_ever(

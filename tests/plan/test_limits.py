@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdray.plan.limits import fitting, limit_notes, prepared_notes
+from kdray.plan.limits import fitting, limit_notes
+from kdray.plan.prepared import prepared_notes
 from kdray.report.results import collect
 from kdray.report.write import write_report
 from kdray.store import Store

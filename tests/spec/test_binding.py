@@ -55,6 +55,18 @@ COMPONENTS = {
     ),
     "nan": ({"train.schedule": {"name": "cosine", "floor": NAN}}, ["train.schedule.floor: nan", "must be float"]),
     "inf": ({"train.schedule": {"name": "cosine", "floor": INF}}, ["train.schedule.floor: inf", "must be float"]),
+    "a learning rate below 0": (
+        {"train.schedule": {"name": "cosine", "floor": -0.1}},
+        ["train.schedule.floor: -0.1", "must be float >= 0 and <= 1"],
+    ),
+    "a learning rate that rises": (
+        {"train.schedule": {"name": "cosine", "floor": 10}},
+        ["train.schedule.floor: 10", "must be float >= 0 and <= 1"],
+    ),
+    "words cut from the end": (
+        {"data.recipe": {"name": "news", "max_words": -5}},
+        ["data.recipe.max_words: -5", "must be int > 0"],
+    ),
     "list for a word": (
         {"data.recipe": {"name": "columns", "response": ["a"]}},
         ["data.recipe.response: ['a']", "must be str"],

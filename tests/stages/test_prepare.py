@@ -88,13 +88,14 @@ def test_rows_keep_their_order_over_many_slices_and_every_loss_is_counted(prepar
 
 def test_the_first_rows_of_the_file_are_held_out_if_the_grid_says_so(prepare: Prepare, tmp_path: Path) -> None:
     rows = [{"instruction": f"Say {i}", "context": "", "response": " " if i == 1 else f"{i} ."} for i in range(20)]
-    write(tmp_path / "first.jsonl", rows)
-    made, _ = prepare("first.jsonl", split="first", heldout=3, test=2)
+    write(tmp_path / "first.jsonl", [*rows, rows[0]])
+    made, facts = prepare("first.jsonl", split="first", heldout=3, test=2)
     sources = made.table["source_row"].to_pylist()
     assert [sources[row] for row in made.heldout] == [0, 2]  # the second one has no response
     assert [sources[row] for row in made.test] == [3, 4]
-    assert [sources[row] for row in made.train] == list(range(5, 20))
-    with pytest.raises(InputError, match=r"^data.heldout: 21 of 19 usable rows"):
+    assert [sources[row] for row in made.train] == list(range(5, 21))
+    assert facts["repeated"] == 1  # the first row is the last one too
+    with pytest.raises(InputError, match=r"^data.heldout: 21 of 20 usable rows"):
         prepare("first.jsonl", split="first", heldout=19, test=2)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import NonNegativeInt, PositiveInt
+
 from kdray.data.cells import text_in
 from kdray.data.example import Example
 from kdray.data.words import count_words, first_words
@@ -19,9 +21,9 @@ def news(
     *,
     article: str = "text",
     summary: str = "subtitle",
-    min_words: int = 100,
-    max_words: int = 400,
-    min_summary_words: int = 8,
+    min_words: NonNegativeInt = 100,
+    max_words: PositiveInt = 400,
+    min_summary_words: NonNegativeInt = 8,
     ask: str = "Summarise the article in one sentence.",
 ) -> Example | None:
     """None for a short or damaged article, and for a summary too short to be one. Articles are cut at `max_words`.

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from kdray.data.example import Example
 from kdray.data.thoughts import closed
 from kdray.spec import declare
-from kdray.spec.chat import require_read
+from kdray.spec.chat import kept, require_read
 from kdray.spec.errors import InputError
 from kdray.spec.parameters import Scalars
 
@@ -57,7 +57,8 @@ def chat(
     again, empty.
 
     Raises:
-        InputError: there is no template, it does not know an argument, or it refuses the prompt.
+        InputError: there is no template, it does not know an argument, or it refuses the prompt or leaves out what is
+            asked.
     """
     if tokenizer.chat_template is None:
         raise InputError("data.template", "this tokenizer has no chat template", "use the template 'alpaca'")
@@ -74,6 +75,9 @@ def chat(
         raise
     except Exception as error:
         raise refused(error, "data.template", "use the template 'alpaca'") from error
+    if text and not kept(content, str(text)):
+        found = "the model's chat template leaves out what is asked"
+        raise InputError("data.template", found, "use the template 'alpaca'")
     return closed(str(text)) if close_thought else str(text)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from kdray.spec import declare
+from kdray.spec.parameters import Fraction
 
 DECLARED = declare.Schedule(version=1)
 
 
-def cosine(progress: float, *, floor: float = 0.0) -> float:
+def cosine(progress: float, *, floor: Fraction = 0.0) -> float:
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * progress))
