@@ -63,7 +63,8 @@ def metadata(
         with _session(to, codes, insecure_cluster) as (outer, terminal):
             from kdray.orchestration.concepts import open_texts, words_in
 
-            entries += words_in(open_texts(ref, outer, text), codes, least, pairs, terminal)
+            texts = open_texts(ref, outer, text, outer.resolve(ref, "SOURCE"))
+            entries += words_in(texts, codes, least, pairs, terminal)
     to.mkdir(parents=True, exist_ok=True)
     counts = write_entries(file, entries)
     told = ", ".join(f"{count} from {what}" for what, count in counts.items())
@@ -112,8 +113,11 @@ def curate(
         io.put_json_if_absent(to / REQUEST, {"id": fingerprint(asked)})
         if (io.read_json(to / REQUEST) or {}).get("id") != fingerprint(asked):
             raise InputError("--to", f"{to} holds another curation", "give another folder")
-        texts = open_texts(ref, outer, text)
-        entries = read_entries(given, outer, codes) if given else own_entries(texts, codes, least, pairs, terminal)
+        texts = open_texts(ref, outer, text, asked["source"])
+        if given:
+            entries = read_entries(given, outer, codes, asked["metadata"])
+        else:
+            entries = own_entries(texts, codes, least, pairs, terminal)
         made = balanced(texts, entries, curating.Balance(codes, threshold, tail, seed), to, terminal)
         draw_concepts(to, read_concepts(to))
         io.put_json(to / SUMMARY, asdict(made))

@@ -65,7 +65,8 @@ def _make(
 ) -> None:
     if source is None:
         assert ref is not None
-        lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), language=language)
+        weights, identity = params.get("weights", True), params["source"]
+        lay_down(ref, outer, target, ref.field, weights=weights, language=language, identity=identity)
         return
     first, end = params["drop_layers"]
     cut(source, target, first, end, field)

@@ -16,7 +16,7 @@ import sys
 import urllib.request
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -115,12 +115,15 @@ class Outer:
             return _extract(archive, ref.path, wheel.parent / "files")
 
     def require_unchanged(self, ref: Reference, identity: Mapping[str, Any] | None, field: str = "reference") -> None:
-        """Called once a local file has been read: what an id says was read must be what was read. It is hashed anew.
+        """Called once a local file or folder has been read: what an id says was read must be what was read. It is
+        hashed anew.
 
         Raises:
             InputError: its content is no longer that which `identity` names.
         """
-        if ref.scheme == "file" and identity is not None and io.sha256(Path(ref.name)) != identity["sha256"]:
+        if ref.scheme != "file" or identity is None:
+            return
+        if self._hash_local(Path(ref.name), field, io.sha256) != identity["sha256"]:
             raise InputError(
                 field,
                 f"{ref.name} has changed since the run began",
@@ -192,15 +195,16 @@ class Outer:
             io.delete(aside)
         return path
 
-    def _hash_local(self, path: Path, field: str) -> str:
+    def _hash_local(self, path: Path, field: str, hash_file: Callable[[Path], str] | None = None) -> str:
+        hash_file = hash_file or self._hash_file
         if not path.exists():
             raise not_found(path, field)
         if path.is_file():
-            return self._hash_file(path)
+            return hash_file(path)
         files = [f for f in io.list_files(path) if not {*NOT_CONTENT}.intersection(f.relative_to(path).parts)]
         if not files:
             raise InputError(field, f"{path} is empty", "give a folder with files in it")
-        listing = "\n".join(f"{self._hash_file(f)}  {f.relative_to(path)}" for f in files)
+        listing = "\n".join(f"{hash_file(f)}  {f.relative_to(path)}" for f in files)
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def _hash_file(self, path: Path) -> str:

@@ -301,6 +301,16 @@ def test_a_file_that_is_not_what_it_was_is_named(outer: Outer, file: Path) -> No
         outer.require_unchanged(local(file), identity, "lens.source")
 
 
+def test_a_folder_that_is_not_what_it_was_is_named(outer: Outer, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    identity = outer.identify(local(tmp_path / "m"))
+    outer.require_unchanged(local(tmp_path / "m"), identity, "student.model")
+    file.rename(tmp_path / "m" / "a.jsonl")
+    with pytest.raises(InputError, match=r"^student\.model: .*m has changed since the run began"):
+        outer.require_unchanged(local(tmp_path / "m"), identity, "student.model")
+
+
 # addresses
 
 
