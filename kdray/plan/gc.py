@@ -11,7 +11,7 @@ from kdray.plan.steps import Plan
 from kdray.spec.errors import InputError
 from kdray.store import Store, io
 from kdray.store.artifact import leftovers
-from kdray.store.locks import DONE, STALE_AFTER, working
+from kdray.store.locks import DONE, STALE_AFTER, at_work, working
 from kdray.store.store import ERRORS
 
 
@@ -54,8 +54,10 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
             garbage.append(folder)
         elif finished:
             garbage += leftovers(finished)
-    if not busy:
-        garbage += io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
+    beside = io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
+    # Between two steps a run holds no lock, but has a folder there.
+    if beside and not busy and not at_work(store.root, patience):
+        garbage += beside
     return [Garbage(path, io.size(path)) for path in garbage]
 
 

@@ -130,13 +130,23 @@ def working(folders: Iterable[Path], patience: float = STALE_AFTER) -> set[Path]
     most.
     """
     owners = {folder: owner for folder in folders if (owner := _owner(folder))}
-    before = {owner: io.read_json(owner) for owner in owners.values()}
+    alive = _counting(owners.values(), patience)
+    return {folder for folder, owner in owners.items() if owner in alive}
+
+
+def at_work(root: Path, patience: float = STALE_AFTER) -> bool:
+    """Whether any driver of the store below `root` counts on while we look, whether it holds a lock or not."""
+    return bool(_counting((root / DRIVERS).glob("*"), patience))
+
+
+def _counting(counters: Iterable[Path], patience: float) -> set[Path]:
+    before = {counter: io.read_json(counter) for counter in counters}
     alive: set[Path] = set()
     deadline = time.monotonic() + patience
     while before.keys() - alive and time.monotonic() < deadline:
         time.sleep(0.1)
-        alive |= {owner for owner, count in before.items() if io.read_json(owner) != count}
-    return {folder for folder, owner in owners.items() if owner in alive}
+        alive |= {counter for counter, count in before.items() if io.read_json(counter) != count}
+    return alive
 
 
 def held(folder: Path) -> bool:
