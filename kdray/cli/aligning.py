@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from kdray.cli.lens_given import Answers, Model, err, follow, out, require_answers, to_folder
-from kdray.cli.shared import FAILED
+from kdray.cli.lens_given import Answers, Model, err, follow, require_answers, to_folder
+from kdray.cli.shared import FAILED, say
 from kdray.spec.errors import InputError
 
 RECORD = "align.json"
@@ -92,8 +92,8 @@ def align(
     record = {**given, "epochs": epochs, "seed": seed, **told, "steps": loop.history}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     trained = f"{len(pairs.train)} pairs of {pairs.answers} answers, {loop.total_steps} steps"
-    out.print(f"{folder}: trained on {trained}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{folder}: trained on {trained}")
     for name in ("before", "after"):
         if told[name]:
             numbers = ", ".join(f"{key.removeprefix('heldout_')} {value:.4f}" for key, value in told[name].items())
-            out.print(f"{name}, on {told['heldout']} pairs that were kept out: {numbers}", highlight=False)
+            say(f"{name}, on {told['heldout']} pairs that were kept out: {numbers}")

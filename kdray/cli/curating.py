@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import Insecure, out
+from kdray.cli.shared import Insecure, out, say
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def metadata(
     to.mkdir(parents=True, exist_ok=True)
     counts = write_entries(file, entries)
     told = ", ".join(f"{count} from {what}" for what, count in counts.items())
-    out.print(f"{file}: {sum(counts.values())} concepts: {told}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{file}: {sum(counts.values())} concepts: {told}")
 
 
 def curate(
@@ -121,7 +121,7 @@ def curate(
         made = balanced(texts, entries, curating.Balance(codes, threshold, tail, seed), to, terminal)
         draw_concepts(to, read_concepts(to))
         io.put_json(to / SUMMARY, asdict(made))
-    out.print(f"{to}: {curating.told(made, entries)}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{to}: {curating.told(made, entries)}")
 
 
 def _codes(languages: str) -> tuple[str, ...]:

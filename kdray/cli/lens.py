@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,6 +33,7 @@ from kdray.cli.lens_given import (
     to_folder,
 )
 from kdray.cli.lens_making import guide, map_, train
+from kdray.cli.shared import say
 from kdray.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -158,7 +160,7 @@ def import_(
     made = import_pickle(source)
     folder = given or to_folder(str(file.with_suffix("") if file else source.stem))
     made.save(folder)
-    out.print(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}", highlight=False)
+    say(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}")
 
 
 @lens.command()
@@ -191,13 +193,18 @@ def rate(
             reason = "all windows have one label" if tested["n"] else "every document trained the lens"
             err.print(f"[yellow]no AUROC[/] of {escape(labelled)}: {reason}", soft_wrap=True, highlight=False)
     if as_json:
-        print(json.dumps({"scores": scores, "facts": result.facts}))
+        print(json.dumps({"scores": {name: _known(score) for name, score in scores.items()}, "facts": result.facts}))
         return
     show("factual rate", [{"metric": name, **score} for name, score in scores.items()])
-    out.print(f"left out: {result.facts['left_out']}", highlight=False)
+    say(f"left out: {result.facts['left_out']}")
     trained_on = made.record.get("auroc_test")
     if "auroc" in scores and trained_on and has_drifted(scores["auroc"]["value"], trained_on):
         out.print(
             f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was"
             " trained"
         )
+
+
+def _known(score: Mapping[str, float]) -> dict[str, float | None]:
+    """A score as JSON has it, which knows no NaN."""
+    return {name: None if math.isnan(value) else value for name, value in score.items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plans_of, print_report, print_reports, wanted_of
+from kdray.cli.shared import GridFile, Json, open_grid, out, plans_of, print_report, print_reports, say, wanted_of
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def check(
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
 
-    out.print(f"{grid}: fine, {len(expand(spec))} points", highlight=False)
+    say(f"{grid}: fine, {len(expand(spec))} points")
 
 
 def plan(
@@ -120,7 +120,7 @@ def why(
     below = Path(local_path(store, "--store")) if store is not None else Path("runs")
     lines = compared(below, what, other) if of_ids else explained(*wanted_of(Path(what)), other)
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
 
 
 def report(

@@ -66,6 +66,11 @@ def wanted_of(path: Path) -> tuple[Plan, Store]:
     return Choices(made, store).narrowed(), store
 
 
+def say(text: str) -> None:
+    """Print a line as it stands: in what a user has named, such as a path, [v2] is no markup."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
     """Print the table of what is measured so far, and write the report into the store if there is one; returns the
     page's path.
@@ -82,7 +87,7 @@ def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | N
         return None
     folder = write_report(results, store.root / "report" / made.grid.name)
     page = write_page([(results, store, file)], folder)
-    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    say(f"report  {os.path.relpath(page)}")
     return page
 
 
@@ -101,7 +106,7 @@ def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
     if not roots:
         return None
     page = write_page(given, roots[0] / "report" / "+".join(plan.grid.name for plan, _, _ in made))
-    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    say(f"report  {os.path.relpath(page)}")
     return page
 
 
@@ -109,9 +114,9 @@ def print_mlflow(made: Plan, store: Store) -> None:
     """Say how the grid's runs are to be seen."""
     from kdray.track.address import serve_command, view_link
 
-    out.print(f"MLflow  {serve_command(made.grid, store)}", highlight=False, soft_wrap=True)
+    say(f"MLflow  {serve_command(made.grid, store)}")
     if link := view_link(made.grid, store):
-        out.print(f"        then open {link}", highlight=False, soft_wrap=True)
+        say(f"        then open {link}")
 
 
 def print_unwritten(reason: str, advice: str) -> None:
