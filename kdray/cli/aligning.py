@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from kdray.cli.lens_given import Answers, Model, err, follow, require_answers, to_folder
-from kdray.cli.shared import FAILED, say
+from kdray.cli.lens_given import Answers, Model, follow, require_answers, to_folder
+from kdray.cli.shared import FAILED, err, say
 from kdray.spec.errors import InputError
 
 RECORD = "align.json"

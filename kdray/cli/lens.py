@@ -14,7 +14,6 @@ from rich.markup import escape
 from kdray.cli.lens_given import (
     Annotations,
     Answers,
-    Json,
     Limit,
     MaxWords,
     Model,
@@ -23,17 +22,15 @@ from kdray.cli.lens_given import (
     aligned_set,
     annotated_set,
     detector,
-    err,
     follow,
     metric_use,
-    out,
     require_answers,
     show,
     to_file,
     to_folder,
 )
 from kdray.cli.lens_making import guide, map_, train
-from kdray.cli.shared import say
+from kdray.cli.shared import Json, err, out, say
 from kdray.spec.errors import InputError
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ from kdray.cli.lens_given import (
     Window,
     aligned_set,
     annotated_set,
-    err,
     file_of,
     follow,
     to_file,
     to_folder,
 )
-from kdray.cli.shared import say
+from kdray.cli.shared import err, say
 from kdray.spec.errors import InputError
 
 ToFolder = Annotated[str, typer.Option(help="the folder to write")]
