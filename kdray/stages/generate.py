@@ -104,7 +104,9 @@ class Generating:
         asked = self.asked_of(step)
         assert isinstance(asked, Asked)
         if len(parts(attempt.path)) == len(asked.batches):
-            self.work.seal(step, attempt, None, cut=asked.cut, **measured_cost(attempt.path))
+            cost = measured_cost(attempt.path)
+            seconds = {"seconds": cost["answer_seconds"]} if cost else {}  # without those that it waited for an actor
+            self.work.seal(step, attempt, None, cut=asked.cut, **cost, **seconds)
 
     def asked_of(self, step: Step[GenerateInputs]) -> Asked | InputError:
         """The prompts, written for the first model that is asked them and told of if some are refused or cut; a task
