@@ -88,6 +88,8 @@ def main() -> None:
 
     def terminate(signum: int, frame: object) -> None:
         terminated.append(signum)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of what a script starts by `kdray ... &`
+            raise KeyboardInterrupt
         os.kill(os.getpid(), signal.SIGINT)
 
     signal.signal(signal.SIGTERM, terminate)

@@ -6,6 +6,8 @@ import errno
 import importlib.metadata
 import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,26 @@ def test_an_interruption_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) 
     code, stdout, stderr = run("plan", "grid.yaml")
     assert (code, stdout, stderr.count("\n")) == (130, "", 1)
     assert stderr.startswith("interrupted: nothing finished is lost")
+
+
+def test_sigterm_ends_a_command_that_a_script_has_started_in_the_background(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Ctrl-C is ignored."""
+
+    def terminated(_: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        raise typer.Exit(FAILED)
+
+    monkeypatch.setattr(shared, "load_grid", terminated)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run("plan", "grid.yaml")[0] == 143
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
