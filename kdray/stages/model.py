@@ -30,9 +30,8 @@ def model(steps: list[Step], work: Work) -> None:
             task = ray.remote(_make).options(num_cpus=1)
             field = field_at_fault(step, work) if source else "model"
             try:
-                ray.get(
-                    task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in language)
-                )
+                ref = step.source and step.source.everywhere
+                ray.get(task.remote(ref, source, step.params, work.outer, attempt.path, field, step.key in language))
             except RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             work.seal(step, attempt)
