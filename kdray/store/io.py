@@ -58,6 +58,18 @@ def put_json_if_absent(path: Path, value: Any, durable: bool = True) -> bool:
     return True
 
 
+def move(aside: Path, path: Path) -> None:
+    """Put what was written aside, a file or a folder, into its place, where it outlives a loss of power whole or not at
+    all: a name can be on the disk before what it names.
+
+    Raises:
+        OSError: `path` is a folder that is there already.
+    """
+    for file in [aside, *aside.rglob("*")]:
+        sync(file)
+    os.replace(aside, path)
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Hold off all others that want to change `path`; whoever dies lets go.

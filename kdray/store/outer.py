@@ -7,9 +7,9 @@ its hash alone, whether it lies here or at an address.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import sys
@@ -165,7 +165,7 @@ class Outer:
                     )
                 folder.mkdir(parents=True, exist_ok=True)
                 for wheel in aside.glob("*.whl"):
-                    os.replace(wheel, folder / wheel.name)
+                    io.move(wheel, folder / wheel.name)
             finally:
                 io.delete(aside)
         wheels = sorted(folder.glob("*.whl"))
@@ -186,7 +186,7 @@ class Outer:
                 shutil.copyfileobj(answer, copy)
             if (seen := io.sha256(aside)) != ref.sha256:
                 raise InputError(field, f"https://{ref.name} has sha256 {seen}", f"expected {ref.sha256}")
-            os.replace(aside, path)
+            io.move(aside, path)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             allowed = "check the address and the network, or fetch it elsewhere and give file:PATH"
@@ -219,8 +219,9 @@ class Outer:
             if entry is not None and entry["stamp"] == stamp:
                 return entry["sha256"]
         self._known[name] = {"stamp": stamp, "sha256": io.sha256(path)}
-        if self.root.is_dir() and os.access(self.root, os.W_OK):
-            io.put_json(self._hashes, cache | {name: self._known[name]})
+        if self.root.is_dir():
+            with contextlib.suppress(OSError):  # another user's store, a full disk: a look at a grid goes on
+                io.put_json(self._hashes, cache | {name: self._known[name]})
         return self._known[name]["sha256"]
 
 
@@ -288,7 +289,7 @@ def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
         aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
         with archive.open(name) as source, aside.open("wb") as copy:
             shutil.copyfileobj(source, copy)
-        os.replace(aside, target)
+        io.move(aside, target)
     return target
 
 

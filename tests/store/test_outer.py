@@ -113,6 +113,12 @@ def test_without_a_store_nothing_is_written(outer: Outer, file: Path, tmp_path: 
     assert tree_of(tmp_path) == before
 
 
+def test_a_store_that_cannot_be_written_is_in_no_ones_way(outer: Outer, file: Path) -> None:
+    outer.root.mkdir()
+    (outer.root / "cache").write_text("no folder")
+    assert outer.identify(local(file)) == {"sha256": hashlib.sha256(b"hello").hexdigest()}
+
+
 def test_a_file_is_hashed_once_for_all_drivers_of_a_store(outer: Outer, file: Path, hashed: list[Path]) -> None:
     outer.root.mkdir()
     first = outer.identify(local(file))
