@@ -95,9 +95,11 @@ def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
     """As `print_report` of several grids: their tables, and one page of all of them, in the first store that is
     there.
     """
+    from kdray.plan.steps import LONGEST
     from kdray.report.page.page import write_page
     from kdray.report.results import collect
     from kdray.report.write import print_table
+    from kdray.store import fingerprint
 
     given = [(collect(plan, store), store, file) for plan, store, file in made]
     for results, _, _ in given:
@@ -105,7 +107,10 @@ def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
     roots = [store.root for _, store, _ in given if store.root.is_dir()]
     if not roots:
         return None
-    page = write_page(given, roots[0] / "report" / "+".join(plan.grid.name for plan, _, _ in made))
+    name = "+".join(plan.grid.name for plan, _, _ in made)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{fingerprint(name)}"
+    page = write_page(given, roots[0] / "report" / name)
     say(f"report  {os.path.relpath(page)}")
     return page
 
