@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kdray.cli.shared import GridFile, Json, plan_of
+from kdray.cli.shared import GridFile, Json, wanted_of
 
 
 def simulate(
@@ -41,7 +41,7 @@ def simulate(
     from kdray.store import Outer
 
     of, losses = card_of(card), Losses(seconds_of(mttf, "--mttf"), seed) if mttf is not None else None
-    made, store = plan_of(grid)
+    made, store = wanted_of(grid)
     found, left_out = simulated(made, store, Outer(store.root), of, nodes, gpus, losses, rows)
     if as_json:
         print(json.dumps(listed(found, of) | {"left_out": left_out}, indent=1))
