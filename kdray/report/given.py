@@ -84,8 +84,8 @@ def write_given(
     lines = [f"# {title}", "", *(f"- {note}" for note in notes), "", "Value ± standard error over the answers.", ""]
     lines += [f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *body)]
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
-    with (folder / "scores.csv").open("w", newline="") as file:
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "metric", "value", "stderr", "n"])
         for model, (scores, _) in found.items():

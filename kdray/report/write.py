@@ -126,7 +126,7 @@ def write_report(results: Results, folder: Path) -> Path:
         cells = [f"{s.value:z.2f} ± {s.stderr:.2f}" if (s := checkpoint.scores.get(m)) else "-" for m in metrics]
         body.append([_name(checkpoint.subject, results), str(checkpoint.examples or ""), *cells])
     lines += _markdown(header, body)
-    (folder / "report.md").write_text("\n".join(lines) + "\n")
+    (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     _write_csv(results, folder / "scores.csv")
     return folder
 
@@ -195,7 +195,7 @@ def _lens(section: LensSection, facts: dict[str, Any]) -> str:
 
 def _write_csv(results: Results, path: Path) -> None:
     """One line a score: everything that the tables are made of."""
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["model", *AXES, "examples", "metric", "value", "stderr", "n"])
         for checkpoint in results.checkpoints:
