@@ -6,6 +6,7 @@ Readers never see half a file: writes go to a temporary name in the same folder 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,7 +23,13 @@ TEMPORARY = ".tmp-"
 def read_json(path: Path) -> Any | None:
     """The JSON in `path`, or None if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_bytes())
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            content = path.read_bytes()  # on NFS: replaced between its opening and its reading
+        return json.loads(content)
     except (
         FileNotFoundError,
         NotADirectoryError,

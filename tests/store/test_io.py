@@ -74,6 +74,21 @@ def test_what_is_no_json_reads_as_none(content: bytes | None, tmp_path: Path) ->
     assert io.read_json(path / "below") is None
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io.put_json(tmp_path / "count", 7)
+    read, failures = Path.read_bytes, [OSError(errno.ESTALE, "Stale file handle")]
+
+    def stale_once(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale_once)
+    assert io.read_json(tmp_path / "count") == 7
+
+
 def test_what_is_moved_into_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     monkeypatch.setattr(io, "sync", lambda path: synced.append(path.name) if not target.exists() else None)
