@@ -99,7 +99,8 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
         if missing:
             notifier.tell("done", "all is done")
         return
-    (stopped, early), named = _stopped(made, store), escape(str(file))
+    stopped, early = _stopped(made, store)
+    named = escape(str(file))
     if early:
         advice = f"without `search` in {named} the same command trains them to their end"
         out.print(f"[yellow]stopped early:[/] {', '.join(early)}; {advice}", highlight=False, soft_wrap=True)
