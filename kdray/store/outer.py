@@ -284,7 +284,7 @@ def _look_up(ref: Reference, field: str, kind: str) -> Any:
 
 def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
     target = folder / name
-    if not target.is_file():
+    if not target.is_file() or target.stat().st_size != archive.getinfo(name).file_size:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
         with archive.open(name) as source, aside.open("wb") as copy:
