@@ -41,7 +41,11 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
                 )
             needed.add(step.id)
     folders = list(store.folders())
-    busy = working([folder for _, folder in folders if not (folder / DONE).is_file()], patience)
+    beside = io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
+    # Between two steps a run holds no lock, but has a folder there.
+    abandoned = bool(beside) and not at_work(store.root, patience)
+    unfinished = [folder for _, folder in folders if not (folder / DONE).is_file()]
+    busy = set() if abandoned else working(unfinished, patience)
     needed |= _held_by(
         {key.id for key, folder in folders if folder in busy}, {key.id: store.record(key.id) for key, _ in folders}
     )
@@ -54,9 +58,7 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
             garbage.append(folder)
         elif finished:
             garbage += leftovers(finished)
-    beside = io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
-    # Between two steps a run holds no lock, but has a folder there.
-    if beside and not busy and not at_work(store.root, patience):
+    if abandoned:
         garbage += beside
     return [Garbage(path, io.size(path)) for path in garbage]
 

@@ -130,23 +130,29 @@ def working(folders: Iterable[Path], patience: float = STALE_AFTER) -> set[Path]
     most.
     """
     owners = {folder: owner for folder in folders if (owner := _owner(folder))}
-    alive = _counting(owners.values(), patience)
-    return {folder for folder, owner in owners.items() if owner in alive}
-
-
-def at_work(root: Path, patience: float = STALE_AFTER) -> bool:
-    """Whether any driver of the store below `root` counts on while we look, whether it holds a lock or not."""
-    return bool(_counting((root / DRIVERS).glob("*"), patience))
-
-
-def _counting(counters: Iterable[Path], patience: float) -> set[Path]:
-    before = {counter: io.read_json(counter) for counter in counters}
+    before = {owner: io.read_json(owner) for owner in owners.values()}
     alive: set[Path] = set()
     deadline = time.monotonic() + patience
     while before.keys() - alive and time.monotonic() < deadline:
         time.sleep(0.1)
-        alive |= {counter for counter, count in before.items() if io.read_json(counter) != count}
-    return alive
+        alive |= {owner for owner, count in before.items() if io.read_json(owner) != count}
+    return {folder for folder, owner in owners.items() if owner in alive}
+
+
+def at_work(root: Path, patience: float = STALE_AFTER) -> bool:
+    """Whether any driver of the store below `root` counts on while we look, for `patience` seconds at most, whether it
+    holds a lock or not.
+    """
+    seen: dict[Path, Any] = {}
+    deadline = time.monotonic() + patience
+    while True:
+        for counter in (root / DRIVERS).glob("*"):
+            count = io.read_json(counter)
+            if seen.setdefault(counter, count) != count:
+                return True
+        if not seen or time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
 
 
 def held(folder: Path) -> bool:
