@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,7 +28,7 @@ from kdray.cli.lens_given import (
     to_folder,
 )
 from kdray.cli.lens_making import guide, map_, train
-from kdray.cli.shared import Json, err, out, say
+from kdray.cli.shared import Json, err, out, print_json, say
 from kdray.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,7 +88,7 @@ def table(
     }
     tables |= {"a metric on predefined spans": judged} if judged else {}
     if as_json:
-        print(json.dumps(tables))
+        print_json(tables)
         return
     for title, lines in tables.items():
         show(title, lines)
@@ -190,7 +188,7 @@ def rate(
             reason = "all windows have one label" if tested["n"] else "every document trained the lens"
             err.print(f"[yellow]no AUROC[/] of {escape(labelled)}: {reason}", soft_wrap=True, highlight=False)
     if as_json:
-        print(json.dumps({"scores": {name: _known(score) for name, score in scores.items()}, "facts": result.facts}))
+        print_json({"scores": scores, "facts": result.facts})
         return
     show("factual rate", [{"metric": name, **score} for name, score in scores.items()])
     say(f"left out: {result.facts['left_out']}")
@@ -200,8 +198,3 @@ def rate(
             f"[yellow]the lens has drifted:[/] AUROC {scores['auroc']['value']:.1f} here, {trained_on:.1f} where it was"
             " trained"
         )
-
-
-def _known(score: Mapping[str, float]) -> dict[str, float | None]:
-    """A score as JSON has it, which knows no NaN."""
-    return {name: None if math.isnan(value) else value for name, value in score.items()}

@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plans_of, print_report, print_reports, say, wanted_of
+from kdray.cli.shared import (
+    GridFile,
+    Json,
+    open_grid,
+    out,
+    plans_of,
+    print_json,
+    print_report,
+    print_reports,
+    say,
+    wanted_of,
+)
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -78,12 +89,8 @@ def plan(
     wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
     cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
-        print(
-            json.dumps(
-                listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)},
-                indent=1,
-            )
-        )
+        priced = {"unknown": cost} if isinstance(cost, list) else listed(cost)
+        print_json(listed_plan(made, store) | {"cost": priced}, indent=1)
         return
 
     lines_of = [("step", "name", "id", "state", "size")]

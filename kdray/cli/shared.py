@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -69,6 +70,16 @@ def wanted_of(path: Path) -> tuple[Plan, Store]:
 def say(text: str) -> None:
     """Print a line as it stands: in what a user has named, such as a path, [v2] is no markup."""
     out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON, in which what is no finite number is null: NaN would be read by few programs."""
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        known = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        text = json.dumps(known, indent=indent)
+    print(text)
 
 
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
