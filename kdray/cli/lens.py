@@ -28,7 +28,7 @@ from kdray.cli.lens_given import (
     to_folder,
 )
 from kdray.cli.lens_making import guide, map_, train
-from kdray.cli.shared import Json, err, out, print_json, say
+from kdray.cli.shared import Json, err, finite, out, print_json, say
 from kdray.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -101,7 +101,10 @@ def annotate(
     to: Annotated[str, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
     threshold: Annotated[
         float,
-        typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself"),
+        typer.Option(
+            callback=finite,
+            help="a sentence that the metric scores lower is hallucinated, unless it names spans itself",
+        ),
     ] = 50.0,
 ) -> None:
     """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own

@@ -15,6 +15,7 @@ from rich.markup import escape
 from kdray.cli.shared import (
     GridFile,
     Json,
+    finite,
     open_grid,
     out,
     plans_of,
@@ -67,7 +68,9 @@ def plan(
     gpus: Annotated[
         int | None, typer.Option(min=1, help="how many there are; by default those of one point, of cores all")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="what one of them costs an hour, in USD")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="what one of them costs an hour, in USD")
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="rows to train on, before the data are prepared")] = None,
     as_json: Json = False,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -27,6 +28,13 @@ Insecure = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
+
+
+def finite(value: float | None) -> float | None:
+    """What an option is given; nan and inf are floats to typer."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 def open_grid(path: Path) -> tuple[Grid, Store, Outer]:
