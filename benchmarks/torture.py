@@ -20,6 +20,8 @@ a campaign every fault meets every phase. Faults:
     full, readonly      for some seconds no byte can be written into the store; nothing can be changed in it (these need
                         root, to mount)
     down, slow          for some seconds the MLflow server is dead; takes connections and does not answer
+    node, head          of a cluster of two nodes the second is lost, and another joins; all are lost with the head, and
+                        the cluster is started anew
 
 A phase begins when the first step of that kind is at work. What a run says must be done (a damaged folder to be
 removed) is done, as its user would. In the end the same artifacts must be there with the same content, bit for bit, no
@@ -38,7 +40,6 @@ import random
 import re
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -47,25 +48,35 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import psutil
 
+from benchmarks.small_grid import (
+    EVERY,
+    SECONDS,
+    Driver,
+    changed,
+    content,
+    doubled_metrics,
+    finished,
+    flip,
+    title,
+    unsealed,
+    write,
+)
 from benchmarks.surroundings import DAY, Server, can_mount, full, read_only, shift_times, small_disk
-from kdray.artifacts.scores import ROWS, SCORES
-from kdray.store import io
 from kdray.store.locks import DONE
 from kdray.track.address import DATABASE
-from tests.tiny import PLACES, write_grid
+from tests.orchestration.nodes import Nodes, nodes
 
 PHASES = ("model", "prepare", "teach", "soften", "train", "student", "generate", "measure", "lens")
 PROCESSES = {"worker": "TrainWorker", "trial": "ImplicitFunc", "controller": "TrainController", "actor": "MapWorker"}
-ENDED = ("kill", "int", "term", "twice", "power", "checkpoint", "edited")  # the driver is gone afterwards
+ENDED = ("kill", "int", "term", "twice", "power", "checkpoint", "edited", "head")  # the driver is gone afterwards
 MOUNTED, SERVED = ("full", "readonly"), ("down", "slow")  # what takes a mount, and what an MLflow server
-FAULTS = (*ENDED, *PROCESSES, "flip", "cut", "second", "clock", *MOUNTED, *SERVED)
+CLUSTERED = ("node", "head")  # what takes a cluster of several nodes
+FAULTS = (*ENDED, *PROCESSES, "flip", "cut", "second", "clock", *MOUNTED, *SERVED, "node")
 LASTS = 15.0  # seconds of a fault that passes, unless the driver ends before
-EVERY = 2  # steps between the grid's resume checkpoints
-STARTS, SECONDS = 12, 600.0  # that a run may take, and those of one start
+STARTS = 12  # that a run may take
 REMOVE = re.compile(r"remove the folder (\S+) and run again")
 
 
@@ -87,40 +98,6 @@ class Outcome:
         return not (self.redone or self.mismatches or self.doubled or self.stuck or self.intervals > 1)
 
 
-class Driver:
-    """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
-
-    def __init__(self, grid: Path) -> None:
-        self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
-        self._from = self.log.stat().st_size if self.log.exists() else 0
-        command = [sys.executable, "-m", "kdray", "run", str(grid)]
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-
-    def said(self) -> str:
-        return self.log.read_text()[self._from :]
-
-    def family(self) -> list[psutil.Process]:
-        """The driver's processes, but itself."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.process.pid).children(recursive=True)
-        return []
-
-    def end(self) -> int | None:
-        """Its exit code, once it has ended; None if it did not in time, and is killed."""
-        try:
-            return self.process.wait(SECONDS)
-        except subprocess.TimeoutExpired:
-            self.kill_all()
-            return None
-
-    def kill_all(self) -> None:
-        for process in [*self.family(), psutil.Process(self.process.pid)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        self.process.wait()
-
-
 @dataclass(frozen=True)
 class Fault:
     name: str
@@ -139,33 +116,48 @@ class Run:
         self.server = (
             self.places.enter_context(contextlib.closing(Server(folder / "served.db"))) if names & {*SERVED} else None
         )
+        self.cluster = self.new_cluster() if names & {*CLUSTERED} else None
         self.grid, self.store = write(folder, self.server and self.server.address), folder / "store"
         self.faults, self.dice, self.outcome = faults, dice, outcome
         self.damaged: set[Path] = set()
 
     def __call__(self) -> None:
         """Start, disturb and start again, until it is done."""
-        left = list(self.faults)
+        left, said = list(self.faults), ""
         for _ in range(STARTS + len(left)):
-            driver, before = Driver(self.grid), finished(self.store)
+            driver, before = self.start(), finished(self.store)
             while left and self.wait_for(left[0].phase, driver):
                 fault = left.pop(0)
                 before |= finished(self.store)
                 self.meet(fault, driver)
                 if fault.name in ENDED:
                     break
-            code = driver.end()
+            code, said = driver.end(), driver.said()
             if code is None:
-                self.outcome.stuck.append(driver.said()[-500:])
+                self.outcome.stuck.append(said[-500:])
             self.look_for_what_was_redone(before)
-            for named in REMOVE.findall(driver.said()):
+            for named in REMOVE.findall(said):
                 self.damaged.add(Path(named))
                 shutil.rmtree(named, ignore_errors=True)
             if code == 0:  # the phases of faults that are left are over
                 self.outcome.missed += len(left)
                 self.outcome.doubled += doubled_metrics(self.server.database if self.server else self.store / DATABASE)
                 return
-        self.outcome.stuck.append(f"not done after {STARTS} starts: {driver.said()[-500:]}")
+        self.outcome.stuck.append(f"not done after {STARTS} starts: {said[-500:]}")
+
+    def new_cluster(self) -> Nodes:
+        """A head and another node, each of two cores, until the run's places are given up."""
+        cluster = self.places.enter_context(nodes())
+        cluster.head("--num-cpus=2")
+        cluster.add("--num-cpus=2")
+        return cluster
+
+    def start(self) -> Driver:
+        return Driver(self.grid, self.cluster and self.cluster.address)
+
+    def processes(self, driver: Driver) -> list[psutil.Process]:
+        """All that work for a driver, but itself."""
+        return [*driver.family(), *(self.cluster.family() if self.cluster else ())]
 
     def meet(self, fault: Fault, driver: Driver) -> None:
         """One fault, and the end of the driver if it is one that ends it."""
@@ -195,21 +187,30 @@ class Run:
             driver.process.kill()
             if name == "twice":
                 driver.process.wait()
-                again = Driver(self.grid)
+                again = self.start()
                 time.sleep(3 * self.dice.random())
                 again.kill_all()
         elif name == "power":
             driver.kill_all()
+            if self.cluster:
+                self.cluster.close()
+                self.cluster = self.new_cluster()
             for path in unsealed(self.store)[-3:]:
                 os.truncate(path, self.dice.randint(0, path.stat().st_size))
         elif name in PROCESSES:
-            found = [p for p in driver.family() if PROCESSES[name] in title(p)]
+            found = [p for p in self.processes(driver) if PROCESSES[name] in title(p)]
             if found:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self.dice.choice(found).kill()
         elif name == "second":
-            second = Driver(self.grid)
-            second.end()
+            self.start().end()
+        elif name == "node":
+            assert self.cluster
+            self.cluster.lose(-1)
+            self.cluster.add("--num-cpus=2")
+        elif name == "head":
+            assert self.cluster
+            self.cluster.close()
         elif name == "clock":
             shift_times(self.grid.parent, self.dice.choice((-DAY, DAY)), but=DONE)
         elif name in (*MOUNTED, *SERVED):
@@ -247,11 +248,13 @@ class Run:
         if fault.name == "edited":
             text = self.grid.read_text()
             self.grid.write_text(text.replace("alpha: [0, 1]", "alpha: [0]"))
-            smaller = Driver(self.grid)
+            smaller = self.start()
             self.wait_for("train", smaller)
             smaller.process.kill()
             smaller.process.wait()
             self.grid.write_text(text)
+        if fault.name == "head":
+            self.cluster = self.new_cluster()
         allowed = 2 if fault.name == "checkpoint" else 1  # the one before the damaged
         for folder, step in steps.items():
             kept = [int(path.parent.name.split("-")[1]) for path in folder.glob("attempt-*/checkpoint-*/manifest.json")]
@@ -273,84 +276,6 @@ class Run:
         for path, stamp in before.items():
             if path not in self.damaged and now.get(path) != stamp:
                 self.outcome.redone.append(str(path.relative_to(self.store)))
-
-
-def write(folder: Path, mlflow: str | None = None) -> Path:
-    """The grid, in a folder of its own, with its view on a server if there is an address."""
-    rows = [
-        {
-            "id": i,
-            "document": f"Ada is in {here} .",
-            "response": f"Ada lives in {there} now .",
-            "spans": [[13, 13 + len(there)]] * (here != there),
-        }
-        for i, (here, there) in enumerate(itertools.product(PLACES, PLACES[:5]))
-    ]
-    (folder / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    news = [{"document": f"{place} is far . " * 3, "summary": f"{place} is far"} for place in PLACES]
-    (folder / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in news))
-    return write_grid(
-        folder,
-        train="{steps: 12, keep: [6, 12]}",
-        score=(
-            "{tasks: [heldout_loss, {name: heldout_answers, limit: 6, max_new_tokens: 8},"
-            f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], batch: 3}}"
-        ),
-        lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
-        runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}, mlflow: {mlflow or 'null'}}}",
-    )
-
-
-def finished(store: Path) -> dict[Path, int]:
-    """When every finished artifact was sealed."""
-    return {path.parent: path.stat().st_mtime_ns for path in store.glob(f"*/*/{DONE}")}
-
-
-def content(store: Path) -> dict[str, Any]:
-    """Of every artifact the checksums of the files that must be the same in every run; of measurements the scores'."""
-    found = {}
-    for path in store.glob(f"*/*/{DONE}"):
-        kind, name = path.parent.parent.name, path.parent.name
-        files = {name: one["sha256"] for name, one in (io.read_json(path) or {}).get("files", {}).items()}
-        if kind == "measure":
-            files = {name: files[name] for name in (SCORES, ROWS) if name in files}
-        elif kind in ("train", "generate"):  # times stand in the curve, and in the answers' metadata
-            files = {}
-        found[f"{kind}/{name}"] = files
-    return found
-
-
-def doubled_metrics(database: Path) -> int:
-    """Metrics that MLflow has twice."""
-    with contextlib.closing(sqlite3.connect(database)) as connection:
-        query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
-        return connection.execute(query).fetchone()[0]
-
-
-def unsealed(store: Path) -> list[Path]:
-    """The files of unfinished artifacts, the newest last."""
-    folders = [path for path in store.glob("*/*-*") if path.is_dir() and not (path / DONE).exists()]
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
-    return sorted(files, key=changed)
-
-
-def changed(path: Path) -> int:
-    with contextlib.suppress(FileNotFoundError):
-        return path.stat().st_mtime_ns
-    return 0
-
-
-def flip(path: Path, dice: random.Random) -> None:
-    """Change one bit."""
-    content = bytearray(path.read_bytes())
-    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-    path.write_bytes(content)
-
-
-def title(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.Error):
-        return " ".join(process.cmdline())
-    return ""
 
 
 def faults(count: int, dice: random.Random, kinds: Sequence[str] = FAULTS) -> Iterator[Fault]:

@@ -168,12 +168,13 @@ class _Pricing(Given):
         section: Optimiser,
         batch: int,
         kept: float,
+        exports: int,
         teacher: Decoder | None,
         sharers: int = 1,
         on_policy: float = 0.0,
         rows: int | None = None,
     ) -> StepCost:
-        """`kept`: bytes of all that is exported; `on_policy`: the share of steps on what the student samples; `rows`
+        """`kept`: bytes of each of the `exports`; `on_policy`: the share of steps on what the student samples; `rows`
         are learned, if not all are.
         """
         how, rows = self.how(section), rows or self.amounts.train
@@ -187,10 +188,15 @@ class _Pricing(Given):
         state = (FLOAT32 + memory.ADAM) * (memory.adapters(model, how.rank) if how.rank else model.weights)
         runtime = self.plan.grid.runtime
         saved = min(60 * runtime.checkpoint_minutes, (runtime.checkpoint_every or math.inf) * seconds)
-        # Written while steps go on, one is waited for where the next is due before it is there.
         beside = declared(declare.Engine, how.engine).beside and self.card.unit == "GPU"
-        meanwhile = saved if beside else 0.0
-        written = steps * seconds // saved * max(0.0, state / time.DISK - meanwhile) + kept / time.DISK
+
+        def waited(size: float, until: float) -> float:
+            """Written while steps go on, it is waited for where the next is due before it is there."""
+            return max(0.0, size / time.DISK - (until if beside else 0.0))
+
+        written = steps * seconds // saved * waited(state, saved)
+        between = min(saved, steps * seconds / exports)
+        written += (exports - 1) * waited(kept, between) + kept / time.DISK  # the last one's is the point's end
         return StepCost(
             step.kind,
             how.workers,
@@ -233,7 +239,7 @@ class _Pricing(Given):
         for name, teacher in grid.all_teachers.items():
             if teacher.tune and self.left(self.plan.models[name]):
                 model, whole = self.decoders[name], FLOAT32 * self.decoders[name].weights
-                yield self._training(self.plan.models[name], model, teacher.tune, teacher.tune.batch, whole, None)
+                yield self._training(self.plan.models[name], model, teacher.tune, teacher.tune.batch, whole, 1, None)
         for step in reading(self.waiting, AnswerInputs):
             model, width, vllm = (
                 self.decoders[self.plan.role(step.inputs.teacher)],
@@ -252,10 +258,10 @@ class _Pricing(Given):
         teacher = point.point.teacher or next(iter(self.plan.grid.all_teachers), "")
         member = next(iter(self.plan.grid.ensembles.get(teacher, {teacher: 1})))
         taught = self.decoders.get(member) if point.point.alpha else None
-        kept, student = len(point.exports) * self.exported(), self.decoders["student"]
+        kept, exports, student = self.exported(), len(point.exports), self.decoders["student"]
         section, batch = self.plan.grid.train, point.point.batch
         share, rows = point.point.on_policy, self._chosen(point)
-        return self._training(point.train, student, section, batch, kept, taught, self.sharers, share, rows)
+        return self._training(point.train, student, section, batch, kept, exports, taught, self.sharers, share, rows)
 
     def _chosen(self, point: PointPlan) -> int | None:
         """How many rows a point has of a choice of them, once it is made."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 import math
 import platform
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,20 +85,25 @@ def train_job(job: Job) -> bool:
     if ranks.rank == 0:
         _note_start(job, context.get_experiment_name(), loop, device)
         write_curve(job.attempt.path, loop.history)
+    writer = _writer(job, loop)
     try:
-        return _train(job, loop, tokenizer, ranks)
+        return _train(job, loop, writer, tokenizer, ranks)
     except DivergedError as error:  # would only happen again: not a failure to retry, but the point's end
+        writer.finish()  # what was exported before stays
         note_end(job.attempt.path, str(error))
         return False
 
 
-def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
+def _writer(job: Job, loop: Loop) -> Writer:
+    beside = declared(declare.Engine, job.engine["name"]).beside
+    return Writer(loop, beside=beside and loop.device.type == "cuda")
+
+
+def _train(job: Job, loop: Loop, writer: Writer, tokenizer: Any, ranks: Ranks) -> bool:
     due = defaultdict(list)  # by step: in a short run two positions may round to one
     for export in job.exports:
         due[loop.step_of(export.position)].append(export)
     checkpoints = Due(loop, job.checkpoint_minutes, job.checkpoint_every, _taken_away)
-    beside = declared(declare.Engine, job.engine["name"]).beside
-    writer = Writer(loop, beside=beside and loop.device.type == "cuda")
     began = time.monotonic()
     for metrics in loop.steps():
         writer.check()
@@ -107,11 +112,11 @@ def _train(job: Job, loop: Loop, tokenizer: Any, ranks: Ranks) -> bool:
             metrics |= loop.heldout(HELDOUT_BATCH)
         if ranks.rank == 0:
             append_step(job.attempt.path, metrics)
+        sealed: list[Path] = []
         if loop.step in due or (last and job.final):
-            _export(job, due.get(loop.step, ()), loop, tokenizer, final=last and job.final)
+            sealed += _export(job, due.get(loop.step, ()), loop, writer, tokenizer, final=last and job.final)
         stops = loop.stopping and not last
         checkpoint_due = (checkpoints() or stops) and not last
-        sealed: list[Path] = []
         if checkpoint_due:
             sealed += writer.write(job.attempt.path / f"checkpoint-{loop.step:08d}")
             checkpoints.written()
@@ -232,30 +237,48 @@ def _report(metrics: dict[str, float], sealed: Sequence[Path], ranks: Ranks) -> 
         )
 
 
-def _export(job: Job, exports: Sequence[Export], loop: Loop, tokenizer: Any, *, final: bool) -> None:
-    """Keep the model as it is now as artifacts of their own and, if `final`, in the attempt's folder. On every rank."""
-    weights = loop.engine.weights()
-    if loop.ranks.rank:
-        return
-    rank, store = job.settings.rank, Store(job.store)
+def _export(
+    job: Job, exports: Sequence[Export], loop: Loop, writer: Writer, tokenizer: Any, *, final: bool
+) -> list[Path]:
+    """Keep the model as it is now as artifacts of their own and, if `final`, in the attempt's folder. On every rank.
 
-    @functools.lru_cache(1)  # of merged models one at a time
-    def plain(dtype: torch.dtype) -> tuple[Any, dict[str, Tensor] | None]:
-        if rank is None:
-            return loop.model.whole, weights
+    Returns the checkpoints that have been sealed since the writer's last call.
+    """
+    rank, step, store = job.settings.rank, loop.step, Store(job.store)
+
+    def plain(weights: dict[str, Tensor], dtype: torch.dtype) -> tuple[Any, dict[str, Tensor] | None]:
+        if rank is None:  # a copy of the shell alone: sampling gives the model another generation config for a while
+            return copy.copy(loop.model.whole), weights
         return merged(job.model, rank, weights, job.settings.scale, dtype), None
 
-    for export in exports:
-        if export.again and (made := store.get(export.key)) and made.dropped:
-            store.reopen(export.key)
-        if store.get(export.key) is None:
-            attempt, dtype = store.begin(export.key, export.payload), getattr(torch, export.dtype)
-            if export.adapters:
-                save_adapters(loop.model.whole, tokenizer, attempt.path, weights, job.model, dtype)
-            else:
-                model, state = plain(dtype)
-                save(model, tokenizer, attempt.path, state, dtype)
-            attempt.seal(step=loop.step, examples=loop.step * job.settings.batch)
-    if final:
-        model, state = plain(torch.float32)
-        save(model, tokenizer, job.attempt.path, state)
+    def prepare(weights: dict[str, Tensor]) -> Callable[[], None]:
+        """Models are made at once: what that sets for a while, random numbers and the default type, is every
+        thread's.
+        """
+        missing = [export for export in exports if _is_missing(store, export)]
+        types = {getattr(torch, export.dtype) for export in missing if not export.adapters}
+        models = {dtype: plain(weights, dtype) for dtype in types | ({torch.float32} if final else set())}
+
+        def keep() -> None:
+            for export in missing:
+                attempt, dtype = store.begin(export.key, export.payload), getattr(torch, export.dtype)
+                if export.adapters:
+                    save_adapters(loop.model.whole, tokenizer, attempt.path, weights, job.model, dtype)
+                else:
+                    model, state = models[dtype]
+                    save(model, tokenizer, attempt.path, state, dtype)
+                attempt.seal(step=step, examples=step * job.settings.batch)
+            if final:
+                model, state = models[torch.float32]
+                save(model, tokenizer, job.attempt.path, state)
+
+        return keep
+
+    return writer.export(prepare)
+
+
+def _is_missing(store: Store, export: Export) -> bool:
+    """Whether an export is to be made; one whose weights were dropped and are wanted again is taken back."""
+    if export.again and (made := store.get(export.key)) and made.dropped:
+        store.reopen(export.key)
+    return store.get(export.key) is None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from kdray.plan.cited import cited_answers
 from kdray.plan.identity import ONLINE, payload
 from kdray.plan.inputs import (
     AnswerInputs,
@@ -20,7 +21,7 @@ from kdray.plan.inputs import (
     SoftenInputs,
     TrainInputs,
 )
-from kdray.plan.scores import cited_answers, model_step, score_steps
+from kdray.plan.scores import model_step, score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared

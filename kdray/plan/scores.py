@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from kdray.plan.identity import ONLINE, named, payload
+from kdray.plan.asked import Asked, asked_of, decoding_of
+from kdray.plan.identity import named, payload
 from kdray.plan.inputs import (
     AnnotateInputs,
     AnswersInputs,
@@ -17,23 +17,18 @@ from kdray.plan.inputs import (
     LensInputs,
     LikelihoodInputs,
     MetricModels,
-    PrepareInputs,
     RateInputs,
-    RetokeniseInputs,
-    Softened,
 )
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
-from kdray.spec.components import asks_grids_rows, bind_use, component, declared
+from kdray.spec.components import component, declared
 from kdray.spec.decodings import PLAIN, decoding_label, guided_by_grids_lens, references
-from kdray.spec.grid import Grid
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
 from kdray.spec.points import Point
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.sections.base import Use
 from kdray.spec.sections.scoring import LensSection, OwnAnswers
-from kdray.spec.sections.training import AlignSection
 from kdray.store import Outer
 
 
@@ -60,7 +55,7 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
     lenses = {role: _lens(plan, grid.lens, plan.models[role], outer) for role in rated} if grid.lens else {}
     for index, task in enumerate(grid.score.tasks):
         asked = {
-            trained: _asked(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)
+            trained: asked_of(plan, _shown(task, trained), f"score.tasks.{index}", outer) for trained in (True, False)
         }
         answered = isinstance(declares := declared(declare.Task, task.name), declare.AnswerTask)
         ways = {
@@ -83,31 +78,6 @@ def score_steps(plan: Plan, outer: Outer) -> Iterator[ScoreStep]:
                     _factual_rate(score, model, lens)
                     for score in {id(score.generate): score for score in scores}.values()
                 )
-
-
-def cited_answers(plan: Plan, model: Step, section: AlignSection, outer: Outer) -> Step[GenerateInputs]:
-    """A model's answers to training rows, with citations, from which it is to learn."""
-    given = {"limit": section.answers, "max_new_tokens": section.max_new_tokens}
-    task = bind_use(Use.model_construct(name="train_answers", params=given), declare.Task, "align")
-    way = Use.model_construct(name="selfcite", params={"candidates": section.candidates})
-    use = bind_use(way, declare.Decoding, "align")
-    asked = _asked(plan, task, "align", outer)
-    params = asked.params and asked.params | {"decoding": _decoding(use, {})}
-    slug = f"{model.slug}-{slug_of(task.name)}-{decoding_label(use)}"
-    return make_step("generate", slug, params, GenerateInputs(model=model, data=asked.data))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Asked:
-    """What a task asks of any model: the parameters of its steps, what they read beside the model, and where its data
-    are.
-    """
-
-    params: dict[str, Any] | None
-    data: Step[PrepareInputs | RetokeniseInputs] | None
-    taught: Softened
-    source: Reference | None
-    files: Mapping[str, Reference]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,57 +119,18 @@ def _shown(task: Use, trained: bool) -> Use:
     return Use.model_construct(name=task.name, params=params)
 
 
-def _asked(plan: Plan, task: Use, field: str, outer: Outer) -> _Asked:
-    declares, scoring = component(declare.Task, task.name, field).declared, plan.grid.score
-    data = plan.prepare if asks_grids_rows(declares) else None
-    taught = plan.heldout_labels if isinstance(declares, declare.HeldoutTask) else Softened()
-    source = task.params.get("source")
-    ref = parse_reference(source, f"{field}.source") if source is not None else None
-    identity = outer.identify(ref, f"{field}.source") if ref else {}
-    shown = task.params.get("shots_source")
-    files = {"shots_source": parse_reference(shown, f"{field}.shots_source")} if shown is not None else {}
-    contents = {name: outer.identify(file, f"{field}.{name}") for name, file in files.items()}
-    if identity is None or None in contents.values():
-        return _Asked(None, data, taught, ref, files)
-    settings = {key: value for key, value in task.params.items() if key not in ("source", "shots_source")}
-    described = named(declare.Task, task.name, settings) | {"source": dict(identity)} | contents
-    params: dict[str, Any] = {"task": described} | payload(scoring, "dtype", "batch")
-    if taught.teacher:
-        params |= {"soft_labels": payload(plan.grid.soft_labels, *ONLINE)}
-    if isinstance(declares, declare.ChoiceTask):  # lm-eval's task files and code do the scoring
-        params |= payload(scoring, "likelihood") | {"lm_eval": importlib.metadata.version("lm_eval")}
-    if _asks_by_template(plan.grid, task):
-        params |= payload(plan.grid.data, "template")
-    if isinstance(declares, declare.AnswerTask):
-        params |= payload(scoring, "engine")
-    return _Asked(params, data, taught, ref, files)
-
-
-def _asks_by_template(grid: Grid, task: Use) -> bool:
-    """Whether a task's prompts depend on the grid's template, or where they are the model's own chat on what that is
-    given.
-    """
-    asked = declared(declare.Task, task.name)
-    own_chat = task.params.get("prompt") == "chat" or task.params.get("chat_template", False)
-    if own_chat:
-        return grid.data.template.name == "chat" and bool(payload(grid.data, "template")["template"]["params"])
-    return (
-        isinstance(asked, declare.AnswerTask) and not asked.rows and task.params.get("prompt", "template") == "template"
-    )
-
-
-def _ways(plan: Plan, asked: _Asked, outer: Outer) -> list[_Way]:
+def _ways(plan: Plan, asked: Asked, outer: Outer) -> list[_Way]:
     """How answers to a task are decoded."""
     ways = []
     for i, decoding in enumerate(plan.grid.score.decoding):
         files = references(decoding, f"score.decoding.{i}")
         contents = {name: outer.identify(file, f"score.decoding.{i}.{name}") for name, file in files.items()}
-        params = asked.params and asked.params | {"decoding": _decoding(decoding, contents)}
+        params = asked.params and asked.params | {"decoding": decoding_of(decoding, contents)}
         ways.append(_Way(decoding_label(decoding), guided_by_grids_lens(decoding), params, files))
     return ways
 
 
-def _scored(plan: Plan, declares: declare.Task, asked: _Asked) -> list[_Way]:
+def _scored(plan: Plan, declares: declare.Task, asked: Asked) -> list[_Way]:
     """How a task that is not answered is scored: by likelihood and, where it has choices, under what contrasts
     layers.
     """
@@ -207,14 +138,14 @@ def _scored(plan: Plan, declares: declare.Task, asked: _Asked) -> list[_Way]:
     for use in plan.grid.score.choices if isinstance(declares, declare.ChoiceTask) else [Use(name=PLAIN)]:
         label, params = decoding_label(use), asked.params
         if label != PLAIN and isinstance(declares, declare.ChoiceTask):
-            params = params and params | {"decoding": _decoding(use, {}), "softmax": not declares.ratios}
+            params = params and params | {"decoding": decoding_of(use, {}), "softmax": not declares.ratios}
         ways.append(_Way("" if label == PLAIN else label, guided=False, params=params, files=asked.files))
     return ways
 
 
 def _score(
     task: Use,
-    asked: _Asked,
+    asked: Asked,
     ways: Sequence[_Way],
     metrics: Sequence[_Taken],
     subject: Subject,
@@ -296,7 +227,7 @@ def _sample(
 ) -> Step[GenerateInputs]:
     """The answers to the same prompts, drawn with a seed."""
     drawn = Use.model_construct(name="sampled", params={"temperature": temperature, "top_p": None, "seed": seed})
-    params = asked and asked | {"decoding": _decoding(drawn, {})}
+    params = asked and asked | {"decoding": decoding_of(drawn, {})}
     inputs = dataclasses.replace(generate.inputs, guide=None)
     return make_step("generate", f"{generate.slug}-sample{seed}", params, inputs, generate.source)
 
@@ -334,7 +265,7 @@ def _lens(plan: Plan, section: LensSection, model: Step, outer: Outer) -> Step[L
 
 def _annotated(plan: Plan, own: OwnAnswers, outer: Outer) -> Step[AnnotateInputs]:
     """The untrained student's answers with the hallucinations that a metric finds in them."""
-    student, asked = plan.models["student"], _asked(plan, own.task, "lens.own.task", outer)
+    student, asked = plan.models["student"], asked_of(plan, own.task, "lens.own.task", outer)
     params = asked.params and asked.params | {"decoding": "greedy"}
     slug = f"{student.slug}-{slug_of(own.task.name)}-greedy"
     outputs = make_step("generate", slug, params, GenerateInputs(model=student, data=asked.data), asked.source)
@@ -353,11 +284,3 @@ def _factual_rate(score: ScoreStep, model: Step, lens: Step[LensInputs]) -> Scor
     inputs = RateInputs(outputs=score.generate, model=model, lens=lens)
     params = {"dtype": lens.params["dtype"], "rate": RATE_VERSION} if lens.payload else None
     return dataclasses.replace(score, measure=make_step("measure", f"{score.generate.slug}-fr", params, inputs))
-
-
-def _decoding(use: Use, contents: Mapping[str, Any]) -> str | dict[str, Any]:
-    """A decoding as it enters ids, files by their content; one that has nothing to set, such as greedy, by its name
-    alone.
-    """
-    described = named(declare.Decoding, use.name, {**use.params, **contents})
-    return use.name if described == {"name": use.name, "version": 1, "params": {}} else described

@@ -1,11 +1,14 @@
-"""Resume state of a run: weights, optimiser and history, sealed by a manifest of checksums.
+"""Resume state of a run: weights, optimiser and history, sealed by a manifest of checksums; and who writes that, and
+what is exported.
 
 Every rank writes its own files and takes the checksums of its share of all, then rank 0 seals them. A checkpoint
 without a valid manifest is no checkpoint: half-written and damaged ones are passed over, and so are those that this
 engine cannot read.
 
 On GPUs training goes on meanwhile: the state is copied to main memory, and a thread of every rank does the rest. On
-CPUs, which the copy and the thread would only take from training, it waits.
+CPUs, which the copy and the thread would only take from training, it waits. One thing is written at a time, in the
+order of steps: a checkpoint is begun once the exports of all steps up to its own are whole, so that what goes on from
+it misses none.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Any, cast
 
 import torch
 import xxhash
+from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from kdray.store import io
@@ -66,31 +70,52 @@ class Due:
 
 
 class Writer:
-    """Writes a loop's checkpoints, one at a time: while the loop takes steps if `beside`, which costs main memory a
-    copy of each rank's state. All methods but `check` are to be called on every rank.
+    """Writes a loop's checkpoints and exports, one at a time: while the loop takes steps if `beside`, which costs main
+    memory a copy of each rank's state and, where an engine gathers them, of the weights that rank 0 exports.
+
+    All methods but `check` are to be called on every rank.
 
     What goes wrong in a thread is raised by the next call of any method.
     """
 
     def __init__(self, loop: Loop, *, beside: bool) -> None:
         self.loop, self.beside = loop, beside
-        self._writing: Future[Path] | None = None
+        self._writing: Future[Path | None] | None = None  # of an export None
 
     def write(self, folder: Path) -> list[Path]:
-        """Write the loop's state as it is now into `folder`, replacing what dead workers may have left there, once the
-        checkpoint before is there. Returns what has been sealed since the last call.
+        """Write the loop's state as it is now into `folder`, replacing what dead workers may have left there, once all
+        that was to be written before is there. Returns the checkpoints that have been sealed since the last call.
         """
         sealed, engine, history = self.finish(), self.loop.engine, list(self.loop.history)
         if not self.beside:
             return [*sealed, _write(engine, engine.state(), folder, history, self.loop.ranks)]
-        copied = cast(dict[str, Any], self._stager.stage(engine.state()))
+        copied = self._copy(engine.state())
         self._writing = self._thread.submit(_write, engine, copied, folder, history, self._ranks)
         return sealed
 
+    def export(self, prepare: Callable[[dict[str, Tensor]], Callable[[], None]]) -> list[Path]:
+        """Have rank 0 keep the weights as they are now, once all that was to be written before is there: it `prepare`s
+        them at once, and then does what that returns. Returns the checkpoints that have been sealed since the last
+        call.
+        """
+        sealed, loop = self.finish(), self.loop
+        weights = loop.engine.weights()
+        if self.beside:  # what lies elsewhere was gathered there, and is a copy already
+            weights |= self._copy({name: own for name, own in weights.items() if own.device == loop.device})
+        if loop.ranks.rank:
+            return sealed
+        keep = prepare(weights)
+        if self.beside:
+            self._writing = self._thread.submit(keep)
+        else:
+            keep()
+        return sealed
+
     def finish(self) -> list[Path]:
-        """Wait until nothing is being written; returns what has been sealed since the last call."""
+        """Wait until nothing is being written; returns the checkpoints that have been sealed since the last call."""
         writing, self._writing = self._writing, None
-        return [writing.result()] if writing else []
+        sealed = writing.result() if writing else None
+        return [sealed] if sealed else []
 
     def check(self) -> None:
         """Raise what went wrong meanwhile, if anything did."""
@@ -101,9 +126,13 @@ class Writer:
     def _ranks(self) -> Ranks:
         return self.loop.ranks.apart()
 
+    def _copy(self, state: dict[str, Any]) -> dict[str, Any]:
+        """A copy in main memory, until the next one of the same tensors is made: it goes to the same place."""
+        return cast(dict[str, Any], self._stager.stage(state))
+
     @cached_property
     def _stager(self) -> DefaultStager:
-        """It keeps the memory of a copy for the next one: to pin it takes longer than to fill it."""
+        """It keeps a tensor's place in main memory for the next copy: to pin one takes longer than to fill it."""
         gpu = self.loop.device.type == "cuda"
         return DefaultStager(
             StagingOptions(

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.torture import FAULTS, PHASES, Outcome, Run, content, faults, finished
+from benchmarks.small_grid import content, finished
+from benchmarks.torture import FAULTS, PHASES, Outcome, Run, faults
 from kdray.artifacts.scores import write_scores
 from kdray.store import Store
 from kdray.store.artifact import Key
@@ -52,7 +53,11 @@ def test_another_score_is_seen_and_what_is_made_again_too(tmp_path: Path) -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "kinds",
-    ["flip,worker", pytest.param("full,readonly,down,slow", marks=[pytest.mark.nightly, needs_root])],
+    [
+        "flip,worker",
+        pytest.param("full,readonly,down,slow", marks=[pytest.mark.nightly, needs_root]),
+        pytest.param("node,head", marks=pytest.mark.nightly),
+    ],
 )
 def test_a_short_one_loses_nothing(kinds: str, tmp_path: Path) -> None:
     """By this seed one of each kind."""

@@ -15,6 +15,7 @@ from kdray.cost.estimate import Estimate, estimate
 from kdray.cost.models import decoders_of
 from kdray.cost.share import points_per_gpu
 from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share, sharers
+from kdray.cost.time import DISK
 from kdray.plan import Plan, make_plan
 from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
@@ -237,6 +238,25 @@ def test_a_point_waits_for_a_checkpoint_that_is_not_written_beside_its_steps(
         found.append(price.own.points[0].seconds)
     assert (found[1] > found[0]) == waits
     assert found[1] >= found[0]
+
+
+@pytest.mark.parametrize(
+    ("engine", "card", "waited"),
+    [("ddp", H100, 1), ("fsdp", H100, 1), ("deepspeed", H100, 3), ("ddp", replace(H100, name=CORE, unit="core"), 3)],
+)
+def test_a_point_waits_for_the_last_of_its_exports_alone_where_the_others_are_written_beside_its_steps(
+    tiny_grid: TinyGrid, engine: str, card: Card, waited: int
+) -> None:
+    found, size = [], None
+    for keep in ([3], [1, 2, 3]):
+        changes = {"data.limit": 500, "runtime.engine": engine, "train.steps": 3, "train.keep": keep}
+        plan, store, outer = tiny(tiny_grid, changes)
+        price = priced(plan, store, outer, card, 1, None, None)
+        assert isinstance(price, Price)
+        found.append(price.own.points[0].seconds)
+        size = price.own.disk["checkpoints that are scored"] / len(keep) / len(plan.points)
+    assert size
+    assert found[1] - found[0] == pytest.approx((waited - 1) * size / DISK)
 
 
 @pytest.mark.parametrize(("changes", "gpus"), [({}, 4), ({"runtime.beside": 3}, 4), ({"runtime.workers": 8}, 8)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from kdray.distill.signals.online import OnlineTeacher
 from kdray.models.adapters import load_quantised, merged, narrow, with_lora
 from kdray.models.head import ResponseModel
 from kdray.models.load import load_folder, save
-from kdray.train.checkpoints import load_checkpoint, save_checkpoint
+from kdray.train.checkpoints import Writer, load_checkpoint, save_checkpoint
 from kdray.train.engines import Ranks
 from kdray.train.loop import Loop
 from tests.gpu import NEEDS_GPU
@@ -156,6 +157,20 @@ def test_an_export_answers_as_the_trained_model(world: Path, name: str, tmp_path
     ids = torch.tensor([loop.rows.input_ids(0)])
     with torch.no_grad():
         figure(f"{name} exported logits off", float((again(ids).logits - plain_one(ids).logits).abs().max()), at_most=0)
+
+
+@pytest.mark.parametrize("name", ["plain", "fsdp"])
+def test_an_export_is_of_its_step_whatever_steps_are_taken_while_it_is_written(world: Path, name: str) -> None:
+    loop, found, go = make_loop(world, name), dict[str, torch.Tensor](), threading.Event()
+    writer, steps = Writer(loop, beside=True), loop.steps()
+    next(steps)
+    then = {key: value.to("cpu", copy=True) for key, value in loop.engine.weights().items()}
+    writer.export(lambda weights: lambda: found.update(weights) if go.wait(60) else None)
+    list(steps)
+    go.set()
+    writer.finish()
+    assert found.keys() == then.keys()
+    assert all(torch.equal(found[key], then[key]) for key in then), "also that they are in main memory"
 
 
 LORA = replace(SETTING, method="lora", rank=8, lr=3e-3)

@@ -50,18 +50,24 @@ class Nodes:
         self._start(f"--address={self.address}", *arguments, ip=ip, wrapper=wrapper)
         return len(self.processes) - 1
 
+    def family(self, *numbers: int) -> list[psutil.Process]:
+        """All that runs on these nodes, or on all of them."""
+        found: list[psutil.Process] = []
+        for node in [self.processes[number] for number in numbers] or self.processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found += [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        return found
+
     def lose(self, number: int) -> None:
         """Kill all that runs on a node, at once, as if its machine had gone."""
-        root = psutil.Process(self.processes[number].pid)
-        for process in [root, *root.children(recursive=True)]:
+        for process in self.family(number):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
         self.processes[number].wait()
 
     def close(self) -> None:
         for number in reversed(range(len(self.processes))):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                self.lose(number)
+            self.lose(number)
         shutil.rmtree(self.temp, ignore_errors=True)
 
     def _start(self, *arguments: str, ip: str = "", wrapper: tuple[str, ...] = ()) -> None:

@@ -23,6 +23,7 @@ from kdray.models.load import load_folder
 from kdray.orchestration import trainer, worker
 from kdray.orchestration.job import Export
 from kdray.store import Attempt, Control, Key, Store
+from kdray.train.checkpoints import Writer
 from kdray.train.engines import Ranks
 from tests.answers import cited_row
 from tests.tiny import write_model, write_rows
@@ -167,7 +168,7 @@ def export(student: Path, store: Path, **form: Any) -> Path:
     settings = replace(SETTINGS, rank=2) if lora else SETTINGS
     job: Any = SimpleNamespace(store=store, model=student, settings=settings)
     key = Key("student", "point-s3", "0" * 12)
-    worker._export(job, [Export(3, key, {}, **form)], loop, tokenizer, final=False)
+    worker._export(job, [Export(3, key, {}, **form)], loop, Writer(loop, beside=False), tokenizer, final=False)
     made = Store(store).get(key)
     assert made is not None
     assert made.facts["examples"] == 3 * settings.batch
@@ -265,6 +266,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Told:
             sealed, self.waits = (self.waits, [folder]) if self.beside else ([folder], [])
             return sealed
 
+        def export(self, prepare: Any) -> list[Path]:
+            return self.finish()
+
         def finish(self) -> list[Path]:
             sealed, self.waits = self.waits, []
             return sealed
@@ -286,6 +290,10 @@ def make_job(attempt: Attempt, **given: Any) -> Any:
     return SimpleNamespace(**kept | {"checkpoint_every": None, "checkpoint_minutes": 60} | given)
 
 
+def train(job: Any, loop: Any) -> bool:
+    return worker._train(job, loop, worker._writer(job, loop), None, Ranks())
+
+
 @pytest.mark.parametrize(
     ("stops_at", "reports", "stopped"),
     [(3, [(2, [2]), (3, [3])], 3), (4, [(2, [2]), (4, [4])], 4), (6, [(2, [2]), (4, [4]), (6, [])], None)],
@@ -296,7 +304,7 @@ def test_a_point_that_is_to_stop_writes_one_checkpoint_and_leaves(
     """The last step is the end anyway."""
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
     loop: Any = FakeLoop(stops_at)
-    assert not worker._train(make_job(attempt, checkpoint_every=2), loop, None, Ranks())
+    assert not train(make_job(attempt, checkpoint_every=2), loop)
     assert told == reports
     assert stopped_at(attempt.path) == stopped
     assert count_steps(attempt.path) == len(read_times(attempt.path)) == stops_at
@@ -318,8 +326,20 @@ def test_on_a_gpu_a_checkpoint_is_told_of_when_the_next_is_due_or_the_point_ends
     loop.device = torch.device("cuda")
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
     job = make_job(attempt, checkpoint_every=2, engine={"name": engine, "params": {}})
-    worker._train(job, loop, None, Ranks())
+    train(job, loop)
     assert told == reports
+
+
+def test_a_checkpoint_is_told_of_by_the_export_that_has_waited_for_it(
+    tmp_path: Path, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 0)
+    loop: Any = FakeLoop(stops_at=99)
+    loop.device = torch.device("cuda")
+    attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
+    kept = (Export(3.0, Key("student", "point-s3", "1" * 12), {}),)
+    train(make_job(attempt, checkpoint_every=2, exports=kept, settings=SETTINGS, store=tmp_path), loop)
+    assert told == [(2, []), (3, [2]), (4, []), (6, [4])]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -342,7 +362,7 @@ def test_the_peak_of_memory_is_kept_where_there_is_a_gpu(
         attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
         loop: Any = FakeLoop(stops_at=99)
         loop.device = torch.device(kind)
-        worker._train(make_job(attempt), loop, None, Ranks())
+        train(make_job(attempt), loop)
         assert read_peak(attempt.path) == peak
         assert len(read_times(attempt.path)) == 6
 
@@ -353,12 +373,12 @@ def test_a_point_whose_node_is_taken_away_writes_a_checkpoint_and_leaves_it_at_o
     attempt = Store(tmp_path).begin(Key("train", "point", "0" * 12), {})
     job, loop = make_job(attempt), cast(Any, FakeLoop(stops_at=99))
     monkeypatch.setattr(worker, "_taken_away", lambda: True)
-    assert worker._train(job, loop, None, Ranks())
+    assert train(job, loop)
     assert told == [(1, [1])]
     assert stopped_at(attempt.path) is None, "it is to go on"
     last: Any = FakeLoop(stops_at=99)
     last.step = 5
-    assert not worker._train(job, last, None, Ranks()), "the last step is the end anyway"
+    assert not train(job, last), "the last step is the end anyway"
     assert told[1:] == [(6, [])]
 
 

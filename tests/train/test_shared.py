@@ -123,6 +123,21 @@ def beside(folder, engine, ranks):
     return loop.history, resumed.history
 
 
+def exported(folder, engine, ranks):
+    """Whether what is exported as steps are taken is, weight by weight, what was there; None on a rank that keeps
+    none.
+    """
+    loop, found, go = make_loop(folder, engine, ranks), {}, threading.Event()
+    writer, steps = Writer(loop, beside=True), loop.steps()
+    next(steps)
+    then = {name: tensor.clone() for name, tensor in loop.engine.weights().items()}
+    writer.export(lambda weights: lambda: go.wait(60) and found.update(weights))
+    list(steps)
+    go.set()
+    assert writer.finish() == []
+    return [torch.equal(found[name], tensor) for name, tensor in then.items()] if found else None
+
+
 def rank_process(rank, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
@@ -134,6 +149,7 @@ def rank_process(rank, folder):
         "gradients": {name: gradients(folder, name, ranks) for name in ("fsdp", "once")},
         "checked": {name: checked(folder, name, ranks) for name in ("fsdp", "zero2")},
         "beside": {name: beside(folder, name, ranks) for name in ("ddp", "fsdp")},
+        "exported": {name: exported(folder, name, ranks) for name in ("ddp", "fsdp")},
         "weights": {
             (name, lora): list(make_loop(folder, name, ranks, lora=lora).engine.weights())
             for name in ("ddp", "fsdp", "zero2", "zero3")
@@ -189,6 +205,13 @@ def test_ranks_write_a_checkpoint_while_they_take_steps_together(found, engine):
     for rank in found:
         straight, resumed = rank["beside"][engine]
         assert resumed == straight
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp"])
+def test_rank_0_exports_weights_while_the_ranks_take_steps_together(found, engine):
+    first, second = (rank["exported"][engine] for rank in found)
+    assert first == [True] * (LAYERS * 9 + 3)
+    assert second is None
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp", "zero2", "zero3"])

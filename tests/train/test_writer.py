@@ -1,8 +1,9 @@
-"""Checkpoints that are written while steps are taken, as on GPUs."""
+"""Checkpoints and exports that are written while steps are taken, as on GPUs."""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,6 +115,71 @@ def test_what_is_not_beside_is_there_at_once(world: Path, tmp_path: Path) -> Non
     assert writer.write(tmp_path / "attempt-001") == [tmp_path / "attempt-001"]
     assert newest_checkpoint(tmp_path, "ddp") == tmp_path / "attempt-001"
     assert writer.finish() == []
+
+
+def test_an_export_is_of_its_step_and_a_checkpoint_is_begun_once_it_is_whole(world: Path, tmp_path: Path) -> None:
+    """One that is resumed from must not be of a later step than an export that never was."""
+    loop, go, order = make_loop(world), threading.Event(), list[str]()
+    writer, steps, write = Writer(loop, beside=True), loop.steps(), loop.engine.write
+    loop.engine.write = lambda *given: order.append("checkpoint") or write(*given)  # type: ignore[method-assign]
+    next(steps)
+    then, found = {name: own.clone() for name, own in loop.engine.weights().items()}, dict[str, torch.Tensor]()
+
+    def prepare(weights: dict[str, torch.Tensor]) -> Callable[[], None]:
+        def keep() -> None:
+            go.wait(60)
+            order.append("export")
+            found.update({name: tensor.clone() for name, tensor in weights.items()})
+
+        return keep
+
+    assert writer.export(prepare) == []
+    next(steps)
+    threading.Timer(0.2, go.set).start()
+    assert writer.write(tmp_path / "attempt-001") == [], "an export is no checkpoint to tell of"
+    assert writer.finish() == [tmp_path / "attempt-001"]
+    assert order == ["export", "checkpoint"]
+    assert found.keys() == then.keys()
+    assert all(torch.equal(found[name], then[name]) for name in then)
+    assert not all(torch.equal(now, then[name]) for name, now in loop.engine.weights().items()), "they have moved"
+
+
+def test_an_export_takes_the_memory_that_checkpoints_are_copied_to(world: Path, tmp_path: Path) -> None:
+    loop, copied = make_loop(world), list[set[int]]()
+    writer, write = Writer(loop, beside=True), loop.engine.write
+
+    def pointers(weights: dict[str, torch.Tensor]) -> set[int]:
+        return {tensor.untyped_storage().data_ptr() for tensor in weights.values()}
+
+    def keep(state: Any, *given: Any) -> None:
+        copied.append(pointers(state["weights"]))
+        write(state, *given)
+
+    loop.engine.write = keep  # type: ignore[method-assign]
+    next(loop.steps())
+    writer.write(tmp_path / "attempt-001")
+    writer.export(lambda weights: copied.append(pointers(weights)) or (lambda: None))
+    writer.finish()
+    checkpoint, export = copied
+    assert export == checkpoint
+    assert not export & pointers(loop.engine.weights())
+
+
+def test_what_was_gathered_in_main_memory_is_not_copied_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `fsdp`, whose weights are put together there."""
+    own, gathered = torch.empty(2, device="meta"), torch.zeros(3)
+    copied: list[Any] = []
+    stager = SimpleNamespace(stage=lambda state: copied.append(state) or {name: torch.ones(2) for name in state})
+    monkeypatch.setattr(checkpoints, "DefaultStager", lambda options: stager)
+    engine = SimpleNamespace(weights=lambda: {"own": own, "gathered": gathered})
+    loop: Any = SimpleNamespace(device=own.device, engine=engine, ranks=Ranks())
+    found: list[dict[str, torch.Tensor]] = []
+    writer = Writer(loop, beside=True)
+    writer.export(lambda weights: found.append(weights) or (lambda: None))
+    writer.finish()
+    assert [list(state) for state in copied] == [["own"]]
+    assert found[0]["gathered"] is gathered
+    assert torch.equal(found[0]["own"], torch.ones(2))
 
 
 def test_of_a_gpu_the_copy_is_pinned_and_the_thread_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

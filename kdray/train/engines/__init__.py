@@ -107,8 +107,8 @@ class Engine(Protocol):
         ...
 
     def weights(self) -> dict[str, Tensor]:
-        """The Hugging Face model's whole state or, where adapters are trained, those alone, on the CPU of rank 0; the
-        others get nothing.
+        """The Hugging Face model's whole state or, where adapters are trained, those alone, on rank 0; the others get
+        nothing. They are where the model is, and steps change them, or gathered in main memory.
         """
         ...
 

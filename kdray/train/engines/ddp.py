@@ -76,4 +76,4 @@ class DDP:
     def weights(self) -> dict[str, Tensor]:
         if self.ranks.rank:
             return {}
-        return {name: p.detach().cpu() for name, p in exported(self.student.model.whole, self._settings).items()}
+        return {name: p.detach() for name, p in exported(self.student.model.whole, self._settings).items()}

@@ -1,0 +1,141 @@
+"""A small grid with every kind of step, the process that runs it, and what its store then holds."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import random
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from kdray.artifacts.scores import ROWS, SCORES
+from kdray.store import io
+from kdray.store.locks import DONE
+from tests.tiny import PLACES, write_grid
+
+EVERY = 2  # steps between the grid's resume checkpoints
+SECONDS = 600.0  # that one start may take
+
+
+class Driver:
+    """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
+
+    def __init__(self, grid: Path, address: str | None = None) -> None:
+        self.stuck = False
+        self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        command = [sys.executable, "-m", "kdray", "run", str(grid)]
+        environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
+        with self.log.open("a") as log:
+            self.process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+            )
+
+    def said(self) -> str:
+        return self.log.read_text()[self._from :]
+
+    def family(self) -> list[psutil.Process]:
+        """The driver's processes, but itself."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(self.process.pid).children(recursive=True)
+        return []
+
+    def end(self) -> int | None:
+        """Its exit code, once it has ended; None, also when asked again, if it did not in time and was killed."""
+        try:
+            self.process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            self.stuck = True
+            self.kill_all()
+        return None if self.stuck else self.process.returncode
+
+    def kill_all(self) -> None:
+        for process in [*self.family(), psutil.Process(self.process.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+
+
+def write(folder: Path, mlflow: str | None = None) -> Path:
+    """The grid, in a folder of its own, with its view on a server if there is an address."""
+    rows = [
+        {
+            "id": i,
+            "document": f"Ada is in {here} .",
+            "response": f"Ada lives in {there} now .",
+            "spans": [[13, 13 + len(there)]] * (here != there),
+        }
+        for i, (here, there) in enumerate(itertools.product(PLACES, PLACES[:5]))
+    ]
+    (folder / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    news = [{"document": f"{place} is far . " * 3, "summary": f"{place} is far"} for place in PLACES]
+    (folder / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in news))
+    return write_grid(
+        folder,
+        train="{steps: 12, keep: [6, 12]}",
+        score=(
+            "{tasks: [heldout_loss, {name: heldout_answers, limit: 6, max_new_tokens: 8},"
+            f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], batch: 3}}"
+        ),
+        lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
+        runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}, mlflow: {mlflow or 'null'}}}",
+    )
+
+
+def finished(store: Path) -> dict[Path, int]:
+    """When every finished artifact was sealed."""
+    return {path.parent: path.stat().st_mtime_ns for path in store.glob(f"*/*/{DONE}")}
+
+
+def content(store: Path) -> dict[str, Any]:
+    """Of every artifact the checksums of the files that must be the same in every run; of measurements the scores'."""
+    found = {}
+    for path in store.glob(f"*/*/{DONE}"):
+        kind, name = path.parent.parent.name, path.parent.name
+        files = {name: one["sha256"] for name, one in (io.read_json(path) or {}).get("files", {}).items()}
+        if kind == "measure":
+            files = {name: files[name] for name in (SCORES, ROWS) if name in files}
+        elif kind in ("train", "generate"):  # times stand in the curve, and in the answers' metadata
+            files = {}
+        found[f"{kind}/{name}"] = files
+    return found
+
+
+def doubled_metrics(database: Path) -> int:
+    """Metrics that MLflow has twice."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        query = "SELECT COUNT(*) FROM (SELECT 1 FROM metrics GROUP BY run_uuid, key, step HAVING COUNT(*) > 1)"
+        return connection.execute(query).fetchone()[0]
+
+
+def unsealed(store: Path) -> list[Path]:
+    """The files of unfinished artifacts, the newest last."""
+    folders = [path for path in store.glob("*/*-*") if path.is_dir() and not (path / DONE).exists()]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    return sorted(files, key=changed)
+
+
+def changed(path: Path) -> int:
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns
+    return 0
+
+
+def flip(path: Path, dice: random.Random) -> None:
+    """Change one bit."""
+    content = bytearray(path.read_bytes())
+    content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
+    path.write_bytes(content)
+
+
+def title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
