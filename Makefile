@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 .PHONY: help install grid submit check plan report mlflow test test-all test-unit test-gpu torture lint renew clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-9s  %s\n", $$1, $$2 }'
 
 install: $(READY)  ## create .venv with the tested versions of everything
 
@@ -22,22 +22,22 @@ $(READY): pyproject.toml cluster/constraints.txt
 	@touch $@
 
 grid: $(READY)  ## run a grid, or go on with it (GRID=grids/quickstart.yaml)
-	@$(BIN)/kdray run $(GRID) $(ARGS)
+	@$(BIN)/kdray run "$(GRID)" $(ARGS)
 
 submit: $(READY)  ## run a grid as a job of a Ray cluster, or follow it (RAY_API_SERVER_ADDRESS=http://HOST:8265)
-	@$(BIN)/kdray submit $(GRID) $(ARGS)
+	@$(BIN)/kdray submit "$(GRID)" $(ARGS)
 
 check: $(READY)  ## check a grid file without running it (GRID=...)
-	@$(BIN)/kdray check $(GRID)
+	@$(BIN)/kdray check "$(GRID)"
 
 plan: $(READY)  ## show a grid's steps and their states (GRID=...)
-	@$(BIN)/kdray plan $(GRID)
+	@$(BIN)/kdray plan "$(GRID)"
 
 report: $(READY)  ## print a grid's table and write its report (GRID=...)
-	@$(BIN)/kdray report $(GRID)
+	@$(BIN)/kdray report "$(GRID)"
 
 mlflow: $(READY)  ## the MLflow UI of a grid on http://127.0.0.1:5000 (GRID=...)
-	@$(BIN)/kdray track --serve $(GRID)
+	@$(BIN)/kdray track --serve "$(GRID)"
 
 test: $(READY)  ## the tests (about half an hour on 2 cores)
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m 'not nightly'

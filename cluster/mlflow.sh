@@ -10,7 +10,7 @@ umask 077
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 secret() { python3 -c 'import secrets; print(secrets.token_urlsafe(32))'; }
-if [ ! -s "$folder/credentials" ]; then
+if [ ! -s "$folder/key" ]; then # which is written last
   password=$(secret)
   # MLflow's clients read this file as ~/.mlflow/credentials.
   printf '[mlflow]\nmlflow_tracking_username = admin\nmlflow_tracking_password = %s\n' "$password" >"$folder/credentials"

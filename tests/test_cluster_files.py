@@ -7,6 +7,7 @@ botocore's shape of EC2's RunInstances, yamllint, shellcheck and hadolint, all f
 from __future__ import annotations
 
 import copy
+import os
 import re
 import subprocess
 import sys
@@ -268,3 +269,17 @@ def test_the_image_has_what_the_project_is_made_of() -> None:
     [left_out] = re.findall(r"sed -i -E '/\^\(([\w|]+)\)==/d'", (CLUSTER / "Dockerfile").read_text())
     assert all(f"\n{name}==" in pinned for name in left_out.split("|")), "of vLLM's image"
     assert f"ray=={load('kuberay/raycluster.yaml')['spec']['rayVersion']}\n" in pinned
+
+
+def test_a_server_whose_first_start_was_cut_off_gets_all_of_its_secrets(tmp_path: Path) -> None:
+    (tmp_path / "mlflow").write_text("#!/bin/sh\n")
+    (tmp_path / "mlflow").chmod(0o755)
+    folder = tmp_path / "server"
+    folder.mkdir()
+    (folder / "credentials").write_text("[mlflow]\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run([CLUSTER / "mlflow.sh", folder], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    password = re.search("mlflow_tracking_password = (.+)", (folder / "credentials").read_text())
+    assert password
+    assert f"admin_password = {password[1]}\n" in (folder / "auth.ini").read_text()
+    assert (folder / "key").read_text().strip()

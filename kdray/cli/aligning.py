@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from kdray.cli.lens_given import Answers, Model, err, follow, out, require_answers, to_folder
-from kdray.cli.shared import FAILED
+from kdray.cli.lens_given import Answers, Model, follow, require_answers, to_folder
+from kdray.cli.shared import FAILED, err, finite, say
 from kdray.spec.errors import InputError
 
 RECORD = "align.json"
@@ -21,12 +21,12 @@ def align(
     answers: Answers,
     model: Model,
     to: Annotated[str, typer.Option(metavar="FOLDER", help="where the trained model is written")],
-    lr: Annotated[float, typer.Option(help="the largest learning rate")] = 5e-7,
-    beta: Annotated[float, typer.Option(help="scale of the difference of the two responses")] = 2.5,
-    gamma: Annotated[float, typer.Option(help="margin that it is to have")] = 1.4,
+    lr: Annotated[float, typer.Option(callback=finite, help="the largest learning rate")] = 5e-7,
+    beta: Annotated[float, typer.Option(callback=finite, help="scale of the difference of the two responses")] = 2.5,
+    gamma: Annotated[float, typer.Option(callback=finite, help="margin that it is to have")] = 1.4,
     batch: Annotated[int, typer.Option(min=1, help="pairs of an optimiser step")] = 8,
     micro_batch: Annotated[int | None, typer.Option(min=1, help="pairs in memory at once; by default all")] = None,
-    epochs: Annotated[float, typer.Option(help="the length")] = 1.0,
+    epochs: Annotated[float, typer.Option(callback=finite, help="the length")] = 1.0,
     seed: Annotated[
         int, typer.Option(min=0, help="of the order of pairs, and of how their citations are balanced")
     ] = 0,
@@ -92,8 +92,8 @@ def align(
     record = {**given, "epochs": epochs, "seed": seed, **told, "steps": loop.history}
     (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n")
     trained = f"{len(pairs.train)} pairs of {pairs.answers} answers, {loop.total_steps} steps"
-    out.print(f"{folder}: trained on {trained}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{folder}: trained on {trained}")
     for name in ("before", "after"):
         if told[name]:
             numbers = ", ".join(f"{key.removeprefix('heldout_')} {value:.4f}" for key, value in told[name].items())
-            out.print(f"{name}, on {told['heldout']} pairs that were kept out: {numbers}", highlight=False)
+            say(f"{name}, on {told['heldout']} pairs that were kept out: {numbers}")

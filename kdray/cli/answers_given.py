@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kdray.cli.shared import out
+from kdray.cli.shared import out, say
 from kdray.spec import InputError, declare
 
 
@@ -55,9 +55,9 @@ def score_given(answers: str, metrics: str, store: str) -> None:
         notes.append(f"Whether answers are true to their sources: add --metrics, one of {', '.join(_of_texts())}.")
     print_given(found, list(uses), out, path.name)
     for note in notes:
-        out.print(note, highlight=False, soft_wrap=True, markup=False)
+        say(note)
     write_given(found, list(uses), notes, target, path.name)
-    out.print(f"report  {os.path.relpath(target / 'report.md')}", highlight=False, soft_wrap=True)
+    say(f"report  {os.path.relpath(target / 'report.md')}")
 
 
 def _standins(names: Iterable[str]) -> Iterator[str]:

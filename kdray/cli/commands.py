@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import sys
@@ -84,10 +85,15 @@ def main() -> None:
     a command just as gently, into 143.
     """
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # the hub's client reads it when it is imported
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # in a locale without ± a run is not to end in its table
+            stream.reconfigure(errors="backslashreplace")
     terminated: list[int] = []
 
     def terminate(signum: int, frame: object) -> None:
         terminated.append(signum)
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # of what a script starts by `kdray ... &`
+            raise KeyboardInterrupt
         os.kill(os.getpid(), signal.SIGINT)
 
     signal.signal(signal.SIGTERM, terminate)

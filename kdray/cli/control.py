@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import GridFile, out, plan_of
+from kdray.cli.shared import GridFile, plan_of, say
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def stop(grid: GridFile, points: Points) -> None:
         control.stop(point.train.key.id)
     working = control.runs(plan.grid.name)
     when = "within seconds, after a step" if working else "no run is at work, and the next leaves them out"
-    _say(f"stopped: {_names(found)} ({when})\n`kdray release {grid} POINT...` lets them go on")
+    say(f"stopped: {_names(found)} ({when})\n`kdray release {grid} POINT...` lets them go on")
 
 
 def hold(grid: GridFile) -> None:
@@ -45,7 +45,7 @@ def hold(grid: GridFile) -> None:
         raise InputError(
             "GRID", f"no run of {plan.grid.name} is at work", "`kdray run` it first, or `kdray stop` the points"
         )
-    _say(f"held: {', '.join(map(str, held))} begins no new point before `kdray release {grid}`")
+    say(f"held: {', '.join(map(str, held))} begins no new point before `kdray release {grid}`")
 
 
 def release(
@@ -58,7 +58,7 @@ def release(
     if not points:
         plan, _, control = _opened(grid)
         if control.unhold(plan.grid.name):
-            _say("released: points begin again")
+            say("released: points begin again")
             return
         stopped = [point.train.slug for point in plan.points if point.train.id and control.is_stopped(point.train.id)]
         allowed = f"name what is to go on: {', '.join(stopped)}" if stopped else "there is nothing to release"
@@ -69,7 +69,7 @@ def release(
     control.unstop(point.train.key.id for point in found)
     working = control.runs(plan.grid.name)
     when = "the run takes them up when its other points are through" if working else f"`kdray run {grid}` goes on"
-    _say(f"released: {_names(found)} ({when})")
+    say(f"released: {_names(found)} ({when})")
 
 
 def _opened(grid: Path) -> tuple[Plan, Store, Control]:
@@ -88,7 +88,3 @@ def _found(grid: Path, names: list[str]) -> tuple[Plan, Store, Control, list[Poi
 
 def _names(points: list[PointPlan]) -> str:
     return ", ".join(point.train.slug for point in points)
-
-
-def _say(text: str) -> None:
-    out.print(text, highlight=False, markup=False, soft_wrap=True)

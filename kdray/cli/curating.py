@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import Insecure, out
+from kdray.cli.shared import Insecure, out, say
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -63,11 +63,12 @@ def metadata(
         with _session(to, codes, insecure_cluster) as (outer, terminal):
             from kdray.orchestration.concepts import open_texts, words_in
 
-            entries += words_in(open_texts(ref, outer, text), codes, least, pairs, terminal)
+            texts = open_texts(ref, outer, text, outer.resolve(ref, "SOURCE"))
+            entries += words_in(texts, codes, least, pairs, terminal)
     to.mkdir(parents=True, exist_ok=True)
     counts = write_entries(file, entries)
     told = ", ".join(f"{count} from {what}" for what, count in counts.items())
-    out.print(f"{file}: {sum(counts.values())} concepts: {told}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{file}: {sum(counts.values())} concepts: {told}")
 
 
 def curate(
@@ -112,12 +113,15 @@ def curate(
         io.put_json_if_absent(to / REQUEST, {"id": fingerprint(asked)})
         if (io.read_json(to / REQUEST) or {}).get("id") != fingerprint(asked):
             raise InputError("--to", f"{to} holds another curation", "give another folder")
-        texts = open_texts(ref, outer, text)
-        entries = read_entries(given, outer, codes) if given else own_entries(texts, codes, least, pairs, terminal)
+        texts = open_texts(ref, outer, text, asked["source"])
+        if given:
+            entries = read_entries(given, outer, codes, asked["metadata"])
+        else:
+            entries = own_entries(texts, codes, least, pairs, terminal)
         made = balanced(texts, entries, curating.Balance(codes, threshold, tail, seed), to, terminal)
         draw_concepts(to, read_concepts(to))
         io.put_json(to / SUMMARY, asdict(made))
-    out.print(f"{to}: {curating.told(made, entries)}", highlight=False, soft_wrap=True, markup=False)
+    say(f"{to}: {curating.told(made, entries)}")
 
 
 def _codes(languages: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,6 @@ from rich.markup import escape
 from kdray.cli.lens_given import (
     Annotations,
     Answers,
-    Json,
     Limit,
     MaxWords,
     Model,
@@ -22,16 +20,15 @@ from kdray.cli.lens_given import (
     aligned_set,
     annotated_set,
     detector,
-    err,
     follow,
     metric_use,
-    out,
     require_answers,
     show,
     to_file,
     to_folder,
 )
 from kdray.cli.lens_making import guide, map_, train
+from kdray.cli.shared import Json, err, finite, out, print_json, say
 from kdray.spec.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,7 +88,7 @@ def table(
     }
     tables |= {"a metric on predefined spans": judged} if judged else {}
     if as_json:
-        print(json.dumps(tables))
+        print_json(tables)
         return
     for title, lines in tables.items():
         show(title, lines)
@@ -104,7 +101,10 @@ def annotate(
     to: Annotated[str, typer.Option(metavar="FILE.jsonl", help="the file to write, for jsonl:FILE.jsonl")],
     threshold: Annotated[
         float,
-        typer.Option(help="a sentence that the metric scores lower is hallucinated, unless it names spans itself"),
+        typer.Option(
+            callback=finite,
+            help="a sentence that the metric scores lower is hallucinated, unless it names spans itself",
+        ),
     ] = 50.0,
 ) -> None:
     """Mark the hallucinations in kept answers by a metric of factual consistency, for a lens of the model's own
@@ -158,7 +158,7 @@ def import_(
     made = import_pickle(source)
     folder = given or to_folder(str(file.with_suffix("") if file else source.stem))
     made.save(folder)
-    out.print(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}", highlight=False)
+    say(f"lens {made.id} in {folder}: {tuple(made.weights.shape)}, window {made.window}")
 
 
 @lens.command()
@@ -191,10 +191,10 @@ def rate(
             reason = "all windows have one label" if tested["n"] else "every document trained the lens"
             err.print(f"[yellow]no AUROC[/] of {escape(labelled)}: {reason}", soft_wrap=True, highlight=False)
     if as_json:
-        print(json.dumps({"scores": scores, "facts": result.facts}))
+        print_json({"scores": scores, "facts": result.facts})
         return
     show("factual rate", [{"metric": name, **score} for name, score in scores.items()])
-    out.print(f"left out: {result.facts['left_out']}", highlight=False)
+    say(f"left out: {result.facts['left_out']}")
     trained_on = made.record.get("auroc_test")
     if "auroc" in scores and trained_on and has_drifted(scores["auroc"]["value"], trained_on):
         out.print(

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
+from kdray.cli.shared import err, out
 from kdray.spec import declare
 from kdray.spec.errors import InputError, did_you_mean
 from kdray.spec.paths import local_path
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from kdray.lens.annotations import Annotated as Marked
     from kdray.spec.sections.base import Use
 
-out = Console(width=None if sys.stdout.isatty() else 140)
-err = Console(stderr=True)
 Model = Annotated[str, typer.Option(help="a reference such as file:FOLDER or hf:org/name@commit")]
 Annotations = Annotated[
     str, typer.Argument(metavar="FORMAT:FILE", help="annotated responses, for example faithbench:faithbench.jsonl")
@@ -34,7 +31,6 @@ Window = Annotated[int, typer.Option(min=1, help="tokens of a sliding window")]
 Limit = Annotated[int | None, typer.Option(min=2, help="use only so many responses of each set, spread evenly")]
 MaxWords = Annotated[int, typer.Option(min=1, help="where a document without a stored prompt is cut")]
 Template = Annotated[str, typer.Option(help="of prompts, for responses that come without one")]
-Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 
 
 def annotated_set(name: str, limit: int | None) -> list[Marked]:

@@ -18,13 +18,12 @@ from kdray.cli.lens_given import (
     Window,
     aligned_set,
     annotated_set,
-    err,
     file_of,
     follow,
-    out,
     to_file,
     to_folder,
 )
+from kdray.cli.shared import err, say
 from kdray.spec.errors import InputError
 
 ToFolder = Annotated[str, typer.Option(help="the folder to write")]
@@ -52,7 +51,7 @@ def train(
     origin = {"family": family, **_origin(model, source), **counts}
     made = train_lens(read_all(loaded, rows, window, follow), loaded.config.num_hidden_layers, window, origin)
     keep(made, rows, tokenizer, folder)
-    out.print(f"lens {made.id} in {folder}: {summary(made)}", highlight=False)
+    say(f"lens {made.id} in {folder}: {summary(made)}")
 
 
 def guide(
@@ -95,8 +94,8 @@ def guide(
     )
     made.save(file)
     for number, value in made.record.get("layer_auroc", {}).items():
-        out.print(f"layer {number}: AUROC {value:.1f} on an inner fifth", highlight=False)
-    out.print(f"guide on layer {made.layer} ({made.part}) in {file}: {in_words(made.record)}", highlight=False)
+        say(f"layer {number}: AUROC {value:.1f} on an inner fifth")
+    say(f"guide on layer {made.layer} ({made.part}) in {file}: {in_words(made.record)}")
 
 
 def map_(
@@ -149,10 +148,9 @@ def map_(
     numbers = made.record
     keep(made, rows, tokenizer, folder)
     fitted = f"{numbers['map_responses']} responses to {numbers['map_documents']} documents"
-    out.print(
+    say(
         f"lens {made.id} in {folder}: {given.weights.numel()} heads of {of} from {made.weights.numel()} of {model},"
-        f" mapped on {fitted}, {numbers['map_documents_trained']} of which had trained the lens",
-        highlight=False,
+        f" mapped on {fitted}, {numbers['map_documents_trained']} of which had trained the lens"
     )
     if len(own) <= made.weights.numel():
         err.print(
@@ -160,11 +158,11 @@ def map_(
             highlight=False,
         )
     if numbers["auroc_test"] is None:
-        out.print("not tested: windows of one kind alone are left", highlight=False)
+        say("not tested: windows of one kind alone are left")
         return
     for name, score in ((f"the lens on {of}", before), (f"behind the map on {model}", after)):
         found = f"AUROC {score['value']:.1f} ± {score['stderr']:.1f} on {score['n']} windows"
-        out.print(f"{name}: {found} of {numbers['documents_tested']} documents kept out", highlight=False)
+        say(f"{name}: {found} of {numbers['documents_tested']} documents kept out")
 
 
 def _origin(model: str, source: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kdray.cli.control import NAMED
-from kdray.cli.shared import GridFile, out, plan_of
+from kdray.cli.shared import GridFile, plan_of, say
 
 if TYPE_CHECKING:
     from kdray.plan import Step
@@ -44,7 +44,7 @@ def logs(
         if not follow:
             raise
         return  # how one leaves it: nothing was interrupted
-    _print(log.end())
+    say(log.end())
 
 
 class _Log:
@@ -66,10 +66,10 @@ class _Log:
             return status.state
         if attempt != self._attempt:
             self._attempt, self._printed = attempt, 0
-            _print(_heading(attempt.name, status))
+            say(_heading(attempt.name, status))
         curve, times = read_attempt(attempt), read_times(attempt)
         for entry in curve[self._printed :]:
-            _print(_line(entry, status.total, times.get(int(entry["step"]))))
+            say(_line(entry, status.total, times.get(int(entry["step"]))))
         self._printed = len(curve)
         return status.state
 
@@ -112,7 +112,3 @@ def _line(entry: Mapping[str, float], total: int | None, seconds: float | None) 
     if "heldout_ce" in entry:
         parts.append(f"held-out loss {entry['heldout_ce']:.4f}")
     return "  ".join(parts)
-
-
-def _print(text: str) -> None:
-    out.print(text, highlight=False, markup=False, soft_wrap=True)

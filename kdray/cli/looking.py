@@ -12,7 +12,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from kdray.cli.shared import GridFile, Json, open_grid, out, plans_of, print_report, print_reports, wanted_of
+from kdray.cli.shared import (
+    GridFile,
+    Json,
+    finite,
+    open_grid,
+    out,
+    plans_of,
+    print_json,
+    print_report,
+    print_reports,
+    say,
+    wanted_of,
+)
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -42,7 +54,7 @@ def check(
         out.print(f"[yellow]note[/] {escape(note)}", soft_wrap=True)
     from kdray.spec.points import expand
 
-    out.print(f"{grid}: fine, {len(expand(spec))} points", highlight=False)
+    say(f"{grid}: fine, {len(expand(spec))} points")
 
 
 def plan(
@@ -56,7 +68,9 @@ def plan(
     gpus: Annotated[
         int | None, typer.Option(min=1, help="how many there are; by default those of one point, of cores all")
     ] = None,
-    price: Annotated[float | None, typer.Option(min=0, help="what one of them costs an hour, in USD")] = None,
+    price: Annotated[
+        float | None, typer.Option(min=0, callback=finite, help="what one of them costs an hour, in USD")
+    ] = None,
     rows: Annotated[int | None, typer.Option(min=1, help="rows to train on, before the data are prepared")] = None,
     as_json: Json = False,
 ) -> None:
@@ -78,12 +92,8 @@ def plan(
     wanted = any(value is not None for value in (card, gpus, price, rows)) or made.grid.runtime.device == "gpu"
     cost = _cost(made, store, card, gpus, rows, price) if wanted or as_json else []
     if as_json:
-        print(
-            json.dumps(
-                listed_plan(made, store) | {"cost": {"unknown": cost} if isinstance(cost, list) else listed(cost)},
-                indent=1,
-            )
-        )
+        priced = {"unknown": cost} if isinstance(cost, list) else listed(cost)
+        print_json(listed_plan(made, store) | {"cost": priced}, indent=1)
         return
 
     lines_of = [("step", "name", "id", "state", "size")]
@@ -120,7 +130,7 @@ def why(
     below = Path(local_path(store, "--store")) if store is not None else Path("runs")
     lines = compared(below, what, other) if of_ids else explained(*wanted_of(Path(what)), other)
     for line in lines:
-        out.print(line, highlight=False, markup=False, soft_wrap=True)
+        say(line)
 
 
 def report(

@@ -48,7 +48,7 @@ class Terminal(Progress):
         self._bars.__exit__(kind, value, trace)
 
     def say(self, text: str) -> None:
-        self.console.print(text, highlight=False)
+        self.console.print(text, highlight=False, soft_wrap=True)  # a path is not cut in two
 
     def bar(self, title: str, total: float, unit: str = "") -> TerminalBar:
         return TerminalBar(self, self._bars, title, total, unit)

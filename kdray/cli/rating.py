@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kdray.cli.shared import GridFile, out, plan_of
+from kdray.cli.shared import GridFile, plan_of, say
 from kdray.spec import InputError
 
 
@@ -36,17 +36,13 @@ def rate(
             raise InputError("--read", f"no file {missing}", "give the csv that a rater saved")
         key = read_key(folder)
         for line in told(outcome_of(key, [read_ratings(path, key) for path in read])):
-            out.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(line)
         return
     key, questions = make_sheet(Evidence(collect(made, store)), store, n, arm)
     write_key(key, folder)
     page = write_rating_page(key, questions, folder)
-    out.print(f"rate    {os.path.relpath(page)} ({len(questions)} articles)", highlight=False, soft_wrap=True)
-    out.print(
-        "        whose answers they are is in rating-key.json beside it: do not give that to who rates",
-        highlight=False,
-        soft_wrap=True,
-    )
-    out.print(f"then    kdray rate {os.path.relpath(grid)} --read RATINGS.csv", highlight=False, soft_wrap=True)
+    say(f"rate    {os.path.relpath(page)} ({len(questions)} articles)")
+    say("        whose answers they are is in rating-key.json beside it: do not give that to who rates")
+    say(f"then    kdray rate {os.path.relpath(grid)} --read RATINGS.csv")
     if open_page:
         webbrowser.open(page.as_uri())

@@ -100,14 +100,15 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
             notifier.tell("done", "all is done")
         return
     stopped, early = _stopped(made, store)
+    named = escape(str(file))
     if early:
-        advice = f"without `search` in {file} the same command trains them to their end"
+        advice = f"without `search` in {named} the same command trains them to their end"
         out.print(f"[yellow]stopped early:[/] {', '.join(early)}; {advice}", highlight=False, soft_wrap=True)
     if early and not stopped and not failed:
         notifier.tell("done", f"all is done but {len(early)} points, stopped early")
         return
     if stopped:
-        advice = f"`kdray release {file} POINT...`, then the same command goes on with them"
+        advice = f"`kdray release {named} POINT...`, then the same command goes on with them"
         err.print(f"[yellow]stopped:[/] {', '.join(stopped)}; {advice}", highlight=False, soft_wrap=True)
     if failed or not stopped:
         err.print(f"[red]incomplete:[/] {len(failed)} steps failed; the same command tries them again")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +28,13 @@ Insecure = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="machine-readable output")]
 out = Console(width=None if sys.stdout.isatty() else 140)
 err = Console(stderr=True)
+
+
+def finite(value: float | None) -> float | None:
+    """What an option is given; nan and inf are floats to typer."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 def open_grid(path: Path) -> tuple[Grid, Store, Outer]:
@@ -66,6 +75,21 @@ def wanted_of(path: Path) -> tuple[Plan, Store]:
     return Choices(made, store).narrowed(), store
 
 
+def say(text: str) -> None:
+    """Print a line as it stands: in what a user has named, such as a path, [v2] is no markup."""
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(value: Any, indent: int | None = None) -> None:
+    """Print JSON, in which what is no finite number is null: NaN would be read by few programs."""
+    try:
+        text = json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        known = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        text = json.dumps(known, indent=indent)
+    print(text)
+
+
 def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | None:
     """Print the table of what is measured so far, and write the report into the store if there is one; returns the
     page's path.
@@ -82,7 +106,7 @@ def print_report(made: Plan, store: Store, file: Path | None = None) -> Path | N
         return None
     folder = write_report(results, store.root / "report" / made.grid.name)
     page = write_page([(results, store, file)], folder)
-    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    say(f"report  {os.path.relpath(page)}")
     return page
 
 
@@ -90,9 +114,11 @@ def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
     """As `print_report` of several grids: their tables, and one page of all of them, in the first store that is
     there.
     """
+    from kdray.plan.steps import LONGEST
     from kdray.report.page.page import write_page
     from kdray.report.results import collect
     from kdray.report.write import print_table
+    from kdray.store import fingerprint
 
     given = [(collect(plan, store), store, file) for plan, store, file in made]
     for results, _, _ in given:
@@ -100,8 +126,11 @@ def print_reports(made: Sequence[tuple[Plan, Store, Path]]) -> Path | None:
     roots = [store.root for _, store, _ in given if store.root.is_dir()]
     if not roots:
         return None
-    page = write_page(given, roots[0] / "report" / "+".join(plan.grid.name for plan, _, _ in made))
-    out.print(f"report  {os.path.relpath(page)}", highlight=False, soft_wrap=True)
+    name = "+".join(plan.grid.name for plan, _, _ in made)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}-{fingerprint(name)}"
+    page = write_page(given, roots[0] / "report" / name)
+    say(f"report  {os.path.relpath(page)}")
     return page
 
 
@@ -109,9 +138,9 @@ def print_mlflow(made: Plan, store: Store) -> None:
     """Say how the grid's runs are to be seen."""
     from kdray.track.address import serve_command, view_link
 
-    out.print(f"MLflow  {serve_command(made.grid, store)}", highlight=False, soft_wrap=True)
+    say(f"MLflow  {serve_command(made.grid, store)}")
     if link := view_link(made.grid, store):
-        out.print(f"        then open {link}", highlight=False, soft_wrap=True)
+        say(f"        then open {link}")
 
 
 def print_unwritten(reason: str, advice: str) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from kdray.cli.shared import GridFile, Json, plan_of
+from kdray.cli.shared import GridFile, Json, print_json, wanted_of
 
 
 def simulate(
@@ -41,10 +40,10 @@ def simulate(
     from kdray.store import Outer
 
     of, losses = card_of(card), Losses(seconds_of(mttf, "--mttf"), seed) if mttf is not None else None
-    made, store = plan_of(grid)
+    made, store = wanted_of(grid)
     found, left_out = simulated(made, store, Outer(store.root), of, nodes, gpus, losses, rows)
     if as_json:
-        print(json.dumps(listed(found, of) | {"left_out": left_out}, indent=1))
+        print_json(listed(found, of) | {"left_out": left_out}, indent=1)
         return
     for line in lines(found, of, losses):
         print(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from kdray.cli.shared import GridFile, Json, out, wanted_of
+from kdray.cli.shared import GridFile, Json, out, print_json, wanted_of
 
 EVERY = 2.0  # seconds between looks
 NAMED = 2  # running steps of a kind that are named
@@ -57,7 +56,7 @@ def status(
     """
     listed = _look(grid)
     if as_json:
-        print(json.dumps(listed, indent=1))
+        print_json(listed, indent=1)
     elif watch:
         _watch(grid, listed)
     else:

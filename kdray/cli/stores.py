@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kdray.cli.shared import FAILED, GridFile, out, plan_of, plans_of, print_mlflow, print_unwritten
+from kdray.cli.shared import FAILED, GridFile, plan_of, plans_of, print_mlflow, print_unwritten, say
 from kdray.spec import InputError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def gc(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="only say what would be removed")] = False,
 ) -> None:
     """Remove from the grids' stores what none of the given grids reaches."""
-    from kdray.plan.gc import find_garbage
+    from kdray.plan.gc import Garbage, find_garbage
     from kdray.store import io
 
     by_store: dict[Path, list[Plan]] = {}
@@ -62,12 +62,16 @@ def gc(
     found = {
         root: find_garbage(plans, stores[root]) for root, plans in by_store.items()
     }  # of all, before any is removed
+    left: list[Garbage] = []
     for root, garbage in found.items():
         for item in garbage:
-            out.print(
-                f"{'would remove' if dry_run else 'removed'} {item.path} ({item.bytes / 1e6:,.1f} MB)", soft_wrap=True
-            )
             if not dry_run:
                 io.delete(item.path)
-        total = sum(item.bytes for item in garbage) / 1e6
-        out.print(f"{root}: {len(garbage)} folders, {total:,.1f} MB", highlight=False, soft_wrap=True)
+            if not dry_run and item.path.exists():  # another user's
+                left.append(item)
+            said = "could not remove" if item in left else "would remove" if dry_run else "removed"
+            say(f"{said} {item.path} ({item.bytes / 1e6:,.1f} MB)")
+        gone = [item for item in garbage if item not in left]
+        say(f"{root}: {len(gone)} folders, {sum(item.bytes for item in gone) / 1e6:,.1f} MB")
+    if left:
+        raise typer.Exit(FAILED)

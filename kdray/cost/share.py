@@ -20,7 +20,7 @@ def points_beside(fit: int, gpus: int, workers: int, share: float, wanted: int |
     never none, for a point is not cut.
     """
     if wanted is not None:
-        return min(fit, (gpus - wanted) // workers)
+        return max(0, min(fit, (gpus - wanted) // workers))
     return max(1, min(fit - 1, int(gpus * (1 - share)) // workers)) if fit > 1 else fit
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kdray.curate.words import folded
 from kdray.spec.errors import InputError
+from kdray.store import io
 
 INDEXES = ("index.noun", "index.verb", "index.adj", "index.adv")
 
@@ -47,11 +48,13 @@ def write_entries(path: Path, entries: Iterable[tuple[str, str, str]]) -> Mappin
     """
     seen: set[tuple[str, str]] = set()
     counts: dict[str, int] = {}
-    with path.open("w", encoding="utf-8") as file:
+    aside = path.with_name(f"{io.TEMPORARY}{path.name}")  # a list that is cut off looks like a shorter one
+    with aside.open("w", encoding="utf-8") as file:
         for text, language, source in entries:
             if (entry := folded(text)) and (entry, language) not in seen:
                 seen.add((entry, language))
                 counts[source] = counts.get(source, 0) + 1
                 row = {"entry": entry, "language": language, "from": source}
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    io.move(aside, path)
     return counts

@@ -39,7 +39,7 @@ def _written(source: Dataset, folder: Path) -> Path:
         try:
             source.save_to_disk(aside, num_shards=1)
             with contextlib.suppress(OSError):  # another driver was faster
-                aside.rename(folder)
+                io.move(aside, folder)
         finally:
             io.delete(aside)
     return next(folder.glob("*.arrow"))

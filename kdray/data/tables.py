@@ -52,7 +52,7 @@ def arrow_file(
         try:
             _write(aside, file, columns, str(ref), field)
             outer.require_unchanged(ref, identity, field)
-            aside.replace(path)
+            io.move(aside, path)
         finally:
             io.delete(aside)
     return path

@@ -161,19 +161,28 @@ def token_count(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def lay_down(
-    ref: Reference, outer: Outer, target: Path, field: str, *, weights: bool = True, language: bool = False
+    ref: Reference,
+    outer: Outer,
+    target: Path,
+    field: str,
+    *,
+    weights: bool = True,
+    language: bool = False,
+    identity: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the model behind `ref` into the folder `target` as safetensors, configuration and tokenizer.
 
     Without `weights` the safetensors are left behind. A `language` model, which writes, is held to all of its weights
     and to a tokenizer with an end; of another, such as a metric's, only what headers tell is known before it is loaded.
+    `identity` is its content when the run began.
 
     Raises:
-        InputError: there is no usable model behind the reference.
+        InputError: there is no usable model behind the reference, or another content.
     """
     if ref.is_gguf:
         model, tokenizer = _load_gguf(outer.local_file(ref, field), torch.float32, field, str(ref))
         save(model, tokenizer, target)
+        outer.require_unchanged(ref, identity, field)
         return
     if ref.scheme == "hf":
         _fetch(ref, field, outer.pinned(ref).version, weights=weights, local_dir=target)
@@ -186,6 +195,7 @@ def lay_down(
         files = {file for pattern in FILES if "*.safetensors" not in pattern for file in source.glob(pattern)}
         for file in files | set(weight_files(source, field, str(ref)) if weights else ()):
             shutil.copyfile(file, target / file.name)
+        outer.require_unchanged(ref, identity, field)
     if weights:
         require_weights(target, field, str(ref))
         read = weight_files(target, field, str(ref))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +37,13 @@ class TableTexts:
         return numbers, [row[self.column] or "" for row in read_rows(list(self.files), numbers).values()]
 
 
-def open_texts(ref: Reference, outer: Outer, column: str) -> TableTexts:
-    """A column of texts of a table.
+def open_texts(ref: Reference, outer: Outer, column: str, identity: Mapping[str, Any]) -> TableTexts:
+    """A column of texts of a table; `identity` is its content when the run began.
 
     Raises:
-        InputError: there is no such table or column.
+        InputError: there is no such table or column, or another content.
     """
-    files, count = open_rows(ref, outer, (Column((column,)),), outer.resolve(ref, ref.field), ref.field)
+    files, count = open_rows(ref, outer, (Column((column,)),), identity, ref.field)
     return TableTexts(tuple(files), column, count)
 
 
@@ -67,13 +68,15 @@ def own_entries(
     return {language: all_entries(some) for language, some in found.items()}
 
 
-def read_entries(ref: Reference, outer: Outer, languages: Sequence[str]) -> dict[str, list[str]]:
-    """The concepts in a table, by language.
+def read_entries(
+    ref: Reference, outer: Outer, languages: Sequence[str], identity: Mapping[str, Any]
+) -> dict[str, list[str]]:
+    """The concepts in a table, by language; `identity` is its content when the run began.
 
     Raises:
-        InputError: it cannot be read, or has none of a language.
+        InputError: it cannot be read, has none of a language, or another content.
     """
-    table = open_source(ref, outer, ref.field, METADATA, outer.resolve(ref, ref.field))
+    table = open_source(ref, outer, ref.field, METADATA, identity)
     found: dict[str, list[str]] = {language: [] for language in languages}
     for entry, language in zip(table["entry"], table["language"], strict=True):
         if language in found:

@@ -7,6 +7,7 @@ beside them says what was dropped. Only what reads the weights themselves, such 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from pathlib import Path
 
 from kdray.orchestration.work import Work, weights_read_by
 from kdray.plan import Step
@@ -14,7 +15,7 @@ from kdray.plan.steps import PointPlan
 from kdray.report.chosen import steps_of
 from kdray.spec.points import Point
 from kdray.store import Artifact, Key, io
-from kdray.store.locks import DONE, held
+from kdray.store.locks import DONE, DRIVERS, working
 from kdray.store.store import RECORD
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
@@ -73,16 +74,17 @@ class Dropping:
             self.dropped += 1
 
     def _is_read(self, export: Key) -> bool:
-        """Whether somebody, such as another grid's driver, is at work on a step that reads the export."""
-        store = self.work.store
-        for kind in READERS:
-            for folder in io.list_folders(store.root / kind):
-                if (folder / DONE).is_file() or not held(folder):
-                    continue
-                record = io.read_json(folder / RECORD)
-                if isinstance(record, dict) and export.id in record.get("inputs", {}).values():
-                    return True
-        return False
+        """Whether somebody else, such as another grid's driver, is at work on a step that reads the export."""
+        root, own = self.work.store.root, self.work.locks.owner
+        if {path.name for path in (root / DRIVERS).glob("*")} <= {own}:
+            return False  # without a look at thousands of folders
+        folders = [folder for kind in READERS for folder in io.list_folders(root / kind)]
+        return bool(working(folder for folder in folders if not (folder / DONE).is_file() and _reads(folder, export)))
+
+
+def _reads(folder: Path, export: Key) -> bool:
+    record = io.read_json(folder / RECORD)
+    return isinstance(record, dict) and export.id in record.get("inputs", {}).values()
 
 
 def _weights(export: Artifact) -> Iterable[str]:

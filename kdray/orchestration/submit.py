@@ -73,8 +73,15 @@ def submit(path: Path, name: str, folder: str, options: Sequence[str], say: Say)
             else f"{id}: running, from an earlier text of the grid file: stop it to use this one\n"
         )
     say(f"{id}: Ctrl-C here lets it run on; `ray job stop {id}` stops it\n")
-    asyncio.run(_follow(client, id, say))
-    status = client.get_job_status(id)
+    import aiohttp
+
+    try:
+        asyncio.run(_follow(client, id, say))
+        status = client.get_job_status(id)
+    except (RuntimeError, OSError, aiohttp.ClientError) as error:  # a tunnel to the head that breaks after hours
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        say(f"{id}: the connection is lost ({reason}), and the job runs on: the same command follows it again\n")
+        return False
     say(f"{id}: {status.value.lower()}\n")
     return status.value == "SUCCEEDED"
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from rich.markup import escape
 
-from kdray.artifacts.curve import count_steps
+from kdray.artifacts.curve import count_steps, curve_file
 from kdray.artifacts.notes import read_start, stopped_at
 from kdray.artifacts.rows import Rows
 from kdray.orchestration.job import Job
@@ -23,14 +24,14 @@ TICK = 2.0  # seconds between looks
 def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
     """Show the jobs' steps, and mirror their curves, from a thread that reads what rank 0 appends."""
     total = sum(map(job_steps, jobs))
-    stop = threading.Event()
+    stop, steps = threading.Event(), Counted()
     with work.progress.bar(title, total, "steps") as bar:
         told = Told(jobs, work)
 
         def look() -> None:
             try:
                 while not stop.wait(TICK):
-                    bar.set(sum(count_steps(job.attempt.path) for job in jobs))
+                    bar.set(sum(steps(job.attempt.path) for job in jobs))
                     told.tell()
                     work.after()
             except Exception as error:  # noqa: BLE001 - it trains on, whether that is shown or not
@@ -41,11 +42,30 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
         thread.start()
         try:
             yield
-            bar.set(sum(count_steps(job.attempt.path) for job in jobs))
+            bar.set(sum(steps(job.attempt.path) for job in jobs))
         finally:
             stop.set()
             thread.join()
             told.tell()
+
+
+class Counted:
+    """How many steps an attempt has written. Its file is read again only once it has changed: of thousands of points
+    few train at a time, and all others are looked at as often.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[tuple[int, int], int]] = {}  # by attempt: the file's size and time, and its steps
+
+    def __call__(self, attempt: Path) -> int:
+        try:
+            status = curve_file(attempt).stat()
+        except FileNotFoundError:
+            return 0
+        stamp, known = (status.st_size, status.st_mtime_ns), self._known.get(attempt)
+        if known is None or known[0] != stamp:
+            self._known[attempt] = known = stamp, count_steps(attempt)
+        return known[1]
 
 
 class Told:

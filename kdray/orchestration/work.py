@@ -31,7 +31,7 @@ from kdray.plan.inputs import (
 from kdray.report.chosen import Choices
 from kdray.spec import declare
 from kdray.spec.components import declared
-from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store
+from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store, io
 from kdray.store.store import ERRORS
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
@@ -257,8 +257,10 @@ class Work:
         lines = str(error).strip().splitlines()
         said = ": ".join(filter(None, (type(error).__name__, lines[0] if lines else "")))
         path = self.store.root / ERRORS / f"{what}-{self.locks.owner[:8]}.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(traceback.format_exception(error)))
+        try:
+            io.put(path, "".join(traceback.format_exception(error)).encode(errors="backslashreplace"), durable=False)
+        except OSError as why:  # a full disk: what went wrong first is still to be said
+            return f"{said} (its traceback cannot be kept: {why.strerror})"
         return f"{said} (the traceback is in {path})"
 
     def stop(self, step: Step) -> None:

@@ -14,7 +14,6 @@ from kdray.plan.inputs import (
     CurateInputs,
     CutInputs,
     ExportInputs,
-    Inputs,
     JoinInputs,
     PrepareInputs,
     RetokeniseInputs,
@@ -22,7 +21,7 @@ from kdray.plan.inputs import (
     SoftenInputs,
     TrainInputs,
 )
-from kdray.plan.scores import score_steps
+from kdray.plan.scores import model_step, score_steps
 from kdray.plan.steps import Plan, PointPlan, Step, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -135,15 +134,12 @@ def _refuse_same(points: Sequence[PointPlan]) -> None:
 
 
 def _model(model: Model, field: str, outer: Outer) -> Step:
-    ref = parse_reference(model.model, field)
-    identity = outer.identify(ref, field)
-    slug = slug_of(PurePosixPath(ref.path or ref.name).name.removesuffix(".gguf"))
-    base = make_step("model", slug, identity and {"source": identity, "gguf": ref.is_gguf}, Inputs(), ref)
+    base = model_step(model.model, field, outer)
     if not model.drop_layers:
         return base
     first, end = model.drop_layers
     params = payload(model, "drop_layers") | {"rule": CUT_VERSION}
-    return make_step("model", f"{slug}-without{first}to{end - 1}", params, CutInputs(model=base))
+    return make_step("model", f"{base.slug}-without{first}to{end - 1}", params, CutInputs(model=base))
 
 
 def _prepare(grid: Grid, tokenizer: Step, outer: Outer) -> Step[PrepareInputs]:

@@ -11,7 +11,7 @@ from kdray.plan.steps import Plan
 from kdray.spec.errors import InputError
 from kdray.store import Store, io
 from kdray.store.artifact import leftovers
-from kdray.store.locks import DONE, STALE_AFTER, working
+from kdray.store.locks import DONE, STALE_AFTER, at_work, working
 from kdray.store.store import ERRORS
 
 
@@ -41,7 +41,11 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
                 )
             needed.add(step.id)
     folders = list(store.folders())
-    busy = working([folder for _, folder in folders if not (folder / DONE).is_file()], patience)
+    beside = io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
+    # Between two steps a run holds no lock, but has a folder there.
+    abandoned = bool(beside) and not at_work(store.root, patience)
+    unfinished = [folder for _, folder in folders if not (folder / DONE).is_file()]
+    busy = set() if abandoned else working(unfinished, patience)
     needed |= _held_by(
         {key.id for key, folder in folders if folder in busy}, {key.id: store.record(key.id) for key, _ in folders}
     )
@@ -54,8 +58,8 @@ def find_garbage(plans: list[Plan], store: Store, patience: float = STALE_AFTER)
             garbage.append(folder)
         elif finished:
             garbage += leftovers(finished)
-    if not busy:
-        garbage += io.list_folders(store.root / "scratch") + io.list_files(store.root / ERRORS)
+    if abandoned:
+        garbage += beside
     return [Garbage(path, io.size(path)) for path in garbage]
 
 

@@ -214,7 +214,7 @@ def _metric(use: Use, field: str, outer: Outer) -> tuple[dict[str, Any], MetricM
     """A metric as it enters ids, and its models."""
     declares = component(declare.Metric, use.name, field).declared
     models = {
-        name: _metric_model(use.params[name], weights, f"{field}.{name}", outer)
+        name: model_step(use.params[name], f"{field}.{name}", outer, weights=weights)
         for name, weights in declares.models.items()
     }
     apart = {*models, *declares.samples, *declares.runtime}
@@ -232,9 +232,9 @@ def _sample(
     return make_step("generate", f"{generate.slug}-sample{seed}", params, inputs, generate.source)
 
 
-def _metric_model(text: str, weights: bool, field: str, outer: Outer) -> Step:
-    """The model that a metric scores with, or where it is built from another's weights its configuration and tokenizer
-    alone.
+def model_step(text: str, field: str, outer: Outer, *, weights: bool = True) -> Step:
+    """A model that is fetched, as this field refers to it; or for a metric that is built from another's weights its
+    configuration and tokenizer alone.
     """
     ref = parse_reference(text, field)
     identity = outer.identify(ref, field)

@@ -40,6 +40,7 @@ from kdray.spec.refs import Reference
 from kdray.spec.sections.base import Use
 from kdray.store import Key, Store, fingerprint
 
+LONGEST = 200  # characters of a slug: names of folders, in which an id stands too, have 255 bytes
 State = Literal["done", "running", "missing", "unresolved"]
 Subject = Point | str  # or a reference model: the student, or a teacher by its name
 I_co = TypeVar("I_co", bound=Inputs, covariant=True, default=Inputs)
@@ -183,7 +184,7 @@ def make_step(
     if params is not None and None not in ids.values():
         version = declared(declare.Stage, stage or kind).version
         payload = {"step": kind, "version": version, "params": params, "inputs": ids}
-    return Step(kind, slug, payload, inputs, source, files)
+    return Step(kind, slug[:LONGEST], payload, inputs, source, files)
 
 
 def slug_of(text: str) -> str:

@@ -93,7 +93,14 @@ def lay_down_task(
     return task["task"]
 
 
-def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: Outer, folder: Path) -> Path:
+def lay_down_examples(
+    name: str,
+    params: dict[str, Any],
+    ref: Reference,
+    outer: Outer,
+    folder: Path,
+    identity: Mapping[str, Any] | None = None,
+) -> Path:
     """Write the rows that the task `name` is to take solved examples from as `folder/examples`, a data set.
 
     Raises:
@@ -101,10 +108,11 @@ def lay_down_examples(name: str, params: dict[str, Any], ref: Reference, outer: 
     """
     field = f"score.tasks.{name}.shots_source"
     if (columns := task_columns(name, params)) is not None:
-        table = open_source(ref, outer, field, columns)
+        table = open_source(ref, outer, field, columns, identity)
     else:
         module = module_of(declare.Task, name)
         table = datasets.Dataset.from_list(_own_documents(module, params, outer.local_file(ref, field), ref, field))
+        outer.require_unchanged(ref, identity, field)
     table.save_to_disk(folder / "examples")
     return folder / "examples"
 

@@ -19,6 +19,8 @@ from typing import Any
 
 import requests
 
+from kdray.store import io
+
 URL, KEY = "OPENAI_BASE_URL", "OPENAI_API_KEY"
 TRIES = 5
 TIMEOUT = 120.0  # seconds for one answer
@@ -77,9 +79,7 @@ class Endpoint:
         except Stopped:
             self._stopped.set()
             raise
-        aside = place.with_name(f".tmp-{os.getpid()}-{threading.get_ident()}-{place.name}")
-        aside.write_text(json.dumps({"answer": answer, "usage": usage}))
-        os.replace(aside, place)
+        io.put_json(place, {"answer": answer, "usage": usage})
         return answer
 
     def spent(self) -> float:

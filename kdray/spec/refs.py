@@ -11,6 +11,7 @@ lock file beside the store (see `kdray.store.outer`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -55,6 +56,11 @@ class Reference:
     @property
     def is_gguf(self) -> bool:
         return (self.path or self.name).endswith(".gguf")
+
+    @property
+    def everywhere(self) -> Reference:
+        """The same for a process that reads paths from another folder, as a worker of a cluster does."""
+        return replace(self, name=os.path.abspath(self.name)) if self.scheme == "file" else self
 
     def pin(self, identity: str) -> Reference:
         """This reference with the commit or sha256 that it was resolved to."""

@@ -62,7 +62,7 @@ def curate(steps: list[Step[CurateInputs]], work: Work) -> None:
             tuple(params["languages"]), params.get("threshold"), params.get("tail", 0.0), params["seed"]
         )
         if step.source:
-            entries = read_entries(step.source, work.outer, balance.languages)
+            entries = read_entries(step.source, work.outer, balance.languages, params["metadata"])
         else:
             entries = own_entries(texts, balance.languages, params["least"], params["pairs"], work.progress)
         made = balanced(texts, entries, balance, attempt.path, work.progress)

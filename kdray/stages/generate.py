@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -72,11 +73,13 @@ class Generating:
         self.asked: dict[str, Asked | InputError] = {}
 
     def look(self) -> None:
-        """Open the data of every task and write its prompts, before anything is trained.
+        """Open the data of every task and write its prompts, and copy what decodings read, before anything is trained.
 
         Raises:
             InputError: some cannot be used.
         """
+        for step in self.steps:
+            _read_by_decoding(step, self.work)
         for step in self.work.once_an_origin(self.steps):
             if isinstance(asked := self.asked_of(step), InputError):
                 raise asked
@@ -101,7 +104,9 @@ class Generating:
         asked = self.asked_of(step)
         assert isinstance(asked, Asked)
         if len(parts(attempt.path)) == len(asked.batches):
-            self.work.seal(step, attempt, None, cut=asked.cut, **measured_cost(attempt.path))
+            cost = measured_cost(attempt.path)
+            seconds = {"seconds": cost["answer_seconds"]} if cost else {}  # without those that it waited for an actor
+            self.work.seal(step, attempt, None, cut=asked.cut, **cost, **seconds)
 
     def asked_of(self, step: Step[GenerateInputs]) -> Asked | InputError:
         """The prompts, written for the first model that is asked them and told of if some are refused or cut; a task
@@ -315,7 +320,25 @@ def _decoding(step: Step[GenerateInputs], work: Work) -> dict[str, Any]:
     decoding = step.params["decoding"]
     if isinstance(decoding, str):
         return {"name": decoding, "params": {}}
-    paths = {name: Path(ref.name).resolve() for name, ref in step.files.items()}
+    paths = _read_by_decoding(step, work)
     if step.inputs.guide:
         paths[GUIDE] = work.folder(step.inputs.guide)
     return {"name": decoding["name"], "params": decoding["params"] | {name: str(path) for name, path in paths.items()}}
+
+
+def _read_by_decoding(step: Step[GenerateInputs], work: Work) -> dict[str, Path]:
+    """Copies of the files and folders that a decoding reads as long as the run takes, by parameter: what lies at their
+    own places may be another by then.
+
+    Raises:
+        InputError: one is not what it was when the run began.
+    """
+    copies = {}
+    for name, ref in step.files.items():
+        source, identity = Path(ref.name).resolve(), step.params["decoding"]["params"][name]
+        copies[name] = copy = work.scratch / identity["sha256"] / source.name
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+            work.outer.require_unchanged(ref, identity, ref.field)
+    return copies

@@ -143,6 +143,7 @@ def given_lens(step: Step[LensInputs], work: Work) -> Lens:
     lens.require_windows("lens.trained")
     if (path / KEPT_OUT).is_file():
         read_aligned(path / KEPT_OUT)
+    work.outer.require_unchanged(step.files["trained"], step.params["trained"], "lens.trained")
     return lens
 
 

@@ -108,7 +108,8 @@ class Measuring:
             name = own_name(task["name"])
         examples = folder / "examples" if "shots_source" in step.files else None
         if examples and not examples.is_dir():
-            lay_down_examples(task["name"], task["params"], step.files["shots_source"], self.work.outer, folder)
+            ref, identity = step.files["shots_source"], task["shots_source"]
+            lay_down_examples(task["name"], task["params"], ref, self.work.outer, folder, identity)
         tokenizer = self.tokenizers.setdefault(tokenizer_identity(model), str(model))
         fields = {key: task["params"][key] for key in ("shots", "limit", "chat_template")}
         fields |= {"chat": json.dumps(step.params["template"]["params"])} if "template" in step.params else {}

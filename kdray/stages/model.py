@@ -30,9 +30,8 @@ def model(steps: list[Step], work: Work) -> None:
             task = ray.remote(_make).options(num_cpus=1)
             field = field_at_fault(step, work) if source else "model"
             try:
-                ray.get(
-                    task.remote(step.source, source, step.params, work.outer, attempt.path, field, step.key in language)
-                )
+                ref = step.source and step.source.everywhere
+                ray.get(task.remote(ref, source, step.params, work.outer, attempt.path, field, step.key in language))
             except RayTaskError as error:
                 raise error.cause if isinstance(error.cause, InputError) else error from None
             work.seal(step, attempt)
@@ -65,7 +64,8 @@ def _make(
 ) -> None:
     if source is None:
         assert ref is not None
-        lay_down(ref, outer, target, ref.field, weights=params.get("weights", True), language=language)
+        weights, identity = params.get("weights", True), params["source"]
+        lay_down(ref, outer, target, ref.field, weights=weights, language=language, identity=identity)
         return
     first, end = params["drop_layers"]
     cut(source, target, first, end, field)

@@ -103,11 +103,11 @@ def _prepare(step: Step[PrepareInputs], work: Work, target: Path) -> dict[str, A
     would have kept more.
     """
     assert step.source is not None
-    params = step.params
+    params, ref = step.params, step.source.everywhere
     columns = recipe_columns(params["recipe"]["name"], params["recipe"]["params"])
     try:
         files, count = ray.get(
-            ray.remote(open_rows).options(num_cpus=1).remote(step.source, work.outer, columns, params["source"])
+            ray.remote(open_rows).options(num_cpus=1).remote(ref, work.outer, columns, params["source"])
         )
     except RayTaskError as error:
         raise error.cause if isinstance(error.cause, InputError) else error from None

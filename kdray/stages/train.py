@@ -136,10 +136,12 @@ def _trial(config: dict[str, str], jobs: dict[str, Job]) -> None:
     job = jobs[config["point"]]
     if not _may_begin(job):
         return
+    began = time.monotonic()  # the attempt was begun when its run was: before all points that had their turn earlier
     fit(job, [TuneReportCallback])
     if ended_early(job.attempt.path) or stopped_at(job.attempt.path) is not None:
         return
-    job.attempt.seal(log_files(job.attempt.path), tune_trial=tune.get_context().get_trial_id(), **facts_of(job.attempt))
+    facts = {"tune_trial": tune.get_context().get_trial_id(), "seconds": round(time.monotonic() - began, 1)}
+    job.attempt.seal(log_files(job.attempt.path), **facts, **facts_of(job.attempt))
 
 
 def _may_begin(job: Job) -> bool:

@@ -6,6 +6,7 @@ Readers never see half a file: writes go to a temporary name in the same folder 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -22,7 +23,13 @@ TEMPORARY = ".tmp-"
 def read_json(path: Path) -> Any | None:
     """The JSON in `path`, or None if there is no such file or it is damaged."""
     try:
-        return json.loads(path.read_bytes())
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+            content = path.read_bytes()  # on NFS: replaced between its opening and its reading
+        return json.loads(content)
     except (
         FileNotFoundError,
         NotADirectoryError,
@@ -56,6 +63,18 @@ def put_json_if_absent(path: Path, value: Any, durable: bool = True) -> bool:
     if durable:
         sync(path.parent)
     return True
+
+
+def move(aside: Path, path: Path) -> None:
+    """Put what was written aside, a file or a folder, into its place, where it outlives a loss of power whole or not at
+    all: a name can be on the disk before what it names.
+
+    Raises:
+        OSError: `path` is a folder that is there already.
+    """
+    for file in [aside, *aside.rglob("*")]:
+        sync(file)
+    os.replace(aside, path)
 
 
 @contextlib.contextmanager

@@ -139,6 +139,22 @@ def working(folders: Iterable[Path], patience: float = STALE_AFTER) -> set[Path]
     return {folder for folder, owner in owners.items() if owner in alive}
 
 
+def at_work(root: Path, patience: float = STALE_AFTER) -> bool:
+    """Whether any driver of the store below `root` counts on while we look, for `patience` seconds at most, whether it
+    holds a lock or not.
+    """
+    seen: dict[Path, Any] = {}
+    deadline = time.monotonic() + patience
+    while True:
+        for counter in (root / DRIVERS).glob("*"):
+            count = io.read_json(counter)
+            if seen.setdefault(counter, count) != count:
+                return True
+        if not seen or time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+
+
 def held(folder: Path) -> bool:
     """Whether the owner of the lock of `folder` counted in the last seconds, by the file's age: one from the future was
     left before the clock was set back. For display only.

@@ -7,16 +7,16 @@ its hash alone, whether it lies here or at an address.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.client
-import os
 import shutil
 import subprocess
 import sys
 import urllib.request
 import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -115,12 +115,15 @@ class Outer:
             return _extract(archive, ref.path, wheel.parent / "files")
 
     def require_unchanged(self, ref: Reference, identity: Mapping[str, Any] | None, field: str = "reference") -> None:
-        """Called once a local file has been read: what an id says was read must be what was read. It is hashed anew.
+        """Called once a local file or folder has been read: what an id says was read must be what was read. It is
+        hashed anew.
 
         Raises:
             InputError: its content is no longer that which `identity` names.
         """
-        if ref.scheme == "file" and identity is not None and io.sha256(Path(ref.name)) != identity["sha256"]:
+        if ref.scheme != "file" or identity is None:
+            return
+        if self._hash_local(Path(ref.name), field, io.sha256) != identity["sha256"]:
             raise InputError(
                 field,
                 f"{ref.name} has changed since the run began",
@@ -162,7 +165,7 @@ class Outer:
                     )
                 folder.mkdir(parents=True, exist_ok=True)
                 for wheel in aside.glob("*.whl"):
-                    os.replace(wheel, folder / wheel.name)
+                    io.move(wheel, folder / wheel.name)
             finally:
                 io.delete(aside)
         wheels = sorted(folder.glob("*.whl"))
@@ -183,7 +186,7 @@ class Outer:
                 shutil.copyfileobj(answer, copy)
             if (seen := io.sha256(aside)) != ref.sha256:
                 raise InputError(field, f"https://{ref.name} has sha256 {seen}", f"expected {ref.sha256}")
-            os.replace(aside, path)
+            io.move(aside, path)
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             allowed = "check the address and the network, or fetch it elsewhere and give file:PATH"
@@ -192,15 +195,16 @@ class Outer:
             io.delete(aside)
         return path
 
-    def _hash_local(self, path: Path, field: str) -> str:
+    def _hash_local(self, path: Path, field: str, hash_file: Callable[[Path], str] | None = None) -> str:
+        hash_file = hash_file or self._hash_file
         if not path.exists():
             raise not_found(path, field)
         if path.is_file():
-            return self._hash_file(path)
+            return hash_file(path)
         files = [f for f in io.list_files(path) if not {*NOT_CONTENT}.intersection(f.relative_to(path).parts)]
         if not files:
             raise InputError(field, f"{path} is empty", "give a folder with files in it")
-        listing = "\n".join(f"{self._hash_file(f)}  {f.relative_to(path)}" for f in files)
+        listing = "\n".join(f"{hash_file(f)}  {f.relative_to(path)}" for f in files)
         return hashlib.sha256(listing.encode()).hexdigest()
 
     def _hash_file(self, path: Path) -> str:
@@ -215,8 +219,9 @@ class Outer:
             if entry is not None and entry["stamp"] == stamp:
                 return entry["sha256"]
         self._known[name] = {"stamp": stamp, "sha256": io.sha256(path)}
-        if self.root.is_dir() and os.access(self.root, os.W_OK):
-            io.put_json(self._hashes, cache | {name: self._known[name]})
+        if self.root.is_dir():
+            with contextlib.suppress(OSError):  # another user's store, a full disk: a look at a grid goes on
+                io.put_json(self._hashes, cache | {name: self._known[name]})
         return self._known[name]["sha256"]
 
 
@@ -279,12 +284,12 @@ def _look_up(ref: Reference, field: str, kind: str) -> Any:
 
 def _extract(archive: zipfile.ZipFile, name: str, folder: Path) -> Path:
     target = folder / name
-    if not target.is_file():
+    if not target.is_file() or target.stat().st_size != archive.getinfo(name).file_size:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = target.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}")
         with archive.open(name) as source, aside.open("wb") as copy:
             shutil.copyfileobj(source, copy)
-        os.replace(aside, target)
+        io.move(aside, target)
     return target
 
 

@@ -754,6 +754,14 @@ COMMANDS = {
         "curate file:rows.jsonl --text instruction --to rows.jsonl", "--to: rows.jsonl is a file; give a folder"
     ),
     "align lr": Bad("align nowhere --model file:student --to x --lr 0", "--lr: 0; must be above 0"),
+    "align lr nan": Bad(
+        "align nowhere --model file:student --to x --lr nan", "Error: …'--lr'…nan is not a finite number."
+    ),
+    "plan price inf": Bad(f"{PLAN} --price inf", "Error: …'--price'…inf is not a finite number."),
+    "annotate threshold nan": Bad(
+        "lens annotate student --metric x --to x.jsonl --threshold nan",
+        "Error: …'--threshold'…nan is not a finite number.",
+    ),
     "align to a file": Bad(
         "align nowhere --model file:student --to rows.jsonl", "--to: rows.jsonl is no folder; give a folder"
     ),

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import importlib.metadata
+import math
 import os
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -51,6 +54,31 @@ def test_an_interruption_is_code_130(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert stderr.startswith("interrupted: nothing finished is lost")
 
 
+def test_sigterm_ends_a_command_that_a_script_has_started_in_the_background(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Ctrl-C is ignored."""
+
+    def terminated(_: Path) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        raise typer.Exit(FAILED)
+
+    monkeypatch.setattr(shared, "load_grid", terminated)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run("plan", "grid.yaml")[0] == 143
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_json_has_no_nan(capsys: pytest.CaptureFixture[str]) -> None:
+    shared.print_json({"loss": [math.nan, 1.5, math.inf], "NaN": "NaN"})
+    assert capsys.readouterr().out == '{"loss": [null, 1.5, null], "NaN": "NaN"}\n'
+
+
 def test_a_run_that_is_not_complete_is_code_1(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def incomplete(_: Path) -> None:
         raise typer.Exit(FAILED)
@@ -88,6 +116,13 @@ def test_the_real_command_says_what_is_wrong(tiny_grid: TinyGrid) -> None:
     assert (answer.returncode, answer.stdout) == (2, "")
     assert answer.stderr == "error axes.alpha.0: -1; must be greater than or equal to 0\n"
     assert tree_of(tiny_grid.folder) == before
+
+
+@pytest.mark.slow
+def test_what_a_locale_has_not_is_written_in_what_it_has(tiny_grid: TinyGrid) -> None:
+    found = kdray("status", tiny_grid(name="größe.yaml"), PYTHONIOENCODING="ascii")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert r"gr\xf6\xdfe.yaml` does what is missing" in found.stdout
 
 
 @pytest.mark.slow

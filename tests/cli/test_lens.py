@@ -82,7 +82,7 @@ def test_lens_commands_on_a_tiny_model(run: Run, tmp_path: Path) -> None:
         "lens", "rate", "answers", *model, "--by", "lens", "--labelled", "jsonl:known.jsonl", "--json"
     )
     assert code == 0
-    assert json.loads(stdout.splitlines()[-1])["scores"]["auroc"]["n"] == 0
+    assert json.loads(stdout.splitlines()[-1])["scores"]["auroc"] == {"value": None, "stderr": 0.0, "n": 0}
     assert "no AUROC of jsonl:known.jsonl: every document trained the lens" in stderr
     (tmp_path / "empty.jsonl").write_text("")
     for command in ("train --to other", "table", "rate answers --by lens --labelled"):

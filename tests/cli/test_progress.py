@@ -46,6 +46,12 @@ def test_a_line_may_be_marked_and_numbers_are_left_alone() -> None:
     assert said.getvalue() == "failed train: 12 of 30\n"
 
 
+def test_a_long_line_is_one_in_a_log() -> None:
+    said = io.StringIO()
+    Terminal(Console(file=said, width=20)).say(f"the traceback is in /{'x' * 40}/scoring.txt")
+    assert said.getvalue() == f"the traceback is in /{'x' * 40}/scoring.txt\n"
+
+
 def test_a_terminal_shows_a_bar() -> None:
     said = io.StringIO()
     progress = Terminal(Console(file=said, width=100, force_terminal=True, color_system=None))

@@ -7,7 +7,7 @@ import pytest
 from kdray.cli.shared import FAILED
 from kdray.plan import make_plan
 from kdray.spec import load_grid
-from kdray.store import Outer, Store
+from kdray.store import Outer, Store, io
 from tests.conftest import Run, TinyGrid, tree_of
 from tests.plan.conftest import seal
 
@@ -41,6 +41,25 @@ def test_gc_removes_nothing_where_one_of_the_stores_cannot_be_looked_at(run: Run
     code, stdout, _ = run("gc", tiny_grid(), other)
     assert (code, stdout) == (2, "")
     assert all(store.get(step.key) for step in old.steps())
+
+
+def test_gc_says_what_it_could_not_remove_whatever_the_store_is_called(
+    run: Run, tiny_grid: TinyGrid, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = {"runtime.store": "HERE/[v2]"}
+    store = Store(tiny_grid.folder / "[v2]")
+    old = make_plan(load_grid(tiny_grid(named | {"axes.lr": [5e-3]})), Outer(store.root))
+    [sealed] = seal(store, old.prepare)
+    path = tiny_grid(named | {"data.heldout": 3})
+    with monkeypatch.context() as patch:
+        patch.setattr(io.shutil, "rmtree", lambda *_, **__: None)  # as of another user's folder
+        code, stdout, _ = run("gc", path)
+    assert (code, stdout.splitlines()) == (
+        FAILED,
+        [f"could not remove {sealed.folder} (0.0 MB)", f"{store.root}: 0 folders, 0.0 MB"],
+    )
+    code, stdout, _ = run("gc", path)
+    assert (code, stdout.splitlines()[0]) == (0, f"removed {sealed.folder} (0.0 MB)")
 
 
 def test_a_view_that_cannot_be_written_fails_track(

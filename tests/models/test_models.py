@@ -87,6 +87,15 @@ def test_an_id_that_the_hub_does_not_give_is_one_line(monkeypatch):
         load("hf:org/name")
 
 
+def test_a_model_that_is_not_what_it_was_when_the_run_began_is_refused(tmp_path):
+    ref, outer = parse_reference(f"file:{write_model(tmp_path / 'm', layers=1)}"), Outer(tmp_path / "store")
+    identity = outer.identify(ref)
+    write_model(tmp_path / "m", layers=2)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(InputError, match=r"^student\.model: .*m has changed since the run began"):
+        lay_down(ref, outer, tmp_path / "out", "student.model", language=True, identity=identity)
+
+
 def test_laying_down_copies_no_pickles(tmp_path):
     folder = write_model(tmp_path / "m")
     (folder / "pytorch_model.bin").write_bytes(b"pickle")

@@ -46,6 +46,7 @@ def test_points_side_by_side_are_what_the_gpus_or_else_the_cores_of_each_node_al
         ([(64, 8)], 4, {}, 1, 4),
         ([(64, 8)], 4, {"share": 0.0}, 1, 4),
         ([(64, 8)], 4, {"beside": 0}, 2, 0),
+        ([(64, 1)], 1, {"beside": 2}, 0, 1),  # which a run refuses, and a price has
         ([(64, 4)], 4, {}, 1, 0),  # never the only point's
         ([(64, 8)], 5, {}, 1, 3),  # but what it leaves
         ([(8, 0)], 1, {}, 8, 4),  # cores are shared

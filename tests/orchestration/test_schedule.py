@@ -195,6 +195,12 @@ def test_an_error_of_its_own_is_one_line_and_fails_what_is_left(work: Work, inli
     assert inline[-1].closed
 
 
+def test_an_error_is_said_where_its_traceback_cannot_be_kept(work: Work) -> None:
+    (work.store.root / "errors").write_text("no folder")
+    said = work.keep_error("scoring", KeyError("rouge"))
+    assert said == "KeyError: 'rouge' (its traceback cannot be kept: File exists)"
+
+
 def test_what_the_user_got_wrong_and_what_fails_when_it_is_stopped_is_raised(work: Work) -> None:
     only = step("only")
 

@@ -135,6 +135,20 @@ def test_a_job_that_fails_is_told(call):
     assert said.endswith("kdray-tiny-1: failed\n")
 
 
+def test_a_connection_that_is_lost_is_one_line(call, monkeypatch):
+    async def broken(_: Cluster, id: str) -> AsyncIterator[str]:
+        yield f"output of {id}\n"
+        raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+
+    monkeypatch.setattr(Cluster, "tail_job_logs", broken)
+    ended, said = call(Cluster())
+    assert not ended
+    assert said.splitlines()[-1] == (
+        "kdray-tiny-1: the connection is lost (WebSocket connection closed unexpectedly with close code 1006), and the"
+        " job runs on: the same command follows it again"
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("address", "message"),

@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import io
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.curve import append_step
 from kdray.artifacts.notes import note_start, note_stop
 from kdray.cli.progress import Terminal
 from kdray.orchestration import watch as module
 from kdray.orchestration.job import Job
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.watch import Told, job_steps, watch
+from kdray.orchestration.watch import Counted, Told, job_steps, watch
 from kdray.orchestration.work import Work
 from kdray.plan import make_plan
 from kdray.spec import load_grid
@@ -32,6 +34,18 @@ def job(steps: float) -> Job:
 
 def test_the_steps_of_a_job_are_those_that_it_is_given() -> None:
     assert job_steps(job(40.0)) == 40
+
+
+def test_a_curve_is_read_again_only_once_it_has_grown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    count = module.count_steps
+    monkeypatch.setattr(module, "count_steps", lambda folder: read.append(folder) or count(folder))
+    steps = Counted()
+    assert steps(tmp_path) == 0
+    for counted in (1, 2):
+        append_step(tmp_path, {"step": counted})
+        assert [steps(tmp_path), steps(tmp_path)] == [counted, counted]
+        assert len(read) == counted
 
 
 def test_what_was_asked_of_a_run_is_said_once(tiny_grid: TinyGrid) -> None:

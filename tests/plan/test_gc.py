@@ -138,6 +138,15 @@ def test_scratch_of_nobody_is_found(plan: MakePlan, store: Store) -> None:
     assert names(store, plan()) == ["errors/scoring-1.txt", "scratch/tune"]
 
 
+def test_scratch_of_a_run_between_two_steps_is_kept(plan: MakePlan, store: Store) -> None:
+    (store.root / "scratch" / "prompts").mkdir(parents=True)
+    with Locks(beat=0.02) as locks:
+        locks.be_counted(store.root)
+        assert names(store, plan()) == []
+    Locks().be_counted(store.root)  # and is killed
+    assert names(store, plan()) == ["scratch/prompts"]
+
+
 def test_what_is_not_an_artifact_is_never_found(plan: MakePlan, store: Store) -> None:
     for name in ("cache/wheels/a.whl", "report/tiny/report.md", "mlflow.db", "drivers/x", "train/notes.txt"):
         path = store.root / name

@@ -75,6 +75,14 @@ def test_slugs_can_be_names_of_folders(plan: MakePlan, tiny_grid: TinyGrid) -> N
         assert step.slug[0].isalnum()
 
 
+def test_folders_have_names_that_file_systems_take_whatever_a_model_is_called(
+    plan: MakePlan, tiny_grid: TinyGrid
+) -> None:
+    tiny_grid.model("x" * 240)
+    made = plan({"student.model": f"file:HERE/{'x' * 240}"})
+    assert {len(f"{step.slug}-{step.id}") for step in made.steps() if step.slug.startswith("x")} == {213}
+
+
 def test_states_follow_the_store(plan: MakePlan, store: Store) -> None:
     made = plan()
     assert {step.state(store) for step in made.steps()} == {"missing"}

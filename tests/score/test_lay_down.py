@@ -51,6 +51,10 @@ def test_examples_of_a_task_with_files_of_its_own_form_are_read_in_that_form(tmp
     assert list(rows) == [
         {"subject": "sums", "question": "How many are two?", "choices": ["one", "two", "three", "four"], "answer": 1}
     ]
+    with pytest.raises(InputError, match=r"mmlu_bundled\.shots_source: .*shown\.json has changed since the run began"):
+        lay_down_examples(
+            "mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "changed", {"sha256": "0" * 64}
+        )
     (tmp_path / "shown.json").write_text("{}")
     with pytest.raises(InputError, match=r"score\.tasks\.mmlu_bundled\.shots_source: .* has no questions"):
         lay_down_examples("mmlu_bundled", params, ref, Outer(tmp_path / "store"), tmp_path / "other")

@@ -14,7 +14,7 @@ from kdray.simulate.shown import advice_for, listed, simulated
 from kdray.spec.errors import InputError
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
-from tests.conftest import TinyGrid
+from tests.conftest import Run, TinyGrid
 from tests.test_paper_grids import FAMILIES, fetch, grid_of
 
 H100 = CARDS["H100"]
@@ -70,6 +70,18 @@ def test_points_of_a_small_model_share_the_only_gpu(tiny_grid: TinyGrid, wanted:
     found, _ = simulated(make_plan(grid, outer), store, outer, H100, 1, 1, None, 1000)
     assert found.points_beside == points
     assert sum(found.busy.values()) + sum(found.idle.values()) == pytest.approx(found.makespan)
+
+
+def test_only_the_checkpoints_that_a_run_would_score_are_scored(run: Run, tiny_grid: TinyGrid) -> None:
+    sizes = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 16}
+    for role in ("student", "teacher"):
+        path = tiny_grid.folder / role / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | sizes | {"vocab_size": 50}))
+    best, busy = {"score.checkpoints": "best_heldout", "report.checkpoint": "best_heldout"}, []
+    for changes in ({}, best):
+        _, stdout, _ = run("simulate", tiny_grid(changes), "--gpus", 1, "--rows", 100, "--json")
+        busy.append(json.loads(stdout)["busy_h"]["score"])
+    assert 0.4 * busy[0] < busy[1] < 0.8 * busy[0]  # the models that are no points are scored in either
 
 
 def test_advice_names_the_largest_cause_and_none_is_given_where_all_is_well() -> None:

@@ -19,10 +19,13 @@ from kdray.artifacts.rows import Rows
 from kdray.curate.balance import entry_chances, row_chances, threshold_of
 from kdray.curate.matching import Matcher
 from kdray.orchestration import curating
+from kdray.orchestration.concepts import read_entries
 from kdray.orchestration.curating import WORDS, Balance, Slices, _as_row, _keep, _match, _together, _words, curate
 from kdray.plan.inputs import CurateInputs
 from kdray.spec import InputError
+from kdray.spec.refs import parse_reference
 from kdray.stages.curate import RowTexts
+from kdray.store import Outer, io
 from tests.here import run_here
 from tests.tiny import NAMES, write_grid, write_rows, write_tokenizer
 
@@ -96,6 +99,18 @@ def test_answers_are_added_up_before_they_reach_the_driver() -> None:
     ]
     wrong = _together(pa.concat_tables([_as_row(3, 3, words, ""), _as_row(0, 0, words, "[1]")]))
     assert wrong["error"].to_pylist() == ["[1]"]
+
+
+def test_concepts_that_are_not_what_they_were_when_the_run_began_are_refused(tmp_path: Path) -> None:
+    table, outer = tmp_path / "metadata.jsonl", Outer(tmp_path / "store")
+    table.write_text('{"entry": "Cat", "language": "en"}\n')
+    ref = parse_reference(f"file:{table}", "data.curate.metadata")
+    planned = outer.resolve(ref)
+    assert read_entries(ref, outer, ["en"], planned) == {"en": ["cat"]}
+    io.delete(outer.root / "cache")
+    table.write_text('{"entry": "Dog", "language": "en"}\n')
+    with pytest.raises(InputError, match=r"^data\.curate\.metadata: .* has changed since the run began"):
+        read_entries(ref, outer, ["en"], planned)
 
 
 def test_texts_of_prepared_rows_travel_without_the_rows(tmp_path: Path) -> None:

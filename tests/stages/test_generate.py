@@ -26,14 +26,15 @@ from kdray.models.load import load_folder, load_tokenizer
 from kdray.models.loaded import load_as
 from kdray.orchestration.items import Part
 from kdray.orchestration.measurer import AnswerMetrics, Measurer, MetricUse
-from kdray.plan import make_plan
+from kdray.plan import make_plan, reading
+from kdray.plan.inputs import GenerateInputs
 from kdray.score.kept import read_kept
 from kdray.score.prompts import Prompt
 from kdray.spec import load_grid
 from kdray.spec.errors import InputError
 from kdray.stages.annotate import Annotator
 from kdray.stages.augment import Answerer
-from kdray.stages.generate import answer_all, keep, prompts_of, what_is_asked
+from kdray.stages.generate import Generating, _decoding, answer_all, keep, prompts_of, what_is_asked
 from kdray.stages.prepare import require_closed
 from kdray.store import Outer, Store
 from tests.answers import prompt_batch
@@ -256,3 +257,22 @@ def test_a_prompt_with_a_token_that_the_model_has_no_embedding_of_is_named(tiny_
         found = f"score.tasks.xsum: its embedding has {known} tokens, and rows 2, 3 token {known} ('<more>')"
         assert str(caught.value).startswith(found)
     assert len(asked) == 2
+
+
+def test_a_guide_is_what_it_was_when_the_run_began_however_long_answers_take(tiny_grid: TinyGrid) -> None:
+    guide = tiny_grid.folder / "guides" / "states.safetensors"
+    guide.parent.mkdir()
+    guide.write_bytes(b"before")
+    guided = {"name": "lookback_guided", "guide": f"file:{guide}"}
+    grid = load_grid(tiny_grid({"score.decoding": [guided]}))
+    outer = Outer(Store(grid.runtime.store).root)
+    steps = reading(make_plan(grid, outer).steps(), GenerateInputs)
+    work = cast(Any, SimpleNamespace(outer=outer, scratch=tiny_grid.folder / "scratch", missing=lambda _: []))
+    work.once_an_origin = lambda _: []
+    Generating(steps, work).look()
+    guide.write_bytes(b"after")
+    used = Path(_decoding(steps[0], work)["params"]["guide"])
+    assert (used.name, used.read_bytes()) == (guide.name, b"before")
+    work.scratch = tiny_grid.folder / "another run's"
+    with pytest.raises(InputError, match=r"^score\.decoding\.0\.guide: .* has changed since the run began"):
+        Generating(steps, work).look()

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from kdray.lens.classifier import Lens
 from kdray.spec.errors import InputError
@@ -35,10 +36,18 @@ def test_annotations_of_one_kind_fail_the_step_and_not_the_run(monkeypatch: pyte
     assert failed == [(step, "annotations: only factual spans; a classifier needs both") for step in "ab"]
 
 
-def given(reference: str, root: Path) -> Lens:
-    step: Any = SimpleNamespace(files={"trained": parse_reference(reference)})
-    work: Any = SimpleNamespace(outer=Outer(root))
+def given(reference: str, root: Path, planned: dict[str, str] | None = None) -> Lens:
+    ref, outer = parse_reference(reference), Outer(root)
+    step: Any = SimpleNamespace(files={"trained": ref}, params={"trained": planned or outer.identify(ref)})
+    work: Any = SimpleNamespace(outer=outer)
     return lens.given_lens(step, work)
+
+
+def test_a_lens_that_is_not_what_it_was_when_the_run_began_is_refused(tmp_path: Path) -> None:
+    Lens(torch.ones(2, 2, dtype=torch.float64), 0.0, 8).save(tmp_path / "lens")
+    assert given(f"file:{tmp_path}/lens", tmp_path / "store").window == 8
+    with pytest.raises(InputError, match=r"^lens\.trained: .*lens has changed since the run began"):
+        given(f"file:{tmp_path}/lens", tmp_path / "store", {"sha256": "0" * 64})
 
 
 @pytest.mark.realdata

