@@ -25,7 +25,7 @@ from kdray.plan.inputs import (
 from kdray.plan.steps import Plan, ScoreStep, Step, Subject, make_step, slug_of
 from kdray.spec import declare
 from kdray.spec.components import asks_grids_rows, bind_use, component, declared
-from kdray.spec.decodings import PLAIN, decoding_label, guided_by_grids_lens, references
+from kdray.spec.decodings import PLAIN, aligned_by, decoding_label, guided_by_grids_lens, references
 from kdray.spec.grid import Grid
 from kdray.spec.lens import FIT_VERSION, RATE_VERSION, rated_by_lens
 from kdray.spec.metrics import ANSWERS_VERSION, metrics_of
@@ -89,9 +89,7 @@ def cited_answers(plan: Plan, model: Step, section: AlignSection, outer: Outer) 
     """A model's answers to training rows, with citations, from which it is to learn."""
     given = {"limit": section.answers, "max_new_tokens": section.max_new_tokens}
     task = bind_use(Use.model_construct(name="train_answers", params=given), declare.Task, "align")
-    way = Use.model_construct(name="selfcite", params={"candidates": section.candidates})
-    use = bind_use(way, declare.Decoding, "align")
-    asked = _asked(plan, task, "align", outer)
+    use, asked = aligned_by(section), _asked(plan, task, "align", outer)
     params = asked.params and asked.params | {"decoding": _decoding(use, {})}
     slug = f"{model.slug}-{slug_of(task.name)}-{decoding_label(use)}"
     return make_step("generate", slug, params, GenerateInputs(model=model, data=asked.data))

@@ -12,7 +12,11 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from kdray.spec import declare
 
-DECLARED = declare.ChoiceTask(version=3, short={"acc": "mmlu", "acc_norm": "mmlu_norm"})
+DECLARED = declare.ChoiceTask(
+    version=3,
+    short={"acc": "mmlu", "acc_norm": "mmlu_norm"},
+    usual=declare.Usual(rows=91, tokens=65, choices=4, choice=9),
+)
 QUESTION = re.compile(
     r"Q: (?P<question>.+?)\n\(A\) (?P<a>.+?) \(B\) (?P<b>.+?) \(C\) (?P<c>.+?) \(D\) (?P<d>.+?)\nA: .*?"
     r"The answer is \((?P<answer>[A-D])\)",
