@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kdray.cost import citing, memory, time
-from kdray.cost.amounts import HELDOUT_BATCH, Amounts, Asked, reread
+from kdray.cost.amounts import HELDOUT_BATCH, Amounts, Asked, asked_by, reread
 from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.estimate import SCORES, Estimate, StepCost
@@ -27,6 +27,7 @@ from kdray.store import Store
 
 PARTS = 64  # about so many files of its own has what a step makes of rows that are read, at the least
 HELDOUT = 10  # one pair in so many is not learned
+TESTED = 5  # one document in so many is not what a lens is made of
 TRAINED = ("teach", "train")  # kinds of steps
 
 
@@ -288,12 +289,25 @@ class _Pricing(Given):
                 else:
                     yield self._reads(score.measure, model, width, scoring.batch, asked, asked.tokens - asked.shared)
             elif isinstance(score.measure.inputs, RateInputs):
-                read = replace(asked, tokens=asked.tokens + asked.answer)
+                read = replace(asked, rows=asked.rows + self._kept_out, tokens=asked.tokens + asked.answer)
                 yield self._reads(score.measure, model, width, scoring.batch, read, 0)
             elif score.measure.inputs.model:  # `selfcite` is the one metric that asks the model
                 [use] = (use for use in scoring.metrics if declared(declare.Metric, use.name).answerer)
                 read = reread(asked, asked.answer, use.params["considered"])
                 yield self._reads(score.measure, model, width, scoring.batch, read, asked.answer)
+
+    @property
+    def _kept_out(self) -> int:
+        """Responses that the grid's lens is tested on with every rate: a fifth of those that it is made of or, where it was
+        made elsewhere, all.
+
+        None are counted where only a file tells how many there are.
+        """
+        if (lens := self.plan.grid.lens) is None:
+            return 0
+        asked = asked_by(lens.own.task, self.plan.grid, self.amounts) if lens.own else None
+        rows = asked.rows if asked else lens.limit or 0
+        return rows if lens.trained else rows // TESTED
 
     def _left_out(self) -> list[str]:
         unknown = [name for name, asked in self.asked.items() if asked is None]

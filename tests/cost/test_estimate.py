@@ -17,6 +17,7 @@ from kdray.cost.pricing import estimate
 from kdray.cost.share import points_per_gpu
 from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share, sharers
 from kdray.plan import Plan, make_plan
+from kdray.plan.inputs import RateInputs
 from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
@@ -479,6 +480,19 @@ def test_choices_that_share_their_question_are_read_behind_it_once(tiny_grid: Ti
             student, each = decoders_of(plan, store, outer)[0]["student"], tokens - begins
             read = begins + 4 * each
             assert work == pytest.approx(student.forward(10 * read, read / 8, 10 * 4 * each))
+
+
+def test_a_rate_reads_the_answers_and_what_its_lens_was_kept_out_of(tiny_grid: TinyGrid) -> None:
+    own = {"task": {"name": "train_answers", "limit": 30, "max_new_tokens": 24}, "metric": "support_standin"}
+    task = {"name": "xsum", "limit": 20, "max_words": 100, "max_new_tokens": 30}
+    changes = {"data.limit": 500, "score.tasks": [task], "lens": {"own": own | {"threshold": 0.5}}}
+    plan, store, outer = tiny(tiny_grid, changes)
+    rates = {score.measure.mark for score in plan.scores if isinstance(score.measure.inputs, RateInputs)}
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    [work] = {step.operations for step in price.own.steps if step.mark in rates}
+    student = decoders_of(plan, store, outer)[0]["student"]
+    assert work == pytest.approx(student.forward((20 + 30 // 5) * 160, 80, 0))
 
 
 def test_held_out_rows_are_scored_one_by_one(tiny_grid: TinyGrid) -> None:
