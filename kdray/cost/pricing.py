@@ -298,8 +298,8 @@ class _Pricing(Given):
 
     @property
     def _kept_out(self) -> int:
-        """Responses that the grid's lens is tested on with every rate: a fifth of those that it is made of or, where it was
-        made elsewhere, all.
+        """Responses that the grid's lens is tested on with every rate: a fifth of those that it is made of or, where it
+        was made elsewhere, all.
 
         None are counted where only a file tells how many there are.
         """
