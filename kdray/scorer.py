@@ -17,7 +17,7 @@ from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.measurer import Measurement, Measurer
 from kdray.orchestration.pipeline import Pipeline
 from kdray.orchestration.pools import Item, Pools
-from kdray.orchestration.schedule import Scoring
+from kdray.orchestration.schedule import Scoring, points_training
 from kdray.orchestration.work import Work
 from kdray.report.costs import costs
 from kdray.stages.generate import Generating, Generator
@@ -39,7 +39,7 @@ def score(
     loads, points = work.scratch / LOADS, [point.train for point in work.plan.points]
 
     def room() -> int:
-        return work.resources.scoring(len(work.missing(points)) if training() else 0)
+        return work.resources.scoring(points_training(points, work) if training() else 0)
 
     start = functools.partial(Pipeline, functools.partial(Scorer, loads), work.resources)
     Scoring(stages, work, Pools(start, work.resources, room), training, stopped).run()

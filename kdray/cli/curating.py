@@ -12,6 +12,7 @@ import typer
 
 from kdray.cli.shared import Insecure, out, say
 from kdray.spec import InputError
+from kdray.spec.languages import require_identified
 
 if TYPE_CHECKING:
     from kdray.cli.progress import Terminal
@@ -128,11 +129,12 @@ def _codes(languages: str) -> tuple[str, ...]:
     """The codes of languages, without blanks.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or of several one is unknown.
     """
     codes = tuple(dict.fromkeys(code for part in languages.split(",") if (code := part.strip())))
     if not codes:
         raise InputError("--languages", repr(languages), "name one: 'en'")
+    require_identified(codes, "--languages")
     return codes
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from kdray.plan import Plan
     from kdray.store import Store
 
+WORKER = "kdray.orchestration.worker"  # the module that a process of a run imports
 STATES = {"done": "green", "running": "cyan", "missing": "yellow", "unresolved": "magenta"}
 
 
@@ -174,7 +175,7 @@ def _cost(
     if asked.upper() == CORE:
         from kdray.models.core import measured
 
-        on = measured()
+        on = measured(WORKER)
     else:
         on = card_of(asked, also=[CORE])
     workers = 1 if runtime.workers == "auto" else runtime.workers

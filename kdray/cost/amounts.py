@@ -16,6 +16,7 @@ from kdray.store import Store
 PROMPT, RESPONSE = 75, 105  # tokens of Dolly's rows in the mean, under a limit of 256 for prompts and 512 in all
 WORDS = 1.3  # tokens a word
 SENTENCE = 25  # tokens of a sentence
+HELDOUT_BATCH = 8  # rows of a pass in which training looks at those that are held out
 LINES = (".jsonl", ".csv")  # a row a line
 
 
@@ -41,13 +42,19 @@ class Amounts:
 @dataclass(frozen=True)
 class Asked:
     """What a task asks of a model: rows of so many sequences of `tokens` tokens; answers are at most `answer` long, 0
-    if it wants none.
+    if it wants none. A row's sequences begin with `shared` tokens that are read once.
     """
 
     rows: int
     sequences: int
     tokens: float
     answer: int
+    shared: float = 0.0
+
+    @property
+    def read(self) -> float:
+        """Tokens of a sequence in the mean, those that it shares counted once."""
+        return self.tokens - self.shared * (1 - 1 / self.sequences)
 
 
 def amounts_of(plan: Plan, store: Store, rows: int | None = None) -> Amounts | None:
@@ -85,10 +92,12 @@ def asked_by(task: Use, grid: Grid, amounts: Amounts) -> Asked | None:
         return None
     if (there := _lines(task.params["source"]) or asks.usual.rows) is None:
         return None
-    tokens = asks.usual.tokens * (1 + (task.params.get("shots") or 0))
+    tokens, shared = asks.usual.tokens * (1 + (task.params.get("shots") or 0)), 0.0
     if words := task.params.get("max_words"):
         tokens = min(tokens, WORDS * words)
-    return Asked(min(limit or there, there), asks.usual.choices, tokens, answer)
+    if asks.usual.choice and grid.score.likelihood == "shared_prefix":
+        shared = tokens - min(asks.usual.choice, tokens * asks.usual.choice / asks.usual.tokens)
+    return Asked(min(limit or there, there), asks.usual.choices, tokens, answer, shared)
 
 
 def reread(asked: Asked, answer: float, considered: int) -> Asked:

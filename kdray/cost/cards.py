@@ -31,6 +31,7 @@ class Card:
     training_launch: float = (
         1.4e-3  # under autocast and autograd, a backward pass counting as two: on an H200 1.2 to 1.8
     )
+    start: float = 0.0  # seconds until a process has imported what it needs; not counted on GPUs, where work is longer
     unit: Literal["GPU", "core"] = "GPU"
 
     def times(self, width: int) -> float:

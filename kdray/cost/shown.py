@@ -9,9 +9,10 @@ from typing import Any
 
 from kdray.cost.amounts import Amounts, amounts_of
 from kdray.cost.cards import CARDS, Card
-from kdray.cost.estimate import Estimate, estimate
+from kdray.cost.estimate import Estimate
 from kdray.cost.memory import Memory
 from kdray.cost.models import decoders_of
+from kdray.cost.pricing import estimate
 from kdray.cost.share import MOST, SHARE, points_beside
 from kdray.plan.steps import Plan
 from kdray.spec.sections.running import Runtime

@@ -38,6 +38,13 @@ def of_training_step(model: Decoder, how: Training, card: Card, operations: floa
     return max(max(products, sent / card.link, started) + memory, sharers * (products + memory))
 
 
+def of_looking(model: Decoder, how: Training, card: Card, operations: float, batches: float, sharers: int = 1) -> float:
+    """So many operations without gradients, in so many batches that the workers of a point deal out."""
+    products = operations / how.workers / card.products * card.times(BFLOAT16 if how.bfloat16 else FLOAT32)
+    started = math.ceil(batches / how.workers) * model.layers * card.training_launch
+    return max(products, started, sharers * products)
+
+
 def of_answers(
     model: Decoder,
     card: Card,
@@ -51,7 +58,8 @@ def of_answers(
 ) -> float:
     """So many prompts of `tokens` tokens, in batches whose longest answer has `answer` tokens.
 
-    A new token takes as long as all weights take to be read, or as Python takes to start a pass.
+    A new token takes as long as all weights take to be read and all keys and values to be copied behind which its own
+    are put, or as Python takes to start a pass. vLLM copies none.
     """
     together = STREAMS if vllm else batch
     products = (
@@ -61,7 +69,8 @@ def of_answers(
         / gpus
     )
     read = width * model.weights / card.bandwidth
-    a_token = max(read, 0.0 if vllm else model.layers * card.launch)
+    copied = 2 * min(batch, prompts) * (tokens + answer / 2) * model.cache(width) / card.bandwidth
+    a_token = read if vllm else max(read + copied, model.layers * card.launch)
     return products + math.ceil(prompts / together) * answer * a_token
 
 

@@ -1,10 +1,15 @@
 """A core of this machine as a card: what it does a second in passes like those of training, while all others do the
-same.
+same, and how long a process takes to start.
+
+Seconds are of the cores' own time: what else runs on the machine meanwhile changes little.
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,8 +32,8 @@ LONG = 0.5  # seconds of each measurement
 LAUNCH = 0.1e-3  # seconds of Python a layer; on a CPU it is products that take long
 
 
-def measured() -> Card:
-    """A core, measured in two or three seconds on an otherwise idle machine."""
+def measured(worker: str) -> Card:
+    """A core, measured in some ten seconds on an idle machine; `worker` is the module that a worker imports."""
     slow = _rate(lambda: _Layer(torch.float32).work)
     fast = _rate(lambda: _Layer(torch.bfloat16).work)
     moved = _rate(_optimiser)
@@ -41,6 +46,7 @@ def measured() -> Card:
         float32=fast / slow,
         launch=LAUNCH,
         training_launch=LAUNCH,
+        start=_start(worker),
         unit="core",
     )
 
@@ -89,6 +95,19 @@ def _optimiser() -> Callable[[], None]:
     return work
 
 
+def _start(worker: str) -> float:
+    """Seconds that a process takes to import a module.
+
+    Raises:
+        subprocess.CalledProcessError: it cannot be imported.
+    """
+    command = [sys.executable, "-c", f"import {worker}"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def _rate(make: Callable[[], Callable[[], object]]) -> float:
     """How often a second a core does the work that `make` gives, all of them at once, each with its own."""
     threads = torch.get_num_threads()
@@ -102,8 +121,8 @@ def _rate(make: Callable[[], Callable[[], object]]) -> float:
 
 def _timed(work: Callable[[], object]) -> float:
     work()  # the first one also allocates
-    begun, count = time.perf_counter(), 0
-    while (now := time.perf_counter()) - begun < LONG:
+    begun, count = time.thread_time(), 0
+    while (now := time.thread_time()) - begun < LONG:
         work()
         count += 1
     return count / (now - begun)

@@ -155,7 +155,8 @@ class Pools:
             yield from ((item.key, too_large(gpus, self.resources)) for item in group)
 
     def finished(self) -> Iterator[tuple[str, str]]:
-        """(key, error or "") of what has been finished; before that, idle actors get something to do."""
+        """(key, error or "") of what has been finished; before that, idle actors get something to do, or go."""
+        self._let_go()
         # The largest models first: left for the end, they would hold few GPUs busy while all others are idle.
         for gpus, groups in sorted(self.waiting.items(), reverse=True):
             self._make_room(gpus)
@@ -184,6 +185,19 @@ class Pools:
         self.items[gpus] -= len(group)
         self.pieces[gpus] -= pieces(group)
         return group
+
+    def _let_go(self) -> None:
+        """Let actors go that have nothing to do where all take more than there is room for: points train again that
+        have waited for answers.
+        """
+        if not (idle := [pipeline for pipeline in self.pipelines if not pipeline.groups]):
+            return
+        over = sum(pipeline.size * pipeline.gpus for pipeline in self.pipelines) - self.room()
+        for pipeline in idle:
+            if over > 0:
+                pipeline.close()
+                self.pipelines.remove(pipeline)
+                over -= pipeline.size * pipeline.gpus
 
     def _make_room(self, gpus: int) -> None:
         """Let actors of another size go that have nothing to do: where groups wait, and smaller ones where an actor

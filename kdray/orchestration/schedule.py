@@ -18,12 +18,24 @@ from kdray.orchestration.dropping import Dropping
 from kdray.orchestration.pools import PATIENCE, Item, Pools, in_rows
 from kdray.orchestration.work import Work
 from kdray.plan import Step
+from kdray.plan.inputs import TrainInputs
 from kdray.spec.errors import InputError
 from kdray.store import Attempt
 
 TICK = 0.2  # seconds between looks at what actors have finished
 LOOK = 2.0  # seconds between looks at what has become ready
 Claimed = tuple[Step[Any], Attempt]
+
+
+def points_training(points: Sequence[Step[TrainInputs]], work: Work) -> int:
+    """How many of the missing points train, or wait for a place: those that are aligned do not before all others have
+    trained and the answers are there that they learn from.
+    """
+    missing = work.missing(points)
+    plain = [point for point in missing if not point.inputs.pairs]
+    if plain or work.missing([point.inputs.pairs for point in missing if point.inputs.pairs]):
+        return len(plain)
+    return len(missing)
 
 
 class Stage(Protocol):

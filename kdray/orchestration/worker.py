@@ -21,6 +21,7 @@ from torch import Tensor
 from kdray.artifacts.curve import append_step, append_time, write_curve
 from kdray.artifacts.notes import note_end, note_start, note_stop
 from kdray.artifacts.rows import Rows
+from kdray.cost.amounts import HELDOUT_BATCH
 from kdray.distill.signals import open_signal
 from kdray.models.adapters import load_quantised, merged, narrow, save_adapters, with_lora
 from kdray.models.compiled import compile_layers
@@ -36,7 +37,6 @@ from kdray.train.engines import Ranks
 from kdray.train.loop import DivergedError, Loop
 from kdray.train.pairs import PairLoop, PairRows, read_pairs
 
-HELDOUT_BATCH = 8
 LOOK = 2.0  # seconds between looks at whether the point is to stop
 
 

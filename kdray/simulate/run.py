@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict, deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -23,6 +23,7 @@ MOST_LOSSES = 20_000  # with more nothing would ever be done
 
 BATCH = "workers that a batch cannot fill"
 CHECKPOINTS = "scoring waits for checkpoints"
+ANSWERS = "points wait for answers to learn from"
 POINTS_TAIL = "the points' tail"
 SCORING_TAIL = "the scoring's tail"
 LARGER = "models larger than the room that is left"
@@ -82,21 +83,27 @@ def simulate(todo: Todo, resources: Resources, losses: Losses | None = None) -> 
     return _Simulation(todo, replace(resources, beside=0) if todo.vllm else resources, losses).run()
 
 
+def _in_order(points: Sequence[PointWork]) -> deque[tuple[PointWork, float]]:
+    """As they train, with the seconds of it that are behind each already."""
+    by_name = {point.name: point for point in points}
+    order = longest_first(
+        {name: point.cost.seconds for name, point in by_name.items()},
+        {name: point.rank for name, point in by_name.items()},
+    )
+    return deque((by_name[name], 0.0) for name in order)
+
+
 class _Simulation:
     def __init__(self, todo: Todo, resources: Resources, losses: Losses | None) -> None:
         self.todo, self.resources, self.losses = todo, resources, losses
         self.clock, self.machines = Clock(), Machines(resources.units)
         self.units = sum(resources.units)  # in which all is counted, until it is told in GPUs
         self.outcome = Outcome(resources.gpus, resources.points_beside)
-        by_name = {point.name: point for point in todo.points}
-        order = longest_first(
-            {name: point.cost.seconds for name, point in by_name.items()},
-            {name: point.rank for name, point in by_name.items()},
-        )
-        self.waiting = deque((by_name[name], 0.0) for name in order)  # and what is behind it already
+        self.waiting = _in_order(todo.points)
+        self.later = _in_order(todo.aligned)
         self.running: list[_Running] = []
-        self.left = len(order)  # points
-        self.pools = Pools(self._start, resources, lambda: resources.scoring(self.left))
+        self.left = len(self.waiting) + len(self.later)  # points
+        self.pools = Pools(self._start, resources, lambda: resources.scoring(self.training))
         self.started: list[TimedActors] = []
         self.made, self.pieces_left = set[str](), Counter[str]()
         self.scores: dict[str, ScoreWork] = {score.name: score for score in todo.scores}
@@ -127,6 +134,11 @@ class _Simulation:
         self.outcome.makespan = self.clock.now
         return self._in_hours()
 
+    @property
+    def training(self) -> int:
+        """Points that train, or wait for a place: those that are aligned do not before their time."""
+        return self.left - len(self.later)
+
     def _left(self) -> bool:
         return bool(self.left or self.scores)
 
@@ -149,9 +161,9 @@ class _Simulation:
 
     def _settle(self) -> None:
         """Give work to whoever has none, until nothing changes."""
-        self._start_points()
         changed = True
         while changed:
+            self._start_points()
             self._begin_ready()
             for actors in self.started:
                 actors.go_on()
@@ -163,8 +175,11 @@ class _Simulation:
                     self._make(key)
             if not self.left and self.todo.vllm and not self.answering:
                 self._answer_by_vllm()
+        self._start_points()  # where actors have gone
 
     def _start_points(self) -> None:
+        if not self.training and self.todo.awaited <= self.made:
+            self.waiting, self.later = self.later, self.waiting
         while self.waiting and len(self.running) < self.resources.points_beside:
             point, done = self.waiting[0]
             places = self.machines.take(point.cost.gpus, self.resources.on_one_node)
@@ -316,8 +331,10 @@ class _Simulation:
             idle[LARGER] += seconds * free
         elif not self.left:
             idle[SCORING_TAIL] += seconds * free
+        elif not self.training:
+            idle[ANSWERS] += seconds * free
         else:
-            places = max(0, self.resources.points_beside - self.left) * self.resources.workers
+            places = max(0, self.resources.points_beside - self.training) * self.resources.workers
             idle[POINTS_TAIL] += seconds * min(free, places)
             idle[CHECKPOINTS] += seconds * (free - min(free, places))
 

@@ -13,6 +13,7 @@ from kdray.orchestration.resources import Resources
 from kdray.plan.steps import Plan
 from kdray.simulate.given import Losses, resources_of
 from kdray.simulate.run import (
+    ANSWERS,
     BATCH,
     CHECKPOINTS,
     LARGER,
@@ -30,6 +31,7 @@ from kdray.store import Outer, Store
 POOR = 0.9  # utilisation below which something is to be said of it
 REMEDIES = {
     BATCH: "runtime.workers: no more than the smallest batch",
+    ANSWERS: "fewer align.answers, or a larger score.batch",
     CHECKPOINTS: "a smaller runtime.beside, or more of train.keep",
     POINTS_TAIL: "fewer nodes, or more points in one grid",
     SCORING_TAIL: "fewer nodes, or a smaller score.batch: batches are what is dealt out",
@@ -55,7 +57,7 @@ def simulated(
     price = found[card.name]
     resources = replace(resources, share=scoring_share(price), per_gpu=price.per_gpu)
     todo = todo_of(plan, store, price, resources)
-    if not (todo.points or todo.scores):
+    if not (todo.points or todo.aligned or todo.scores):
         raise InputError(plan.grid.name, "nothing is left of it to train or score", "simulate a grid before it runs")
     return simulate(todo, resources, losses), price.left_out
 

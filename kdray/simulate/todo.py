@@ -61,40 +61,47 @@ class ScoreWork:
 
 @dataclass(frozen=True)
 class Todo:
-    """`before` is what a run does before its points, one after the other; `vllm`: answers come after all points."""
+    """`before` is what a run does before its points, one after the other; `vllm`: answers come after all points.
+
+    Points that are `aligned` begin when all others have trained, and the `awaited` of the scores are made.
+    """
 
     before: Sequence[StepCost]
     points: Sequence[PointWork]
     scores: Sequence[ScoreWork]
     vllm: bool = False
+    aligned: Sequence[PointWork] = ()
+    awaited: frozenset[str] = frozenset()
 
 
 def todo_of(plan: Plan, store: Store, price: Estimate, resources: Resources) -> Todo:
     """What a run of `plan` does, by what it costs; what has no price takes no time."""
     costs = {cost.mark: cost for cost in price.steps}
     names, vllm = _Names(), plan.grid.score.engine == "vllm"
-    train, points = plan.grid.train, []
+    train, points, aligned = plan.grid.train, list[PointWork](), list[PointWork]()
     for point in plan.points:
         if cost := costs.get(point.train.mark):
-            made = {names[export.mark]: at / train.total * cost.seconds for at, export in point.exports.items()}
-            points.append(PointWork(point.train.slug, cost, made, rank(point.point, plan.grid.runtime.priority)))
-    made = {name for point in points for name in point.exports}
+            exports = {names[export.mark]: at / train.total * cost.seconds for at, export in point.exports.items()}
+            among = aligned if point.point.aligned else points
+            among.append(PointWork(point.train.slug, cost, exports, rank(point.point, plan.grid.runtime.priority)))
+    made = {name for point in [*points, *aligned] for name in point.exports}
+    pairs = [point.train.inputs.pairs for point in plan.points]
     scores: dict[str, ScoreWork] = {}
-    for score in plan.scores:
-        for step in (score.generate, score.measure):
-            if step and (cost := costs.get(step.mark)) and (name := names[step.mark]) not in scores:
-                needs = (names[needed.mark] for needed in step.inputs.steps)
-                memory = None if isinstance(step.inputs, RateInputs) else price.scored_in.get(plan.role(_model(step)))
-                units = resources.units_for(cost.gpus, None if vllm else memory)
-                wanted = frozenset(each for each in needs if each in made or each in scores)
-                scores[name] = ScoreWork(
-                    name,
-                    wanted,
-                    _pieces(names, step, cost, units, cost.gpus * resources.per_gpu),
-                    step.kind == "generate",
-                )
+    for step in [*pairs, *(step for score in plan.scores for step in (score.generate, score.measure))]:
+        if step and (cost := costs.get(step.mark)) and (name := names[step.mark]) not in scores:
+            needs = (names[needed.mark] for needed in step.inputs.steps)
+            memory = None if isinstance(step.inputs, RateInputs) else price.scored_in.get(plan.role(_model(step)))
+            units = resources.units_for(cost.gpus, None if vllm else memory)
+            wanted = frozenset(each for each in needs if each in made or each in scores)
+            scores[name] = ScoreWork(
+                name,
+                wanted,
+                _pieces(names, step, cost, units, cost.gpus * resources.per_gpu),
+                step.kind == "generate",
+            )
     before = [cost for kind in BEFORE for cost in price.steps if cost.kind == kind]
-    return Todo(before, points, list(scores.values()), vllm)
+    awaited = frozenset(names[step.mark] for step in pairs if step and names[step.mark] in scores)
+    return Todo(before, points, list(scores.values()), vllm, aligned, awaited)
 
 
 class _Names(dict[Hashable, str]):

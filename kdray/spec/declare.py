@@ -167,12 +167,13 @@ class Engine(Declared):
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Usual:
     """How much a task of the usual data is: rows (None: only its file tells), tokens of a prompt (or of a question with
-    one of its choices), and choices.
+    one of its choices, and of this `choice` alone), and choices.
     """
 
     rows: PositiveInt | None = None
     tokens: PositiveInt
     choices: PositiveInt = 1
+    choice: PositiveInt | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

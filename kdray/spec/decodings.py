@@ -14,6 +14,7 @@ from kdray.spec.components import bind_use, component, components
 from kdray.spec.errors import InputError
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.sections.base import Use
+from kdray.spec.sections.training import AlignSection
 
 Layers = Literal["low", "high"] | Sequence[int]
 GUIDE = "guide"  # the parameter that may be the lens of the grid
@@ -25,6 +26,12 @@ def decoding_label(use: Use) -> str:
     declared = component(declare.Decoding, use.name, "score.decoding").parameters
     changed = {key: value for key, value in use.params.items() if value != declared[key].default}
     return "-".join([use.name, *(f"{key}-{_short(value)}" for key, value in changed.items())])
+
+
+def aligned_by(section: AlignSection) -> Use:
+    """The decoding by which the answers are cited that an aligned point learns from."""
+    given = Use.model_construct(name="selfcite", params={"candidates": section.candidates})
+    return bind_use(given, declare.Decoding, "align")
 
 
 def bind_choices(use: Use, where: str) -> Use:

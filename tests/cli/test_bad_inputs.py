@@ -241,6 +241,16 @@ FIELDS = {
         "data.curate.of.0: \"label\"; must be 'instruction', 'context' or 'response'",
         grid={"data.curate": {"of": ["label"]}},
     ),
+    "curate languages odd": Bad(
+        CHECK,
+        "data.curate.languages: enn; known: ace, af, …",
+        grid={"data.curate": {"languages": ["de", "enn"]}},
+    ),
+    "curate languages unknown": Bad(
+        "run grid.yaml",
+        "data.curate.languages: xx; known: ace, af, …",
+        grid={"data.curate": {"languages": ["en", "xx"]}},
+    ),
     "curate metadata": Bad(
         CHECK,
         "data.curate.metadata: no column 'language' in file:HERE/words.jsonl; it has entry",
@@ -743,7 +753,10 @@ COMMANDS = {
         "curate file:rows.jsonl --text instruction --languages ,", "--languages: ','; name one: 'en'"
     ),
     "curate unknown language": Bad(
-        "curate file:rows.jsonl --text instruction --languages en,xx", "languages: xx; known: ace, af, …"
+        "curate file:rows.jsonl --text instruction --languages en,xx", "--languages: xx; known: ace, af, …"
+    ),
+    "metadata unknown language": Bad(
+        "metadata file:rows.jsonl --text instruction --languages en,xx", "--languages: xx; known: ace, af, …"
     ),
     "curate metadata alone": Bad(
         "curate file:rows.jsonl --text instruction --metadata file:words.jsonl",

@@ -11,12 +11,14 @@ import pytest
 
 from kdray.cost.amounts import Amounts, amounts_of, asked_by
 from kdray.cost.cards import CARDS, CORE, Card
-from kdray.cost.estimate import Estimate, estimate
+from kdray.cost.estimate import Estimate
 from kdray.cost.models import decoders_of
+from kdray.cost.pricing import estimate
 from kdray.cost.share import points_per_gpu
 from kdray.cost.shown import Price, expected, lines, listed, priced, scoring_share, sharers
 from kdray.cost.time import DISK
 from kdray.plan import Plan, make_plan
+from kdray.plan.inputs import RateInputs
 from kdray.report.chosen import Choices
 from kdray.spec.load import parse_grid
 from kdray.store import Outer, Store
@@ -83,30 +85,99 @@ def test_disk_of_the_papers_grids(paper: dict[str, Estimate]) -> None:
 
 def test_operations_of_training_by_hand(paper: dict[str, Estimate]) -> None:
     """Three epochs of 180 tokens a row: checkpointing makes it four passes of 6.98e9 weights, and the head has three of
-    105 tokens.
+    105 tokens. Three times 1,000 held-out rows are read, in one pass.
     """
     trained = [step for step in paper["llama31_8b"].steps if step.kind == "train"]
     assert len(trained) == 30
     row = 4 * 2 * 180 * 6.98e9 + 3 * 2 * 105 * 0.5253e9
+    look = 2 * 180 * 6.98e9 + 2 * 105 * 0.5253e9
     plain = min(step.operations for step in trained)
-    assert plain == pytest.approx(3 * ROWS * row, rel=0.01)
-    teachers_head = 3 * ROWS * 2 * 105 * 128256 * 8192
+    assert plain == pytest.approx(3 * ROWS * row + 3 * 1000 * look, rel=0.01)
+    teachers_head = 3 * (ROWS + 1000) * 2 * 105 * 128256 * 8192
     assert max(step.operations for step in trained) - plain == pytest.approx(teachers_head, rel=1e-6)
 
 
-def test_on_policy_steps_sample_two_thirds_of_the_longest_response_token_by_token(tiny_grid: TinyGrid) -> None:
+def test_on_policy_steps_sample_the_longest_response_token_by_token(tiny_grid: TinyGrid) -> None:
     changes = {"data.limit": 500, "axes.alpha": [1], "axes.lr": [1e-3], "soft_labels": {"form": "online"}}
     changes |= {"axes.labels": ["student"], "axes.on_policy": [0, 0.5, 1], "objective.sampling.max_new_tokens": 96}
     plan, store, outer = tiny(tiny_grid, changes)
     price = priced(plan, store, outer, H100, 1, None, None)
     assert isinstance(price, Price)
     never, half, always = price.own.points
-    steps, batch, tokens = 4, 2, 75 + 64
+    steps, batch, tokens = 4, 2, 75 + 96
     body = 2 * (4 * 64 + 3 * 128)
-    sampled = batch * (tokens * 2 * body + tokens * 4 * 2 * 8 * tokens / 2 + 64 * 2 * 50 * 8)
+    sampled = batch * (tokens * 2 * body + tokens * 4 * 2 * 8 * tokens / 2 + 96 * 2 * 50 * 8)
     assert always.operations - never.operations == pytest.approx(steps * sampled)
     assert half.operations == pytest.approx((never.operations + always.operations) / 2)
-    assert always.seconds - never.seconds == pytest.approx(steps * 64 * 2 * 0.85e-3, rel=0.01), "two layers a token"
+    assert always.seconds - never.seconds == pytest.approx(steps * 96 * 2 * 0.85e-3, rel=0.01), "two layers a token"
+
+
+ALIGNED = {
+    "data.limit": 502,
+    "axes.alpha": [0],
+    "axes.lr": [1e-3],
+    "axes.aligned": [False, True],
+    "align": {"lr": 1e-5, "steps": 3, "batch": 4, "answers": 40, "max_new_tokens": 50, "candidates": 4},
+}
+
+
+def test_an_aligned_point_learns_two_responses_a_pair_to_a_prompt_with_marks(tiny_grid: TinyGrid) -> None:
+    """75 tokens are three sentences, with 4 tokens of marks each, and 60 ask for citations; 50 tokens are two
+    statements, with 20 tokens of tags each.
+    """
+    plan, store, outer = tiny(tiny_grid, ALIGNED)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    assert price.own.left_out == []
+    plain, aligned = price.own.points
+    tokens, body, head = 75 + 12 + 60 + 50 + 40, 2 * (4 * 64 + 3 * 128), 50 * 8
+    response = 2 * tokens * body + 2 * tokens * 4 * 8 * tokens / 2 + 2 * 90 * head
+    assert aligned.operations == pytest.approx((3 * 3 * 4 * 2 + 4 * 2) * response), "four pairs of 40 are kept out"
+    # Three passes a step over two layers, and one over the pairs that are kept out; what is written is nothing.
+    assert aligned.seconds == pytest.approx((3 * 3 + 1) * 2 * H100.training_launch, rel=0.01)
+    assert plain.mark != aligned.mark
+
+
+def test_the_answers_that_an_aligned_point_learns_from_are_drawn_and_cited(tiny_grid: TinyGrid) -> None:
+    """40 answers of 50 tokens in one batch, and for each of 80 statements a pass over the prompt, 32 tokens of five
+    citations, and 11 readings for rewards in one pass.
+    """
+    found = []
+    for answers in (40, 80):
+        plan, store, outer = tiny(tiny_grid, ALIGNED | {"align.answers": answers, "score.batch": 40})
+        price = priced(plan, store, outer, H100, 1, None, None)
+        assert isinstance(price, Price)
+        pairs = plan.points[-1].train.inputs.pairs
+        assert pairs
+        found.append(next(step for step in price.own.steps if step.mark == pairs.mark))
+    passes = 50 + 80 * (1 + 32 + 1)
+    assert found[0].seconds == pytest.approx(passes * 2 * H100.launch, rel=0.01)
+    assert found[1].seconds == pytest.approx(2 * found[0].seconds, rel=1e-3)
+    body, head, drawn = 2 * (4 * 64 + 3 * 128), 50 * 8, 5
+
+    def forward(tokens: float, keys: float, predicted: float) -> float:
+        return 2 * tokens * body + 2 * tokens * 4 * 8 * keys + 2 * predicted * head
+
+    context, whole = 75 + 12 + 60 + 25, 75 + 25
+    each = (
+        forward(context, context / 2, 1) + forward(drawn * 32, 0, drawn * 32) + forward(11 * whole, whole / 2, 11 * 25)
+    )
+    assert found[0].operations == pytest.approx(40 * forward(75 + 50, 75 / 2, 50) + 80 * each)
+
+
+def test_answers_that_are_cited_to_be_scored_cost_their_citations(tiny_grid: TinyGrid) -> None:
+    def generated(decoding: list[str]) -> float:
+        task = {"name": "xsum", "limit": 20, "max_words": 150, "max_new_tokens": 30}
+        changes = {"data.limit": 500, "score.tasks": [task], "score.decoding": decoding, "score.metrics": ["citations"]}
+        found = expected(*tiny(tiny_grid, changes | {"score.references": []}))
+        assert found
+        return sum(step.seconds for step in found.steps if step.kind == "generate")
+
+    both, cited = generated(["greedy", "selfcite"]), generated(["selfcite"])
+    # 20 answers of 1.2 statements, of 33 passes and the readings for rewards: 23 of 210 tokens, that is one more
+    assert cited - (both - cited) == pytest.approx(24 * (1 + 32 + 1) * 2 * H100.launch * 8, rel=0.05), (
+        "of 8 checkpoints"
+    )
 
 
 def test_wall_time_deals_answers_out_and_points_not() -> None:
@@ -214,8 +285,22 @@ def test_an_arm_of_fewer_rows_costs_less_once_they_are_chosen(tiny_grid: TinyGri
     rows = [[point.point.rows for point in plan.points].index(kind) for kind in ("all", "balanced")]
     first, then = ([price.own.points[i].operations for i in rows] for price in (before, after))
     assert first[0] == first[1] == then[0]
-    assert then[1] == pytest.approx(100 / before.amounts.train * first[1])
+    looked = 2 * 2 * decoders_of(plan, store, outer)[0]["student"].forward(180, 90, 105)  # two rows, after each epoch
+    assert then[1] - looked == pytest.approx(100 / before.amounts.train * (first[1] - looked))
     assert ["balanced rows" in [*lines(price)][-1] for price in (before, after)] == [True, False]
+
+
+def test_processes_start_where_a_card_says_what_that_takes(tiny_grid: TinyGrid) -> None:
+    """Each training has a worker and what controls it; actors are as many as cores, for soft labels and for scores."""
+    plan, store, outer = tiny(tiny_grid, {"data.limit": 500})
+    card = replace(H100, name=CORE, unit="core", start=7.0)
+    price, free = (priced(plan, store, outer, each, 3, None, None) for each in (card, H100))
+    assert isinstance(price, Price)
+    assert isinstance(free, Price)
+    teacher, points = 1, 4
+    assert price.own.gpu_hours["start"] * 3600 == pytest.approx(7 * (2 * (teacher + points) + 3 + 3))
+    assert price.own.wall_hours(3) > 7 * 16 / 3 / 3600
+    assert "start" not in free.own.gpu_hours
 
 
 @pytest.mark.parametrize(
@@ -321,7 +406,7 @@ def test_small_points_share_gpus_in_the_price_and_in_a_run(tiny_grid: TinyGrid) 
     assert (listed(price)["points_per_gpu"], listed(price)["beside"]) == (4, 0)
 
 
-def test_the_metric_that_asks_the_model_reads_a_prompt_once_a_sentence_and_citations_are_not_counted(
+def test_the_metric_that_asks_the_model_reads_a_prompt_once_a_sentence(
     tiny_grid: TinyGrid,
 ) -> None:
     task = {"name": "xsum", "limit": 20, "max_words": 150, "max_new_tokens": 30}
@@ -334,13 +419,12 @@ def test_the_metric_that_asks_the_model_reads_a_prompt_once_a_sentence_and_citat
         return sum(step.operations for step in steps) / max(len(steps), 1), found
 
     whole, found = measured({"score.metrics": ["selfcite"]})
-    # 195 tokens are 7.8 sentences: 2 + 7.8 + 3 readings of 195 + 20 tokens (20 such articles took 243, 12.2 each)
+    # 195 tokens are 7.8 sentences: 2 + 7.8 + 3 x 1.2 readings of 195 + 30 tokens (20 such articles took 243, 12.2 each)
     student = decoders_of(*tiny(tiny_grid, changes))[0]["student"]
-    assert whole == pytest.approx(student.forward(20 * 13 * 215, 215 / 2, 20 * 13 * 20))
+    assert whole == pytest.approx(student.forward(20 * 13 * 225, 225 / 2, 20 * 13 * 30))
     fewer, _ = measured({"score.metrics": [{"name": "selfcite", "considered": 2}]})
-    assert fewer == pytest.approx(whole * 7 / 13)
-    assert found.left_out == measured({})[1].left_out == []
-    assert measured({"score.decoding": ["greedy", "selfcite"]})[1].left_out == ["the citations of selfcite"]
+    assert fewer == pytest.approx(whole * 8 / 13)
+    assert found.left_out == []
 
 
 def test_what_scoring_takes_of_a_gpu_is_known_where_all_tasks_are(tiny_grid: TinyGrid) -> None:
@@ -397,6 +481,46 @@ def test_what_does_not_fit_is_said_with_what_to_change(paper: dict[str, Estimate
     assert any(line.startswith("  train does not fit on RTX4090: more runtime.workers") for line in text)
     assert text[-1] == "not counted: task lm_eval:x"
     assert not any("USD" in line for line in text)
+
+
+def test_choices_that_share_their_question_are_read_behind_it_once(tiny_grid: TinyGrid) -> None:
+    """arc_easy: 32 tokens of a question with one of four choices of five; with two shots thrice as much question."""
+    tasks = [{"name": "arc_easy", "limit": 10, "shots": shots} for shots in (0, 2)]
+    for likelihood, shared in (("hflm", (0, 0)), ("shared_prefix", (27, 91))):
+        for task, begins, tokens in zip(tasks, shared, (32, 96), strict=True):
+            changes = {"data.limit": 500, "score.tasks": [task], "score.likelihood": likelihood}
+            plan, store, outer = tiny(tiny_grid, changes | {"score.references": ["student"], "axes.alpha": [0]})
+            [use] = plan.grid.score.tasks
+            asked = asked_by(use, plan.grid, Amounts(50, 6, 10, 20, known=True))
+            assert asked
+            assert (asked.tokens, asked.shared) == (tokens, begins)
+            price = priced(plan, store, outer, H100, 1, None, None)
+            assert isinstance(price, Price)
+            [work] = {step.operations for step in price.own.steps if step.kind == "measure"}
+            student, each = decoders_of(plan, store, outer)[0]["student"], tokens - begins
+            read = begins + 4 * each
+            assert work == pytest.approx(student.forward(10 * read, read / 8, 10 * 4 * each))
+
+
+def test_a_rate_reads_the_answers_and_what_its_lens_was_kept_out_of(tiny_grid: TinyGrid) -> None:
+    own = {"task": {"name": "train_answers", "limit": 30, "max_new_tokens": 24}, "metric": "support_standin"}
+    task = {"name": "xsum", "limit": 20, "max_words": 100, "max_new_tokens": 30}
+    changes = {"data.limit": 500, "score.tasks": [task], "lens": {"own": own | {"threshold": 0.5}}}
+    plan, store, outer = tiny(tiny_grid, changes)
+    rates = {score.measure.mark for score in plan.scores if isinstance(score.measure.inputs, RateInputs)}
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    [work] = {step.operations for step in price.own.steps if step.mark in rates}
+    student = decoders_of(plan, store, outer)[0]["student"]
+    assert work == pytest.approx(student.forward((20 + 30 // 5) * 160, 80, 0))
+
+
+def test_held_out_rows_are_scored_one_by_one(tiny_grid: TinyGrid) -> None:
+    changes = {"data.limit": 500, "data.heldout": 30, "score.tasks": ["heldout_loss"], "score.batch": 8}
+    price = priced(*tiny(tiny_grid, changes), H100, 1, None, None)
+    assert isinstance(price, Price)
+    [seconds] = {step.seconds for step in price.own.steps if step.kind == "measure"}
+    assert seconds == pytest.approx(30 * 2 * H100.launch, rel=1e-3)
 
 
 def test_a_task_is_as_large_as_its_file_or_its_usual_data(tiny_grid: TinyGrid) -> None:

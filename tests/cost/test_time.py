@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from kdray.cost.cards import CARDS, card_of
+from kdray.cost.cards import CARDS, Card, card_of
 from kdray.cost.decoder import Decoder
 from kdray.cost.memory import Training
-from kdray.cost.time import of_answers, of_reading, of_training_step
+from kdray.cost.time import of_answers, of_looking, of_reading, of_training_step
 from kdray.spec.errors import InputError
 from tests.cost.test_memory import ALONE, paper
 
@@ -54,6 +54,14 @@ def test_a_step_on_an_h200_takes_about_what_it_was_measured_to_take() -> None:
         assert of_training_step(model, ALONE, CARDS["H200"], work) == pytest.approx(measured, rel=within)
 
 
+def test_held_out_rows_are_products_or_passes_and_dealt_out() -> None:
+    work = MODEL.forward(1000 * 180, 90, 1000 * 105)
+    assert of_looking(MODEL, ALONE, H100, work, 125) == pytest.approx(max(work / 500e12, 125 * 32 * 1.4e-3))
+    four = of_looking(MODEL, replace(ALONE, workers=4), H100, work, 125)
+    assert four == pytest.approx(32 * 32 * 1.4e-3), "32 batches of the first"
+    assert of_looking(MODEL, ALONE, H100, 1e17, 125, sharers=3) == pytest.approx(3 * 1e17 / 500e12)
+
+
 def test_one_worker_sends_nothing_and_float32_is_slower() -> None:
     alone = of_training_step(MODEL, ALONE, H100, 1e15)
     assert alone == pytest.approx(1e15 / 500e12 + (2 * 6 * 6.98 + 80 * 8.03) / 2800, rel=1e-2)  # and casts and AdamW
@@ -68,6 +76,20 @@ def test_a_token_takes_as_long_as_python_or_as_reading_the_weights() -> None:
     assert batched == pytest.approx(100 * 100 * 32 * H100.launch, rel=0.05)  # 27 ms a token
     alone = of_answers(model, H100, 1, 4, batch=16, prompts=1, tokens=1, answer=100, vllm=True)
     assert alone == pytest.approx(100 * 4 * 8.03 / 2800, rel=0.1)
+
+
+def test_keys_and_values_are_copied_with_every_token() -> None:
+    """On a core at 100 GFLOP/s and 10 GB/s, SmolLM2-135M in float32: 0.54 GB of weights, and of 16 rows of 100 to 120
+    tokens 30 layers of three heads of 64 keys and values, there and back.
+    """
+    core = Card("CPU", 1e10, 1e11, 1e10, 1e10, float32=1.0, launch=0.0)
+    model = Decoder(30, 576, 9, 3, 64, 1536, 3, 49152, tied=True)
+    products = model.forward(16 * 120, 50, 16 * 21) / 1e11
+    a_token = (4 * 134.5e6 + 2 * 16 * 110 * 30 * 3 * 64 * 2 * 4) / 1e10
+    found = of_answers(model, core, 1, 4, batch=16, prompts=16, tokens=100, answer=20, vllm=False)
+    assert found == pytest.approx(products + 20 * a_token, rel=1e-3)
+    fewer = of_answers(model, core, 1, 4, batch=32, prompts=16, tokens=100, answer=20, vllm=False)
+    assert fewer == found, "there are no more rows than prompts"
 
 
 def test_reading_is_products_or_passes() -> None:

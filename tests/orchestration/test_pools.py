@@ -128,6 +128,21 @@ def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hol
     assert [whole.actors(3, room) for room in (0, 2, 3, 8, 10, 11, 16)] == [0, 0, 1, 2, 2, 3, 4]
 
 
+def test_actors_go_once_they_are_idle_where_points_train_again(made: list[InlinePipeline]) -> None:
+    room = 4
+    pools = Pools(IDLE, Resources((Node(16, 4),), 1), lambda: room)
+    list(pools.put([Bound(key=str(i), model="A") for i in range(8)]))
+    while pools.items[1]:
+        list(pools.finished())
+    room = 1
+    assert [(each.size, each.closed) for each in made] == [(4, False)]
+    list(pools.finished())
+    assert [each.closed for each in made] == [True]
+    list(pools.put([Bound(key="more", model="A")]))
+    assert [key for key, _ in pools.finished()] == ["more"]
+    assert [(each.size, each.closed) for each in made] == [(4, True), (1, False)]
+
+
 def test_on_the_only_gpu_parts_are_used_as_points_leave_them_and_then_the_whole(made: list[InlinePipeline]) -> None:
     room = 0
     pools = Pools(IDLE, Resources((Node(16, 1),), 1, per_gpu=6), lambda: room)

@@ -16,10 +16,10 @@ from rich.console import Console
 from kdray.cli.progress import Terminal
 from kdray.orchestration.pools import Item, Pools
 from kdray.orchestration.resources import Node, Resources
-from kdray.orchestration.schedule import Scoring
+from kdray.orchestration.schedule import Scoring, points_training
 from kdray.orchestration.work import Work
 from kdray.plan import Step
-from kdray.plan.inputs import Inputs
+from kdray.plan.inputs import Inputs, TrainInputs
 from kdray.spec import InputError
 from kdray.store import Attempt, Locks, Outer, Store
 from tests.orchestration.inline import InlinePipeline
@@ -240,6 +240,33 @@ def test_it_waits_for_actors_that_have_nothing_to_do_any_more(work: Work, inline
 
 def group(key: str, gpus: int = 1, model: str = "") -> list[Item]:
     return [Piece(key=key, gpus=gpus, model=model)]
+
+
+def test_aligned_points_train_when_no_others_do_and_their_answers_are_there(work: Work) -> None:
+    def point(name: str, pairs: Step | None = None) -> Step[TrainInputs]:
+        inputs = TrainInputs(student=step("student"), data=step("data"), pairs=pairs)
+        return Step("train", name, {"params": {}, "name": name, "inputs": {}}, inputs)
+
+    def seal(*made: Step) -> None:
+        for each in made:
+            work.store.begin(each.key, each.payload or {}).seal()
+
+    seal(step("student"), step("data"))
+    answers = [step("cited 0"), step("cited 1")]
+    plain, aligned = [point("0"), point("1")], [point(f"{i} aligned", pairs) for i, pairs in enumerate(answers)]
+
+    def count() -> int:
+        return points_training([*plain, *aligned], work)
+
+    assert count() == 2
+    seal(plain[0], answers[0])
+    assert count() == 1
+    seal(plain[1])
+    assert count() == 0, "all of the cluster is for the answers that are still missing"
+    seal(answers[1])
+    assert count() == 2
+    seal(aligned[0])
+    assert count() == 1
 
 
 def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlinePipeline]) -> None:

@@ -10,7 +10,18 @@ import pytest
 from kdray.cost.estimate import StepCost
 from kdray.orchestration.resources import Node, Resources
 from kdray.simulate.given import Losses, seconds_of
-from kdray.simulate.run import BATCH, CHECKPOINTS, LARGER, LOADING, LOST, REDONE, SCORING_TAIL, Outcome, simulate
+from kdray.simulate.run import (
+    ANSWERS,
+    BATCH,
+    CHECKPOINTS,
+    LARGER,
+    LOADING,
+    LOST,
+    REDONE,
+    SCORING_TAIL,
+    Outcome,
+    simulate,
+)
 from kdray.simulate.todo import Piece, PointWork, ScoreWork, Todo
 from kdray.spec.errors import InputError
 
@@ -35,6 +46,26 @@ def test_points_go_longest_first_as_many_as_there_are_places() -> None:
     found = simulate(todo, Resources((Node(8, 2),), 1, beside=0))
     assert found.makespan == pytest.approx(2), "the long one last would make it 3"
     assert found.utilisation == pytest.approx(1)
+
+
+def test_aligned_points_wait_for_all_others_and_for_all_answers_that_they_learn_from() -> None:
+    answers = [score(f"{name} cited", hours, f"{name} done") for name, hours in (("a", 1), ("b", 3))]
+    todo = Todo(
+        [],
+        [point("a", 1), point("b", 2)],
+        [*answers, score("s", 1, "c done"), score("t", 1, "d done")],
+        aligned=[point("c", 1), point("d", 1)],
+        awaited=frozenset(["a cited", "b cited"]),
+    )
+    found = simulate(todo, Resources((Node(8, 2),), 1, beside=0))
+    # b has trained after two hours, its answers are there after five; then c and d train, and both are scored
+    assert found.makespan == pytest.approx(2 + 3 + 1 + 1)
+    assert found.busy["train"] == pytest.approx(5)
+    assert found.idle[ANSWERS] == pytest.approx(3), "the other GPU, while the last answers are cited"
+    assert all_of(found) == pytest.approx(2 * found.makespan)
+    left = replace(todo, points=[], scores=todo.scores[2:], awaited=frozenset())
+    made = simulate(left, Resources((Node(8, 2),), 1, beside=0))
+    assert made.makespan == pytest.approx(2)
 
 
 def test_points_of_the_least_rank_go_first() -> None:

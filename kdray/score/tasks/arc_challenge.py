@@ -12,7 +12,7 @@ DECLARED = declare.ChoiceTask(
     answer=("answerKey", "choices.label"),
     config="arc/arc_challenge.yaml",
     short={"acc": "arc_c", "acc_norm": "arc_c_norm"},
-    usual=declare.Usual(rows=1172, tokens=37, choices=4),
+    usual=declare.Usual(rows=1172, tokens=37, choices=4, choice=6),
 )
 
 

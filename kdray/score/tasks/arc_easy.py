@@ -12,7 +12,7 @@ DECLARED = declare.ChoiceTask(
     answer=("answerKey", "choices.label"),
     config="arc/arc_easy.yaml",
     short={"acc": "arc_e", "acc_norm": "arc_e_norm"},
-    usual=declare.Usual(rows=2376, tokens=32, choices=4),
+    usual=declare.Usual(rows=2376, tokens=32, choices=4, choice=5),
 )
 
 

@@ -19,7 +19,7 @@ DECLARED = declare.ChoiceTask(
     config="commonsense_qa/default.yaml",
     short={"acc": "csqa", "wrong_nll": "csqa_nll"},
     confidence=True,
-    usual=declare.Usual(rows=1221, tokens=45, choices=5),
+    usual=declare.Usual(rows=1221, tokens=45, choices=5, choice=2),
 )
 
 

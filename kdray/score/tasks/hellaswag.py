@@ -12,7 +12,7 @@ DECLARED = declare.ChoiceTask(
     answer=("label", "endings"),
     config="hellaswag/hellaswag.yaml",
     short={"acc": "hswag", "acc_norm": "hswag_norm"},
-    usual=declare.Usual(rows=10042, tokens=100, choices=4),
+    usual=declare.Usual(rows=10042, tokens=100, choices=4, choice=30),
 )
 
 

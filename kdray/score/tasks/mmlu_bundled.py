@@ -12,7 +12,11 @@ from pydantic import NonNegativeInt, PositiveInt
 
 from kdray.spec import declare
 
-DECLARED = declare.ChoiceTask(version=3, short={"acc": "mmlu", "acc_norm": "mmlu_norm"})
+DECLARED = declare.ChoiceTask(
+    version=3,
+    short={"acc": "mmlu", "acc_norm": "mmlu_norm"},
+    usual=declare.Usual(rows=91, tokens=65, choices=4, choice=9),
+)
 ANY = r"(?:(?!\nQ: ).)"  # a character that does not reach into the next question
 QUESTION = re.compile(
     rf"Q: (?P<question>{ANY}+?)\n\(A\) (?P<a>{ANY}+?) \(B\) (?P<b>{ANY}+?) \(C\) (?P<c>{ANY}+?) \(D\) (?P<d>{ANY}+?)\n"

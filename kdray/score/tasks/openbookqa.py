@@ -12,7 +12,7 @@ DECLARED = declare.ChoiceTask(
     answer=("answerKey", "choices.label"),
     config="openbookqa/openbookqa.yaml",
     short={"acc": "obqa", "acc_norm": "obqa_norm"},
-    usual=declare.Usual(rows=500, tokens=15, choices=4),
+    usual=declare.Usual(rows=500, tokens=15, choices=4, choice=3),
 )
 
 

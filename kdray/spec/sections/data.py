@@ -8,10 +8,21 @@ from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from kdray.spec import declare
 from kdray.spec.errors import InputError
+from kdray.spec.languages import require_identified
 from kdray.spec.marks import Enters
 from kdray.spec.sections.base import ENTERS, SELECTS, Dtype, Quantised, Ref, Section, Seed, Use, all_different
 
 Language = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
+
+
+def _identified(languages: list[Language]) -> list[Language]:
+    require_identified(languages, "")
+    return languages
+
+
+Languages = Annotated[
+    list[Language], Field(min_length=1), AfterValidator(all_different), AfterValidator(_identified), ENTERS
+]
 
 
 class CurateSection(Section):
@@ -27,7 +38,7 @@ class CurateSection(Section):
     of: Annotated[list[Literal["instruction", "context", "response"]], Field(min_length=1), ENTERS] = Field(
         ["instruction"], description="the texts of a row that say what it is about"
     )
-    languages: Annotated[list[Language], Field(min_length=1), AfterValidator(all_different), ENTERS] = Field(
+    languages: Languages = Field(
         ["en"], description="ISO 639-1 codes, among which each row's is looked for; a single one is every row's"
     )
     tail: Annotated[float, Field(gt=0, lt=1), Enters(where={"threshold": (None,)})] = Field(
