@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.optimize import root_scalar
 
 POWER = 0.8  # with which the smallest difference is seen
 FEW = 2  # cells among which nobody can tell whether they differ
@@ -56,7 +57,7 @@ class Effects:
             of_both = self.both / (cells * items)
             samples = ((self.items, items), (self.cells, cells))
             errors = [(math.sqrt(variance / size + of_both), size - 1.0) for variance, size in samples]
-        return max(float(stats.t.ppf(1 - level / 2, df) + stats.t.ppf(power, df)) * error for error, df in errors)
+        return max(_shift(df, level, power) * error for error, df in errors)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,14 @@ class Crossed:
     @property
     def _errors(self) -> list[tuple[float, float]]:
         return [(self.error, self.df), *([self.over_cells] if self.over_cells else [])]
+
+
+def _shift(df: float, level: float, power: float) -> float:
+    """So many standard errors must the truth be away from 0 for a two-sided t test at `level` to find it, on its side,
+    with this power (noncentral t).
+    """
+    bound = float(stats.t.ppf(1 - level / 2, df))
+    return root_scalar(lambda shift: stats.nct.sf(bound, df, shift) - power, bracket=(0.0, 10 * bound)).root
 
 
 def crossed(differences: NDArray[np.float64]) -> Crossed | None:
