@@ -69,6 +69,7 @@ class Here:
             shared |= {"annotations": {"name": "jsonl"}, "source": outer.identify(ref), "limit": None, "max_words": 700}
             shared |= {"template": {"name": "alpaca", "params": {}}}
         files = {"trained": parse_reference(f"file:{trained}")} if trained else {}
+        shared |= {name: outer.identify(given) for name, given in files.items()}
         step: Any = SimpleNamespace(
             params=shared | params, inputs=SimpleNamespace(model="model", annotated=None), source=ref, files=files
         )
