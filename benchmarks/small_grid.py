@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import random
 import sqlite3
 import subprocess
@@ -27,12 +26,11 @@ SECONDS = 600.0  # that one start may take
 class Driver:
     """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
 
-    def __init__(self, grid: Path, address: str | None = None) -> None:
+    def __init__(self, grid: Path, environment: dict[str, str] | None = None) -> None:
         self.stuck = False
         self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
         self._from = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "kdray", "run", str(grid)]
-        environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
         with self.log.open("a") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment

@@ -38,6 +38,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -147,13 +148,14 @@ class Run:
 
     def new_cluster(self) -> Nodes:
         """A head and another node, each of two cores, until the run's places are given up."""
-        cluster = self.places.enter_context(nodes())
+        cluster = self.places.enter_context(nodes(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(16)))
         cluster.head("--num-cpus=2")
         cluster.add("--num-cpus=2")
         return cluster
 
     def start(self) -> Driver:
-        return Driver(self.grid, self.cluster and self.cluster.address)
+        cluster = self.cluster
+        return Driver(self.grid, cluster.environment | {"RAY_ADDRESS": cluster.address} if cluster else None)
 
     def processes(self, driver: Driver) -> list[psutil.Process]:
         """All that work for a driver, but itself."""
