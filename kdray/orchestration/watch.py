@@ -29,14 +29,17 @@ def watch(title: str, jobs: list[Job], work: Work) -> Iterator[None]:
         told = Told(jobs, work)
 
         def look() -> None:
-            try:
-                while not stop.wait(TICK):
+            said: set[str] = set()
+            while not stop.wait(TICK):
+                try:
                     bar.set(sum(steps(job.attempt.path) for job in jobs))
                     told.tell()
                     work.after()
-            except Exception as error:  # noqa: BLE001 - it trains on, whether that is shown or not
-                reason = work.keep_error(title, error)
-                work.progress.say(f"[yellow]steps are no longer shown[/], all else goes on: {escape(reason)}")
+                except Exception as error:  # noqa: BLE001 - it trains on, whether that is shown or not
+                    if repr(error) not in said:  # a file system that was away for a while comes back
+                        said.add(repr(error))
+                        reason = work.keep_error(title, error)
+                        work.progress.say(f"[yellow]steps could not be shown[/], all else goes on: {escape(reason)}")
 
         thread = threading.Thread(target=look, name="kdray-watch", daemon=True)
         thread.start()
