@@ -23,7 +23,7 @@ import psutil
 
 from kdray.curate.balance import draws, entry_chances, row_chances, threshold_of
 from kdray.curate.matching import Matcher
-from kdray.curate.words import Words, all_entries, folded
+from kdray.curate.words import Counted, Words, all_entries, folded
 from kdray.orchestration import curating
 from kdray.orchestration.session import ray_session
 from kdray.spec.sections.running import Runtime
@@ -77,7 +77,9 @@ def _entries(file: Path | None, texts: list[str]) -> list[str]:
     words = Words()
     for text in texts:
         words.add(folded(text))
-    return all_entries(words.entries(5, 10_000))
+    counted = Counted()
+    counted.add(words.table())
+    return all_entries(counted.entries(5, 10_000))
 
 
 def _plain(corpus: Repeated, entries: list[str]) -> tuple[float, int]:

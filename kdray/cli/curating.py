@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -104,7 +105,7 @@ def curate(
 
     codes, ref = _codes(languages), _table(source, "SOURCE", text)
     given = _table(concepts, "--metadata", "entry", "language") if concepts else None
-    with _session(to, codes, insecure_cluster) as (outer, terminal):
+    with _session(to, codes, insecure_cluster) as (outer, terminal), _alone(to):
         from kdray.orchestration import curating
         from kdray.orchestration.concepts import balanced, open_texts, own_entries, read_entries
 
@@ -123,6 +124,26 @@ def curate(
         draw_concepts(to, read_concepts(to))
         io.put_json(to / SUMMARY, asdict(made))
     say(f"{to}: {curating.told(made, entries)}")
+
+
+@contextlib.contextmanager
+def _alone(to: Path) -> Iterator[None]:
+    """Nobody else curates into the folder meanwhile. One who is dead is found so by the end of a short wait.
+
+    Raises:
+        InputError: somebody does.
+    """
+    from kdray.store.locks import BEAT, STALE_AFTER, Locks
+
+    folder = to.resolve() / "cache" / "curate"
+    folder.mkdir(parents=True, exist_ok=True)
+    with Locks() as locks:
+        until = time.monotonic() + STALE_AFTER + 2 * BEAT
+        while not locks.try_acquire(folder):
+            if time.monotonic() > until:
+                raise InputError("--to", f"{locks.holder(folder)} curates into {to}", "wait, or give another folder")
+            time.sleep(BEAT)
+        yield
 
 
 def _codes(languages: str) -> tuple[str, ...]:

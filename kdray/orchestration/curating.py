@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray.data
 
 from kdray.artifacts.curated import COUNTED, MATCHES, ROWS, read_metadata, write_concepts, write_metadata
@@ -24,14 +25,14 @@ from kdray.artifacts.tables import read_like, write_table_part
 from kdray.curate.balance import draws, entry_chances, row_chances, tail_share, threshold_of
 from kdray.curate.languages import language_of
 from kdray.curate.matching import Matcher
-from kdray.curate.words import Words, folded
+from kdray.curate.words import COUNTS, Counted, Words, folded
 from kdray.spec.errors import InputError
 from kdray.store import io
 
 SLICE = 4096  # texts that a task takes at once
 TOGETHER = 64  # slices, whose counts a task adds up
 MATCHED = "matched"  # the folder of what is matched, until all of it is counted
-WORDS = pa.schema([("language", pa.string()), ("one", pa.string()), ("other", pa.string()), ("count", pa.int64())])
+WORDS = pa.schema([("language", pa.string()), *COUNTS])
 FOUND = pa.schema([("language", pa.string()), ("entry", pa.int32()), ("count", pa.int64())])
 Numbers = dict[str, np.ndarray]  # one for each entry of the metadata, by language
 Done = Callable[[int], None]  # told how many texts each slice has had
@@ -95,17 +96,14 @@ class Curated:
     tail: float
 
 
-def count_words(texts: Texts, languages: Sequence[str], done: Done) -> dict[str, Words]:
+def count_words(texts: Texts, languages: Sequence[str], done: Done) -> dict[str, Counted]:
     """The words of a corpus and their pairs, by language."""
-    found: dict[str, Words] = {}
+    found: dict[str, Counted] = {}
     slices = Slices(texts)
     for rows, _, table in _over(len(slices), functools.partial(_words, slices, tuple(languages))):
-        for language, one, other, count in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            words = found.setdefault(language, Words())
-            if other is None:
-                words.single[one] += count
-            else:
-                words.pairs[one, other] += count
+        for language in pc.unique(table["language"]).to_pylist():
+            of = table.filter(pc.equal(table["language"], language))
+            found.setdefault(language, Counted()).add(of.select(COUNTS.names))
         done(rows)
     return found
 
@@ -236,11 +234,12 @@ def _words(slices: Slices, languages: tuple[str, ...], number: int) -> tuple[int
     found: dict[str, Words] = {}
     for text in read:
         found.setdefault(language_of(text, languages), Words()).add(folded(text))
-    counts = [
-        *((language, word, None, count) for language, words in found.items() for word, count in words.single.items()),
-        *((language, *pair, count) for language, words in found.items() for pair, count in words.pairs.items()),
+    tables = {language: words.table() for language, words in found.items()}
+    named = [
+        table.add_column(0, WORDS.field("language"), pa.repeat(language, table.num_rows))
+        for language, table in tables.items()
     ]
-    return len(read), len(read), pa.table(list(zip(*counts, strict=True)) or [[]] * 4, schema=WORDS)
+    return len(read), len(read), pa.concat_tables([WORDS.empty_table(), *named])
 
 
 def _match(

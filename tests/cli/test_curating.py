@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pytest
 from kdray.artifacts.curated import read_concepts
 from kdray.artifacts.parts import parts
 from kdray.curate.metadata import titles_in, wordnet_lemmas, write_entries
+from kdray.store.locks import Locks
 from tests.conftest import Run
 
 TEXTS = ["A dog in New York.", "a dog", "The dog of New York", "a quoll", "nothing else"] * 20
@@ -66,5 +69,10 @@ def test_a_corpus_gives_concepts_and_is_balanced_by_them(here: Path, run: Run) -
     before = (here / "curated" / "concepts.parquet").read_bytes()
     assert run(*command, "--to", "curated")[0] == 0  # again: the same
     assert (here / "curated" / "concepts.parquet").read_bytes() == before
+    with Locks() as other:
+        assert other.try_acquire(here / "curated" / "cache" / "curate")
+        code, _, stderr = run(*command, "--to", "curated")
+        holder = f"process {os.getpid()} on {platform.node()}"
+        assert (code, stderr) == (2, f"error --to: {holder} curates into curated; wait, or give another folder\n")
     code, _, stderr = run(*command, "--seed", "1", "--to", "curated")
     assert (code, stderr) == (2, "error --to: curated holds another curation; give another folder\n")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdray.curate.matching import Matcher
-from kdray.curate.words import Words, all_entries, folded
+from kdray.curate.words import Counted, Words, all_entries, folded
 
 
 def naive(entries: list[str], text: str) -> list[int]:
@@ -62,7 +62,9 @@ def test_counts_of_real_text_are_those_of_a_plain_search(data_dir: Path) -> None
     words = Words()
     for text in texts:
         words.add(folded(text))
-    entries = all_entries(words.entries(2, 100))
+    counted = Counted()
+    counted.add(words.table())
+    entries = all_entries(counted.entries(2, 100))
     assert len(entries) > 200
     matcher = Matcher(entries)
     assert [matcher(text).tolist() for text in texts] == [naive(entries, text) for text in texts]
