@@ -23,7 +23,7 @@ from kdray.score.kept import read_kept
 from kdray.spec import declare
 from kdray.store import Attempt
 
-DECLARED = declare.Stage(version=2)
+DECLARED = declare.Stage(version=3)
 BATCH = 16
 
 

@@ -20,7 +20,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import window_in
 from kdray.spec.parameters import Share
 
-DECLARED = declare.Decoding(version=1, needs=("source",), cites=True)
+DECLARED = declare.Decoding(version=2, needs=("source",), cites=True)
 
 
 def selfcite(

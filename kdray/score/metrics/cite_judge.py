@@ -23,7 +23,7 @@ from kdray.score.judging import judge_all
 from kdray.spec import declare
 
 DECLARED = declare.Metric(
-    version=1,
+    version=2,
     scores=("cite_f1", "cite_recall", "cite_prec"),
     needs=("source",),
     slow=True,

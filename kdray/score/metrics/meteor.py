@@ -17,7 +17,7 @@ from kdray.score.tokenizers import between_spaces, not_comparable, whole
 from kdray.spec import declare
 
 DECLARED = declare.Metric(
-    version=2,
+    version=3,
     scores=("meteor",),
     needs=("reference",),
     requires=("nltk",),

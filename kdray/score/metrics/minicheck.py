@@ -22,7 +22,7 @@ from kdray.score.consistency import batched, judged, unread
 from kdray.spec import declare
 
 DECLARED = declare.Metric(
-    version=2,
+    version=3,
     scores=("mini", "mini_mean"),
     needs=("source",),
     slow=True,

@@ -19,7 +19,7 @@ from kdray.score.encoder import Encoder
 from kdray.spec import declare
 
 DECLARED = declare.Metric(
-    version=2,
+    version=3,
     scores=("selfchk",),
     slow=True,
     models={"model": True},

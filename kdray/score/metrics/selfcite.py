@@ -22,7 +22,7 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import window_in
 
 DECLARED = declare.Metric(
-    version=1,
+    version=2,
     scores=("selfcite", "cite_drop", "cite_hold", "cite_all"),
     needs=("source",),
     slow=True,
