@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from kdray.artifacts.rows import SCHEMA, Rows, rows_writer, write_split
 from kdray.data.example import Example
-from kdray.data.thoughts import split_thought
+from kdray.data.thoughts import split_thought, unwrapped
 from kdray.data.tokenise import Template, tokenise
 from kdray.models.load import token_count
 
@@ -57,11 +57,12 @@ def write_answered(
     """Write `rows` with an answer (token ids without EOS) in place of each training response; returns what became of
     them.
 
-    Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`). A row
-    is dropped if its answer is `empty`, `unfinished` (the teacher was still thinking when it was stopped) or has
-    `unknown` tokens, from beyond the tokenizer's vocabulary or the `known` tokens of the student: nothing could be
-    learned from them. As in `tokenise`, the whole is cut at `max_length` tokens, and an answer that did not end by
-    itself has no EOS (`truncated`). Answers in other tokens, `spoken`, are written anew in the tokenizer's.
+    Answers come in the order of the table. What the teacher thought before it answered is left out (`thoughts`), and
+    with it the tags that some models put around the answer then. A row is dropped if its answer is `empty`,
+    `unfinished` (the teacher was still thinking when it was stopped) or has `unknown` tokens, from beyond the
+    tokenizer's vocabulary or the `known` tokens of the student: nothing could be learned from them. As in `tokenise`,
+    the whole is cut at `max_length` tokens, and an answer that did not end by itself has no EOS (`truncated`). Answers
+    in other tokens, `spoken`, are written anew in the tokenizer's.
     """
     training, answers, size = set(rows.train.tolist()), iter(answers), token_count(tokenizer)
     known = min(known or size, size)
@@ -121,6 +122,8 @@ def _answer(
             return False
         answer = answer[found.n_ids :]
     text = speaker.decode(answer, skip_special_tokens=True).strip()
+    if found and (bare := unwrapped(text)) != text:
+        text, answer = bare, speaker(bare, add_special_tokens=False).input_ids
     if not text:
         counts["empty"] += 1
         return False

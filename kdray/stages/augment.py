@@ -34,7 +34,7 @@ from kdray.spec.components import declared
 from kdray.spec.folders import decoder_window, read_config
 from kdray.store import Attempt
 
-DECLARED = declare.Stage(version=4)
+DECLARED = declare.Stage(version=5)
 
 
 def augment(steps: list[Step[AnswerInputs | JoinInputs]], work: Work) -> None:

@@ -134,11 +134,12 @@ def test_both_are_the_gold_rows_followed_by_the_answered_ones(rows, tokenizer, t
 
 def test_what_the_teacher_thought_is_not_learned(rows, tokenizer, tmp_path):
     ids = lambda text: tokenizer(text)["input_ids"]  # noqa: E731
-    said = ["<think>\nBen ?\n</think>\n\nAda", "<think>Ben ?", "<think>Ben ?</think>\n", "Ada <think>", *(["Ada"] * 4)]
+    said = ["<think>\nBen ?\n</think>\n\nAda", "<think>Ben ?", "<think>Ben ?</think>\n", "Ada <think>"]
+    said += ["<think>Ben</think><answer>Ada</answer>", *(["Ada"] * 3)]
     made, counts = answered(
         rows, [ids(text) for text in said], tokenizer, tmp_path / "made", max_new_tokens=len(ids(said[0]))
     )
-    assert counts == {"read": 8, "kept": 6, "empty": 1, "unknown": 0, "truncated": 1, "thoughts": 3, "unfinished": 1}
+    assert counts == {"read": 8, "kept": 6, "empty": 1, "unknown": 0, "truncated": 2, "thoughts": 4, "unfinished": 1}
     first = int(made.train[0])
     assert made.input_ids(first) == [
         *prompt(rows, int(rows.train[0])),
