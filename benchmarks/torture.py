@@ -1,10 +1,11 @@
 """Faults on a small real grid, again and again: is anything that was finished lost, or a number changed?
 
-    python -m benchmarks.torture [N] [--seed S] [--kinds kill,full] [--folder DIR]        (make torture N=50 SEED=0)
+    python -m benchmarks.torture [N] [--seed S] [--past K] [--kinds kill,full] [--folder DIR]   (make torture N=50)
 
 The grid has every kind of step on tiny models. It runs once undisturbed. Then it runs under N faults, some to a run,
 and is started again by the same command after each, until it is done. A seed says which fault meets which phase; over
-a campaign every fault meets every phase. Faults:
+a campaign every fault meets every phase. One that takes days goes in pieces: `50 --past 100` goes on behind the first
+hundred. Faults:
 
     kill, int, term     the driver gets SIGKILL, SIGINT, SIGTERM
     twice               SIGKILL, and again as soon as the next start has begun
@@ -280,20 +281,22 @@ class Run:
                 self.outcome.redone.append(str(path.relative_to(self.store)))
 
 
-def faults(count: int, dice: random.Random, kinds: Sequence[str] = FAULTS) -> Iterator[Fault]:
-    """So many pairs of fault and phase, all of them before one comes again."""
+def faults(count: int, dice: random.Random, kinds: Sequence[str] = FAULTS, past: int = 0) -> Iterator[Fault]:
+    """So many pairs of fault and phase behind the first `past`, all of them before one comes again."""
     pairs = [Fault(name, phase) for name in kinds for phase in PHASES]
     dice.shuffle(pairs)
-    return itertools.islice(itertools.cycle(pairs), count)
+    return itertools.islice(itertools.cycle(pairs), past, past + count)
 
 
-def campaign(count: int, seed: int, folder: Path, together: int, kinds: Sequence[str]) -> Outcome:
-    """`count` faults of some kinds in runs of up to `together`, beside an undisturbed one."""
+def campaign(count: int, seed: int, folder: Path, together: int, kinds: Sequence[str], past: int = 0) -> Outcome:
+    """`count` faults of some kinds, those behind the first `past`, in runs of up to `together`, beside an undisturbed
+    one.
+    """
     dice, outcome = random.Random(seed), Outcome()
     order: Callable[[Fault], int] = lambda fault: PHASES.index(fault.phase)  # noqa: E731
     Run(folder / "undisturbed", [], dice, outcome)()
     expected = content(folder / "undisturbed" / "store")
-    planned = list(faults(count, dice, kinds))
+    planned = list(faults(count, dice, kinds, past))
     for number, begin in enumerate(range(0, count, together)):
         run = Run(folder / f"run-{number}", sorted(planned[begin : begin + together], key=order), dice, outcome)
         run()
@@ -331,18 +334,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("count", type=int, nargs="?", default=20, help="faults")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--past", type=int, default=0, help="leave out so many faults of the seed's campaign")
     parser.add_argument("--together", type=int, default=4, help="faults in one run")
     able = FAULTS if can_mount() else [name for name in FAULTS if name not in MOUNTED]
     parser.add_argument("--kinds", default=",".join(able), help="of faults; by default all that can be had here")
     parser.add_argument("--folder", type=Path, help="where stores go, and stay if something is wrong")
     arguments = parser.parse_args()
-    if min(arguments.count, arguments.together) < 1:
-        parser.error("N and --together are at least 1")
+    if min(arguments.count, arguments.together, arguments.past + 1) < 1:
+        parser.error("N and --together are at least 1, --past 0")
     kinds = arguments.kinds.split(",")
     if unknown := set(kinds) - set(able):
         parser.error(f"--kinds: {', '.join(sorted(unknown))}; here there are {', '.join(able)}")
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="torture-"))
-    outcome = campaign(arguments.count, arguments.seed, folder, arguments.together, kinds)
+    outcome = campaign(arguments.count, arguments.seed, folder, arguments.together, kinds, arguments.past)
     for what in ("redone", "mismatches", "stuck"):
         for one in getattr(outcome, what):
             print(f"{what}: {one}")

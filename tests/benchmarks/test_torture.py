@@ -24,6 +24,7 @@ def test_every_fault_meets_every_phase_before_one_comes_again() -> None:
     found = list(faults(pairs + 1, random.Random(3)))
     assert len(set(found[:pairs])) == pairs
     assert found[pairs] == found[0]
+    assert [*faults(50, random.Random(3)), *faults(30, random.Random(3), past=50)] == found[:80], "a piece goes on"
 
 
 def measured(root: Path, value: float) -> Path:
