@@ -68,3 +68,9 @@ class Given:
         """By task: files are read once."""
         tasks = {score.task.name: score.task for score in self.plan.scores}
         return {name: asked_by(task, self.plan.grid, self.amounts) for name, task in tasks.items()}
+
+    @cached_property
+    def examined(self) -> Asked | None:
+        """What the grid's lens asks the untrained student, if it does and that is known."""
+        own = self.plan.grid.lens and self.plan.grid.lens.own
+        return asked_by(own.task, self.plan.grid, self.amounts) if own else None

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from kdray.cost import citing, memory, time
-from kdray.cost.amounts import HELDOUT_BATCH, Amounts, Asked, asked_by, reread
+from kdray.cost.amounts import HELDOUT_BATCH, Amounts, Asked, reread
 from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
 from kdray.cost.estimate import SCORES, Estimate, StepCost
 from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Training
 from kdray.cost.room import disk, labels, memories, points_per_gpu
-from kdray.plan.inputs import AnswerInputs, AnswersInputs, LikelihoodInputs, RateInputs, SoftenInputs
+from kdray.plan.inputs import AnswerInputs, AnswersInputs, LensInputs, LikelihoodInputs, RateInputs, SoftenInputs
 from kdray.plan.steps import Plan, PointPlan, ScoreStep, Step, reading
 from kdray.spec import declare
 from kdray.spec.components import declared
@@ -61,6 +61,7 @@ def estimate(
 class _Pricing(Given):
     def estimate(self) -> Estimate:
         steps = [
+            *self._lens(),
             *self._teachers(),
             *(self._point(each) for each in self.plan.points if self.left(each.train)),
             *self._cited(),
@@ -225,6 +226,19 @@ class _Pricing(Given):
 
     # answers and scores
 
+    def _lens(self) -> Iterator[StepCost]:
+        """The untrained student's own answers, of which a lens is made or by which it is tested, and their reading."""
+        if (asked := self.examined) is None:
+            return
+        scoring, student = self.plan.grid.score, self.decoders["student"]
+        width, read = WIDTH[scoring.dtype], replace(asked, tokens=asked.tokens + asked.answer)
+        for step in reading(self.waiting, LensInputs):
+            if annotated := step.inputs.annotated:
+                if self.left(outputs := annotated.inputs.outputs):
+                    answers = self._answers(outputs, student, width, scoring.batch, asked, vllm=False)
+                    yield replace(answers, kind=step.kind)
+                yield self._reads(step, student, width, scoring.batch, read, 0)
+
     def _answers(
         self,
         step: Step,
@@ -313,8 +327,7 @@ class _Pricing(Given):
         """
         if (lens := self.plan.grid.lens) is None:
             return 0
-        asked = asked_by(lens.own.task, self.plan.grid, self.amounts) if lens.own else None
-        rows = asked.rows if asked else lens.limit or 0
+        rows = self.examined.rows if self.examined else lens.limit or 0
         return rows if lens.trained else rows // TESTED
 
     def _left_out(self) -> list[str]:

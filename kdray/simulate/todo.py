@@ -14,7 +14,7 @@ from kdray.plan.steps import Plan, Step
 from kdray.spec.points import rank
 from kdray.store import Store
 
-BEFORE = ("teach", "augment", "soften")  # in the order in which a run does them
+BEFORE = ("lens", "teach", "augment", "soften")  # in the order in which a run does them
 
 
 @dataclass(frozen=True, kw_only=True)

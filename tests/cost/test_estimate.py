@@ -515,6 +515,19 @@ def test_a_rate_reads_the_answers_and_what_its_lens_was_kept_out_of(tiny_grid: T
     assert work == pytest.approx(student.forward((20 + 30 // 5) * 160, 80, 0))
 
 
+def test_the_students_own_answers_and_their_reading_are_the_price_of_its_lens(tiny_grid: TinyGrid) -> None:
+    """30 of the training rows' prompts, answered in 24 tokens and read again by the untrained student."""
+    own = {"task": {"name": "train_answers", "limit": 30, "max_new_tokens": 24}, "metric": "support_standin"}
+    changes = {"data.limit": 500, "lens": {"own": own | {"threshold": 0.5}}}
+    plan, store, outer = tiny(tiny_grid, changes)
+    price = priced(plan, store, outer, H100, 1, None, None)
+    assert isinstance(price, Price)
+    student, prompt = decoders_of(plan, store, outer)[0]["student"], price.amounts.prompt
+    answering, reading = (step.operations for step in price.own.steps if step.kind == "lens")
+    assert answering == pytest.approx(student.forward(30 * (prompt + 24), prompt / 2, 30 * 24))
+    assert reading == pytest.approx(student.forward(30 * (prompt + 24), (prompt + 24) / 2, 0))
+
+
 def test_held_out_rows_are_scored_one_by_one(tiny_grid: TinyGrid) -> None:
     changes = {"data.limit": 500, "data.heldout": 30, "score.tasks": ["heldout_loss"], "score.batch": 8}
     price = priced(*tiny(tiny_grid, changes), H100, 1, None, None)

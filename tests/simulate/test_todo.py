@@ -55,3 +55,9 @@ def test_aligned_points_wait_for_the_answers_of_the_ends_of_their_plain_ones(tin
 def test_without_aligned_points_nothing_is_awaited(tiny_grid: TinyGrid) -> None:
     found = todo(tiny_grid, {})
     assert (len(found.points), found.aligned, found.awaited) == (4, [], frozenset())
+
+
+def test_a_lens_of_the_students_own_answers_comes_before_the_teacher(tiny_grid: TinyGrid) -> None:
+    own = {"task": {"name": "train_answers", "limit": 30}, "metric": "support_standin", "threshold": 0.5}
+    found = todo(tiny_grid, {"lens": {"own": own}})
+    assert [cost.kind for cost in found.before] == ["lens", "lens", "teach", "soften"]
