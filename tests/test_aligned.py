@@ -15,7 +15,7 @@ from kdray.artifacts.scores import read_scores
 from tests.here import run_here
 from tests.tiny import NAMES, PLACES, write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly, pytest.mark.usefixtures("one_ray")]
 
 
 def write_rows(path: Path) -> None:
@@ -38,7 +38,7 @@ def test_points_learn_from_the_citations_of_others_and_are_scored(tmp_path: Path
         align="{lr: 1.0e-3, steps: 3, batch: 4, answers: 12, max_new_tokens: 12, candidates: 4}",
         train="{steps: 60, keep: [30]}",
         score="{tasks: [{name: heldout_answers, limit: 4, max_new_tokens: 12}], decoding: [selfcite],"
-        " metrics: [citations], batch: 4}",
+        " metrics: [citations], references: [], batch: 4}",
         runtime=f"{{store: '{tmp_path}/store'}}",
     )
     write_rows(tmp_path / "rows.jsonl")

@@ -29,7 +29,7 @@ def test_a_stopped_point_ends_alone_and_goes_on_from_its_checkpoint(tmp_path, ru
         train="{steps: 160, keep: [2, 160]}",
         axes="{lr: [3.0e-3, 1.0e-3], batch: [4], alpha: [0]}",
         score="{tasks: [heldout_loss], references: []}",
-        runtime=f"{{store: '{tmp_path}/store', checkpoint_every: 2, workers: 2}}",
+        runtime=f"{{store: '{tmp_path}/store', checkpoint_every: 20, workers: 2}}",
     )
     store = Store(load_grid(path).runtime.store)
     plan = make_plan(load_grid(path), Outer(store.root))

@@ -171,7 +171,7 @@ def test_points_train_on_balanced_rows_beside_as_many_at_random(tmp_path: Path) 
         tmp_path,
         axes="{lr: [3.0e-3], batch: [4], alpha: [1], rows: [all, balanced, random]}",
         train="{epochs: 1}",
-        score="{tasks: [heldout_loss], batch: 3}",
+        score="{tasks: [heldout_loss], references: [], batch: 3}",
     )
     text = grid.read_text().replace("data: {", f'data: {{curate: {{metadata: "file:{metadata}", threshold: 2}}, ')
     grid.write_text(text)

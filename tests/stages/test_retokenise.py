@@ -27,7 +27,7 @@ def write(folder: Path, **overrides: str) -> Path:
     sections = {
         "train": "{steps: 3}",
         "axes": "{lr: [3.0e-3], batch: [4], alpha: [0, 1]}",
-        "score": "{tasks: [heldout_loss], batch: 3}",
+        "score": "{tasks: [heldout_loss], references: [], batch: 3}",
         "soft_labels": "{form: hidden, dtype: float32, align: text}",
     }
     path = write_grid(folder, **(sections | overrides))
@@ -78,6 +78,7 @@ def test_a_response_that_is_cut_is_cut_at_the_same_text(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.usefixtures("one_ray")
 def test_a_grid_learns_from_it_by_text(tmp_path: Path) -> None:
     plan, store, failed = run_here(write(tmp_path))
