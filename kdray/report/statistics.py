@@ -196,16 +196,17 @@ def differences(pairs: Pairs, metric: MetricName) -> ByItem | str:
 
 
 def headline(results: Results) -> list[MetricName]:
-    """The metrics that are tested together: what the grid is about, and every task's first; under the first
-    decoding.
+    """The metrics that are tested together: what the grid is about, and of every other task the same or, where it has
+    none such, its first; under the first decoding.
     """
     primary = primary_metric(results.plan)
     measured = dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores)
-    firsts = {}
-    for name in measured:
+    chosen: dict[str, MetricName] = {}
+    for name in sorted(measured, key=lambda name: name.metric != primary.metric):
         if name.metric not in COUNTS and name.decoding in ("", PLAIN, primary.decoding):
-            firsts.setdefault(name.task, name)
-    return list(dict.fromkeys([primary, *(name for task, name in firsts.items() if task != primary.task)]))
+            chosen.setdefault(name.task, name)
+    tasks = dict.fromkeys(name.task for name in measured if name.task in chosen)
+    return list(dict.fromkeys([primary, *(chosen[task] for task in tasks if task != primary.task)]))
 
 
 def comparisons(results: Results) -> list[Comparison]:

@@ -12,7 +12,7 @@ from kdray.plan.steps import Plan
 from kdray.report.arms import BASELINE, Arm, arms_of
 from kdray.report.faithful import at_equal_manner, mean_manners, rewards_copying, stands_in
 from kdray.report.results import RUNTIME, Results, primary_metric
-from kdray.report.statistics import Difference, comparisons, difference, final_scores, paired, signed
+from kdray.report.statistics import Difference, comparisons, difference, final_scores, headline, paired, signed
 from kdray.spec.metric_names import MetricName
 
 FEWEST_CELLS = 3  # runs of equal lr, batch and seed of an arm and of SFT, below which an interval is a guess
@@ -53,7 +53,8 @@ def verdict(results: Results) -> list[str]:
         return [_nothing(results), *_unscored(results), *_selected(results), *_mixed_runtimes(results)]
     reason = too_small(found)
     sentences = [_answer(found, results.plan)] + ([f"{reason[0].upper()}{reason[1:]}."] if reason else [])
-    sentences += [_rests_on(found, results), *_smallest(found), *_beside(found, results), *_margins(found, results)]
+    sentences += [_rests_on(found, results), *_smallest(found), *_elsewhere(found, results)]
+    sentences += [*_beside(found, results), *_margins(found, results)]
     return [*sentences, *_unscored(results), *_selected(results), *_mixed_runtimes(results)]
 
 
@@ -136,6 +137,18 @@ def _smallest(found: Findings) -> Iterator[str]:
     """Where no difference is shown, the one that a comparison of this size would have shown."""
     if found.change.smallest is not None and not found.change.significant:
         yield f"A difference of {found.change.smallest:.2f} would have been found four times in five."
+
+
+def _elsewhere(found: Findings, results: Results) -> Iterator[str]:
+    """What the best arm does in the same metric of other tasks."""
+    told = [
+        f"{change} on {metric} ({direction_of(change, -1 if metric.lower_is_better else 1)})"
+        for metric in headline(results)
+        if metric.metric == found.metric.metric and metric.task != found.metric.task
+        if (change := difference(results, metric, found.best))
+    ]
+    if told:
+        yield f"{found.best.name} scores {', '.join(told)}; each interval is for itself."
 
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:

@@ -215,6 +215,17 @@ def test_holm_counts_all_arms_and_headline_metrics(tiny_grid: TinyGrid) -> None:
     assert min(c.p or 0.0 for c in found) == pytest.approx(2 * min(p or 0.0 for p in alone))
 
 
+def test_the_primary_metric_is_that_of_other_tasks_too_and_what_it_says_there_is_told(tiny_grid: TinyGrid) -> None:
+    other = {"name": "cnn_dailymail", "source": "file:HERE/xsum.jsonl"}
+    bench = Bench(tiny_grid, {"score.tasks": [TASKS[0], other, TASKS[1]]})
+    rouge, support = MetricName("cnn_dailymail", "rougeL"), MetricName("cnn_dailymail", "support")
+    for seed, (metric, by) in enumerate(((SUPPORT, 0.0), (rouge, 0.0), (support, 3.0), (ARC, 0.0))):
+        bench.score(metric, shifted(noise(seed), by))
+    assert [each.metric for each in comparisons(bench.results)] == [SUPPORT, support, ARC]
+    change = difference(bench.results, support, KD)
+    assert f"KD 1 scores {change} on cnn_support (better); each interval is for itself." in verdict(bench.results)
+
+
 def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
     bench = Bench(tiny_grid)
     bench.score(SUPPORT, shifted(noise(6), 9.0))
