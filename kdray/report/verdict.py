@@ -148,7 +148,7 @@ def _elsewhere(found: Findings, results: Results) -> Iterator[str]:
         if (change := difference(results, metric, found.best))
     ]
     if told:
-        yield f"{found.best.name} scores {', '.join(told)}; each interval is for itself."
+        yield f"Elsewhere it scores {', '.join(told)}, by intervals without a correction."
 
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:
