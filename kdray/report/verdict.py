@@ -141,12 +141,12 @@ def _smallest(found: Findings) -> Iterator[str]:
 
 def _elsewhere(found: Findings, results: Results) -> Iterator[str]:
     """What the best arm does in the same metric of other tasks."""
-    told = [
-        f"{change} on {metric} ({direction_of(change, -1 if metric.lower_is_better else 1)})"
-        for metric in headline(results)
-        if metric.metric == found.metric.metric and metric.task != found.metric.task
-        if (change := difference(results, metric, found.best))
-    ]
+    told = list[str]()
+    for metric in headline(results):
+        if metric.metric == found.metric.metric and metric.task != found.metric.task:
+            if change := difference(results, metric, found.best):
+                over = f", {change.items} items" * bool(change.items)
+                told.append(f"{change} on {metric} ({direction_of(change, -1 if metric.lower_is_better else 1)}{over})")
     if told:
         yield f"Elsewhere it scores {', '.join(told)}, by intervals without a correction."
 
