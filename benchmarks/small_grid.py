@@ -80,7 +80,8 @@ def write(folder: Path, mlflow: str | None = None) -> Path:
         train="{steps: 12, keep: [6, 12]}",
         score=(
             "{tasks: [heldout_loss, {name: heldout_answers, limit: 6, max_new_tokens: 8},"
-            f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], references: [student], batch: 3}}"
+            f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], references: [student],"
+            " batch: 3}"
         ),
         lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
         runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}, mlflow: {mlflow or 'null'}}}",

@@ -70,13 +70,15 @@ class Counted:
         more.
         """
         self._add_up()
-        alone = pc.is_null(self._tables[0]["other"])
-        words, pairs = self._tables[0].filter(alone), self._tables[0].filter(pc.invert(alone))
-        often = words.filter(pc.greater_equal(words["count"], least))
-        found = often.sort_by([("count", "descending"), ("one", "ascending")])["one"].to_pylist()
+        alone = self._tables[0]["other"].is_null().to_numpy()
+        words, pairs = (self._tables[0].filter(pa.array(mask)) for mask in (alone, ~alone))
         counts = words["count"].to_numpy()
-        of = [counts[pc.index_in(pairs[name], value_set=words["one"]).to_numpy()] for name in ("one", "other")]
-        scores = pair_scores(pairs["count"].to_numpy(), *of, int(counts.sum()))
+        often = words.filter(pa.array(counts >= least))
+        found = often.sort_by([("count", "descending"), ("one", "ascending")])["one"].to_pylist()
+        among = pc.SetLookupOptions(words["one"])
+        places = (pc.call_function("index_in", [pairs[name]], among).to_numpy() for name in ("one", "other"))
+        one, other = (counts[place] for place in places)
+        scores = pair_scores(pairs["count"].to_numpy(), one, other, int(counts.sum()))
         good = (scores > 0) & (pairs["count"].to_numpy() >= least)
         scored = pairs.append_column("score", pa.array(scores)).filter(pa.array(good))
         best = scored.sort_by([("score", "descending"), ("one", "ascending"), ("other", "ascending")])[:most_pairs]

@@ -16,7 +16,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 
 from kdray.artifacts.curated import COUNTED, MATCHES, ROWS, read_metadata, write_concepts, write_metadata
@@ -101,9 +100,10 @@ def count_words(texts: Texts, languages: Sequence[str], done: Done) -> dict[str,
     found: dict[str, Counted] = {}
     slices = Slices(texts)
     for rows, _, table in _over(len(slices), functools.partial(_words, slices, tuple(languages))):
-        for language in pc.unique(table["language"]).to_pylist():
-            of = table.filter(pc.equal(table["language"], language))
-            found.setdefault(language, Counted()).add(of.select(COUNTS.names))
+        of = table["language"].to_numpy()
+        for language in set(of):
+            words = table.filter(pa.array(of == language)).select(COUNTS.names)
+            found.setdefault(language, Counted()).add(words)
         done(rows)
     return found
 

@@ -141,12 +141,17 @@ def _smallest(found: Findings) -> Iterator[str]:
 
 def _elsewhere(found: Findings, results: Results) -> Iterator[str]:
     """What the best arm does in the same metric of other tasks."""
-    told = list[str]()
-    for metric in headline(results):
-        if metric.metric == found.metric.metric and metric.task != found.metric.task:
-            if change := difference(results, metric, found.best):
-                over = f", {change.items} items" * bool(change.items)
-                told.append(f"{change} on {metric} ({direction_of(change, -1 if metric.lower_is_better else 1)}{over})")
+    others = [
+        metric
+        for metric in headline(results)
+        if metric.metric == found.metric.metric and metric.task != found.metric.task
+    ]
+    changes = [(metric, change) for metric in others if (change := difference(results, metric, found.best))]
+    told = [
+        f"{change} on {metric} ({direction_of(change, -1 if metric.lower_is_better else 1)}"
+        f"{f', {change.items} items' if change.items else ''})"
+        for metric, change in changes
+    ]
     if told:
         yield f"Elsewhere it scores {', '.join(told)}, by intervals without a correction."
 
