@@ -10,7 +10,7 @@ from kdray.artifacts.scores import read_rows, read_scores
 from tests.here import run_here
 from tests.tiny import write_grid
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.nightly, pytest.mark.usefixtures("one_ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.usefixtures("one_ray")]
 SCORE = "{tasks: [{name: heldout_answers, limit: 4, max_new_tokens: 6}], metrics: [selfcite], batch: 2}"
 
 
