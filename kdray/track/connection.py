@@ -51,13 +51,32 @@ def connect(uri: str) -> MlflowClient:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
-    from sqlalchemy.engine import make_url
 
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if uri.startswith("sqlite:") and (database := make_url(uri).database):
-        _prepare(Path(database).absolute())
+    if database := _database(uri):
+        _prepare(database)
     return MlflowClient(tracking_uri=uri)
+
+
+def analyse(uri: str) -> None:
+    """Have an sqlite file sample how its metrics are spread, by which it chooses an index; in a millisecond.
+
+    Without that a chart over a hundred of 300 runs takes four times as long. Nothing is done to other databases, which
+    do so by themselves.
+    """
+    if database := _database(uri):
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("PRAGMA analysis_limit = 1000")
+            connection.execute("ANALYZE metrics")
+
+
+def _database(uri: str) -> Path | None:
+    """The sqlite file at `uri`."""
+    from sqlalchemy.engine import make_url
+
+    database = make_url(uri).database if uri.startswith("sqlite:") else None
+    return Path(database).absolute() if database else None
 
 
 def _prepare(database: Path) -> None:

@@ -23,7 +23,7 @@ from kdray.plan import Plan
 from kdray.report.results import collect
 from kdray.store import Store
 from kdray.track.address import is_server, tracking_uri
-from kdray.track.connection import TrackingError, connect, tracking_errors
+from kdray.track.connection import TrackingError, analyse, connect, tracking_errors
 from kdray.track.models import LoggedModels
 from kdray.track.runs import (
     CURVES,
@@ -121,6 +121,7 @@ class Mirror:
                 for run in wanted:
                     self._write_run(client, run)
                 self._mark_left_out(client)
+                analyse(tracking_uri(self.plan.grid, self.store))
         except TrackingError:
             self._client = None  # somebody may have deleted what we remember
             self._not_before = time.monotonic() + RETRY

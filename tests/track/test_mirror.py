@@ -142,6 +142,16 @@ def test_long_curves_go_in_batches(bench: Bench, requests: list[list[Metric]]) -
     assert all(not a & b for a, b in itertools.pairwise(steps)), "an entry was torn apart"
 
 
+def test_a_chart_is_looked_up_by_its_runs(bench: Bench) -> None:
+    """As MLflow asks for one. An sqlite that does not know what there is reads the metric of all runs."""
+    for point in bench.plan.points:
+        bench.begin(point.point.alpha, steps=600)
+    Mirror(bench.plan, bench.store).update()
+    asked = "SELECT * FROM metrics WHERE run_uuid IN (?, ?) AND key = ? AND step IN (?, ?, ?)"
+    [*_, how] = bench.sql(f"EXPLAIN QUERY PLAN {asked} ORDER BY run_uuid, step, timestamp, value LIMIT 9", *"abcdef")[0]
+    assert "(run_uuid=? AND key=? AND step=?)" in how
+
+
 def test_scores_appear_one_by_one(bench: Bench) -> None:
     bench.train(0)
     view = Mirror(bench.plan, bench.store)
