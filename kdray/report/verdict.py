@@ -153,7 +153,7 @@ def _elsewhere(found: Findings, results: Results) -> Iterator[str]:
         for metric, change in changes
     ]
     if told:
-        yield f"Elsewhere it scores {', '.join(told)}, by intervals without a correction."
+        yield f"Elsewhere {found.best.name} scores {', '.join(told)}, by intervals without a correction."
 
 
 def _beside(found: Findings, results: Results) -> Iterator[str]:

@@ -223,7 +223,7 @@ def test_the_primary_metric_is_that_of_other_tasks_too_and_what_it_says_there_is
         bench.score(metric, shifted(noise(seed), by))
     assert [each.metric for each in comparisons(bench.results)] == [SUPPORT, support, ARC]
     change = difference(bench.results, support, KD)
-    told = f"Elsewhere it scores {change} on cnn_support (better, 120 items), by intervals without a correction."
+    told = f"Elsewhere KD 1 scores {change} on cnn_support (better, 120 items), by intervals without a correction."
     assert told in verdict(bench.results)
 
 
