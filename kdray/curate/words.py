@@ -54,7 +54,7 @@ class Words:
 
 class Counted:
     """How often the words and pairs of a whole corpus occur: tables of `COUNTS`, added up as they come. A pair takes
-    some 40 bytes, a tenth of what it would in a dictionary.
+    some 35 bytes, a fifth of what it would in a dictionary.
     """
 
     def __init__(self) -> None:

@@ -18,13 +18,13 @@ END = regex.compile(
     r"|\n+"
 )
 ABBREVIATION = regex.compile(
-    r"(?:^|[\s\"'(\[])(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|Gen|Sen|Gov|Rep|(?:\p{L}\.)+\p{L}|\p{Lu})\.$"
+    r"(?:^|[\s\"'(\[])(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|No|Gen|Sen|Gov|Rep|(?:\p{L}{1,2}\.)+\p{L}|\p{Lu})\.$"
 )
 
 
 def split(text: str) -> list[str]:
     """The sentences of `text` without the space around them. Lines end sentences; an initial, a title or
-    dotted letters (`U.S.`, `p.m.`) do not: of 79 such in 935 news articles 4 ended one.
+    dotted letters (`U.S.`, `p.m.`, `Ph.D.`) do not: of 79 such in 935 news articles 4 ended one.
     """
     return [text[begin:end] for begin, end in spans(text)]
 

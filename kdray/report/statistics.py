@@ -202,7 +202,7 @@ def headline(results: Results) -> list[MetricName]:
     primary = primary_metric(results.plan)
     measured = dict.fromkeys(name for checkpoint in results.checkpoints for name in checkpoint.scores)
     chosen: dict[str, MetricName] = {}
-    for name in sorted(measured, key=lambda name: name.metric != primary.metric):
+    for name in sorted(measured, key=lambda name: (name.metric != primary.metric, name.decoding != primary.decoding)):
         if name.metric not in COUNTS and name.decoding in ("", PLAIN, primary.decoding):
             chosen.setdefault(name.task, name)
     tasks = dict.fromkeys(name.task for name in measured if name.task in chosen)

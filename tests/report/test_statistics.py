@@ -227,6 +227,16 @@ def test_the_primary_metric_is_that_of_other_tasks_too_and_what_it_says_there_is
     assert told in verdict(bench.results)
 
 
+def test_other_tasks_are_compared_under_the_primary_decoding(tiny_grid: TinyGrid) -> None:
+    other = {"name": "cnn_dailymail", "source": "file:HERE/xsum.jsonl"}
+    changes = {"score.tasks": [TASKS[0], other], "score.decoding": ["greedy", "dola"]}
+    bench = Bench(tiny_grid, changes | {"report.primary": "xsum/support.dola"})
+    names = [MetricName(task, "support", how) for how in ("greedy", "dola") for task in ("cnn_dailymail", "xsum")]
+    for seed, metric in enumerate(names):
+        bench.score(metric, noise(seed))
+    assert [each.metric for each in comparisons(bench.results)] == [names[3], names[2]]
+
+
 def test_every_comparison_has_a_row(tiny_grid: TinyGrid) -> None:
     bench = Bench(tiny_grid)
     bench.score(SUPPORT, shifted(noise(6), 9.0))

@@ -168,6 +168,7 @@ def test_truth_is_being_nearer_to_a_right_answer():
         ("One. Two! Three?", ["One.", "Two!", "Three?"]),
         ("Mr. Smith met J. Doe. He left.", ["Mr. Smith met J. Doe.", "He left."]),
         ("At 5 p.m. The U.S. Navy came (i.e. U.K. Ships).", ["At 5 p.m. The U.S. Navy came (i.e. U.K. Ships)."]),
+        ("Ann Lee, Ph.D. Is it? It is.", ["Ann Lee, Ph.D. Is it?", "It is."]),
         ("It is in the U.S. navy. So it is.", ["It is in the U.S. navy.", "So it is."]),
         (
             '"J. Doe" met "U.N. Staff". They ate. I. e. nothing',
