@@ -18,18 +18,22 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from kdray.models.head import ResponseModel
 from kdray.models.likelihood import SharedPrefix
 from kdray.models.load import load_folder
-from kdray.orchestration.measurer import Measurer
-from kdray.orchestration.pipeline import Item, run_pipeline
+from kdray.orchestration.crew import Crew
+from kdray.orchestration.measurer import BenchmarkPart, BenchmarkSum
+from kdray.orchestration.pipeline import run_pipeline
+from kdray.orchestration.pools import Item
 from kdray.orchestration.resources import Resources
 from kdray.orchestration.session import ray_session
 from kdray.score.benchmark import Benchmark, Setting
 from kdray.score.choices import lay_down_task
+from kdray.scorer import Scorer
 from kdray.spec import declare
 from kdray.spec.components import bind
 from kdray.spec.refs import parse_reference
@@ -106,29 +110,26 @@ def ray_data(setting: Setting, students: list[Path], folder: Path) -> tuple[floa
     for student in students:
         target = student / "scores"
         target.mkdir()
-        item: Item = {
-            "key": student.name,
-            "target": str(target),
-            "task": "lm_eval:any",
-            "dtype": "float32",
-            "model": str(student),
-        }
-        item |= {"benchmark": vars(setting)}
-        groups.append([*(item | {"kind": "part", "index": i} for i in range(count)), item | {"kind": "choices"}])
+        asked: dict[str, Any] = {"key": student.name, "target": target, "model": student, "dtype": "float32"}
+        asked |= {"task": "lm_eval:any", "setting": vars(setting)}
+        groups.append([*(BenchmarkPart(**asked, index=i) for i in range(count)), BenchmarkSum(**asked)])
     with ray_session(Runtime(store=str(folder), device="cpu")) as resources:
-        one = Resources((replace(resources.nodes[0], cpus=1, gpus=0),), workers=1)
-        warm = [
-            [{"key": "warm", "kind": "nothing"}]
-        ]  # an actor that starts costs the same for ten rows and for ten thousand
+        one, crew = Resources((replace(resources.nodes[0], cpus=1, gpus=0),), workers=1), Crew()
         started = time.perf_counter()
-        list(run_pipeline(warm, functools.partial(Measurer, folder / "warm"), one))
+        list(run_pipeline([[Item(key="nothing")]], Idler, one, crew))  # an actor costs the same for whatever it does
         start = time.perf_counter() - started
         started = time.perf_counter()
-        for key, error in run_pipeline(groups, functools.partial(Measurer, folder / "loads"), one):
+        for key, error in run_pipeline(groups, functools.partial(Scorer, folder / "loads"), one, crew):
             assert not error, (key, error)
         seconds = time.perf_counter() - started
+        crew.close()
     print(f"an actor starts in {start:.1f} s")
-    return seconds - start, [float(line) for line in (folder / "loads").read_text().splitlines()]
+    return seconds, [float(line) for line in (folder / "loads").read_text().splitlines()]
+
+
+class Idler:
+    def __call__(self, item: Item) -> None:
+        pass
 
 
 if __name__ == "__main__":

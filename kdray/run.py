@@ -188,6 +188,7 @@ def run(
                     scored.set()
 
             _at_once(train_all, score_all, dog)
+        work.crew.close()
         io.delete(work.scratch)
         after()
         return {id: reason for id, reason in work.failed.items() if id not in work.stopped}

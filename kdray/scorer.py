@@ -15,7 +15,6 @@ from kdray.models.load import Latest
 from kdray.models.loaded import Loaded, load_as
 from kdray.orchestration.items import PromptBatch
 from kdray.orchestration.measurer import Measurement, Measurer
-from kdray.orchestration.pipeline import Pipeline
 from kdray.orchestration.pools import Item, Pools
 from kdray.orchestration.schedule import Scoring, points_training
 from kdray.orchestration.work import Work
@@ -41,7 +40,7 @@ def score(
     def room() -> int:
         return work.resources.scoring(points_training(points, work) if training() else 0)
 
-    start = functools.partial(Pipeline, functools.partial(Scorer, loads), work.resources)
+    start = functools.partial(work.crew.start, functools.partial(Scorer, loads), work.resources)
     Scoring(stages, work, Pools(start, work.resources, room), training, stopped).run()
     if loads.is_file():
         seconds = [float(line) for line in loads.read_text().splitlines()]

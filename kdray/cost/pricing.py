@@ -11,7 +11,7 @@ from kdray.cost import citing, memory, time
 from kdray.cost.amounts import HELDOUT_BATCH, Amounts, Asked, reread
 from kdray.cost.cards import Card
 from kdray.cost.decoder import BFLOAT16, FLOAT32, Decoder
-from kdray.cost.estimate import SCORES, Estimate, StepCost
+from kdray.cost.estimate import Estimate, StepCost
 from kdray.cost.given import WIDTH, Given
 from kdray.cost.memory import Training
 from kdray.cost.room import disk, labels, memories, points_per_gpu
@@ -73,11 +73,10 @@ class _Pricing(Given):
 
     def _starts(self, steps: Sequence[StepCost]) -> Iterator[StepCost]:
         """Of processes, where a card says what one takes: of each training its workers and the one that controls them,
-        and actors for every kind of other steps, on as many cores as there are. Answers and scores share theirs.
+        and for all else an actor a core, which stay.
         """
         trained = [step for step in steps if step.kind in TRAINED]
-        others = {"score" if step.kind in SCORES else step.kind for step in steps if step.kind not in TRAINED}
-        processes = sum(step.gpus + 1 for step in trained) + self.cluster * len(others)
+        processes = sum(step.gpus + 1 for step in trained) + self.cluster * (len(trained) < len(steps))
         if processes and self.card.start:
             yield StepCost("start", 1, processes * self.card.start, 0.0, items=processes)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+REST = b""  # in place of a group
 PATIENCE = 1.0  # seconds, some looks of the driver's at who is idle
 
 
@@ -41,12 +43,25 @@ class Feed:
         """A process that has loaded `model` has nothing to do."""
         self.keeper.done.remote(model)
 
+    def rest(self, processes: int) -> None:
+        """So many processes that have nothing to do are to sleep."""
+        for _ in range(processes):
+            self.keeper.put.remote(REST)
+
+    def sleep(self, turn: int) -> None:
+        """What a process does whose turn it is to rest: it returns when it is woken."""
+        ray.get(self.keeper.sleep.remote(turn))
+
+    def wake(self, processes: int) -> None:
+        """So many of those that sleep are to go on."""
+        self.keeper.wake.remote(processes)
+
     def close(self) -> None:
-        """No group comes after those that are there."""
+        """No group comes after those that are there, and nobody sleeps."""
         self.keeper.put.remote(None)
 
     def read(self) -> ray.data.Dataset:
-        """A data set with a row `group` for each, its turn, as soon as it is there."""
+        """A data set with a row `turn` for each group, as soon as it is there."""
         # A block a turn, so that none waits for the next; the reader takes no core from those who work.
         data = ray.data.read_datasource(_Source(self.keeper), override_num_blocks=1, num_cpus=0)
         data.context.target_max_block_size = 1
@@ -58,11 +73,25 @@ class _Keeper:
         self.groups: list[tuple[bytes | None, object]] = []
         self.taken: dict[int, int] = {}  # by the turn
         self.idle: list[object] = []  # models of processes that have nothing to do
+        self.sleeping: dict[int, int] = {}  # by the turn: how many slept before
+        self.woken = 0.0
         self.grown = asyncio.Condition()
 
     async def put(self, group: bytes | None, model: object = None) -> None:
         async with self.grown:
             self.groups.append((group, model))
+            self.woken = math.inf if group is None else self.woken
+            self.grown.notify_all()
+
+    async def sleep(self, turn: int) -> None:
+        """Until as many have been woken as slept before, and one more."""
+        before = self.sleeping.setdefault(turn, len(self.sleeping))
+        async with self.grown:
+            await self.grown.wait_for(lambda: self.woken > before)
+
+    async def wake(self, processes: int) -> None:
+        async with self.grown:
+            self.woken += processes
             self.grown.notify_all()
 
     async def has(self, turn: int) -> bool:
@@ -81,7 +110,8 @@ class _Keeper:
             if turn not in self.taken:
                 if model in self.idle:
                     self.idle.remove(model)
-                if not suits() and model is not None and self.groups[self._left()[0]][1] in self.idle:
+                wanted = self.groups[self._left()[0]][1]
+                if not suits() and None not in (model, wanted) and wanted in self.idle:
                     with contextlib.suppress(asyncio.TimeoutError):
                         await asyncio.wait_for(self.grown.wait_for(suits), PATIENCE)
                 self.taken[turn] = [*suits(), *self._left()][0]
@@ -111,7 +141,7 @@ def _reader(keeper: Any) -> Callable[[], Iterator[pa.Table]]:
     def read() -> Iterator[pa.Table]:
         turn = 0
         while ray.get(keeper.has.remote(turn)):
-            yield pa.table({"group": pa.array([turn], pa.int64())})
+            yield pa.table({"turn": pa.array([turn], pa.int64())})
             turn += 1
 
     return read

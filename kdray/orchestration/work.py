@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.markup import escape
 
@@ -33,6 +33,9 @@ from kdray.spec import declare
 from kdray.spec.components import declared
 from kdray.store import Artifact, Attempt, Control, Locks, Outer, Store, io
 from kdray.store.store import ERRORS
+
+if TYPE_CHECKING:
+    from kdray.orchestration.crew import Crew
 
 I = TypeVar("I", bound=Inputs)  # noqa: E741
 M = TypeVar("M", GenerateInputs, LikelihoodInputs)
@@ -79,6 +82,13 @@ class Work:
     def needs(self, step: Step) -> list[Step]:
         """All that must be done before the step: what it reads, and what its checkpoint is chosen by."""
         return [*step.inputs.steps, *self.choices.before(step)]
+
+    @cached_property
+    def crew(self) -> Crew:
+        """The actors of this run."""
+        from kdray.orchestration.crew import Crew  # Ray Data is loaded once Ray is up
+
+        return Crew()
 
     @cached_property
     def control(self) -> Control:

@@ -46,7 +46,7 @@ def soften(steps: list[Step[SoftenInputs]], work: Work) -> None:
             not error and _has_head(step.params) and not has_head(attempt.path)
         ):  # an earlier attempt made the first part
             head = Part(key="head", gpus=gpus, target=attempt.path, index=0)
-            [(_, error)] = run_pipeline([[head]], make, work.resources)
+            [(_, error)] = run_pipeline([[head]], make, work.resources, work.crew)
         if error:
             work.fail(step, error)
             continue

@@ -1,4 +1,4 @@
-"""A pipeline that does its items in this process, when it is asked what is finished."""
+"""Actors that do their items in this process, when they are asked what is finished."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 from kdray.orchestration.pools import Hands, Item
 
 
-class InlinePipeline:
-    """As `kdray.orchestration.pipeline.Pipeline`; all that were made are in `made`."""
+class InlineSeats:
+    """As `kdray.orchestration.crew.Seats`; all that were made are in `made`."""
 
-    made: list[InlinePipeline] = []  # noqa: RUF012
+    made: list[InlineSeats] = []  # noqa: RUF012
 
     def __init__(self, make: Callable[[], Any], _: object, size: int, gpus: int) -> None:
         self.maker, self.size, self.gpus, self.closed, self.waited = make(), size, gpus, False, 0.0
@@ -43,3 +43,8 @@ class InlinePipeline:
     def join(self, seconds: float) -> None:
         assert self.closed
         self.waited = seconds
+
+
+def start_inline(_: object, *how: Any) -> InlineSeats:
+    """In place of `kdray.orchestration.crew.Crew.start`."""
+    return InlineSeats(*how)

@@ -25,7 +25,7 @@ from kdray.spec.load import load_grid
 from kdray.stages.train import lost
 from kdray.store import Artifact, Attempt, Locks, Outer, Store
 from tests.conftest import TinyGrid
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import InlineSeats
 
 DROP = {"runtime.drop_exports": "scored"}
 BEST = {"score.checkpoints": "best_heldout", "report.checkpoint": "best_heldout"}
@@ -230,13 +230,13 @@ def test_a_run_scores_the_chosen_checkpoint_and_drops_the_others(
 ) -> None:
     monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
     monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
-    monkeypatch.setattr(InlinePipeline, "made", [])
+    monkeypatch.setattr(InlineSeats, "made", [])
     work = make_work(DROP | BEST)
     train(work, 1.0, 2.0)
     every = list({step.key: step for at in (2, 4) for step in scores(work, at)}.values())
     seal(work, *(needed for step in every for needed in step.inputs.steps if needed not in every))
     stage = Stage(work, every)
-    start = partial(InlinePipeline, lambda: lambda item: None, None)
+    start = partial(InlineSeats, lambda: lambda item: None, None)
     Scoring([stage], work, Pools(start, work.resources, lambda: 1)).run()
     assert {step.key for step in stage.begun} == {step.key for step in scores(work, 2)}
     assert not work.failed

@@ -55,3 +55,34 @@ def test_what_suits_another_idle_process_is_left_to_it_for_a_while(monkeypatch: 
 
     assert run(lambda keeper: steps(keeper, "A2")) == [b"A2", b"B2"]
     assert run(lambda keeper: steps(keeper, None)) == [b"B2", None]
+
+
+def test_who_rests_is_woken_one_by_one_and_all_at_the_end() -> None:
+    async def steps(keeper: _Keeper) -> list[Any]:
+        await keeper.take(0, None)
+        await keeper.take(1, None)
+        for _ in range(3):
+            await keeper.put(feed.REST)
+        asked = [await keeper.take(turn, "A") for turn in (2, 3, 4)]
+        asleep = [asyncio.create_task(keeper.sleep(turn)) for turn in (2, 3, 4)]
+        seen = [[task.done() for task in asleep]]
+        for wake in (keeper.wake(1), keeper.put(None)):
+            await asyncio.sleep(0.02)
+            await wake
+            await asyncio.sleep(0.02)
+            seen.append([task.done() for task in asleep])
+        await asyncio.wait_for(keeper.sleep(2), 1)  # a turn that is given again, since its process has died
+        return [*asked, *seen]
+
+    assert run(steps) == [feed.REST] * 3 + [[False] * 3, [True, False, False], [True] * 3]
+
+
+def test_nobody_waits_before_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def steps(keeper: _Keeper) -> bytes | None:
+        for turn in (0, 1):
+            await keeper.take(turn, None)
+            await keeper.done(None)  # idle, with nothing loaded: a rest wants nothing either
+        await keeper.put(feed.REST)
+        return await asyncio.wait_for(keeper.take(2, "A"), 0.2)
+
+    assert run(steps) == feed.REST

@@ -12,6 +12,7 @@ import ray
 import ray.data
 from ray.util.placement_group import placement_group, remove_placement_group
 
+from kdray.orchestration.crew import Crew
 from kdray.orchestration.items import Part
 from kdray.orchestration.pipeline import run_pipeline
 from kdray.orchestration.pools import Item
@@ -36,7 +37,7 @@ def test_items_get_the_gpus_they_ask_for(tmp_path: Path) -> None:
         address="local", num_cpus=2, num_gpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     try:
-        errors = dict(run_pipeline(groups, Seer, resources))
+        errors = dict(run_pipeline(groups, Seer, resources, Crew()))
     finally:
         ray.shutdown()
     seen = {path.name: path.read_text().split(",") for path in tmp_path.iterdir()}
@@ -58,9 +59,9 @@ def test_points_that_share_a_gpu_leave_parts_of_it_to_items(tmp_path: Path) -> N
         for left, item in ((5, items[0]), (4, items[1]), (0, items[2])):
             while len(points) > left:
                 remove_placement_group(points.pop())
-            assert dict(run_pipeline([[item]], Seer, resources)) == {item.key: ""}
+            assert dict(run_pipeline([[item]], Seer, resources, Crew())) == {item.key: ""}
             assert (tmp_path / item.key).read_text() == "0"
-        errors = dict(run_pipeline([[items[3]]], Seer, resources))
+        errors = dict(run_pipeline([[items[3]]], Seer, resources, Crew()))
         assert errors == {"12": "the model needs 2 GPUs of one node; the largest has 1"}
     finally:
         ray.shutdown()
@@ -91,7 +92,7 @@ def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -
     ray.data.DataContext.get_current().execution_options.preserve_order = True  # as in a session
     told = []
     try:
-        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1)):
+        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1), Crew()):
             told.append((key, error))
             Path(tmp_path, key).touch()
     finally:

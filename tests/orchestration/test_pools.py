@@ -9,9 +9,9 @@ import pytest
 
 from kdray.orchestration.pools import Item, Pools, at_hand, cut, deal_out, in_rows, longest_first, pieces
 from kdray.orchestration.resources import Node, Resources
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import InlineSeats
 
-IDLE = partial(InlinePipeline, lambda: lambda item: None, None)
+IDLE = partial(InlineSeats, lambda: lambda item: None, None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class Bound(Item):
 
 
 @pytest.fixture(autouse=True)
-def made(monkeypatch: pytest.MonkeyPatch) -> list[InlinePipeline]:
-    monkeypatch.setattr(InlinePipeline, "made", [])
-    return InlinePipeline.made
+def made(monkeypatch: pytest.MonkeyPatch) -> list[InlineSeats]:
+    monkeypatch.setattr(InlineSeats, "made", [])
+    return InlineSeats.made
 
 
 def test_the_longest_is_first_and_equals_keep_their_order() -> None:
@@ -71,7 +71,7 @@ def test_groups_of_a_model_are_in_a_row() -> None:
     assert [group[0].key for group in in_rows(groups)] == ["0", "2", "1"]
 
 
-def test_pieces_become_smaller_so_that_all_end_together(made: list[InlinePipeline]) -> None:
+def test_pieces_become_smaller_so_that_all_end_together(made: list[InlineSeats]) -> None:
     pools = Pools(IDLE, Resources((Node(8, 4),), 1), lambda: 4)
     list(pools.put([Bound(key=str(i), model="A") for i in range(64)]))
     taken, actor = list[int](), IDLE(4, 1)
@@ -83,7 +83,7 @@ def test_pieces_become_smaller_so_that_all_end_together(made: list[InlinePipelin
     assert sum(taken) == 64
 
 
-def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlinePipeline]) -> None:
+def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlineSeats]) -> None:
     pools = Pools(IDLE, Resources((Node(2, 0),), 1), lambda: 2)
     for model in "AB":
         list(pools.put([Bound(key=f"{model}{i}", model=model) for i in range(8)]))
@@ -97,7 +97,7 @@ def test_actors_begin_with_a_model_each_and_stay_with_it(made: list[InlinePipeli
     assert loads == [[["A"], ["A"]], [["B"], ["B"]]]
 
 
-def test_whoever_of_a_pipeline_is_done_first_goes_on_with_its_own_model(made: list[InlinePipeline]) -> None:
+def test_whoever_of_a_pipeline_is_done_first_goes_on_with_its_own_model(made: list[InlineSeats]) -> None:
     pools = Pools(IDLE, Resources((Node(2, 0),), 1), lambda: 2)
     for model in "AB":
         list(pools.put([Bound(key=f"{model}{i}", model=model) for i in range(8)]))
@@ -118,7 +118,7 @@ def test_whoever_of_a_pipeline_is_done_first_goes_on_with_its_own_model(made: li
     assert [at_hand(groups, [model]) for model in "BXC"] == [1, 0, 2]
 
 
-def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlinePipeline]) -> None:
+def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hold(made: list[InlineSeats]) -> None:
     pools = Pools(IDLE, Resources((Node(8, 8), Node(8, 8)), 4), lambda: 8)
     for gpus in (1, 3):
         list(pools.put([Bound(key=str(gpus), gpus=gpus)] * 40))
@@ -128,7 +128,7 @@ def test_the_largest_models_get_their_actors_first_and_only_as_many_as_nodes_hol
     assert [whole.actors(3, room) for room in (0, 2, 3, 8, 10, 11, 16)] == [0, 0, 1, 2, 2, 3, 4]
 
 
-def test_actors_go_once_they_are_idle_where_points_train_again(made: list[InlinePipeline]) -> None:
+def test_actors_go_once_they_are_idle_where_points_train_again(made: list[InlineSeats]) -> None:
     room = 4
     pools = Pools(IDLE, Resources((Node(16, 4),), 1), lambda: room)
     list(pools.put([Bound(key=str(i), model="A") for i in range(8)]))
@@ -143,7 +143,7 @@ def test_actors_go_once_they_are_idle_where_points_train_again(made: list[Inline
     assert [(each.size, each.closed) for each in made] == [(4, True), (1, False)]
 
 
-def test_on_the_only_gpu_parts_are_used_as_points_leave_them_and_then_the_whole(made: list[InlinePipeline]) -> None:
+def test_on_the_only_gpu_parts_are_used_as_points_leave_them_and_then_the_whole(made: list[InlineSeats]) -> None:
     room = 0
     pools = Pools(IDLE, Resources((Node(16, 1),), 1, per_gpu=6), lambda: room)
     for gpus in (1, 6):

@@ -22,7 +22,7 @@ from kdray.plan import Step
 from kdray.plan.inputs import Inputs, TrainInputs
 from kdray.spec import InputError
 from kdray.store import Attempt, Locks, Outer, Store
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import InlineSeats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def step(name: str, *reads: Step) -> Step:
     return Step("measure", name, {"params": {}, "name": name, "inputs": {}}, Reads(made=reads))
 
 
-IDLE = partial(InlinePipeline, lambda: lambda item: None, None)
+IDLE = partial(InlineSeats, lambda: lambda item: None, None)
 Pieces = list[tuple[Step, list[list[Piece]]]]
 
 
@@ -76,11 +76,11 @@ def work(tmp_path: Path) -> Iterator[Work]:
 
 
 @pytest.fixture(autouse=True)
-def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlinePipeline]:
+def inline(monkeypatch: pytest.MonkeyPatch) -> list[InlineSeats]:
     monkeypatch.setattr("kdray.orchestration.schedule.TICK", 0.0)
     monkeypatch.setattr("kdray.orchestration.schedule.LOOK", 0.0)
-    monkeypatch.setattr(InlinePipeline, "made", [])
-    return InlinePipeline.made
+    monkeypatch.setattr(InlineSeats, "made", [])
+    return InlineSeats.made
 
 
 def scoring(work: Work, pieces: Pieces, **how: Callable[[], bool]) -> tuple[Stage, list[str]]:
@@ -96,7 +96,7 @@ def scoring(work: Work, pieces: Pieces, **how: Callable[[], bool]) -> tuple[Stag
         return do
 
     stage = Stage(work, pieces)
-    Scoring([stage], work, Pools(partial(InlinePipeline, make, None), work.resources, lambda: 1), **how).run()
+    Scoring([stage], work, Pools(partial(InlineSeats, make, None), work.resources, lambda: 1), **how).run()
     return stage, done
 
 
@@ -171,7 +171,7 @@ def test_items_of_one_model_follow_each_other_whatever_step_they_are_of(work: Wo
     assert [key[-1] for key in done] == ["A", "A", "B", "B"]
 
 
-def test_an_error_of_its_own_is_one_line_and_fails_what_is_left(work: Work, inline: list[InlinePipeline]) -> None:
+def test_an_error_of_its_own_is_one_line_and_fails_what_is_left(work: Work, inline: list[InlineSeats]) -> None:
     first, second, after = step("first"), step("second"), step("after", step("second"))
     told: list[str] = []
     work.failing = told.append
@@ -217,21 +217,21 @@ def test_what_the_user_got_wrong_and_what_fails_when_it_is_stopped_is_raised(wor
     assert not (work.store.root / "errors").exists()
 
 
-def test_it_leaves_off_when_stopped_and_gives_its_locks_back(work: Work, inline: list[InlinePipeline]) -> None:
+def test_it_leaves_off_when_stopped_and_gives_its_locks_back(work: Work, inline: list[InlineSeats]) -> None:
     only = step("only")
     times = iter([False, False, True])
-    InlinePipeline.finished, kept = lambda _: iter(()), InlinePipeline.finished  # type: ignore[method-assign]
+    InlineSeats.finished, kept = lambda _: iter(()), InlineSeats.finished  # type: ignore[method-assign]
     try:
         scoring(work, [(only, [[of(only)]])], stopped=lambda: next(times))
     finally:
-        InlinePipeline.finished = kept  # type: ignore[method-assign]
+        InlineSeats.finished = kept  # type: ignore[method-assign]
     assert work.store.get(only.key) is None
     assert work.locks.try_acquire(work.store.folder(only.key))
     assert [pipeline.closed for pipeline in inline] == [True]
     assert inline[-1].waited == 0, "what an actor has in hand may take minutes"
 
 
-def test_it_waits_for_actors_that_have_nothing_to_do_any_more(work: Work, inline: list[InlinePipeline]) -> None:
+def test_it_waits_for_actors_that_have_nothing_to_do_any_more(work: Work, inline: list[InlineSeats]) -> None:
     only = step("only")
     scoring(work, [(only, [[of(only)]])])
     assert work.store.get(only.key)
@@ -269,7 +269,7 @@ def test_aligned_points_train_when_no_others_do_and_their_answers_are_there(work
     assert count() == 1
 
 
-def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlinePipeline]) -> None:
+def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlineSeats]) -> None:
     room = [1]
     pools = Pools(IDLE, Resources((Node(8, 4), Node(8, 4)), 1), lambda: room[0])
     assert list(pools.put(group("too large", gpus=5))) == [
@@ -289,7 +289,7 @@ def test_actors_fit_their_models_and_the_room_that_there_is(inline: list[InlineP
     assert inline[-1].closed
 
 
-def test_a_model_that_an_actor_has_goes_first(inline: list[InlinePipeline]) -> None:
+def test_a_model_that_an_actor_has_goes_first(inline: list[InlineSeats]) -> None:
     pools = Pools(IDLE, Resources((Node(1, 0),), 1), lambda: 1)
     done = []
     for key, model in (("0", "A"), ("1", "B"), ("2", "A"), ("3", "")):

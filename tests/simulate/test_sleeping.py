@@ -47,7 +47,7 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
     import ray
     import ray.data
 
-    from kdray.orchestration.pipeline import Pipeline
+    from kdray.orchestration.crew import Crew
     from kdray.stages.train import run_trials
 
     groups = {
@@ -65,7 +65,7 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
         def room() -> int:
             return RESOURCES.scoring(sum(not (tmp_path / f"{name} done").exists() for name in POINTS))
 
-        pools = Pools(functools.partial(Pipeline, Sleeper, RESOURCES), RESOURCES, room)
+        pools = Pools(functools.partial(Crew().start, Sleeper, RESOURCES), RESOURCES, room)
         trials = thread.submit(run_trials, trial, order, RESOURCES.points_beside, tmp_path / "tune")
         until = time.monotonic() + 600
         put = set[str]()

@@ -29,7 +29,7 @@ from kdray.stages.generate import generate
 from kdray.stages.measure import measure
 from kdray.stages.train import _exports
 from kdray.store import Locks, Outer, Store
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import start_inline
 from tests.tiny import NAMES, PLACES, write_grid, write_rows
 
 WRITTEN = ["[2-2]</cite>", "[1-1]</cite>", "[1-2]</cite>", "Ada"]  # the plain citation, and three candidates
@@ -38,7 +38,7 @@ WRITTEN = ["[2-2]</cite>", "[1-1]</cite>", "[1-2]</cite>", "Ada"]  # the plain c
 @pytest.fixture
 def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
     """Of one point and its aligned one, in a store that has the first's checkpoints."""
-    monkeypatch.setattr("kdray.scorer.Pipeline", InlinePipeline)
+    monkeypatch.setattr("kdray.orchestration.crew.Crew.start", start_inline)
     monkeypatch.setattr("kdray.cite.best.drawn", lambda *_: WRITTEN)
     context = SimpleNamespace(
         get_world_rank=lambda: 0, get_world_size=lambda: 1, get_experiment_name=lambda: "attempt-001"

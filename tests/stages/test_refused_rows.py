@@ -26,7 +26,7 @@ from kdray.spec.errors import InputError
 from kdray.stages.generate import Asked, generate
 from kdray.stages.measure import measure
 from kdray.store import Locks, Outer, Store
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import start_inline
 from tests.tiny import write_grid
 
 ROWS: list[dict[str, Any]] = [
@@ -42,7 +42,7 @@ ROWS: list[dict[str, Any]] = [
 @contextmanager
 def without_ray() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdray.scorer.Pipeline", InlinePipeline)
+        patch.setattr("kdray.orchestration.crew.Crew.start", start_inline)
         yield
 
 

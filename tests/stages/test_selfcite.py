@@ -20,13 +20,13 @@ from kdray.spec import load_grid
 from kdray.stages.generate import generate
 from kdray.stages.measure import measure
 from kdray.store import Locks, Outer, Store
-from tests.orchestration.inline import InlinePipeline
+from tests.orchestration.inline import start_inline
 from tests.tiny import write_grid
 
 
 @pytest.mark.slow
 def test_the_student_is_asked_about_its_own_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kdray.scorer.Pipeline", InlinePipeline)
+    monkeypatch.setattr("kdray.orchestration.crew.Crew.start", start_inline)
     texts = [f"{name} is in Rome . Ben lives in Oslo now . Cleo is in Lima ." for name in ("Ada", "Eve", "Gus")]
     rows = [{"document": text, "summary": "In Rome"} for text in [*texts, None]]
     (tmp_path / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
