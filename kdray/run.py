@@ -115,7 +115,10 @@ def run(
         work = Work(plan, store, outer, locks, dog, resources, after, failing)
         dog.awaited = lambda: awaited(work, ray.available_resources)
         steps = {step.key: step for step in plan.steps()}.values()
-        model([step for step in steps if step.kind == "model"], work)
+        models = [step for step in steps if step.kind == "model"]
+        if work.missing(models):
+            work.crew.begin(resources)  # models are read one after the other
+        model(models, work)
         probe(reading(steps, AnswersInputs, AnnotateInputs), work)
         lenses = reading(steps, LensInputs)
         for step in lenses:

@@ -29,6 +29,9 @@ PARTS = 64  # about so many files of its own has what a step makes of rows that 
 HELDOUT = 10  # one pair in so many is not learned
 TESTED = 5  # one document in so many is not what a lens is made of
 TRAINED = ("teach", "train")  # kinds of steps
+# In starts of a process, as measured of the quickstart: Ray's own four processes of a training; and
+# the driver with MLflow, Ray's services and those of Ray Data.
+BESIDE_TRAINING, SERVING = 1.8, 16
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,14 @@ class _Pricing(Given):
         return Estimate(self.card, steps, sizes, disk(self), labels(self), self._left_out(), sharers)
 
     def _starts(self, steps: Sequence[StepCost]) -> Iterator[StepCost]:
-        """Of processes, where a card says what one takes: of each training its workers and the one that controls them,
-        and for all else an actor a core, which stay.
+        """Of processes, where a card says what one takes: of each training its workers, the one that controls them and
+        Ray's own, for all else an actor a core, which stay, and once what serves the whole run.
         """
         trained = [step for step in steps if step.kind in TRAINED]
-        processes = sum(step.gpus + 1 for step in trained) + self.cluster * (len(trained) < len(steps))
-        if processes and self.card.start:
-            yield StepCost("start", 1, processes * self.card.start, 0.0, items=processes)
+        processes = sum(step.gpus + 1 + BESIDE_TRAINING for step in trained)
+        processes += self.cluster * (len(trained) < len(steps)) + SERVING
+        if steps and self.card.start:
+            yield StepCost("start", 1, processes * self.card.start, 0.0, items=round(processes))
 
     @cached_property
     def sharers(self) -> int:

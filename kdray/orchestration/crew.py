@@ -22,6 +22,7 @@ from kdray.orchestration.feed import Feed
 from kdray.orchestration.pools import PATIENCE, Hands, Item
 from kdray.orchestration.session import Resources
 
+FEW = 2
 GROUP_DONE = ""  # in place of a key: what an actor says after the items of a group
 I = TypeVar("I", bound=Item)  # noqa: E741
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
@@ -54,6 +55,13 @@ class Crew:
             pipeline = _Pipeline(resources, size, gpus)
             self._pipelines += [] if resources.gpus else [pipeline]
         return Seats(pipeline, make, size, gpus)
+
+    def begin(self, resources: Resources) -> None:
+        """Start a few actors that rest, while there is nothing to do yet that takes all cores."""
+        if not resources.gpus:
+            size = min(FEW, resources.actors())
+            self._pipelines.append(_Pipeline(resources, size, 1))
+            self._pipelines[-1].rest(size)
 
     def close(self, patience: float = PATIENCE) -> None:
         """Let all actors go that rest, and wait so many seconds for it."""

@@ -291,15 +291,15 @@ def test_an_arm_of_fewer_rows_costs_less_once_they_are_chosen(tiny_grid: TinyGri
 
 
 def test_processes_start_where_a_card_says_what_that_takes(tiny_grid: TinyGrid) -> None:
-    """Each training has a worker and what controls it; actors are as many as cores, for soft labels and for scores."""
+    """Each training has a worker, what controls it and Ray's own; all else an actor a core; a run what serves it."""
     plan, store, outer = tiny(tiny_grid, {"data.limit": 500})
     card = replace(H100, name=CORE, unit="core", start=7.0)
     price, free = (priced(plan, store, outer, each, 3, None, None) for each in (card, H100))
     assert isinstance(price, Price)
     assert isinstance(free, Price)
     teacher, points = 1, 4
-    assert price.own.gpu_hours["start"] * 3600 == pytest.approx(7 * (2 * (teacher + points) + 3 + 3))
-    assert price.own.wall_hours(3) > 7 * 16 / 3 / 3600
+    assert price.own.gpu_hours["start"] * 3600 == pytest.approx(7 * (3.8 * (teacher + points) + 3 + 16))
+    assert price.own.wall_hours(3) > 7 * 38 / 3 / 3600
     assert "start" not in free.own.gpu_hours
 
 

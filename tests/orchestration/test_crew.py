@@ -81,11 +81,13 @@ def test_actors_stay_for_whoever_comes_next(crew: Crew, tmp_path: Path) -> None:
         process, living = (tmp_path / key).read_text().split(maxsplit=1)
         return int(process), living
 
+    crew.begin(RESOURCES)
     first = crew.start(makes("first"), RESOURCES, 2, 1)
     assert done(first, noted("a", seconds=1), noted("b", seconds=1)) == {"a": "", "b": ""}
     first.close()
     both = {read("a")[0], read("b")[0]}
     assert len(both) == 2
+    assert len(crew._pipelines) == 1, "those that began to rest"
 
     # One of them alone, whatever comes; the other one rests, and neither has kept what the first maker was.
     second = crew.start(makes("second"), RESOURCES, 1, 1)
