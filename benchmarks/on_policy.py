@@ -7,6 +7,7 @@ median over the rounds; shares are of wall time.
     hidden    word-level KD, soft labels on disk as hidden states (bfloat16)
     online    word-level KD, the teacher beside the student
     sampled   on-policy: the student samples, the teacher beside it is asked
+    gkd       the same by TRL's GKDTrainer: what it samples by, and its loss (with --trl)
 
 A random model hardly ever ends an answer before it is cut, so that these are the longest samples that there can be.
 """
@@ -20,13 +21,17 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from benchmarks.clocks import now
-from benchmarks.train_step import Device, World
+from benchmarks.train_step import Device, World, gkd_loss, plain_step
 from kdray.distill.signals.online import OnlineTeacher
 from kdray.train.loop import Loop
 
@@ -46,22 +51,39 @@ def make_loop(kind: str, world: World, new: int) -> Loop:
     return world.loop(teacher, tokenizer=asked, on_policy=1.0, sampling=sampling)
 
 
-def measured(world: World, new: int, rounds: int) -> tuple[dict[str, list[float]], dict[str, float], float]:
+def sampled_by_trl(new: int) -> Callable[..., torch.Tensor]:
+    """TRL's loss of responses that its own code samples to the same prompts."""
+    from trl.experimental.gkd import GKDTrainer
+
+    how = GenerationConfig(do_sample=True, temperature=1.0, top_k=0, max_new_tokens=new, eos_token_id=0, pad_token_id=0)
+
+    def loss(student: Any, teacher: Any, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        prompts = ids[:, : int((labels[0] != -100).int().argmax())]
+        asked = {"prompts": prompts, "prompt_attention_mask": torch.ones_like(prompts)}
+        sampled, _, theirs = GKDTrainer.generate_on_policy_outputs(student, asked, how)
+        return gkd_loss(student, teacher, sampled, theirs)
+
+    return loss
+
+
+def measured(world: World, new: int, rounds: int, trl: bool) -> tuple[dict[str, list[float]], dict[str, float], float]:
     """Seconds of every step by kind, what the sampled ones went into in shares, and their mean length in tokens."""
-    steps = {kind: make_loop(kind, world, new) for kind in KINDS}
-    running = {kind: loop.steps() for kind, loop in steps.items()}
+    loops = {kind: make_loop(kind, world, new) for kind in KINDS}
+    steps: dict[str, Callable[[], Any]] = {kind: partial(next, loop.steps()) for kind, loop in loops.items()}
+    if trl:
+        steps["gkd"] = plain_step(world, sampled_by_trl(new), with_teacher=True)
     taken: dict[str, list[float]] = defaultdict(list)
     spent, whole, lengths = dict.fromkeys(("sampling", "teacher"), 0.0), 0.0, []
     for i in range(UNCOUNTED + rounds):
-        for kind, loop in steps.items():
+        for kind, step in steps.items():
             gc.collect()
             begin, began = now("cpu"), time.perf_counter()
-            metrics = next(running[kind])
+            metrics = step()
             if i < UNCOUNTED:
                 continue
             taken[kind].append(now("cpu") - begin)
             if kind == "sampled":
-                spent = {what: seconds + loop.spent[what] for what, seconds in spent.items()}
+                spent = {what: seconds + loops[kind].spent[what] for what, seconds in spent.items()}
                 whole += time.perf_counter() - began
                 lengths.append(metrics["sampled_length"])
     shares = {what: seconds / whole for what, seconds in spent.items()}
@@ -75,6 +97,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128, help="tokens of a sequence (default: 128)")
     parser.add_argument("--new", type=int, help="tokens at which a sample is cut (default: half of the length)")
     parser.add_argument("--rounds", type=int, default=6, help="steps that are counted (default: 6)")
+    parser.add_argument("--trl", action="store_true", help="time TRL's too: pip install --no-deps trl first")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON: ratios of medians, and shares")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -86,7 +109,7 @@ def main() -> None:
     new = given.new or given.length // 2
     with tempfile.TemporaryDirectory() as folder:
         world = World(Path(folder), device, given.batch, given.length)
-        taken, shares, length = measured(world, new, given.rounds)
+        taken, shares, length = measured(world, new, given.rounds, given.trl)
     middle = {kind: statistics.median(seconds) for kind, seconds in taken.items()}
     print(f"{given.shape}, batch {given.batch} x {given.length} tokens, samples of {length:.1f}, {given.rounds} rounds")
     print(f"{'step':10}{'min s':>9}{'median s':>10}{'/ hidden':>10}{'/ online':>10}")
@@ -96,6 +119,8 @@ def main() -> None:
     print("of a sampled step: " + ", ".join(f"{what} {share:.0%}" for what, share in shares.items()))
     if given.json:
         ratios = {f"on_policy_over_{kind}": middle["sampled"] / middle[kind] for kind in ("hidden", "online")}
+        if given.trl:
+            ratios["gkd_over_on_policy"] = middle["gkd"] / middle["sampled"]
         summary = ratios | {f"{what}_share": share for what, share in shares.items()}
         print(json.dumps({name: round(value, 4) for name, value in summary.items()}))
 

@@ -22,7 +22,7 @@ from kdray.orchestration.feed import Feed
 from kdray.orchestration.pools import PATIENCE, Hands, Item
 from kdray.orchestration.session import Resources
 
-FEW = 2
+FEW = 2  # actors that are started before anybody knows how many it takes
 GROUP_DONE = ""  # in place of a key: what an actor says after the items of a group
 I = TypeVar("I", bound=Item)  # noqa: E741
 I_contra = TypeVar("I_contra", bound=Item, contravariant=True)
@@ -63,18 +63,23 @@ class Crew:
             self._pipelines.append(_Pipeline(resources, size, 1))
             self._pipelines[-1].rest(size)
 
-    def close(self, patience: float = PATIENCE) -> None:
-        """Let all actors go that rest, and wait so many seconds for it."""
-        for pipeline in self._close_resting():
-            pipeline.thread.join(patience)
-
-    def _close_resting(self) -> list[_Pipeline]:
-        """Let actors go of which none works."""
-        idle = [pipeline for pipeline in self._pipelines if pipeline.resting == pipeline.size]
-        for pipeline in idle:
+    def close(self) -> None:
+        """Let all actors go. Those that have nothing to do are waited for: Ray Data looks at them as long as they are
+        there, and Ray must not end before.
+        """
+        for pipeline in self._pipelines:
             pipeline.close()
-            self._pipelines.remove(pipeline)
-        return idle
+        for pipeline in self._pipelines:
+            if not pipeline.is_busy:
+                pipeline.thread.join(PATIENCE)
+        self._pipelines.clear()
+
+    def _close_resting(self) -> None:
+        """Let actors go of which none has anything to do."""
+        for pipeline in list(self._pipelines):
+            if pipeline.resting == pipeline.size:
+                pipeline.close()
+                self._pipelines.remove(pipeline)
 
 
 class Seats(Generic[I]):
@@ -149,6 +154,10 @@ class _Pipeline:
     @property
     def is_alive(self) -> bool:
         return not self._failure
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._waiting)
 
     def put(self, make: bytes, group: Sequence[Item], told: Told, number: int) -> None:
         """A group that is `number` to whom all is `told` about it."""

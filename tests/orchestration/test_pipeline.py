@@ -90,11 +90,12 @@ def test_what_is_finished_is_told_before_the_rest_of_its_group(tmp_path: Path) -
     groups = [[Link(key=key, target=tmp_path, after=after[key]) for key in group] for group in ("01", "234")]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     ray.data.DataContext.get_current().execution_options.preserve_order = True  # as in a session
-    told = []
+    told, crew = [], Crew()
     try:
-        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1), Crew()):
+        for key, error in run_pipeline(groups, Waiter, Resources((Node(2, 0),), 1), crew):
             told.append((key, error))
             Path(tmp_path, key).touch()
     finally:
+        crew.close()
         ray.shutdown()
     assert told == [(key, "") for key in chain]

@@ -121,7 +121,13 @@ def measured(tmp_path_factory):
             self.generate, self.measure = MortalGenerator(self.generate.load), Mortal(self.measure.load)
 
     def score(stage, steps, work):
-        scorer.score([stage(steps, work)], work)
+        score_all(stage(steps, work), work)
+
+    def score_all(stage, work):
+        try:
+            scorer.score([stage], work)
+        finally:
+            work.crew.close()  # as a run does at its end
 
     def scores():
         done = [step for step in steps if store.get(step.key)]
@@ -165,7 +171,7 @@ def measured(tmp_path_factory):
         stage = measure(steps, first)
         with pytest.raises(InputError, match=r"sciq\.source: none of 1 rows can be asked"):
             stage.look()  # what a run asks before it trains; found later, it fails alone
-        scorer.score([stage], first)
+        score_all(stage, first)
         found["plain"], found["said"], found["failed"] = scores(), output.getvalue(), dict(first.failed)
         found["facts"] = [store.get(step.key).facts for step in steps if store.get(step.key)]
         with pytest.MonkeyPatch.context() as patch:
