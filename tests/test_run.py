@@ -70,19 +70,24 @@ def scores(path):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """A grid that ran through in this process, and which Ray Data pipelines and Tune trials it used."""
+    """A grid that ran through in this process, which pipelines and Tune trials it used, and what actors did."""
     import ray.data
     from ray import tune
 
+    from kdray.orchestration.crew import Crew
+
     path = write_grid(tmp_path_factory.mktemp("undisturbed"), **POINTS)
-    seen = {"pipelines": [], "trials": 0}
+    seen = {"pipelines": set(), "makers": [], "trials": 0}
     with pytest.MonkeyPatch.context() as patch:
-        map_batches, fit = ray.data.Dataset.map_batches, tune.Tuner.fit
+        map_batches, start, fit = ray.data.Dataset.map_batches, Crew.start, tune.Tuner.fit
 
         def spy_on_data(self, fn, **options):
-            maker = options.get("fn_constructor_args", [fn])[0]
-            seen["pipelines"].append(getattr(maker, "func", maker).__name__)
+            seen["pipelines"].add(getattr(fn, "func", fn).__name__)
             return map_batches(self, fn, **options)
+
+        def spy_on_crew(self, make, *how):
+            seen["makers"].append(make.func.__name__)
+            return start(self, make, *how)
 
         def spy_on_tune(self):
             results = fit(self)
@@ -90,6 +95,7 @@ def undisturbed(tmp_path_factory):
             return results
 
         patch.setattr(ray.data.Dataset, "map_batches", spy_on_data)
+        patch.setattr(Crew, "start", spy_on_crew)
         patch.setattr(tune.Tuner, "fit", spy_on_tune)
         assert run_here(path)[2] == {}
     return path, seen
@@ -99,8 +105,9 @@ def test_every_point_is_a_tune_trial_of_a_torch_trainer_and_all_else_is_ray_data
     path, seen = undisturbed
     plan, store = planned(path)
     assert seen["trials"] == len(plan.points) == 3
-    assert seen["pipelines"][:2] == ["tokenise_slice", "Softener"]
-    assert set(seen["pipelines"][2:]) == {"Scorer"}  # one beside points, and maybe another after them
+    assert seen["pipelines"] == {"tokenise_slice", "_Actor"}
+    assert seen["makers"][0] == "Softener"
+    assert set(seen["makers"][1:]) == {"Scorer"}  # one beside points, and maybe another after them
     trials = set()
     for point in plan.points:
         facts = store.get(point.train.key).facts
