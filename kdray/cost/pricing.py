@@ -29,9 +29,7 @@ PARTS = 64  # about so many files of its own has what a step makes of rows that 
 HELDOUT = 10  # one pair in so many is not learned
 TESTED = 5  # one document in so many is not what a lens is made of
 TRAINED = ("teach", "train")  # kinds of steps
-# In starts of a process, as measured of the quickstart: Ray's own four processes of a training; and
-# the driver with MLflow, Ray's services and those of Ray Data.
-BESIDE_TRAINING, SERVING = 1.8, 16
+BESIDE_TRAINING, SERVING = 1.8, 16  # in starts: Ray's own processes of a training, and the driver and all services
 
 
 @dataclass(frozen=True)
@@ -70,8 +68,7 @@ class _Pricing(Given):
             *self._cited(),
             *self._scores(),
         ]
-        steps = [*self._starts(steps), *steps]
-        sizes, sharers = dict(memories(self)), self.sharers
+        steps, sizes, sharers = [*self._starts(steps), *steps], dict(memories(self)), self.sharers
         return Estimate(self.card, steps, sizes, disk(self), labels(self), self._left_out(), sharers)
 
     def _starts(self, steps: Sequence[StepCost]) -> Iterator[StepCost]:
