@@ -122,7 +122,6 @@ def ray_data(setting: Setting, students: list[Path], folder: Path) -> tuple[floa
         for key, error in run_pipeline(groups, functools.partial(Scorer, folder / "loads"), one, crew):
             assert not error, (key, error)
         seconds = time.perf_counter() - started
-        crew.close()
     print(f"an actor starts in {start:.1f} s")
     return seconds, [float(line) for line in (folder / "loads").read_text().splitlines()]
 

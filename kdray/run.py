@@ -89,7 +89,6 @@ def run(
         Control(store.root).announced(plan.grid.name, locks),
         Watchdog(progress) as dog,
         _insistent_interrupt(),
-        contextlib.ExitStack() as at_the_end,
     ):
         # Imported once Ray is up, so that its settings are in the environment before it is loaded.
         import ray
@@ -114,7 +113,6 @@ def run(
         if not resources.gpus:
             require_gpus(plan.grid, "without a GPU", trains=bool(plan.prepare))
         work = Work(plan, store, outer, locks, dog, resources, after, failing)
-        at_the_end.callback(work.crew.close)
         dog.awaited = lambda: awaited(work, ray.available_resources)
         steps = {step.key: step for step in plan.steps()}.values()
         models = [step for step in steps if step.kind == "model"]

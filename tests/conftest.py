@@ -78,6 +78,9 @@ class Install:
 # What else is installed on a machine has no part in the tests: not in those that list all components, nor in what they
 # renew.
 installed.entry_points = Install(ROOT / "nowhere").entry_points
+# Before any test loads Ray: what a session asks of it must hold for those that come after another. And Ray's processes
+# yield to all others by default: beside a second test that keeps the cores busy they would take minutes to start.
+os.environ |= {"RAY_ENABLE_AUTO_CONNECT": "0", "RAY_worker_niceness": "0"}
 # until all tests are imported: libraries' objects stay, and looking through them would take a third of the unit tier
 gc.disable()
 
@@ -109,12 +112,14 @@ def one_ray() -> Iterator[None]:
     """
     import ray
 
-    init, shutdown = ray.init, ray.shutdown
+    from kdray.orchestration.session import end
+
+    init = ray.init
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ray, "init", lambda **options: ray.is_initialized() or init(**options))
         patch.setattr(ray, "shutdown", lambda: None)
         yield
-    shutdown()
+    end()
 
 
 @pytest.fixture

@@ -17,10 +17,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import ray.data
 from ray import cloudpickle
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 
 from kdray.orchestration.feed import Feed
-from kdray.orchestration.pools import PATIENCE, Hands, Item
-from kdray.orchestration.session import Resources
+from kdray.orchestration.pools import Hands, Item
+from kdray.orchestration.resources import Resources
+from kdray.orchestration.session import LISTENS, leaving
 
 FEW = 2  # actors that are started before anybody knows how many it takes
 GROUP_DONE = ""  # in place of a key: what an actor says after the items of a group
@@ -62,17 +64,6 @@ class Crew:
             size = min(FEW, resources.actors())
             self._pipelines.append(_Pipeline(resources, size, 1))
             self._pipelines[-1].rest(size)
-
-    def close(self) -> None:
-        """Let all actors go. Those that have nothing to do are waited for: Ray Data looks at them as long as they are
-        there, and Ray must not end before.
-        """
-        for pipeline in self._pipelines:
-            pipeline.close()
-        for pipeline in self._pipelines:
-            if not pipeline.is_busy:
-                pipeline.thread.join(PATIENCE)
-        self._pipelines.clear()
 
     def _close_resting(self) -> None:
         """Let actors go of which none has anything to do."""
@@ -138,6 +129,7 @@ class _Pipeline:
         turns = self._feed.read()
         turns.context.target_max_block_size = 1  # a block an item: what is finished is known at once
         turns.context.execution_options.preserve_order = False
+        turns.context.custom_execution_callback_classes = [_Leaving]
         answers = turns.map_batches(
             _Actor,
             fn_constructor_args=(self._feed,),
@@ -148,16 +140,12 @@ class _Pipeline:
             num_gpus=resources.asked(gpus) if self.has_gpus else 0,
             **kind,
         )
-        self.thread = threading.Thread(target=self._listen, args=[answers], name="kdray-pipeline", daemon=True)
+        self.thread = threading.Thread(target=self._listen, args=[answers], name=LISTENS, daemon=True)
         self.thread.start()
 
     @property
     def is_alive(self) -> bool:
         return not self._failure
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self._waiting)
 
     def put(self, make: bytes, group: Sequence[Item], told: Told, number: int) -> None:
         """A group that is `number` to whom all is `told` about it."""
@@ -192,6 +180,14 @@ class _Pipeline:
             self._failure.append(failure)
             for told, _ in list(self._waiting.values()):
                 told.put(failure)
+
+
+class _Leaving(ExecutionCallback):
+    """Ends a pipeline with its session, whatever its actors do."""
+
+    def on_execution_step(self, executor: object) -> None:
+        if leaving.is_set():
+            raise RuntimeError("the session ends")
 
 
 class _Actor:

@@ -10,7 +10,7 @@ from kdray.artifacts.parts import carry_over, parts
 from kdray.orchestration.crew import Crew, I, Maker
 from kdray.orchestration.items import Part
 from kdray.orchestration.pools import PATIENCE, Item, too_large
-from kdray.orchestration.session import Resources
+from kdray.orchestration.resources import Resources
 from kdray.orchestration.work import Work
 from kdray.store import Attempt
 

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -49,7 +50,12 @@ LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # a process a point, of use where nodes may be taken away
 }
 CONNECT_SECONDS = 10
+LISTENS = "kdray-pipeline"  # the name of threads that ask Ray for what a pipeline answers
+PATIENCE = 10.0  # seconds in which they see that the session ends
 OBJECT_STORE_BYTES = 200 << 20  # rows travel as references to files, not as objects
+
+
+leaving = threading.Event()  # whether the session ends, and with it all pipelines
 
 
 class NotStarted(Exception):
@@ -124,7 +130,19 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
         with_gpus = [node["NodeID"] for node, used in zip(nodes, resources.nodes, strict=True) if used.gpus]
         yield replace(resources, gpu_memory=smallest_gpu(with_gpus) if with_gpus else None)
     finally:
-        ray.shutdown()
+        end()
+
+
+def end() -> None:
+    """Leave Ray once nobody asks it for anything any more: that would take this process down."""
+    import ray
+
+    leaving.set()
+    for thread in threading.enumerate():
+        if thread.name == LISTENS:
+            thread.join(PATIENCE)
+    ray.shutdown()
+    leaving.clear()
 
 
 @contextlib.contextmanager

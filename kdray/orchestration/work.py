@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from kdray.artifacts.source import AcrossTokens, LabelSource
 from kdray.orchestration.progress import Progress
-from kdray.orchestration.session import Resources
+from kdray.orchestration.resources import Resources
 from kdray.plan import Plan, Step, reading
 from kdray.plan.inputs import (
     AnswersInputs,

@@ -17,6 +17,7 @@ import ray
 from kdray.orchestration.crew import Crew, Maker, Seats
 from kdray.orchestration.pools import Item
 from kdray.orchestration.resources import Node, Resources
+from kdray.orchestration.session import end
 
 RESOURCES = Resources((Node(2, 0),), 1)
 
@@ -47,20 +48,24 @@ class Noter:
             self.living.remove(self.kind)
 
 
+def begin_ray() -> None:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+
+
 @pytest.fixture
 def crew() -> Iterator[Crew]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    begin_ray()
     try:
         yield Crew()
     finally:
-        ray.shutdown()
+        end()
 
 
 def done(seats: Seats[Noted], *groups: list[Noted]) -> dict[str, str]:
     """The errors of all items, by their keys."""
     for group in groups:
         seats.put(group)
-    errors, until = dict[str, str](), time.monotonic() + 60
+    errors, until = dict[str, str](), time.monotonic() + 300
     while seats.groups:
         assert time.monotonic() < until
         errors |= dict(seats.finished())
@@ -120,4 +125,19 @@ def test_actors_stay_for_whoever_comes_next(crew: Crew, tmp_path: Path) -> None:
     # More than there are: these go, others come.
     assert done(crew.start(makes("fifth"), RESOURCES, 3, 1), noted("j")) == {"j": ""}
     assert read("j")[0] not in both
-    crew.close()
+
+
+@pytest.mark.ray
+def test_none_is_left_to_the_next_ray_of_a_process(crew: Crew, tmp_path: Path) -> None:
+    """Neither of those that have not come up when Ray ends, nor of those that are at work."""
+    seats = crew.start(makes("first"), RESOURCES, 1, 1)
+    seats.put([Noted(key="a", folder=tmp_path, seconds=600)])
+    while not (tmp_path / "a").exists():
+        time.sleep(0.05)
+    crew.begin(RESOURCES)
+    threads = [pipeline.thread for pipeline in crew._pipelines]
+    assert [thread.is_alive() for thread in threads] == [True, True]
+    end()
+    assert [thread.is_alive() for thread in threads] == [False, False]
+    begin_ray()
+    assert done(Crew().start(makes("second"), RESOURCES, 1, 1), [Noted(key="b", folder=tmp_path)]) == {"b": ""}

@@ -48,6 +48,7 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
     import ray.data
 
     from kdray.orchestration.crew import Crew
+    from kdray.orchestration.session import end
     from kdray.stages.train import run_trials
 
     groups = {
@@ -83,7 +84,7 @@ def test_a_simulation_is_within_15_percent_of_sleeping_points(tmp_path: Path) ->
         took = time.time() - min(path.stat().st_mtime for path in tmp_path.glob("* began"))
         pools.close()
     finally:
-        ray.shutdown()
+        end()
     points = [PointWork(name, StepCost("train", 2, seconds, 1.0), {name: seconds}) for name, seconds in POINTS.items()]
     scores = [
         ScoreWork(

@@ -56,14 +56,12 @@ def test_scoring_that_is_interrupted_ends_soon_and_says_no_more_than_that(tmp_pa
         time.sleep(10)  # until its actor is at work
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
-        sent = time.monotonic()
-        _, said = process.communicate(timeout=60)
-        took = time.monotonic() - sent
+        _, said = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130
     assert said == "interrupted: nothing finished is lost, the same command goes on\n"
-    assert took < 15, "seconds; some on an idle machine"
+    assert not [*(tmp_path / "store" / "generate").glob("*/DONE")], "the batch is not waited for"
     assert psutil.wait_procs(family, timeout=30)[1] == [], "nothing runs on"
 
 
