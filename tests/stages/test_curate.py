@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +22,11 @@ from kdray.curate.matching import Matcher
 from kdray.orchestration import curating
 from kdray.orchestration.concepts import read_entries
 from kdray.orchestration.curating import WORDS, Balance, Slices, _as_row, _keep, _match, _together, _words, curate
+from kdray.orchestration.session import ray_session
 from kdray.plan.inputs import CurateInputs
 from kdray.spec import InputError
 from kdray.spec.refs import parse_reference
+from kdray.spec.sections.running import Runtime
 from kdray.stages.curate import RowTexts
 from kdray.store import Outer, io
 from tests.here import run_here
@@ -44,6 +47,12 @@ class Given:
 
     def read(self, begin: int, end: int) -> tuple[np.ndarray, list[str]]:
         return np.arange(100 + begin, 100 + min(end, len(self))), self.texts[begin:end]
+
+
+@pytest.fixture
+def session(one_ray: None, tmp_path: Path) -> Iterator[None]:
+    with ray_session(Runtime(store=str(tmp_path / "store"))):
+        yield
 
 
 @pytest.fixture
@@ -128,7 +137,7 @@ def test_texts_of_prepared_rows_travel_without_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-@pytest.mark.usefixtures("one_ray")
+@pytest.mark.usefixtures("session")
 def test_the_choice_does_not_depend_on_how_texts_are_cut_nor_on_an_interruption(tmp_path: Path) -> None:
     texts, balance = TEXTS * 40, Balance(("en",), 3, 0.0, 5)
     found = []
