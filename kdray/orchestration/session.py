@@ -71,7 +71,16 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
             see the store, or that work and lack one of `needs`.
         NotStarted: there is no address, and a Ray of our own does not come up.
     """
-    for name, value in QUIET.items():
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if runtime.device == "cpu" else {}
+    with _environment(hidden), _connection(runtime, needs, QUIET | hidden, insecure=insecure) as resources:
+        yield resources
+
+
+@contextlib.contextmanager
+def _connection(
+    runtime: Runtime, needs: Sequence[Need], settings: dict[str, str], *, insecure: bool
+) -> Iterator[Resources]:
+    for name, value in settings.items():
         os.environ.setdefault(name, value)
     warnings.filterwarnings("ignore", category=FutureWarning, module="ray")
     import ray
@@ -82,8 +91,6 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
 
     # Ray ends its driver by SIGTERM with a stack trace and an abort: the command's own way stays.
     ended_by = signal.getsignal(signal.SIGTERM)
-    if runtime.device == "cpu":
-        QUIET["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] = ""
     address = os.environ.get("RAY_ADDRESS")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
@@ -91,7 +98,7 @@ def ray_session(runtime: Runtime, needs: Sequence[Need] = (), *, insecure: bool 
         package = str(Path(kdray.__file__).parent)
         try:
             with _silent():
-                ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": QUIET}, **quiet)
+                ray.init(address=address, runtime_env={"py_modules": [package], "env_vars": settings}, **quiet)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             reason = str(error).strip().splitlines()[0]
             allowed = "start it, give its token (RAY_AUTH_MODE=token), or unset RAY_ADDRESS"
@@ -143,6 +150,21 @@ def end() -> None:
             thread.join(PATIENCE)
     ray.shutdown()
     leaving.clear()
+
+
+@contextlib.contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """These in the environment, and then again what was there before."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

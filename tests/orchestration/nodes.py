@@ -80,7 +80,7 @@ class Nodes:
         log = self.temp / f"node-{len(self.processes)}.log"
         with log.open("wb") as file:
             self.processes.append(subprocess.Popen(command, stdout=file, stderr=file, env=self.environment))
-        wait_until(lambda: "Ray runtime started" in log.read_text(), self.processes[-1])
+        wait_until(lambda: "Ray runtime started" in log.read_text(), self.processes[-1], said=log.read_text)
 
 
 @contextlib.contextmanager
@@ -105,11 +105,11 @@ def listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition, process, seconds=SECONDS):
-    """What `condition` returns once that is true, while `process` lives."""
+def wait_until(condition, process, seconds=SECONDS, said=str):
+    """What `condition` returns once that is true, while `process` lives, of which `said` tells more."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
-        assert process.poll() is None, f"ended with {process.returncode}"
-        assert time.monotonic() < deadline
+        assert process.poll() is None, f"ended with {process.returncode}: {said()}"
+        assert time.monotonic() < deadline, said()
         time.sleep(0.05)
     return found

@@ -7,7 +7,10 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
+from kdray.orchestration.session import ray_session
+from kdray.spec.sections.running import Runtime
 from tests.tiny import write_grid
 
 CLUSTER = """
@@ -33,6 +36,19 @@ ray.put(1)
 def test_what_asks_ray_for_something_after_the_session_starts_no_other():
     answer = subprocess.run([sys.executable, "-c", AFTERWARDS], capture_output=True, text=True, check=False)
     assert "Ray has not been started yet" in answer.stderr
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_gpus_are_hidden_as_long_as_a_session_lasts(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+
+    def seen():
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    with ray_session(Runtime(store=str(tmp_path), device="cpu")):
+        assert [seen(), ray.get(ray.remote(seen).remote())] == ["", ""]
+    assert seen() == "3"
 
 
 @pytest.mark.ray
