@@ -282,9 +282,12 @@ class Run:
 
 
 def faults(count: int, dice: random.Random, kinds: Sequence[str] = FAULTS, past: int = 0) -> Iterator[Fault]:
-    """So many pairs of fault and phase behind the first `past`, all of them before one comes again."""
-    pairs = [Fault(name, phase) for name in kinds for phase in PHASES]
-    dice.shuffle(pairs)
+    """So many pairs of fault and phase behind the first `past`, all of them before one comes again.
+
+    Those in a row are of different phases: a run meets each of its own but once.
+    """
+    names, phases = dice.sample(kinds, len(kinds)), dice.sample(PHASES, len(PHASES))
+    pairs = [Fault(names[(turn + i) % len(names)], phases[i]) for turn in range(len(names)) for i in range(len(phases))]
     return itertools.islice(itertools.cycle(pairs), past, past + count)
 
 
