@@ -71,7 +71,7 @@ from kdray.store.locks import DONE
 from kdray.track.address import DATABASE
 from tests.orchestration.nodes import Nodes, nodes
 
-PHASES = ("model", "prepare", "teach", "soften", "train", "student", "generate", "measure", "lens")
+PHASES = ("model", "prepare", "lens", "teach", "soften", "train", "student", "generate", "measure")  # as they begin
 PROCESSES = {"worker": "TrainWorker", "trial": "ImplicitFunc", "controller": "TrainController", "actor": "MapWorker"}
 ENDED = ("kill", "int", "term", "twice", "power", "checkpoint", "edited", "head")  # the driver is gone afterwards
 MOUNTED, SERVED = ("full", "readonly"), ("down", "slow")  # what takes a mount, and what an MLflow server
