@@ -36,7 +36,7 @@ from kdray.plan.inputs import (
     SoftenInputs,
     TrainInputs,
 )
-from kdray.spec.folders import CONFIG, TOKENIZER_FILES
+from kdray.spec.folders import CONFIG, GENERATION, TOKENIZER_FILES
 from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
@@ -129,7 +129,7 @@ def run(
         folders = {role: work.folder(step.untuned) for role, step in plan.models.items()}
         for step in plan.models.values():  # here damage is said of the store's file, not of what the grid file names
             if (fetched := store.get(step.untuned.key)) is not None:
-                fetched.require_intact((CONFIG, *TOKENIZER_FILES))
+                fetched.require_intact((CONFIG, GENERATION, *TOKENIZER_FILES))
         check_kinds(plan.grid, folders, by_role=bool(plan.prepare))
         check_shapes(
             plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare)
