@@ -41,6 +41,7 @@ from kdray.spec.grid import Grid
 from kdray.spec.installed import import_of
 from kdray.spec.uses import entries_by_field
 from kdray.store import Control, Locks, Outer, Store, io
+from kdray.store.done import require_intact
 
 AGAIN = 5.0  # seconds after which an interruption that had no effect is raised again
 LOOK = 1.0  # seconds between looks at what points wait for
@@ -128,8 +129,7 @@ def run(
                 read_annotations(step, work)
         folders = {role: work.folder(step.untuned) for role, step in plan.models.items()}
         for step in plan.models.values():  # here damage is said of the store's file, not of what the grid file names
-            if (fetched := store.get(step.untuned.key)) is not None:
-                fetched.require_intact((CONFIG, GENERATION, *TOKENIZER_FILES))
+            require_intact(work.folder(step.untuned), (CONFIG, GENERATION, *TOKENIZER_FILES).__contains__)
         check_kinds(plan.grid, folders, by_role=bool(plan.prepare))
         check_shapes(
             plan.grid, {role: shape_of(folder) for role, folder in folders.items()}, by_role=bool(plan.prepare)

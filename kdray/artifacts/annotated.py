@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdray.artifacts.files import damaged, reading, require_sealed
+from kdray.artifacts.files import damaged, reading
 from kdray.artifacts.parts import all_parts, write_part
 from kdray.spec.errors import InputError
+from kdray.store.done import require_intact
 
 ANNOTATED = "annotated.jsonl"
 FAILED = "failed"  # of a line that stands for an answer which could not be annotated: why
@@ -57,7 +58,7 @@ def read_annotated(folder: Path, read: Callable[[Path], Iterable[T]]) -> list[T]
         InputError: the file is missing or damaged.
     """
     path = folder / ANNOTATED
-    require_sealed(folder, lambda name: name == ANNOTATED)
+    require_intact(folder, ANNOTATED.__eq__)
     try:
         return list(read(path))
     except InputError as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdray.spec.errors import InputError
-from kdray.store import artifact
+from kdray.store import done
 
 WRONG = (
     ValueError,
@@ -28,13 +28,21 @@ WRONG = (
 
 def damaged(path: Path, reason: str) -> InputError:
     """That a file cannot be used; its artifact is made again once it is gone."""
-    if path.parent.name.startswith(artifact.ATTEMPT):
-        return artifact.damaged(path, path.parents[1], reason)
+    if path.parent.name.startswith(done.ATTEMPT):
+        return done.damaged(path, path.parents[1], reason)
     return InputError(str(path), f"damaged ({reason})", "make it again")  # a copy, outside of a store
 
 
 @contextlib.contextmanager
 def reading(path: Path, *more: type[Exception]) -> Iterator[None]:
+    """As `telling`; a file of a finished artifact that is not the one which was sealed is damaged too."""
+    with telling(path, *more):
+        done.require_unchanged(path)
+        yield
+
+
+@contextlib.contextmanager
+def telling(path: Path, *more: type[Exception]) -> Iterator[None]:
     """Whatever a damaged file raises within, also one of `more`, becomes the one line about it."""
     try:
         yield
@@ -74,12 +82,17 @@ def require_sealed(folder: Path, belongs: Callable[[str], bool]) -> None:
     Raises:
         InputError: one is missing or has another size.
     """
-    for name, size in artifact.sealed_sizes(folder).items():
+    for name, sealed in done.sealed_files(folder).items():
         if belongs(name):
             path = folder / name
-            with reading(path):
-                if (found := path.stat().st_size) != size:
-                    raise ValueError(f"{found} bytes of {size}")
+            with telling(path):
+                if (found := path.stat().st_size) != sealed["bytes"]:
+                    raise ValueError(f"{found} bytes of {sealed['bytes']}")
+
+
+def has_file(path: Path) -> bool:
+    """Whether an artifact has this file, even if it is not there any more."""
+    return path.is_file() or path.name in done.sealed_files(path.parent)
 
 
 def is_number(value: Any) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from kdray.artifacts.files import damaged, is_number, read_object
+from kdray.artifacts.files import damaged, has_file, is_number, read_object
 from kdray.artifacts.tables import columns_of, read_table
 from kdray.store import io
 
@@ -81,9 +81,9 @@ def read_factual(folder: Path) -> dict[str, Any]:
     """The companions of a factual rate and what it depends on; nothing of other measurements.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or missing.
     """
-    return read_object(folder / FACTUAL) if (folder / FACTUAL).is_file() else {}
+    return read_object(folder / FACTUAL) if has_file(folder / FACTUAL) else {}
 
 
 def write_details(folder: Path, details: Mapping[str, Any]) -> None:
@@ -94,9 +94,9 @@ def read_details(folder: Path) -> dict[str, Any]:
     """What is known of a benchmark beside its scores; nothing of other measurements.
 
     Raises:
-        InputError: the file is damaged.
+        InputError: the file is damaged, or missing.
     """
-    return read_object(folder / DETAILS) if (folder / DETAILS).is_file() else {}
+    return read_object(folder / DETAILS) if has_file(folder / DETAILS) else {}
 
 
 def score_files(folder: Path) -> list[Path]:

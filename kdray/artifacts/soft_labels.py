@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from kdray.artifacts.files import damaged, is_number, read_object, reading, require_sealed
+from kdray.artifacts.files import damaged, is_number, read_object, reading, require_sealed, telling
 from kdray.artifacts.parts import PREFIX, all_parts, write_part
 
 SUFFIX = ".safetensors"
@@ -103,7 +103,7 @@ def read_fact(folder: Path, name: str) -> list[float]:
 
 
 class KeptLabels:
-    """The tensors that a form keeps of rows, in a folder; only what is asked for is read.
+    """The tensors that a form keeps of rows, in a folder; only what is asked for is read, of parts that are whole.
 
     Raises:
         InputError: a part is missing or damaged.
@@ -114,7 +114,7 @@ class KeptLabels:
         self._open = functools.lru_cache(OPEN_PARTS)(_open)
         numbers, spans = [np.empty(0, dtype=np.int64)], [np.empty((0, 3), dtype=np.int64)]
         for i, path in enumerate(self._paths):
-            with reading(path, SafetensorError), safe_open(path, "pt") as part:
+            with telling(path, SafetensorError), safe_open(path, "pt") as part:  # what else it holds, once it is wanted
                 rows, ends = part.get_tensor(ROWS).numpy(), part.get_tensor(ENDS).numpy()
                 numbers.append(rows)
                 spans.append(np.stack([np.full(len(rows), i), ends[:-1], ends[1:]], 1))

@@ -28,6 +28,7 @@ from kdray.lens.features import Table
 from kdray.lens.ratios import RULE
 from kdray.spec.errors import InputError
 from kdray.store import fingerprint, io
+from kdray.store.done import require_intact
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
@@ -95,8 +96,9 @@ class Lens:
         """The lens in a folder.
 
         Raises:
-            InputError: there is none, it is damaged, or its features follow another rule.
+            InputError: there is none, it is damaged or not what was sealed, or its features follow another rule.
         """
+        require_intact(folder)
         if not all((folder / name).is_file() for name in (WEIGHTS, RECORD)):
             raise InputError(
                 "lens", f"no lens in {folder}", f"a folder with {WEIGHTS} and {RECORD}: `kdray lens train` or `import`"

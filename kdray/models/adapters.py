@@ -18,6 +18,7 @@ from kdray.models.load import as_type, load_folder, load_placed, load_tokenizer,
 from kdray.models.weights import LANGUAGE, load_whole, reading
 from kdray.spec.errors import InputError
 from kdray.spec.weights import ADAPTERS, and_more
+from kdray.store.done import require_intact
 
 CONFIG, WEIGHTS, _ = ADAPTERS  # as peft calls them; a pickle is not read
 
@@ -184,6 +185,7 @@ def load_exported(folder: Path, dtype: torch.dtype) -> tuple[Any, PreTrainedToke
 
     plain, _ = load_folder(base_of(folder))
     with reading(folder), torch.random.fork_rng([]):  # adapters begin at random
+        require_intact(folder)
         adapted = get_peft_model(plain, LoraConfig.from_pretrained(str(folder)))
         found = set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
     missing = [name for name in found.missing_keys if "lora_" in name]

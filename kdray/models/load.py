@@ -31,6 +31,7 @@ from kdray.spec.paths import local_path
 from kdray.spec.refs import Reference, parse_reference
 from kdray.spec.weights import check_names, check_no_adapter, check_weights, weight_files
 from kdray.store import Outer, io
+from kdray.store.done import require_intact
 
 Made = TypeVar("Made")
 QUANTISED = {"4bit": 0.53, "8bit": 1.0}  # bytes a weight, scales counted
@@ -143,10 +144,12 @@ def load_tokenizer(folder: Path, field: str = "tokenizer", shown: str = "") -> P
     """The tokenizer in a Hugging Face folder, called `shown` in errors.
 
     Raises:
-        InputError: it has no end-of-sequence token, without which a model never learns to stop.
+        InputError: it cannot be read, is not what was sealed where it lies in a store, or has no end-of-sequence token,
+            without which a model never learns to stop.
     """
     shown = f"the tokenizer of {shown or folder}"
     with reading(shown, field):
+        require_intact(folder, lambda name: not name.endswith(".safetensors"))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if tokenizer.eos_token_id is None:
         raise InputError(field, f"{shown} has no eos token", "set eos_token in tokenizer_config.json")

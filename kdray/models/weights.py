@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from kdray.spec.errors import InputError
 from kdray.spec.folders import is_encoder_decoder, read_config
 from kdray.spec.weights import and_more, check_weights
+from kdray.store.done import require_intact
 
 LANGUAGE: Any = None  # in the place of a class: that of a language model, as its configuration says which kind it is of
 WHOLE = "give the whole checkpoint of a model that its config.json describes"
@@ -49,9 +50,12 @@ def load_whole(
     are left out. `LANGUAGE` is whatever class reads the folder's causal model or encoder-decoder.
 
     Raises:
-        InputError: it cannot be read, or a weight is missing, unexpected or of another shape.
+        InputError: it cannot be read, is not what was sealed where it lies in a store, or a weight is missing,
+            unexpected or of another shape.
     """
     with reading(shown or folder, field):
+        shapes = options.get("device_map") == "meta"  # all that is read of weights
+        require_intact(folder, lambda name: not (shapes and name.endswith(".safetensors")))
         check_weights(folder, field, shown, language=auto is LANGUAGE)
         if auto is LANGUAGE:
             both = is_encoder_decoder(read_config(folder, field, shown))

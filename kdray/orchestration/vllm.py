@@ -26,6 +26,7 @@ from kdray.orchestration.pools import deal_out
 from kdray.orchestration.resources import Resources
 from kdray.spec.errors import InputError
 from kdray.spec.folders import read_config, window_of
+from kdray.store.done import require_intact
 
 BATCH = 64  # prompts in a request to an engine, which makes its own batches
 NOTHING_ASKED = "a prompt without a token"
@@ -50,6 +51,7 @@ def answer_by_vllm(
     by_width, work = defaultdict[int, list[Path]](list), dict[Path, int]()
     for model, items in groups.items():
         try:
+            require_intact(model)
             width = split_evenly(read_config(model), items[0].gpus)
             work[model] = weight_bytes(model) * sum(len(item.rows) * item.max_new_tokens for item in items)
         except Exception as failure:  # noqa: BLE001 - reported by key; the other models go on

@@ -22,6 +22,7 @@ from kdray.data.estimates import mean
 from kdray.models.loaded import Loaded
 from kdray.spec import declare
 from kdray.spec.components import load
+from kdray.store.done import require_intact
 
 Scores = dict[str, dict[str, float]]
 Metric = Callable[[Sequence["Answer"]], list[dict[str, Any]]]
@@ -62,7 +63,13 @@ class Given:
 
 
 def load_metric(name: str, params: Mapping[str, Any], given: Given) -> Metric:
-    """The metric `name`, ready to be called."""
+    """The metric `name`, ready to be called.
+
+    Raises:
+        InputError: a model that it scores with is not what was sealed.
+    """
+    for folder in given.models.values():
+        require_intact(folder)
     made: Any = load(declare.Metric, name)
     return made(given, **params) if isinstance(made, type) else functools.partial(made, **params)
 

@@ -8,14 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 from kdray import __version__
-from kdray.spec.errors import InputError
 from kdray.store import io
+from kdray.store.done import ATTEMPT, damaged, dropped_files, drops_of, put_done, read_done
 from kdray.store.locks import DONE
-
-ATTEMPT, DROPPED = "attempt-", "dropped-"
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ class Artifact:
             InputError: it is damaged.
         """
         path = self.folder / DONE
-        done = io.read_json(path)
-        if not has(done, {"attempt": str, "files": dict, "facts": dict}):
+        done = read_done(path)
+        if done is None:
             if not path.is_file():
                 raise FileNotFoundError(f"{self.folder} has no readable DONE")
             # Not as unfinished: of two drivers one could write a new DONE just when the other removes the damaged one.
@@ -69,36 +67,19 @@ class Artifact:
         """The folder that holds the artifact's files."""
         return self.folder / self.done["attempt"]
 
-    def require_intact(self, names: Collection[str]) -> None:
-        """Whether its files of these names are those that were sealed.
-
-        Raises:
-            InputError: one is missing, or is another one.
-        """
-        for name, sealed in self.done["files"].items():
-            path = self.path / name
-            if name in names and not path.is_file():
-                raise damaged(path, self.folder, "missing")
-            if name in names and io.sha256(path) != sealed["sha256"]:
-                raise damaged(path, self.folder, "not what was sealed")
-
     @property
     def dropped(self) -> Collection[str]:
         """The names of files that were removed on purpose: the artifact is done, and what needed them was."""
-        said = io.read_json(self._drops)
-        return said["files"] if has(said, {"files": list}) else ()
+        return dropped_files(self.path)
 
     def drop(self, names: Collection[str], why: str) -> int:
         """Remove some of its files for good, and keep a record that says so; returns how many bytes that frees."""
         known = {name: self.done["files"][name]["bytes"] for name in names}
-        io.put_json(self._drops, {"files": sorted({*known, *self.dropped}), "bytes": sum(known.values()), "why": why})
+        noted = {"files": sorted({*known, *self.dropped}), "bytes": sum(known.values()), "why": why}
+        io.put_json(drops_of(self.path), noted)
         for name in known:
             io.delete(self.path / name)
         return sum(known.values())
-
-    @property
-    def _drops(self) -> Path:
-        return self.folder / f"{DROPPED}{self.done['attempt']}.json"
 
     @property
     def facts(self) -> Fields:
@@ -138,7 +119,7 @@ class Attempt:
                 return artifact
             raise
         made = {"seconds": round(time.monotonic() - self._started, 1), "host": platform.node(), "kdray": __version__}
-        if io.put_json_if_absent(self.folder / DONE, {"attempt": self.name, "files": listed, "facts": made | facts}):
+        if put_done(self.folder, {"attempt": self.name, "files": listed, "facts": made | facts}):
             for path in leftovers(artifact):
                 io.delete(path)
         return artifact
@@ -157,28 +138,6 @@ def attempts(folder: Path) -> list[Path]:
 
 def number_of(attempt: Path) -> int:
     return int(attempt.name.removeprefix(ATTEMPT))
-
-
-def damaged(path: Path, folder: Path, reason: str = "") -> InputError:
-    """That a file in an artifact's folder cannot be read."""
-    return InputError(
-        str(path), f"damaged ({reason})" if reason else "damaged", f"remove the folder {folder} and run again"
-    )
-
-
-def sealed_sizes(attempt: Path) -> dict[str, int]:
-    """Bytes of the files in an attempt's folder, as the DONE beside it says; empty where that is not there, or of
-    another attempt.
-    """
-    done = io.read_json(attempt.parent / DONE)
-    if not has(done, {"attempt": str, "files": dict}) or done["attempt"] != attempt.name:
-        return {}
-    return {name: said["bytes"] for name, said in done["files"].items() if has(said, {"bytes": int})}
-
-
-def has(value: Any, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
-    """Whether a value out of a JSON file is an object with fields of these kinds."""
-    return isinstance(value, dict) and all(isinstance(value.get(name), kind) for name, kind in kinds.items())
 
 
 def leftovers(artifact: Artifact) -> list[Path]:

@@ -25,7 +25,8 @@ from typing import Any, Literal
 
 from kdray.spec.errors import InputError
 from kdray.store import io
-from kdray.store.artifact import ATTEMPT, Artifact, Attempt, Fields, Key, attempts, damaged, has, number_of
+from kdray.store.artifact import Artifact, Attempt, Fields, Key, attempts, number_of
+from kdray.store.done import ATTEMPT, damaged, has
 from kdray.store.ids import LENGTH
 from kdray.store.locks import DONE, held
 

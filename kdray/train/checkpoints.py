@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.staging import DefaultStager, StagingOptions
 
 from kdray.store import io
-from kdray.store.artifact import ATTEMPT
+from kdray.store.done import ATTEMPT
 from kdray.train.engines import Engine, Ranks
 from kdray.train.loop import Loop
 

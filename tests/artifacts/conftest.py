@@ -11,17 +11,20 @@ import pytest
 from kdray.spec import InputError
 from kdray.store import Artifact, Key, Store
 
-Make = Callable[[Callable[[Path], object]], Artifact]
+Make = Callable[..., Artifact]
 KEY = Key("measure", "tiny", "0123456789ab")
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Make:
-    """`made(write)`: the finished artifact of what `write` leaves in an attempt's folder."""
+    """`made(write, damage)`: the finished artifact of what these leave in an attempt's folder, sealed as if it were
+    whole.
+    """
 
-    def make(write: Callable[[Path], object]) -> Artifact:
+    def make(*writers: Callable[[Path], object]) -> Artifact:
         attempt = Store(tmp_path / "store").begin(KEY, {"step": "measure", "params": {}, "inputs": {}})
-        write(attempt.path)
+        for write in writers:
+            write(attempt.path)
         return attempt.seal()
 
     return make

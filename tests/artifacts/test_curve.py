@@ -73,7 +73,7 @@ def test_a_finished_curve_is_whole(made: Make) -> None:
     path = artifact.path / CURVE
     assert read_curve(artifact) == steps(3)
     write_curve(artifact.path, steps(2))
-    refused(path, r"\d+ bytes of \d+", lambda: read_curve(artifact))
+    refused(path, "not what was sealed", lambda: read_curve(artifact))
     path.unlink()
     refused(path, "missing", lambda: read_curve(artifact))
 

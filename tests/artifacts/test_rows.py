@@ -56,8 +56,7 @@ def other_columns(path: Path) -> None:
     ],
 )
 def test_a_damaged_file_is_said(made: Make, name: str, damage: Callable[[Path], object], reason: str) -> None:
-    artifact = made(write)
-    damage(artifact.path / name)
+    artifact = made(write, lambda folder: damage(folder / name))
     refused(artifact.path / name, reason, lambda: Rows(artifact.path))
 
 

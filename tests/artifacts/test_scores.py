@@ -50,10 +50,8 @@ def test_the_file_is_the_one_of_stores_of_today(made: Make) -> None:
     [1, None, [1.5, 0.0, 8], {"value": 1.5, "n": 8}, FULL | {"p": 1}, FULL | {"value": "1.5"}, FULL | {"n": True}],
 )
 def test_a_score_that_lacks_a_number_is_said(made: Make, wrong: object) -> None:
-    artifact = made(lambda folder: write_scores(folder, {"ce": FULL}, []))
-    path = artifact.path / SCORES
-    path.write_text(json.dumps({"kl": FULL, "ce": wrong}))
-    refused(path, "'ce' needs the numbers value, stderr, n", lambda: read_scores(artifact.path))
+    artifact = made(lambda folder: (folder / SCORES).write_text(json.dumps({"kl": FULL, "ce": wrong})))
+    refused(artifact.path / SCORES, "'ce' needs the numbers value, stderr, n", lambda: read_scores(artifact.path))
 
 
 def test_whatever_is_missing_or_cut_off_is_said(made: Make) -> None:
@@ -69,5 +67,5 @@ def test_whatever_is_missing_or_cut_off_is_said(made: Make) -> None:
         path = artifact.path / name
         path.write_bytes(path.read_bytes()[:-3])
         refused(path, ".+", lambda read=read: read(artifact.path))
-    (artifact.path / SCORES).unlink()
-    refused(artifact.path / SCORES, "missing", lambda: read_scores(artifact.path))
+        path.unlink()
+        refused(path, "missing", lambda read=read: read(artifact.path))

@@ -89,10 +89,12 @@ def test_a_head_that_is_gone_is_not_taken_for_a_form_that_needs_none(made: Make)
     "facts", ["{", "[]", '{"scale": 1.0}', '{"scale": "1", "softcap": null}', '{"scale": 1.0, "softcap": "no"}']
 )
 def test_a_damaged_head_is_said(made: Make, facts: str) -> None:
-    folder = made(write).path
-    (folder / HEAD_FACTS).write_text(facts)
+    folder = made(write, lambda folder: (folder / HEAD_FACTS).write_text(facts)).path
     refused(folder / HEAD_FACTS, ".+", lambda: read_kept_head(folder))
-    write_kept_head(folder, KeptHead({"other": WEIGHT}, 1.0, None))
-    refused(folder / HEAD, "no weights of a linear layer", lambda: read_kept_head(folder))
-    (folder / HEAD).write_bytes(json.dumps({}).encode())
-    refused(folder / HEAD, ".+", lambda: read_kept_head(folder))
+
+
+def test_a_head_of_other_tensors_is_said(made: Make) -> None:
+    other = made(write, lambda folder: write_kept_head(folder, KeptHead({"other": WEIGHT}, 1.0, None))).path
+    refused(other / HEAD, "no weights of a linear layer", lambda: read_kept_head(other))
+    (other / HEAD).write_bytes(json.dumps({}).encode())
+    refused(other / HEAD, "not what was sealed", lambda: read_kept_head(other))

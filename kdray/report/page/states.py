@@ -12,7 +12,7 @@ from kdray.report.chosen import Choices
 from kdray.report.costs import costs
 from kdray.report.page.evidence import Evidence
 from kdray.store import Artifact, Store
-from kdray.store.artifact import ATTEMPT
+from kdray.store.done import ATTEMPT
 from kdray.store.store import RECORD
 
 STATES = ("done", "running", "missing", "unresolved")
