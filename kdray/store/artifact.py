@@ -53,10 +53,9 @@ class Artifact:
         Raises:
             InputError: it is damaged.
         """
-        path = self.folder / DONE
-        done = read_done(path)
+        done = read_done(self.folder)
         if done is None:
-            if not path.is_file():
+            if not (path := self.folder / DONE).is_file():
                 raise FileNotFoundError(f"{self.folder} has no readable DONE")
             # Not as unfinished: of two drivers one could write a new DONE just when the other removes the damaged one.
             raise damaged(path, self.folder)

@@ -27,22 +27,19 @@ def put_done(folder: Path, done: Mapping[str, Any]) -> bool:
     return io.put_json_if_absent(folder / DONE, {**done, SUM: _sum(done)})
 
 
-def read_done(path: Path) -> dict[str, Any] | None:
-    """What DONE says; None if there is no such file or it is damaged."""
-    done = io.read_json(path)
-    if not has(done, {"attempt": str, "files": dict, "facts": dict}) or not _is_whole(done):
+def read_done(folder: Path) -> dict[str, Any] | None:
+    """What a folder's DONE says, which is not to be changed; None if there is no such file or it is damaged."""
+    path = folder / DONE
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return done if all(has(said, {"sha256": str, "bytes": int}) for said in done["files"].values()) else None
+    return _read(path, stat.st_mtime_ns, stat.st_size)
 
 
 def sealed_files(attempt: Path) -> dict[str, dict[str, Any]]:
     """By name the `sha256` and `bytes` of an attempt's files; empty unless it is a finished artifact's."""
-    path = attempt.parent / DONE
-    try:
-        stat = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    done = _read_done(path, stat.st_mtime_ns, stat.st_size)
+    done = read_done(attempt.parent)
     return done["files"] if done and done["attempt"] == attempt.name else {}
 
 
@@ -101,9 +98,12 @@ def has(value: Any, kinds: Mapping[str, type]) -> TypeGuard[dict[str, Any]]:
 
 
 @functools.lru_cache(KEPT)
-def _read_done(path: Path, changed: int, size: int) -> dict[str, Any] | None:
+def _read(path: Path, changed: int, size: int) -> dict[str, Any] | None:
     """A DONE as it is since it was `changed`."""
-    return read_done(path)
+    done = io.read_json(path)
+    if not has(done, {"attempt": str, "files": dict, "facts": dict}) or not _is_whole(done):
+        return None
+    return done if all(has(said, {"sha256": str, "bytes": int}) for said in done["files"].values()) else None
 
 
 @functools.cache

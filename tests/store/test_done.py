@@ -27,11 +27,17 @@ def attempt(tmp_path: Path) -> Attempt:
     return attempt
 
 
-def changed(path: Path) -> None:
-    """One bit is another, as is the time when the file was written."""
+def later(path: Path, content: bytes) -> None:
+    """Write a file anew, as some time after it was written before: clocks of file systems have ticks."""
+    written = path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(written, written + 1))
+
+
+def changed(path: Path, place: int = 0) -> None:
+    """One bit of a file is another."""
     content = path.read_bytes()
-    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
-    os.utime(path, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns + 1))
+    later(path, content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
 def damage(path: Path, folder: Path, reason: str) -> str:
@@ -81,12 +87,13 @@ def test_a_bit_of_done_that_is_another_is_damage_or_changes_nothing(attempt: Att
     made = attempt.seal(loss=0.25, n=3)
     whole, said = (made.folder / DONE).read_bytes(), {name: made.done[name] for name in ("attempt", "files", "facts")}
     for place in range(len(whole)):
-        (made.folder / DONE).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        changed(made.folder / DONE, place)
         read = {}
         with contextlib.suppress(InputError):
             read = Artifact(KEY, made.folder).done
         assert not read or {name: read[name] for name in said} == said, place
-    (made.folder / DONE).write_bytes(whole.replace(b"0.25", b"0.75"))
+        later(made.folder / DONE, whole)
+    later(made.folder / DONE, whole.replace(b"0.25", b"0.75"))
     with pytest.raises(InputError, match=f"^{made.folder / DONE}: damaged; remove the folder {made.folder} and run"):
         _ = Artifact(KEY, made.folder).done
 
