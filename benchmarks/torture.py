@@ -230,7 +230,7 @@ class Run:
         return self.server.down() if name == "down" else self.server.slow()
 
     def damage_something_finished(self, fault: Fault) -> None:
-        done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"model/*/{DONE}"))
+        done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"*/*/{DONE}"))
         if not done:
             return
         chosen = self.dice.choice(done)

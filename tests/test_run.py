@@ -19,7 +19,7 @@ from kdray import results as kdray_results
 from kdray.artifacts.curve import read_curve
 from kdray.artifacts.scores import read_scores
 from kdray.plan import make_plan
-from kdray.spec import load_grid
+from kdray.spec import InputError, load_grid
 from kdray.store import Outer, Store
 from tests.here import run_here
 from tests.tiny import write_grid
@@ -216,8 +216,15 @@ def test_sigkill_while_training_then_one_point_more(undisturbed, tmp_path):
     assert "starting Ray" not in output
 
 
-def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_path, monkeypatch):
-    """In the store: what is wrong with it where it comes from ends the run when it is laid down."""
+def flip(path):
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+
+
+def test_a_student_that_changes_in_the_store_fails_its_point_and_ends_the_next_run_before_it_works(
+    tmp_path, monkeypatch
+):
+    """A bit of a weight, and one of the settings that its exports take over."""
     overrides = {
         "teacher": "null",
         "axes": "{lr: [3.0e-3], batch: [4], alpha: [0]}",
@@ -225,15 +232,24 @@ def test_a_student_that_cannot_be_read_fails_its_point_at_the_first_start(tmp_pa
     }
     path = write_grid(tmp_path, **overrides)
 
+    changed = []
+
     def damage(_, folders):
-        (folders["student"] / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+        changed.append(folders["student"])
+        flip(changed[0] / "model.safetensors")
 
     monkeypatch.setattr("kdray.run.check_models", damage)
     plan, store, failed = run_here(path)
     point = plan.points[0].train
-    assert "is no whole safetensors file" in failed[point.id]
+    weights = changed[0] / "model.safetensors"
+    told = f"{weights}: damaged (not what was sealed); remove the folder {weights.parents[1]} and run again"
+    assert failed[point.id] == told
     [told] = store.folder(point.key).glob("attempt-*/ended.json")  # by the first worker: its failure is not tried again
     assert json.loads(told.read_text()) == failed[point.id]
+    flip(changed[0] / "generation_config.json")
+    with pytest.raises(InputError, match=r"generation_config.json: damaged \(not what was sealed\)"):
+        run_here(path)
+    assert len(changed) == 1
 
 
 @pytest.mark.parametrize(("sent", "ends_with"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

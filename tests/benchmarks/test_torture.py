@@ -57,7 +57,7 @@ def test_another_score_is_seen_and_what_is_made_again_too(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "kinds",
     [
-        "kill,worker",
+        "kill,flip",
         pytest.param("full,readonly,down,slow", marks=[pytest.mark.nightly, needs_root]),
         pytest.param("node,head", marks=pytest.mark.nightly),
     ],
