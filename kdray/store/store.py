@@ -27,7 +27,7 @@ from kdray.spec.errors import InputError
 from kdray.store import io
 from kdray.store.artifact import Artifact, Attempt, Fields, Key, attempts, number_of
 from kdray.store.done import ATTEMPT, damaged, has
-from kdray.store.ids import LENGTH
+from kdray.store.ids import LENGTH, fingerprint
 from kdray.store.locks import DONE, held
 
 RECORD, ERRORS = "record.json", "errors"
@@ -70,7 +70,7 @@ class Store:
         return None
 
     def record(self, id: str) -> dict[str, Any]:
-        """The canonical payload behind an id, finished or not.
+        """The canonical payload behind an id, which is a hash of it; finished or not.
 
         Raises:
             KeyError: the store knows no such id.
@@ -78,7 +78,7 @@ class Store:
         """
         for folder in [Path(folder) for kind in io.list_folders(self.root) for folder in self._named(kind.name, id)]:
             record = io.read_json(folder / RECORD)
-            if has(record, {"step": str, "params": dict, "inputs": dict}):
+            if has(record, {"step": str, "params": dict, "inputs": dict}) and _is_behind(id, record):
                 return record | {name: Fields(record[name], folder / RECORD) for name in ("params", "inputs")}
             if (folder / RECORD).is_file():
                 raise damaged(folder / RECORD, folder)
@@ -174,6 +174,13 @@ class Store:
                 known[2].setdefault(name[-LENGTH:], []).append(name)
             self._listings[kind] = known
         return [f"{folder}/{name}" for name in known[2].get(id, [])]
+
+
+def _is_behind(id: str, record: dict[str, Any]) -> bool:
+    try:
+        return fingerprint(record) == id
+    except TypeError:  # a number that no payload has
+        return False
 
 
 def _is_file(path: str) -> bool:

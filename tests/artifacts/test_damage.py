@@ -127,9 +127,7 @@ def test_a_record_that_lacks_a_field_is_not_taken_for_one_whose_inputs_are_gone(
     record = json.loads(path.read_bytes())
     del record["params"]["task"]
     path.write_text(json.dumps(record))
-    with pytest.raises(
-        InputError, match=rf"^{path}: damaged \(no 'task'\); remove the folder {path.parent} and run again$"
-    ):
+    with pytest.raises(InputError, match=rf"^{path}: damaged; remove the folder {path.parent} and run again$"):
         kdray.results(bench.store.root).frame()
 
 

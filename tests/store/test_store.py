@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing.pool
 import os
 import shutil
@@ -10,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from kdray.spec import InputError
-from kdray.store import Artifact, Attempt, Key, Locks, Store, io
+from kdray.store import Artifact, Attempt, Key, Locks, Store, fingerprint, io
 from kdray.store import store as module
 from kdray.store.artifact import leftovers
 from tests.conftest import tree_of
 from tests.store.processes import in_processes
 
-ID, OTHER = "0123456789ab", "ba9876543210"
-KEY = Key("train", "lr1e-05-b2-a0-s0", ID)
 PAYLOAD = {"step": "train", "version": 1, "params": {"lr": 1e-5}, "inputs": {}}
+ID, OTHER = fingerprint(PAYLOAD), "ba9876543210"
+KEY = Key("train", "lr1e-05-b2-a0-s0", ID)
 
 
 @pytest.fixture
@@ -237,6 +238,15 @@ def test_a_field_that_is_not_there_is_said_of_its_file(store: Store) -> None:
     assert store.record(ID) == PAYLOAD
     with pytest.raises(InputError, match=r"record\.json: damaged \(no 'alpha'\); remove the folder"):
         store.record(ID)["params"]["alpha"]
+
+
+def test_a_record_of_which_a_value_is_another_is_damaged(store: Store) -> None:
+    """What was made from what is read from there, and what nothing needs is removed by it."""
+    path = written(store).seal().folder / "record.json"
+    for changed in (b"2e-05", b"NaN", b'"1e-05"'):
+        path.write_bytes(json.dumps(PAYLOAD).encode().replace(b"1e-05", changed))
+        with pytest.raises(InputError, match=rf"^{path}: damaged; remove the folder {path.parent} and run again$"):
+            store.record(ID)
 
 
 def test_verify_finds_what_has_changed_and_what_is_missing(store: Store) -> None:
