@@ -47,7 +47,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,20 +122,22 @@ class Run:
         self.grid, self.store = write(folder, self.server and self.server.address), folder / "store"
         self.faults, self.dice, self.outcome = faults, dice, outcome
         self.damaged: set[Path] = set()
+        self.others: list[Driver] = []  # that were started beside the first
 
     def __call__(self) -> None:
         """Start, disturb and start again, until it is done."""
         left, said = list(self.faults), ""
         for _ in range(STARTS + len(left)):
             driver, before = self.start(), finished(self.store)
-            while left and self.wait_for(left[0].phase, driver):
-                fault = left.pop(0)
+            while left and (phase := self.wait_for({fault.phase for fault in left}, driver)):
+                fault = next(fault for fault in left if fault.phase == phase)
+                left.remove(fault)
                 before |= finished(self.store)
                 self.meet(fault, driver)
                 if fault.name in ENDED:
                     break
             code, said = driver.end(), driver.said()
-            if code is None:
+            if None in (code, *(self.others.pop().end() for _ in list(self.others))):
                 self.outcome.stuck.append(said[-500:])
             self.look_for_what_was_redone(before)
             for named in REMOVE.findall(said):
@@ -172,15 +174,16 @@ class Run:
         print(f"{fault.name} in {fault.phase}: {code} after {time.monotonic() - begin:.0f} s", flush=True)
         self.after(fault, steps)
 
-    def wait_for(self, phase: str, driver: Driver) -> bool:
-        """Whether a step of this kind is at work; not if all are done, or the driver ends before."""
+    def wait_for(self, phases: Collection[str], driver: Driver) -> str | None:
+        """The first of these phases of which a step is at work; None if the driver ends before."""
         until = time.monotonic() + SECONDS
         while driver.process.poll() is None and time.monotonic() < until:
-            if any(not (path / DONE).exists() for path in (self.store / phase).glob("*-*") if path.is_dir()):
-                time.sleep(self.dice.random())
-                return driver.process.poll() is None
+            for phase in filter(phases.__contains__, PHASES):
+                if any(not (path / DONE).exists() for path in (self.store / phase).glob("*-*") if path.is_dir()):
+                    time.sleep(self.dice.random())
+                    return phase if driver.process.poll() is None else None
             time.sleep(0.05)
-        return False
+        return None
 
     def disturb(self, fault: Fault, driver: Driver) -> None:
         name = fault.name
@@ -194,7 +197,8 @@ class Run:
                 time.sleep(3 * self.dice.random())
                 again.kill_all()
         elif name == "power":
-            driver.kill_all()
+            for each in (driver, *self.others):
+                each.kill_all()
             if self.cluster:
                 self.cluster.close()
                 self.cluster = self.new_cluster()
@@ -206,7 +210,7 @@ class Run:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     self.dice.choice(found).kill()
         elif name == "second":
-            self.start().end()
+            self.others.append(self.start())
         elif name == "node":
             assert self.cluster
             self.cluster.lose(-1)
@@ -252,7 +256,7 @@ class Run:
             text = self.grid.read_text()
             self.grid.write_text(text.replace("alpha: [0, 1]", "alpha: [0]"))
             smaller = self.start()
-            self.wait_for("train", smaller)
+            self.wait_for(("train",), smaller)
             smaller.process.kill()
             smaller.process.wait()
             self.grid.write_text(text)
@@ -296,12 +300,11 @@ def campaign(count: int, seed: int, folder: Path, together: int, kinds: Sequence
     one.
     """
     dice, outcome = random.Random(seed), Outcome()
-    order: Callable[[Fault], int] = lambda fault: PHASES.index(fault.phase)  # noqa: E731
     Run(folder / "undisturbed", [], dice, outcome)()
     expected = content(folder / "undisturbed" / "store")
     planned = list(faults(count, dice, kinds, past))
     for number, begin in enumerate(range(0, count, together)):
-        run = Run(folder / f"run-{number}", sorted(planned[begin : begin + together], key=order), dice, outcome)
+        run = Run(folder / f"run-{number}", planned[begin : begin + together], dice, outcome)
         run()
         found = content(run.store)
         same_ids = {name.replace(f"run-{number}", "undisturbed") for name in found} == set(expected)
