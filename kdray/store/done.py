@@ -38,8 +38,14 @@ def read_done(folder: Path) -> dict[str, Any] | None:
 
 
 def sealed_files(attempt: Path) -> dict[str, dict[str, Any]]:
-    """By name the `sha256` and `bytes` of an attempt's files; empty unless it is a finished artifact's."""
+    """By name the `sha256` and `bytes` of an attempt's files; empty unless it is a finished artifact's.
+
+    Raises:
+        InputError: DONE is damaged.
+    """
     done = read_done(attempt.parent)
+    if done is None and (path := attempt.parent / DONE).is_file():
+        raise damaged(path, path.parent)
     return done["files"] if done and done["attempt"] == attempt.name else {}
 
 
@@ -49,7 +55,7 @@ def require_unchanged(path: Path) -> None:
     A process reads it for that once, and again where it was written to since.
 
     Raises:
-        InputError: it is another one.
+        InputError: it is another one, or DONE is damaged.
         OSError: it cannot be read.
     """
     attempt = next((folder for folder in path.parents if folder.name.startswith(ATTEMPT)), None)
@@ -64,7 +70,7 @@ def require_intact(folder: Path, belongs: Callable[[str], bool] = lambda name: T
     those that were removed on purpose.
 
     Raises:
-        InputError: one is missing, or another one.
+        InputError: one is missing, or another one, or DONE is damaged.
     """
     for name in filter(belongs, sealed_files(folder)):
         try:

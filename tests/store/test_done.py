@@ -96,6 +96,8 @@ def test_a_bit_of_done_that_is_another_is_damage_or_changes_nothing(attempt: Att
     later(made.folder / DONE, whole.replace(b"0.25", b"0.75"))
     with pytest.raises(InputError, match=f"^{made.folder / DONE}: damaged; remove the folder {made.folder} and run"):
         _ = Artifact(KEY, made.folder).done
+    with pytest.raises(InputError, match=f"^{made.folder / DONE}: damaged; "):  # so that its files are not believed
+        require_intact(made.path)
 
 
 def test_facts_that_json_writes_in_its_own_way_are_whole_when_they_are_read(attempt: Attempt) -> None:
