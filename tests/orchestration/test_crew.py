@@ -109,7 +109,8 @@ def test_actors_stay_for_whoever_comes_next(crew: Crew, tmp_path: Path) -> None:
     third.close()
     fourth = crew.start(makes("fourth"), RESOURCES, 1, 1)
     assert done(fourth, noted("h")) == {"h": ""}
-    assert {read("h")[0]} == both - {process for process, _ in at_work}
+    assert read("h")[0] in both  # either: Ray says which of those that are idle goes to rest
+    assert read("h")[1] == "fourth"
 
     # Killed while it rests or works, an actor comes back and goes on with that.
     fourth.close()
