@@ -93,7 +93,7 @@ class Outcome:
     intervals: float = 0.0
     doubled: int = 0
     stuck: list[str] = field(default_factory=list)
-    missed: int = 0  # faults whose phase was over when their turn came
+    missed: int = 0  # faults that came when their phase was over, or what they aim at was not there
 
     @property
     def held(self) -> bool:
@@ -167,7 +167,10 @@ class Run:
     def meet(self, fault: Fault, driver: Driver) -> None:
         """One fault, and the end of the driver if it is one that ends it."""
         steps, begin = self.steps(), time.monotonic()
-        self.disturb(fault, driver)
+        if not self.disturb(fault, driver):
+            self.outcome.missed += 1
+            print(f"{fault.name} in {fault.phase}: nothing to meet", flush=True)
+            return
         self.outcome.faults[fault.name] += 1
         self.outcome.phases[fault.phase] += 1
         code = driver.end() if fault.name in ENDED else driver.process.poll()
@@ -185,7 +188,8 @@ class Run:
             time.sleep(0.05)
         return None
 
-    def disturb(self, fault: Fault, driver: Driver) -> None:
+    def disturb(self, fault: Fault, driver: Driver) -> bool:
+        """Whether there was something that the fault could meet."""
         name = fault.name
         if name in ("int", "term"):
             driver.process.send_signal(signal.SIGINT if name == "int" else signal.SIGTERM)
@@ -206,9 +210,10 @@ class Run:
                 os.truncate(path, self.dice.randint(0, path.stat().st_size))
         elif name in PROCESSES:
             found = [p for p in self.processes(driver) if PROCESSES[name] in title(p)]
-            if found:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    self.dice.choice(found).kill()
+            if not found:
+                return False
+            with contextlib.suppress(psutil.NoSuchProcess):
+                self.dice.choice(found).kill()
         elif name == "second":
             self.others.append(self.start())
         elif name == "node":
@@ -224,7 +229,8 @@ class Run:
             with self.passing(name), contextlib.suppress(subprocess.TimeoutExpired):
                 driver.process.wait(LASTS)
         else:
-            self.damage_something_finished(fault)
+            return self.damage_something_finished(fault)
+        return True
 
     def passing(self, name: str) -> contextlib.AbstractContextManager[None]:
         """The fault `name`, which is over at the end of the context."""
@@ -233,18 +239,19 @@ class Run:
         assert self.server
         return self.server.down() if name == "down" else self.server.slow()
 
-    def damage_something_finished(self, fault: Fault) -> None:
+    def damage_something_finished(self, fault: Fault) -> bool:
+        """Something of the fault's phase, if there is any; whether anything is finished."""
         done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"*/*/{DONE}"))
         if not done:
-            return
+            return False
         chosen = self.dice.choice(done)
         self.damaged.add(chosen.parent)
         if fault.name == "cut":
             os.truncate(chosen, self.dice.randint(0, chosen.stat().st_size - 2))
-            return
-        files = [path for path in chosen.parent.glob("attempt-*/**/*") if path.is_file() and path.stat().st_size]
-        if files:
+        else:
+            files = [path for path in chosen.parent.glob("attempt-*/**/*") if path.is_file() and path.stat().st_size]
             flip(self.dice.choice(files), self.dice)
+        return True
 
     def after(self, fault: Fault, steps: dict[Path, int]) -> None:
         """What is done to a store without a driver, and what its points then go on from."""
