@@ -182,11 +182,23 @@ class Run:
         until = time.monotonic() + SECONDS
         while driver.process.poll() is None and time.monotonic() < until:
             for phase in filter(phases.__contains__, PHASES):
-                if any(not (path / DONE).exists() for path in (self.store / phase).glob("*-*") if path.is_dir()):
+                if self.is_at_work(phase):
                     time.sleep(self.dice.random())
                     return phase if driver.process.poll() is None else None
             time.sleep(0.05)
         return None
+
+    def is_at_work(self, phase: str) -> bool:
+        return any(not (path / DONE).exists() for path in (self.store / phase).glob("*-*") if path.is_dir())
+
+    def process(self, name: str, phase: str, driver: Driver) -> psutil.Process | None:
+        """One of Ray's of that name, which may come up while a step of the phase is at work."""
+        while True:
+            if found := [process for process in self.processes(driver) if PROCESSES[name] in title(process)]:
+                return self.dice.choice(found)
+            if driver.process.poll() is not None or not self.is_at_work(phase):
+                return None
+            time.sleep(0.05)
 
     def disturb(self, fault: Fault, driver: Driver) -> bool:
         """Whether there was something that the fault could meet."""
@@ -209,11 +221,10 @@ class Run:
             for path in unsealed(self.store)[-3:]:
                 os.truncate(path, self.dice.randint(0, path.stat().st_size))
         elif name in PROCESSES:
-            found = [p for p in self.processes(driver) if PROCESSES[name] in title(p)]
-            if not found:
+            if not (process := self.process(name, fault.phase, driver)):
                 return False
             with contextlib.suppress(psutil.NoSuchProcess):
-                self.dice.choice(found).kill()
+                process.kill()
         elif name == "second":
             self.others.append(self.start())
         elif name == "node":
