@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdray.score.answers import Answer, score_answers
+from kdray.score.answers import Answer, Given, load_metric, score_answers
 from kdray.score.consistency import batched, rate
+from kdray.spec import InputError
+from kdray.store import Key, Store
 
 
 def row(example: int, answer: str = "words", **fields):
@@ -132,3 +134,14 @@ def test_answers_that_are_all_thought_are_counted():
     scores, _ = score_answers([*kept, row(3, "ab")], [lengths], count_empty=True)
     assert (scores["unfinished"]["value"], scores["empty"]["value"]) == (25, 50)
     assert "unfinished" not in score_answers(kept, [lengths], count_empty=False)[0]
+
+
+def test_a_metric_is_not_opened_with_a_model_that_is_not_what_was_sealed(tmp_path: Path) -> None:
+    attempt = Store(tmp_path).begin(Key("model", "encoder", "0" * 12), {})
+    path = attempt.path / "config.json"
+    path.write_text("{}")
+    given = Given({"model": attempt.seal().path})
+    load_metric("rouge", {}, given)
+    path.write_text("{} ")
+    with pytest.raises(InputError, match=r"config\.json: damaged \(not what was sealed\)"):
+        load_metric("rouge", {}, given)
