@@ -81,17 +81,16 @@ def do(made: Plan, store: Store, outer: Outer, insecure: bool, file: Path | None
     failed: dict[str, str] = {}
     notifier = Notifier(name, made.grid.runtime.notify, lambda text: out.print(text, highlight=False, soft_wrap=True))
     with not_started_is_one_line(), notifier.ending():
-        view = None
+        mirror = Mirror(made, store)
+        view = Follower(mirror, lambda reason: print_unwritten(reason, "`kdray track` rebuilds it later"))
         if missing:
             out.print(f"{name}: {len(missing)} of {len(every)} steps to do", highlight=False)
-            unwritten = "`kdray track` rebuilds it later"
-            view = Follower(Mirror(made, store), lambda reason: print_unwritten(reason, unwritten))
             with Terminal(out) as progress:
                 failed = run_plan(made, store, outer, progress, view, insecure=insecure, failing=notifier.failing)
         else:
             out.print(f"{name}: all {len(every)} steps are done", highlight=False)
         print_report(made, store, file)
-        if view:
+        if missing or not mirror.is_finished:  # the run that did the last step may have ended before
             view.finish()  # it has the report too
         print_mlflow(made, store)
         left = [step for step in Choices(made, store).narrowed().steps() if step.state(store) != "done"]

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from kdray.plan import Plan
 from kdray.report.results import collect
-from kdray.store import Store
+from kdray.store import Store, fingerprint, io
+from kdray.store.done import SUM
 from kdray.track.address import is_server, tracking_uri
 from kdray.track.connection import TrackingError, analyse, connect, tracking_errors
 from kdray.track.models import LoggedModels
@@ -94,8 +95,9 @@ class Mirror:
             self._not_before = time.monotonic() + REST * (time.monotonic() - started)
 
     def finish(self) -> None:
-        """Log what is left, each run's files, and the run that has the report."""
+        """Log what is left, each run's files, and the run that has the report, and note in the store that it is done."""
         with self._lock:
+            shown = self._to_show()
             wanted = self._wanted(summed_up=True)
             client = self._write(wanted)
             if client:
@@ -103,6 +105,24 @@ class Mirror:
                     for run in wanted:
                         for name, content in run.files.items():
                             _log_file(client, self._tracked[run.identity].id, name, content)
+                io.put_json(self._note, shown)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether `finish` has come to its end for this grid, with the artifacts that are there now; MLflow is not
+        asked.
+        """
+        return io.read_json(self._note) == self._to_show()
+
+    @property
+    def _note(self) -> Path:
+        return self.store.root / "tracked" / f"{self.plan.grid.name}.json"
+
+    def _to_show(self) -> dict[str, str]:
+        """What the view follows from, in short."""
+        artifacts = (self.store.get(step.key) for step in self.plan.steps() if step.id)
+        sealed = {artifact.key.id: artifact.done.get(SUM) for artifact in artifacts if artifact}
+        return {"grid": fingerprint(self.plan.grid.model_dump(mode="json")), "artifacts": fingerprint(sealed)}
 
     def _wanted(self, summed_up: bool = False) -> list[WantedRun]:
         results = collect(self.plan, self.store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,9 @@ from kdray.orchestration.session import LOCAL, QUIET
 from kdray.plan import make_plan
 from kdray.spec import load_grid
 from kdray.store import Control, Outer, Store
+from kdray.track.mirror import Mirror
 from tests.conftest import Run, TinyGrid
+from tests.track.bench import Bench
 
 
 def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
@@ -38,6 +41,32 @@ def test_the_view_of_the_runs_is_finished_when_there_is_a_report_for_it(
     assert len(seen) == 1
     assert "kdray run " in seen[0]
     assert "grid.yaml</pre>" in seen[0]
+
+
+@pytest.mark.slow
+def test_a_view_that_was_cut_short_is_finished_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench, tries = Bench(tmp_path), []
+    bench.finish()
+    for step in bench.plan.steps():
+        bench.seal(step)
+    real = Mirror.finish
+
+    def finish(mirror: Mirror) -> None:
+        tries.append(mirror)
+        if len(tries) == 1:
+            raise KeyboardInterrupt
+        real(mirror)
+
+    monkeypatch.setattr(Mirror, "finish", finish)
+    with pytest.raises(KeyboardInterrupt):
+        do(bench.plan, bench.store, Outer(bench.store.root), False)
+    for _ in range(2):
+        do(bench.plan, bench.store, Outer(bench.store.root), False)
+    assert len(tries) == 2, "what is finished is left alone"
+    assert len(bench.runs()) == len(bench.plan.points) + len(bench.plan.models) + 1
+    assert capsys.readouterr().out.count("steps are done") == 3
 
 
 @pytest.mark.parametrize("by_hand", [False, True])

@@ -425,3 +425,35 @@ def test_one_run_has_the_report(bench: Bench) -> None:
     assert bench.runs()["report:bench"][0] == run
     assert (kept / "report.html").read_text() == "two"
     assert bench.sql("SELECT value FROM tags WHERE run_uuid = ? AND key = 'kdray.in_grid'", run) == [("true",)]
+
+
+def test_whether_it_is_finished_is_known_without_mlflow(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished() -> bool:
+        with monkeypatch.context() as patched:
+            patched.setattr(mirror, "connect", lambda uri: pytest.fail("MLflow was asked"))
+            return Mirror(bench.plan, bench.store).is_finished
+
+    assert not finished()
+    bench.finish()
+    Mirror(bench.plan, bench.store).update()
+    assert not finished(), "it has no files yet, and no report"
+    Mirror(bench.plan, bench.store).finish()
+    assert finished()
+    bench.changes["report"] = bench.changes["report"] | {"checkpoint": "best_heldout"}
+    assert not finished()
+    Mirror(bench.plan, bench.store).finish()
+    assert finished()
+    bench.store.reopen(bench.point(0.1).train.key)
+    assert not finished()
+    bench.train(0.1, shift=1.0)
+    assert not finished(), "another curve"
+
+
+def test_what_cannot_be_written_is_not_finished(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.finish()
+    shown = Mirror(bench.plan, bench.store)
+    monkeypatch.setattr(MlflowClient, "log_artifact", lambda *_: (_ for _ in ()).throw(MlflowException("away")))
+    monkeypatch.setattr(MlflowClient, "log_dict", lambda *_: (_ for _ in ()).throw(MlflowException("away")))
+    with pytest.raises(TrackingError):
+        shown.finish()
+    assert not shown.is_finished
