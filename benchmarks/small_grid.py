@@ -1,14 +1,16 @@
-"""A small grid with every kind of step, the process that runs it, and what its store then holds."""
+"""A small grid, the process that runs it, and what its store and MLflow then hold."""
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import os
 import random
 import sqlite3
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import psutil
 from kdray.artifacts.scores import ROWS, SCORES
 from kdray.store import io
 from kdray.store.locks import DONE
+from kdray.track.runs import IN_GRID_TAG, POINT_TAG
 from tests.tiny import PLACES, write_grid
 
 EVERY = 2  # steps between the grid's resume checkpoints
@@ -27,7 +30,7 @@ class Driver:
     """`kdray run` on a grid in a session of its own, so that nothing of it can be missed."""
 
     def __init__(self, grid: Path, environment: dict[str, str] | None = None) -> None:
-        self.stuck = False
+        self.stuck, self.since = False, time.time()
         self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
         self._from = self.log.stat().st_size if self.log.exists() else 0
         command = [sys.executable, "-m", "kdray", "run", str(grid)]
@@ -63,16 +66,6 @@ class Driver:
 
 def write(folder: Path, mlflow: str | None = None) -> Path:
     """The grid, in a folder of its own, with its view on a server if there is an address."""
-    rows = [
-        {
-            "id": i,
-            "document": f"Ada is in {here} .",
-            "response": f"Ada lives in {there} now .",
-            "spans": [[13, 13 + len(there)]] * (here != there),
-        }
-        for i, (here, there) in enumerate(itertools.product(PLACES, PLACES[:5]))
-    ]
-    (folder / "marked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     news = [{"document": f"{place} is far . " * 3, "summary": f"{place} is far"} for place in PLACES]
     (folder / "xsum.jsonl").write_text("".join(json.dumps(row) + "\n" for row in news))
     return write_grid(
@@ -83,7 +76,10 @@ def write(folder: Path, mlflow: str | None = None) -> Path:
             f" {{name: xsum, source: 'file:{folder}/xsum.jsonl', max_new_tokens: 8}}], references: [student],"
             " batch: 3}"
         ),
-        lens=f"{{annotations: jsonl, source: 'file:{folder}/marked.jsonl', window: 3}}",
+        lens=(
+            "{own: {task: {name: train_answers, limit: 20, max_new_tokens: 8}, threshold: 0.0,"
+            f" metric: {{name: support_standin, model: 'file:{folder}/teacher'}}}}, window: 3}}"
+        ),
         runtime=f"{{store: '{folder}/store', checkpoint_every: {EVERY}, mlflow: {mlflow or 'null'}}}",
     )
 
@@ -107,6 +103,24 @@ def content(store: Path) -> dict[str, Any]:
     return found
 
 
+def tracked(database: Path) -> dict[str, Any]:
+    """What MLflow has, by the identities of runs: how often, their status, and every metric at every step."""
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        runs = connection.execute(
+            "SELECT value, run_uuid, status FROM runs JOIN tags USING (run_uuid)"
+            " WHERE key = ? AND lifecycle_stage = 'active'",
+            (POINT_TAG,),
+        ).fetchall()
+        found: dict[str, Any] = {**Counter(identity for identity, *_ in runs)}
+        for identity, run, status in runs:
+            found[f"{identity} status"] = status
+            query = "SELECT key, step, value FROM metrics WHERE run_uuid = ?"
+            found |= {f"{identity} {key} {step}": value for key, step, value in connection.execute(query, (run,))}
+            query = "SELECT value FROM tags WHERE run_uuid = ? AND key = ?"
+            found[f"{identity} in grid"] = connection.execute(query, (run, IN_GRID_TAG)).fetchone()
+        return found
+
+
 def doubled_metrics(database: Path) -> int:
     """Metrics that MLflow has twice."""
     with contextlib.closing(sqlite3.connect(database)) as connection:
@@ -114,10 +128,14 @@ def doubled_metrics(database: Path) -> int:
         return connection.execute(query).fetchone()[0]
 
 
+def unfinished(store: Path, kind: str = "*") -> list[Path]:
+    """The folders of artifacts, or of those of a kind, that were begun and are not finished."""
+    return [path for path in store.glob(f"{kind}/*-*") if path.is_dir() and not (path / DONE).exists()]
+
+
 def unsealed(store: Path) -> list[Path]:
     """The files of unfinished artifacts, the newest last."""
-    folders = [path for path in store.glob("*/*-*") if path.is_dir() and not (path / DONE).exists()]
-    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files = [path for folder in unfinished(store) for path in folder.rglob("*") if path.is_file()]
     return sorted(files, key=changed)
 
 
@@ -132,6 +150,11 @@ def flip(path: Path, dice: random.Random) -> None:
     content = bytearray(path.read_bytes())
     content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
     path.write_bytes(content)
+
+
+def cut(path: Path, dice: random.Random) -> None:
+    """Leave a part of a file, less than the last byte of JSON in it."""
+    os.truncate(path, dice.randint(0, path.stat().st_size - 2))
 
 
 def title(process: psutil.Process) -> str:

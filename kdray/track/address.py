@@ -71,7 +71,7 @@ def _ask_mlflow(uri: str, name: str) -> tuple[str, bool] | None:
     from kdray.track.connection import TrackingError, connect, tracking_errors
 
     try:
-        with tracking_errors():
+        with tracking_errors(uri):
             experiment = connect(uri).get_experiment_by_name(name)
     except TrackingError:
         return None

@@ -25,6 +25,7 @@ ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+DAMAGED = ("database disk image is malformed", "file is not a database")  # as sqlite says it
 QUIET = ("mlflow.store.db.utils", "mlflow.store.tracking.sqlalchemy_store", "alembic")
 
 
@@ -33,8 +34,8 @@ class TrackingError(Exception):
 
 
 @contextmanager
-def tracking_errors() -> Iterator[None]:
-    """Turn whatever a broken or unreachable tracking store raises into `TrackingError`."""
+def tracking_errors(uri: str) -> Iterator[None]:
+    """Turn whatever a broken or unreachable tracking store at `uri` raises into `TrackingError`."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -43,7 +44,10 @@ def tracking_errors() -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, sqlite3.Error, OSError, ImportError) as error:
         # requests raises OSErrors, a missing database driver is an ImportError; the address may hold a password
-        raise TrackingError(re.sub(r"//[^/\s]*@", "//...@", str(error)) or type(error).__name__) from None
+        reason = re.sub(r"//[^/\s]*@", "//...@", str(error)) or type(error).__name__
+        if (damaged := next(filter(reason.__contains__, DAMAGED), None)) and (database := _database(uri)):
+            reason = f"{database} is damaged, {damaged}: remove it"
+        raise TrackingError(reason) from None
 
 
 def connect(uri: str) -> MlflowClient:
@@ -89,6 +93,8 @@ def _prepare(database: Path) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         database.parent.mkdir(parents=True, exist_ok=True)
+        for journal in ("-wal", "-shm"):  # of one that was removed: it would be written into the new one
+            io.delete(database.with_name(database.name + journal))
         aside = database.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}.db")
         try:
             SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "mlartifacts").as_uri()).engine.dispose()

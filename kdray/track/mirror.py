@@ -95,13 +95,13 @@ class Mirror:
             self._not_before = time.monotonic() + REST * (time.monotonic() - started)
 
     def finish(self) -> None:
-        """Log what is left, each run's files, and the run that has the report, and note in the store that it is done."""
+        """Log what is left, each run's files, and the run that has the report; the store notes that it is done."""
         with self._lock:
             shown = self._to_show()
             wanted = self._wanted(summed_up=True)
             client = self._write(wanted)
             if client:
-                with tracking_errors():
+                with tracking_errors(tracking_uri(self.plan.grid, self.store)):
                     for run in wanted:
                         for name, content in run.files.items():
                             _log_file(client, self._tracked[run.identity].id, name, content)
@@ -136,7 +136,7 @@ class Mirror:
         if not wanted:
             return None
         try:
-            with tracking_errors():
+            with tracking_errors(tracking_uri(self.plan.grid, self.store)):
                 client = self._client or self._connect()
                 for run in wanted:
                     self._write_run(client, run)
@@ -186,8 +186,12 @@ class Mirror:
         return experiment
 
     def _find_runs(self, client: MlflowClient) -> dict[str, _Tracked]:
-        """The experiment's runs by identity. Of two that drivers made at the same time the older one stays."""
-        runs = [run for run in _all_runs(client, self._experiment) if POINT_TAG in run.data.tags]
+        """The experiment's runs by identity."""
+        return self._one_of_each(client, _all_runs(client, self._experiment))
+
+    def _one_of_each(self, client: MlflowClient, found: Iterable[Run]) -> dict[str, _Tracked]:
+        """Runs by identity. Of two that drivers made at the same time the older one stays."""
+        runs = [run for run in found if POINT_TAG in run.data.tags]
         grid, tracked = identities(self.plan), {}
         for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
             identity = run.data.tags[POINT_TAG]
@@ -210,9 +214,7 @@ class Mirror:
             tags = {**tags, **tracked.tags, **wanted.tags}  # a person may have renamed it, or added notes
             tracked = None
         if tracked is None:
-            run = client.create_run(self._experiment, wanted.started, tags)
-            tracked = _Tracked(run.info.run_id, run.info.start_time, run.info.status, tags=tags)
-            self._tracked[wanted.identity] = tracked
+            tracked = self._tracked[wanted.identity] = self._make_run(client, wanted, tags)
         if params := {key: value for key, value in wanted.params.items() if key not in tracked.params}:
             client.log_batch(tracked.id, params=[Param(key, value) for key, value in params.items()])
             tracked.params |= params
@@ -234,6 +236,12 @@ class Mirror:
             else:
                 client.set_terminated(tracked.id, wanted.status, wanted.ended)
             tracked.status = wanted.status
+
+    def _make_run(self, client: MlflowClient, wanted: WantedRun, tags: dict[str, str]) -> _Tracked:
+        """Make a run, or take the one that another driver has made meanwhile."""
+        client.create_run(self._experiment, wanted.started, tags)
+        runs = client.search_runs([self._experiment], f"tags.`{POINT_TAG}` = '{wanted.identity}'")
+        return self._one_of_each(client, runs)[wanted.identity]
 
     def _model(self, run: str, entry: Entry) -> str | None:
         return self._models.id_of(run, entry.model) if self._models else None

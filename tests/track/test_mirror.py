@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,48 @@ def test_of_two_runs_of_a_point_the_older_stays(bench: Bench) -> None:
     assert bench.runs("deleted")[str(bench.point(0).train.id)][0] == twin.info.run_id
 
 
+def test_two_drivers_that_make_a_run_at_once_share_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.finish()
+    others = [Mirror(bench.plan, bench.store) for _ in range(2)]
+    for other in others:
+        other._connect()  # neither knows of a run
+    for other in reversed(others):
+        other._client = client(bench)
+        other.finish()
+    assert len(bench.runs()) == 4  # of which none is there twice
+    assert len(bench.rows()) == ALL_ROWS
+
+
+def finish_elsewhere(bench: Bench) -> str:
+    """In a process that has not had the file open. Returns what is wrong."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        return process.submit(finish, bench).result()
+
+
+def finish(bench: Bench) -> str:
+    try:
+        Mirror(bench.plan, bench.store).finish()
+    except TrackingError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("left", [0, 60, 4096, 0.5, 0.99])
+def test_a_file_that_was_cut_off_is_told_and_made_anew(left: float, bench: Bench) -> None:
+    bench.finish()
+    assert not finish_elsewhere(bench)
+    good = bench.database.read_bytes()
+    bench.database.write_bytes(good[: int(left * len(good) if left < 1 else left)])
+    if left:
+        said = finish_elsewhere(bench)
+        assert said == f"{bench.database} is damaged, database disk image is malformed: remove it"
+        bench.database.unlink()
+        for journal in ("-wal", "-shm"):  # as a driver that was killed leaves them
+            bench.database.with_name(f"mlflow.db{journal}").write_bytes(b"of another file" * 1000)
+    assert not finish_elsewhere(bench)
+    assert len(bench.rows()) == ALL_ROWS
+
+
 def test_what_was_thrown_away_comes_back(bench: Bench) -> None:
     bench.train(0)
     view = Mirror(bench.plan, bench.store)
@@ -351,7 +394,7 @@ def test_a_broken_file_raises_what_the_driver_expects(bench: Bench) -> None:
     good = bench.database.read_bytes()
     bench.database.write_bytes(b"not a database" * 100)
     view = Mirror(bench.plan, bench.store)
-    with pytest.raises(TrackingError, match="not a database"):
+    with pytest.raises(TrackingError, match=f"^{bench.database} is damaged, file is not a database: remove it$"):
         view.update()
     bench.database.write_bytes(good)
     view.update()  # a minute has not passed
