@@ -51,8 +51,8 @@ test-unit: $(READY)  ## the tests that take about a minute together
 test-gpu: $(READY)  ## the checks that need a GPU, one after the other (some five minutes on an H200)
 	@$(BIN)/pytest -m gpu tests/gpu
 
-torture: $(READY)  ## kill and damage a small grid N times and see that nothing finished is lost (N=20 SEED=0 PAST=0)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(or $(N),20) --seed $(or $(SEED),0) --past $(or $(PAST),0)
+torture: $(READY)  ## kill and damage a small grid N times and see that nothing finished is lost (N=20 SEED=0 MET="earlier outputs")
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.torture $(or $(N),20) --seed $(or $(SEED),0) $(if $(MET),--met $(MET))
 
 lint: $(READY)  ## ruff, pyright and the import contract
 	@$(BIN)/ruff check . && $(BIN)/pyright && $(BIN)/lint-imports

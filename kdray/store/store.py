@@ -8,6 +8,7 @@
         dropped-...     of that attempt: which of its files were removed since, and why
     <root>/drivers/     one counter for every driver at work (see `locks`)
     <root>/control/     what is asked of them (see `control`)
+    <root>/tracked/     what MLflow has been told to the end (see `track.mirror`)
     <root>/errors/      tracebacks of what went wrong in kdray itself
 
 Without DONE there is no artifact. A half-written folder is never read and never blocks a new attempt.
