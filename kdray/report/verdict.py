@@ -96,12 +96,10 @@ def _rests_on(found: Findings, results: Results) -> str:
     change = found.change
     runs = f"{change.pairs} pair{'s' * (change.pairs != 1)} of runs"
     seeds = f"{change.seeds} seeds" if change.seeds > 1 else "one seed, so that seeds are no part of the interval"
-    items = (
-        f"{change.items} items in each of {runs}"
-        if change.items
-        else f"{runs}, item by item not comparable ({change.why})"
-    )
-    parts = [f"That is over {items} ({seeds})"]
+    over = f"{change.items} items in each of {runs} ({seeds})"
+    if not change.items:
+        over = f"{runs} ({seeds}), not item by item: {change.why}"
+    parts = [f"That is over {over}"]
     if (left := change.left_out) == 1:
         parts.append("1 item has no score in some run and is left out")
     elif left:
