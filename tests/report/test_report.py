@@ -138,8 +138,8 @@ def test_the_verdict_answers_first_and_then_says_what_it_rests_on(tiny_grid):
         answer == f"On held_rougeL, KD 1 scores +2.90 [{interval.low:+.2f}, {interval.high:+.2f}] against SFT (better)."
     )
     assert (
-        rests == "That is over 5 pairs of runs (one seed, so that seeds are no part of the interval), not item by item: "
-        "there are no rows behind the scores; p < 0.001."
+        rests == "That is over 5 pairs of runs (one seed, so that seeds are no part of the interval), not item by "
+        "item: there are no rows behind the scores; p < 0.001."
     )
 
 
