@@ -91,8 +91,8 @@ class Run:
     def __call__(self) -> None:
         """Start, disturb and start again, until it is done."""
         left, said = list(self.faults), ""
-        for _ in range(STARTS + len(left)):
-            driver, before, met = self.start(), finished(self.store), False
+        for _ in range(STARTS + 2 * len(left)):
+            driver, before, met = self.others.pop() if self.others else self.start(), finished(self.store), False
             while left and (phase := self.wait_for({fault.phase for fault in left}, driver)):
                 fault = next(fault for fault in left if fault.phase == phase)
                 left.remove(fault)
@@ -102,7 +102,7 @@ class Run:
                 if fault.name in ENDED:
                     break
             code, said = driver.end(), driver.said()
-            if None in (code, *(self.others.pop().end() for _ in list(self.others))):
+            if code is None:
                 self.outcome.stuck.append(said[-500:])
             self.look_for_what_was_redone(before)
             for named in REMOVE.findall(said):
@@ -111,7 +111,7 @@ class Run:
             if UNWRITTEN in said:
                 for named in DAMAGED.findall(said):
                     Path(named).unlink()
-            elif code == 0 and not met:
+            elif code == 0 and not met and not self.others:
                 for fault in left:
                     self.miss(fault, "its phase was over")
                 self.outcome.doubled += doubled_metrics(self.database)
@@ -134,8 +134,9 @@ class Run:
         return Driver(self.grid, cluster.environment | {"RAY_ADDRESS": cluster.address} if cluster else None)
 
     def processes(self, driver: Driver) -> list[psutil.Process]:
-        """All that work for a driver, but itself."""
-        return [*driver.family(), *(self.cluster.family() if self.cluster else ())]
+        """All that work for a driver and those beside it."""
+        own = [process for each in (driver, *self.others) for process in each.family()]
+        return [*own, *(self.cluster.family() if self.cluster else ())]
 
     def meet(self, fault: Fault, driver: Driver) -> None:
         """One fault, and the end of the driver if it is one that ends it."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,15 @@ class Driver:
 
     def __init__(self, grid: Path, environment: dict[str, str] | None = None) -> None:
         self.stuck, self.since = False, time.time()
-        self.log = grid.parent.with_suffix(".log")  # not on the disk that may be full
-        self._from = self.log.stat().st_size if self.log.exists() else 0
+        self.log = grid.parent.with_name(f"{grid.parent.name}-driver-{len([*log_files(grid.parent)])}.log")
         command = [sys.executable, "-m", "kdray", "run", str(grid)]
-        with self.log.open("a") as log:
+        with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
             )
 
     def said(self) -> str:
-        return self.log.read_text()[self._from :]
+        return self.log.read_text()
 
     def family(self) -> list[psutil.Process]:
         """The driver's processes, but itself."""
@@ -62,6 +62,11 @@ class Driver:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self.process.wait()
+
+
+def log_files(folder: Path) -> Iterator[Path]:
+    """What the drivers of a run's folder have said; not in it, for its disk may be full."""
+    return folder.parent.glob(f"{folder.name}-driver-*.log")
 
 
 def write(folder: Path, mlflow: str | None = None) -> Path:

@@ -46,7 +46,7 @@ from pathlib import Path
 
 from benchmarks.disturbed import Outcome, Run
 from benchmarks.faults import FAULTS, MOUNTED, Fault, faults, in_runs, met_before
-from benchmarks.small_grid import content, tracked
+from benchmarks.small_grid import content, log_files, tracked
 from benchmarks.surroundings import can_mount
 
 
@@ -67,7 +67,8 @@ def campaign(
         run.places.close()
         if outcome.held:
             shutil.rmtree(folder / f"run-{number}")
-            (folder / f"run-{number}.log").unlink()
+            for log in log_files(run.grid.parent):
+                log.unlink()
     return outcome
 
 
