@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.faults import CLUSTERED, ENDED, MOUNTED, PHASES, PROCESSES, SERVED, STEPS, Fault
+from benchmarks.faults import CLUSTERED, ENDED, MOUNTED, PROCESSES, SERVED, STEPS, Fault
 from benchmarks.small_grid import (
     EVERY,
     SECONDS,
@@ -93,8 +93,7 @@ class Run:
         left, said = list(self.faults), ""
         for _ in range(STARTS + 2 * len(left)):
             driver, before, met = self.others.pop() if self.others else self.start(), finished(self.store), False
-            while left and (phase := self.wait_for({fault.phase for fault in left}, driver)):
-                fault = next(fault for fault in left if fault.phase == phase)
+            while left and (fault := self.wait_for(left, driver)):
                 left.remove(fault)
                 before |= finished(self.store)
                 met = True
@@ -113,7 +112,8 @@ class Run:
                     Path(named).unlink()
             elif code == 0 and not met and not self.others:
                 for fault in left:
-                    self.miss(fault, "its phase was over")
+                    print(f"{fault.name} in {fault.phase}: met nothing", flush=True)
+                self.outcome.missed += len(left)
                 self.outcome.doubled += doubled_metrics(self.database)
                 return
         self.outcome.stuck.append(f"not done after {STARTS} starts: {said[-500:]}")
@@ -133,38 +133,42 @@ class Run:
         cluster = self.cluster
         return Driver(self.grid, cluster.environment | {"RAY_ADDRESS": cluster.address} if cluster else None)
 
-    def processes(self, driver: Driver) -> list[psutil.Process]:
-        """All that work for a driver and those beside it."""
-        own = [process for each in (driver, *self.others) for process in each.family()]
-        return [*own, *(self.cluster.family() if self.cluster else ())]
+    def processes(self, driver: Driver, name: str) -> list[psutil.Process]:
+        """Those of that name that work for a driver and those beside it."""
+        families = [*(each.family() for each in (driver, *self.others)), self.cluster.family() if self.cluster else []]
+        return [process for family in families for process in family if name in title(process)]
 
     def meet(self, fault: Fault, driver: Driver) -> None:
         """One fault, and the end of the driver if it is one that ends it."""
         steps, begin = self.steps(), time.monotonic()
-        if not self.disturb(fault, driver):
-            self.miss(fault, "it was not there")
-            return
+        self.disturb(fault, driver)
         self.outcome.faults[fault.name] += 1
         self.outcome.phases[fault.phase] += 1
         code = driver.end() if fault.name in ENDED else driver.process.poll()
         print(f"{fault.name} in {fault.phase}: {code} after {time.monotonic() - begin:.0f} s", flush=True)
         self.after(fault, steps)
 
-    def miss(self, fault: Fault, why: str) -> None:
-        self.outcome.missed += 1
-        print(f"{fault.name} in {fault.phase}: met nothing, {why}", flush=True)
-
-    def wait_for(self, phases: Collection[str], driver: Driver) -> str | None:
-        """One of these phases, some time after it began; None if the driver ends before."""
+    def wait_for(self, faults: Collection[Fault], driver: Driver) -> Fault | None:
+        """The one of these whose phase is there, and what it aims at; None if the driver ends before."""
         until = time.monotonic() + SECONDS
         while driver.process.poll() is None and time.monotonic() < until:
-            for phase in filter(phases.__contains__, PHASES):
-                if self.is_at_work(phase, driver):
-                    time.sleep(self.dice.random() * WITHIN.get(phase, 1.0))
-                    if phase in MOMENTS or self.is_at_work(phase, driver):
-                        return phase
+            for fault in faults:
+                if self.is_at_work(fault.phase, driver) and self.is_there(fault, driver):
+                    time.sleep(self.dice.random() * WITHIN.get(fault.phase, 1.0))
+                    if fault.phase in MOMENTS or self.is_at_work(fault.phase, driver):
+                        return fault
             time.sleep(0.03)
         return None
+
+    def is_there(self, fault: Fault, driver: Driver) -> bool:
+        """Whether there is what a fault aims at."""
+        if fault.name in PROCESSES:
+            return bool(self.processes(driver, PROCESSES[fault.name]))
+        if fault.name == "checkpoint":
+            return bool(self.trained(WEIGHTS))
+        if fault.name == "database":  # a server is not to be cut off from its own
+            return self.server is None and self.database.is_file()
+        return bool(finished(self.store)) or fault.name not in ("flip", "cut")
 
     def is_at_work(self, phase: str, driver: Driver) -> bool:
         """Whether a driver, or one beside it, is in that phase."""
@@ -187,25 +191,12 @@ class Run:
         locks = [io.read_json(lock) or {} for path in unfinished(self.store, kind) if (lock := current_lock(path))]
         return any(lock.get("pid") in pids and not lock["released"] for lock in locks)
 
-    def process(self, name: str, phase: str, driver: Driver) -> psutil.Process | None:
-        """One of Ray's of that name, which may come up while a step of the phase is at work."""
-        while True:
-            if found := [process for process in self.processes(driver) if PROCESSES[name] in title(process)]:
-                return self.dice.choice(found)
-            if driver.process.poll() is not None or not self.is_at_work(phase, driver):
-                return None
-            time.sleep(0.05)
-
-    def disturb(self, fault: Fault, driver: Driver) -> bool:
-        """Whether there was something that the fault could meet."""
+    def disturb(self, fault: Fault, driver: Driver) -> None:
+        """The fault itself; a driver that it ends may take its time."""
         name = fault.name
         if name in ("int", "term"):
             driver.process.send_signal(signal.SIGINT if name == "int" else signal.SIGTERM)
         elif name in ("kill", "twice", "checkpoint", "database", "edited"):
-            if name == "checkpoint" and not self.trained(WEIGHTS):
-                return False
-            if name == "database" and (self.server or not self.database.is_file()):
-                return False
             driver.process.kill()
             if name == "twice":
                 driver.process.wait()
@@ -221,10 +212,8 @@ class Run:
             for path in unsealed(self.store)[-3:]:
                 os.truncate(path, self.dice.randint(0, path.stat().st_size))
         elif name in PROCESSES:
-            if not (process := self.process(name, fault.phase, driver)):
-                return False
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):  # it may just have ended
+                self.dice.choice(self.processes(driver, PROCESSES[name])).kill()
         elif name == "second":
             self.others.append(self.start())
         elif name == "node":
@@ -240,8 +229,7 @@ class Run:
             with self.passing(name), contextlib.suppress(subprocess.TimeoutExpired):
                 driver.process.wait(LASTS)
         else:
-            return self.damage_something_finished(fault)
-        return True
+            self.damage_something_finished(fault)
 
     def passing(self, name: str) -> contextlib.AbstractContextManager[None]:
         """The fault `name`, which is over at the end of the context."""
@@ -250,11 +238,9 @@ class Run:
         assert self.server
         return self.server.down() if name == "down" else self.server.slow()
 
-    def damage_something_finished(self, fault: Fault) -> bool:
-        """Something of the fault's phase, if there is any; whether anything is finished."""
+    def damage_something_finished(self, fault: Fault) -> None:
+        """Something of the fault's phase, if there is any."""
         done = sorted((self.store / fault.phase).glob(f"*/{DONE}")) or sorted(self.store.glob(f"*/*/{DONE}"))
-        if not done:
-            return False
         chosen = self.dice.choice(done)
         self.damaged.add(chosen.parent)
         files = [path for path in chosen.parent.glob("attempt-*/**/*") if path.is_file() and path.stat().st_size > 1]
@@ -262,7 +248,6 @@ class Run:
             cut(self.dice.choice((chosen, self.dice.choice(files))), self.dice)
         else:
             flip(self.dice.choice(files), self.dice)
-        return True
 
     def after(self, fault: Fault, steps: dict[Path, int]) -> None:
         """What is done to a store without a driver, and what its points then go on from."""
@@ -288,7 +273,7 @@ class Run:
         self.grid.write_text(text.replace(before, after))
         if after == ONE_LESS:
             smaller = self.start()
-            self.wait_for(("train",), smaller)
+            self.wait_for([Fault("edited", "train")], smaller)
             smaller.process.kill()
             smaller.process.wait()
             self.grid.write_text(text)
