@@ -53,6 +53,11 @@ def view_link(grid: Grid, store: Store) -> str | None:
     return f"{base}/#/experiments/{experiment}/runs?{share}compareRunsMode=CHART"
 
 
+def is_lost(grid: Grid, store: Store) -> bool:
+    """Whether the sqlite file in the store is gone or damaged, or has nothing of the grid. Other places are not asked."""
+    return not grid.runtime.mlflow and _ask_sqlite(store.root / DATABASE, grid.name) is None
+
+
 def _ask_sqlite(database: Path, name: str) -> tuple[str, bool] | None:
     """The experiment's id and whether its view is there, without the seconds that importing mlflow takes."""
     if not database.is_file():

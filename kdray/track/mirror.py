@@ -23,7 +23,7 @@ from kdray.plan import Plan
 from kdray.report.results import collect
 from kdray.store import Store, fingerprint, io
 from kdray.store.done import SUM
-from kdray.track.address import is_server, tracking_uri
+from kdray.track.address import is_lost, is_server, tracking_uri
 from kdray.track.connection import TrackingError, analyse, connect, tracking_errors
 from kdray.track.models import LoggedModels
 from kdray.track.runs import (
@@ -109,10 +109,11 @@ class Mirror:
 
     @property
     def is_finished(self) -> bool:
-        """Whether `finish` has come to its end for this grid, with the artifacts that are there now; MLflow is not
-        asked.
+        """Whether `finish` has come to its end for this grid, with the artifacts that are there now.
+
+        MLflow is not asked, which takes seconds to load: the store knows.
         """
-        return io.read_json(self._note) == self._to_show()
+        return io.read_json(self._note) == self._to_show() and not is_lost(self.plan.grid, self.store)
 
     @property
     def _note(self) -> Path:

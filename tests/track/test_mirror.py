@@ -490,6 +490,12 @@ def test_whether_it_is_finished_is_known_without_mlflow(bench: Bench, monkeypatc
     assert not finished()
     bench.train(0.1, shift=1.0)
     assert not finished(), "another curve"
+    Mirror(bench.plan, bench.store).finish()
+    assert finished()
+    os.truncate(bench.database, bench.database.stat().st_size // 2)
+    assert not finished()
+    bench.database.unlink()
+    assert not finished()
 
 
 def test_what_cannot_be_written_is_not_finished(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
