@@ -54,7 +54,7 @@ def view_link(grid: Grid, store: Store) -> str | None:
 
 
 def is_lost(grid: Grid, store: Store) -> bool:
-    """Whether the sqlite file in the store is gone or damaged, or has nothing of the grid. Other places are not asked."""
+    """Whether the sqlite file in the store is gone or damaged, or has nothing of the grid; no other place is asked."""
     return not grid.runtime.mlflow and _ask_sqlite(store.root / DATABASE, grid.name) is None
 
 
