@@ -26,8 +26,10 @@ from kdray.models.adapters import (
 from kdray.models.head import ResponseModel, split
 from kdray.models.load import load_folder, save, weight_bytes
 from kdray.spec.errors import InputError
+from kdray.store import Key, Store
 from kdray.train.engines import Ranks
 from kdray.train.loop import Loop
+from tests.store.test_done import changed
 from tests.tiny import write_model, write_rows
 from tests.train.test_loop import SETTINGS
 
@@ -212,6 +214,17 @@ def test_adapters_that_are_not_the_models_are_refused_by_name(tmp_path, tuned, c
     save_file(kept, path)
     with pytest.raises(InputError, match=said):
         load_exported(tmp_path / "a", torch.float32)
+
+
+@pytest.mark.parametrize("place", [0, 5000])
+def test_adapters_that_are_not_what_was_sealed_are_refused(tmp_path, tuned, place):
+    attempt = Store(tmp_path).begin(Key("student", "a", "0" * 12), {})
+    exported(tuned, attempt.path)
+    made = attempt.seal()
+    load_exported(made.path, torch.float32)
+    changed(made.path / "adapter_model.safetensors", place)
+    with pytest.raises(InputError, match=r"adapter_model.safetensors: damaged \(not what was sealed\)"):
+        load_exported(made.path, torch.float32)
 
 
 def test_adapters_on_the_output_head_are_refused(tmp_path):

@@ -29,8 +29,10 @@ from kdray.spec.errors import InputError
 from kdray.spec.folders import window_of
 from kdray.stages.augment import Answerer, ask_vllm
 from kdray.stages.generate import Generator, keep
+from kdray.store import Key, Store
 from tests.answers import prompt_batch
 from tests.conftest import ROOT
+from tests.store.test_done import changed
 from tests.tiny import write_model, write_rows
 
 
@@ -168,6 +170,23 @@ def test_a_model_that_an_engine_cannot_load_is_told_by_step(tmp_path: Path, monk
     groups = {tmp_path / "model": [one, replace(one, key="1")]}
     errors = list(answer_by_vllm(groups, keep, Resources((Node(2, 1),), 1)))
     assert errors == [("0", "RuntimeError: no such architecture"), ("1", "RuntimeError: no such architecture")]
+
+
+def test_a_model_that_is_not_what_was_sealed_comes_into_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempt = Store(tmp_path / "store").begin(Key("student", "a", "0" * 12), {})
+    _, tokenizer = load_folder(write_model(attempt.path))
+    made = attempt.seal()
+    changed(made.path / "model.safetensors", 4000)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr("ray.data.llm.build_processor", lambda config: pytest.fail("an engine was built"))
+    groups = {made.path: [item(tmp_path / "out", 0, ["Ada"], tokenizer)]}
+    [(key, error)] = answer_by_vllm(groups, keep, Resources((Node(2, 1),), 1))
+    assert key == "0"
+    assert error.endswith(
+        f"model.safetensors: damaged (not what was sealed); remove the folder {made.folder} and run again"
+    )
 
 
 class Answered(list[dict[str, Any]]):
