@@ -51,16 +51,21 @@ def faults(
 
 
 def in_runs(planned: Iterable[Fault], together: int) -> Iterator[list[Fault]]:
-    """All of these, up to so many a run; those of a run are of different phases."""
+    """All of these, up to so many a run; those of a run are of different phases, and go with each other."""
     left = list(planned)
     while left:
         run: dict[str, Fault] = {}
         for fault in left:
-            if len(run) < together:
+            if len(run) < together and not any(_exclude(fault, other) for other in run.values()):
                 run.setdefault(fault.phase, fault)
         for fault in run.values():
             left.remove(fault)
         yield list(run.values())
+
+
+def _exclude(one: Fault, other: Fault) -> bool:
+    """Whether MLflow would have to be a server for the one and a file for the other."""
+    return any(a.name == "database" and b.name in SERVED for a, b in ((one, other), (other, one)))
 
 
 def met_before(outputs: Iterable[Path]) -> set[Fault]:
