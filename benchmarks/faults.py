@@ -23,7 +23,7 @@ MEETS = {  # the others meet every phase
     "trial": TRAINED[1:],  # a teacher's training is none
     "actor": ("annotate", "lens", "soften", "train", "student", "generate", "measure"),
     "checkpoint": ("teach", "train", "student", "generate", "measure", "track"),
-    "database": PHASES[PHASES.index("teach") :],
+    "database": PHASES[PHASES.index("train") :],  # MLflow has nothing before
     "flip": PHASES[2:],  # something is finished
     "cut": PHASES[2:],
 }
