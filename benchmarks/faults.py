@@ -69,5 +69,6 @@ def _exclude(one: Fault, other: Fault) -> bool:
 
 
 def met_before(outputs: Iterable[Path]) -> set[Fault]:
-    """The pairs that campaigns say in their output to have met."""
-    return {Fault(*found) for path in outputs for found in MET.findall(path.read_text())}
+    """The pairs that campaigns say in their output to have met, in runs that came to their end."""
+    ended = (path.read_text().rpartition("\nrun ")[0] for path in outputs)
+    return {Fault(*found) for text in ended for found in MET.findall(text)}

@@ -36,11 +36,12 @@ def test_every_fault_meets_every_phase_before_one_comes_again(kinds: tuple[str, 
 
 def test_a_campaign_goes_on_with_what_no_output_says_was_met(tmp_path: Path) -> None:
     first = list(faults(30, random.Random(3)))
-    said = [f"{fault.name} in {fault.phase}: 0 after 1 s" for fault in first[:29]]
-    said += ["run 3: {}", f"{first[29].name} in {first[29].phase}: met nothing"]
+    said = [f"{fault.name} in {fault.phase}: 0 after 1 s" for fault in first]
+    said[9] = f"{first[9].name} in {first[9].phase}: met nothing"
+    said.insert(20, "run 3: {}")  # what comes behind is of a run that was cut off
     (tmp_path / "log").write_text("\n".join(said))
     met = met_before([tmp_path / "log"])
-    assert met == set(first[:29])
+    assert met == {*first[:20]} - {first[9]}
     again = list(faults(len(POSSIBLE), random.Random(4), met=met))
     assert set(again) == POSSIBLE - met
     assert set(faults(9, random.Random(4), met=POSSIBLE)) < POSSIBLE, "once all are met they come again"
