@@ -240,9 +240,9 @@ class Mirror:
 
     def _make_run(self, client: MlflowClient, wanted: WantedRun, tags: dict[str, str]) -> _Tracked:
         """Make a run, or take the one that another driver has made meanwhile."""
-        client.create_run(self._experiment, wanted.started, tags)
+        made = client.create_run(self._experiment, wanted.started, tags)
         runs = client.search_runs([self._experiment], f"tags.`{POINT_TAG}` = '{wanted.identity}'")
-        return self._one_of_each(client, runs)[wanted.identity]
+        return self._one_of_each(client, [*runs] or [made])[wanted.identity]
 
     def _model(self, run: str, entry: Entry) -> str | None:
         return self._models.id_of(run, entry.model) if self._models else None
