@@ -101,6 +101,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.count, arguments.together) < 1:
         parser.error("N and --together are at least 1")
+    if missing := [str(path) for path in arguments.met if not path.is_file()]:
+        parser.error(f"--met: no file {missing[0]}")
     kinds = arguments.kinds.split(",")
     if unknown := set(kinds) - set(able):
         parser.error(f"--kinds: {', '.join(sorted(unknown))}; here there are {', '.join(able)}")

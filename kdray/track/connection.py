@@ -84,24 +84,31 @@ def _database(uri: str) -> Path | None:
 
 
 def _prepare(database: Path) -> None:
-    """Make the sqlite file if it is missing, and let it be read while it is written (WAL).
+    """Make the sqlite file if it is missing, and let it be read while it is written (WAL)."""
+    if not database.exists():
+        with io.alone(database):  # another driver may open what it has just made, and its journal is not to be removed
+            _make(database)
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+
+
+def _make(database: Path) -> None:
+    """Make an sqlite file unless there is one by now.
 
     It is made aside and moved into place: several drivers that make it at once, or one that is killed meanwhile,
     would leave a file whose migrations can neither be finished nor be started again.
     """
-    if not database.exists():
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    if database.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        database.parent.mkdir(parents=True, exist_ok=True)
-        for journal in ("-wal", "-shm"):  # of one that was removed: it would be written into the new one
-            io.delete(database.with_name(database.name + journal))
-        aside = database.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}.db")
-        try:
-            SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "mlartifacts").as_uri()).engine.dispose()
-            os.link(aside, database)
-        except FileExistsError:
-            pass  # another driver was faster
-        finally:
-            io.delete(aside)
-    with closing(sqlite3.connect(database)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
+    for journal in ("-wal", "-shm"):  # of one that was removed: it would be written into the new one
+        io.delete(database.with_name(database.name + journal))
+    aside = database.with_name(f"{io.TEMPORARY}{uuid.uuid4().hex}.db")
+    try:
+        SqlAlchemyStore(f"sqlite:///{aside}", (database.parent / "mlartifacts").as_uri()).engine.dispose()
+        os.link(aside, database)
+    except FileExistsError:
+        pass  # another driver was faster
+    finally:
+        io.delete(aside)
